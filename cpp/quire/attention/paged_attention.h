@@ -1,0 +1,109 @@
+// Paged attention, the operation: what it computes, its arguments, and what every implementation of
+// it shares. Implementations: reference.h (float64), and quire/cpu (fused and gather).
+//
+// For query row t of sequence b, head h, key position j of that sequence:
+//
+//   score(j) = scale * q[t, h] . k[j, h / group]           group = Hq / Hkv
+//   score(j) = softcap * tanh(score(j) / softcap)          if softcap
+//   score(j) = score(j) + alibi_slopes[h] * (j - position(t))   if alibi_slopes
+//   out[t, h] = sum_j softmax(score)(j) * v[j, h / group]
+//
+// over the keys that the row sees (visible_keys). A sink is one more logit per head in the softmax's
+// sum, with no value. A row that sees no key is 0 and its lse is -inf, sink or none.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+
+#include "quire/base/array_view.h"
+
+namespace quire {
+
+enum class Layout : std::uint8_t {
+  NHD,  // a cache is [num_blocks, block_size, num_kv_heads, head_dim]
+  HND,  // a cache is [num_blocks, num_kv_heads, block_size, head_dim]
+};
+
+// Hq, Hkv: query and key/value heads; D, Dv: head sizes of q/k and of v; T: query tokens of the whole
+// batch; B: sequences. The last axis of every float array is contiguous.
+struct PagedAttentionArgs {
+  ArrayView q;                             // [T, Hq, D], any DType
+  ArrayView k_cache;                       // see `layout`, last axis D, any DType
+  ArrayView v_cache;                       // see `layout`, last axis Dv, any DType
+  IndexView block_tables;                  // [B, max_blocks]; past ceil(seq_len / block_size) ignored
+  IndexView seq_lens;                      // [B], tokens in the cache, those of q included
+  std::optional<IndexView> cu_seqlens_q;   // [B + 1], 0 .. T, never falling; none: one row a sequence
+  ArrayView out;                           // [T, Hq, Dv], any DType, written
+  float* lse = nullptr;                    // [T, Hq] contiguous, written; null: not wanted
+  std::optional<ArrayView> alibi_slopes;   // [Hq]
+  std::optional<ArrayView> sinks;          // [Hq]
+  std::optional<double> scale;             // none: 1 / sqrt(D)
+  std::optional<double> softcap;           // > 0
+  std::optional<std::int64_t> sliding_window;  // >= 1: keys that a row sees, its own included
+  bool causal = true;
+  Layout layout = Layout::NHD;
+};
+
+// The sizes that the shapes of valid arguments spell.
+struct PagedAttentionSizes {
+  std::int64_t num_tokens;     // T
+  std::int64_t num_seqs;       // B
+  std::int64_t num_heads;      // Hq
+  std::int64_t num_kv_heads;   // Hkv
+  std::int64_t head_dim;       // D
+  std::int64_t v_head_dim;     // Dv
+  std::int64_t block_size;
+  std::int64_t num_blocks;
+  std::int64_t group;          // Hq / Hkv
+};
+
+inline PagedAttentionSizes sizes_of(const PagedAttentionArgs& args) {
+  const int block_axis = args.layout == Layout::NHD ? 1 : 2;
+  const int head_axis = 3 - block_axis;
+  PagedAttentionSizes sizes{};
+  sizes.num_tokens = args.q.shape[0];
+  sizes.num_seqs = args.seq_lens.shape[0];
+  sizes.num_heads = args.q.shape[1];
+  sizes.num_kv_heads = args.k_cache.shape[head_axis];
+  sizes.head_dim = args.q.shape[2];
+  sizes.v_head_dim = args.v_cache.shape[3];
+  sizes.block_size = args.k_cache.shape[block_axis];
+  sizes.num_blocks = args.k_cache.shape[0];
+  sizes.group = sizes.num_heads / sizes.num_kv_heads;
+  return sizes;
+}
+
+// The query rows of one sequence: rows [begin, end) of q, the last tokens of `seq_len` ones.
+struct QueryRows {
+  std::int64_t begin;
+  std::int64_t end;
+  std::int64_t seq_len;
+
+  // The position of row `begin + j` in its sequence.
+  std::int64_t position(std::int64_t j) const { return seq_len - (end - begin) + j; }
+};
+
+inline QueryRows query_rows(const PagedAttentionArgs& args, std::int64_t seq) {
+  const std::int64_t begin = args.cu_seqlens_q ? args.cu_seqlens_q->at(seq) : seq;
+  const std::int64_t end = args.cu_seqlens_q ? args.cu_seqlens_q->at(seq + 1) : seq + 1;
+  return {begin, end, args.seq_lens.at(seq)};
+}
+
+// The key positions [begin, end) that the query at `position` sees; begin >= end where it sees none.
+struct KeyRange {
+  std::int64_t begin;
+  std::int64_t end;
+};
+
+inline KeyRange visible_keys(const PagedAttentionArgs& args, std::int64_t position,
+                             std::int64_t seq_len) {
+  KeyRange keys{0, args.causal ? std::min(position + 1, seq_len) : seq_len};
+  // position - (window - 1), written so that a huge window cannot overflow
+  if (args.sliding_window && *args.sliding_window <= position) {
+    keys.begin = position + 1 - *args.sliding_window;
+  }
+  return keys;
+}
+
+}  // namespace quire

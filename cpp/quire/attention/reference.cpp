@@ -1,0 +1,105 @@
+#include "quire/attention/reference.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+namespace quire {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+double load(const std::byte* row, DType dtype, std::int64_t i) {
+  return visit_dtype(dtype, [&](auto type) -> double {
+    return to_float(reinterpret_cast<const decltype(type)*>(row)[i]);
+  });
+}
+
+void store(std::byte* row, DType dtype, std::int64_t i, double value) {
+  visit_dtype(dtype, [&](auto type) {
+    using T = decltype(type);
+    reinterpret_cast<T*>(row)[i] = from_float<T>(static_cast<float>(value));
+  });
+}
+
+// Row `position` of sequence `seq` in a cache, for one head.
+const std::byte* cache_row(const PagedAttentionArgs& args, const ArrayView& cache, std::int64_t seq,
+                           std::int64_t position, std::int64_t kv_head) {
+  const std::int64_t block_size = sizes_of(args).block_size;
+  const std::int64_t block = args.block_tables.at(seq, position / block_size);
+  const std::int64_t offset = position % block_size;
+  return args.layout == Layout::NHD ? cache.at(block, offset, kv_head)
+                                    : cache.at(block, kv_head, offset);
+}
+
+double score_of(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes,
+                const std::byte* q_row, const std::byte* k_row, std::int64_t head,
+                std::int64_t distance) {
+  double dot = 0;
+  for (std::int64_t d = 0; d < sizes.head_dim; ++d) {
+    dot += load(q_row, args.q.dtype, d) * load(k_row, args.k_cache.dtype, d);
+  }
+  double score = dot * args.scale.value_or(1.0 / std::sqrt(static_cast<double>(sizes.head_dim)));
+  if (args.softcap) score = *args.softcap * std::tanh(score / *args.softcap);
+  if (args.alibi_slopes) {
+    score += load(args.alibi_slopes->at(head), args.alibi_slopes->dtype, 0) *
+             static_cast<double>(distance);
+  }
+  return score;
+}
+
+void attend_row(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes, std::int64_t seq,
+                const QueryRows& rows, std::int64_t row, std::int64_t head) {
+  const std::int64_t position = rows.position(row - rows.begin);
+  const KeyRange keys = visible_keys(args, position, rows.seq_len);
+  const std::int64_t kv_head = head / sizes.group;
+
+  std::vector<double> scores;
+  double largest = -kInfinity;
+  for (std::int64_t key = keys.begin; key < keys.end; ++key) {
+    scores.push_back(score_of(args, sizes, args.q.at(row, head),
+                              cache_row(args, args.k_cache, seq, key, kv_head), head,
+                              key - position));
+    largest = std::max(largest, scores.back());
+  }
+  double sum = 0;
+  if (args.sinks && !scores.empty()) {
+    const double sink = load(args.sinks->at(head), args.sinks->dtype, 0);
+    largest = std::max(largest, sink);
+    sum = std::exp(sink - largest);
+  }
+  std::vector<double> out(static_cast<std::size_t>(sizes.v_head_dim), 0.0);
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    const double weight = std::exp(scores[i] - largest);
+    const std::byte* v_row = cache_row(args, args.v_cache, seq,
+                                       keys.begin + static_cast<std::int64_t>(i), kv_head);
+    sum += weight;
+    for (std::int64_t d = 0; d < sizes.v_head_dim; ++d) {
+      out[d] += weight * load(v_row, args.v_cache.dtype, d);
+    }
+  }
+  for (std::int64_t d = 0; d < sizes.v_head_dim; ++d) {
+    store(args.out.at(row, head), args.out.dtype, d, scores.empty() ? 0.0 : out[d] / sum);
+  }
+  if (args.lse != nullptr) {
+    args.lse[row * sizes.num_heads + head] =
+        scores.empty() ? -std::numeric_limits<float>::infinity()
+                       : static_cast<float>(largest + std::log(sum));
+  }
+}
+
+}  // namespace
+
+void reference_attention(const PagedAttentionArgs& args) {
+  const PagedAttentionSizes sizes = sizes_of(args);
+  for (std::int64_t seq = 0; seq < sizes.num_seqs; ++seq) {
+    const QueryRows rows = query_rows(args, seq);
+    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+      for (std::int64_t head = 0; head < sizes.num_heads; ++head) {
+        attend_row(args, sizes, seq, rows, row, head);
+      }
+    }
+  }
+}
+
+}  // namespace quire

@@ -1,0 +1,245 @@
+#include "quire/attention/validate.h"
+
+#include <cmath>
+#include <optional>
+
+#include "quire/base/check.h"
+
+namespace quire {
+namespace {
+
+// An expected length of an axis; none: any length >= 1.
+using Length = std::optional<std::int64_t>;
+
+// Checks the arguments of one call of `function`.
+class Checker {
+ public:
+  explicit Checker(std::string_view function) : function_(function) {}
+
+  template <class E, class... Parts>
+  [[noreturn]] void fail(std::string_view argument, const Parts&... parts) const {
+    raise<E>(place(function_, argument), parts...);
+  }
+
+  // Shape as `lengths` say, described as `spelled`; last axis contiguous, every element aligned.
+  void array(std::string_view argument, const ArrayView& view, std::initializer_list<Length> lengths,
+             std::string_view spelled) const {
+    shape(argument, view, lengths, spelled);
+    const auto item = static_cast<std::int64_t>(size_of(view.dtype));
+    const int last = view.ndim - 1;
+    if (view.shape[last] > 1 && view.strides[last] != item) {
+      fail<ValueError>(argument, "got a last axis of stride ", view.strides[last],
+                       " bytes, expected a contiguous one (", item, " bytes)");
+    }
+    bool aligned = reinterpret_cast<std::uintptr_t>(view.data) % static_cast<std::size_t>(item) == 0;
+    for (int axis = 0; axis < last; ++axis) {
+      aligned = aligned && (view.shape[axis] <= 1 || view.strides[axis] % item == 0);
+    }
+    if (!aligned) {
+      fail<ValueError>(argument, "got elements off their alignment, expected multiples of ", item,
+                       " bytes");
+    }
+  }
+
+  template <class View>
+  void shape(std::string_view argument, const View& view, std::initializer_list<Length> lengths,
+             std::string_view spelled) const {
+    bool good = view.ndim == static_cast<int>(lengths.size());
+    int axis = 0;
+    for (const Length& length : lengths) {
+      if (!good) break;
+      good = length ? view.shape[axis] == *length : view.shape[axis] >= 1;
+      ++axis;
+    }
+    if (good) return;
+    std::string expected;
+    for (const Length& length : lengths) {
+      expected += concat(expected.empty() ? "" : ", ", length ? std::to_string(*length) : ">= 1");
+    }
+    fail<ValueError>(argument, "got shape ", shape_text(view), ", expected [", expected, "] (",
+                     spelled, ")");
+  }
+
+  void written(std::string_view argument, const ArrayView& view) const {
+    if (!view.writable) {
+      fail<ValueError>(argument, "got a read-only array, expected a writable one");
+    }
+    if (may_self_overlap(view)) {
+      fail<ValueError>(argument, "got strides that reach an element twice, expected distinct ones");
+    }
+  }
+
+  void apart(std::string_view argument, const ArrayView& view, std::string_view other_argument,
+             const ArrayView& other) const {
+    if (byte_range(view).overlaps(byte_range(other))) {
+      fail<ValueError>(argument, "got memory that overlaps ", other_argument,
+                       "'s, expected memory apart from it");
+    }
+  }
+
+  // A float per head, none of them NaN or +inf.
+  void per_head(std::string_view argument, const ArrayView& view, std::int64_t num_heads,
+                bool minus_infinity) const {
+    array(argument, view, {num_heads}, "a value per query head");
+    for (std::int64_t head = 0; head < num_heads; ++head) {
+      const float value = visit_dtype(view.dtype, [&](auto type) {
+        return to_float(reinterpret_cast<const decltype(type)*>(view.data)[head]);
+      });
+      if (std::isfinite(value) || (minus_infinity && value == -INFINITY)) continue;
+      fail<ValueError>(argument, "got ", value, " at head ", head, ", expected a finite number",
+                       minus_infinity ? " or -inf" : "");
+    }
+  }
+
+ private:
+  std::string_view function_;
+};
+
+// k_cache and v_cache: one shape but for the last axis.
+void check_caches(const Checker& check, const ArrayView& k_cache, const ArrayView& v_cache,
+                  Layout layout, Length head_dim, Length v_head_dim, Length num_kv_heads) {
+  const bool nhd = layout == Layout::NHD;
+  const char* spelled = nhd ? "[num_blocks, block_size, Hkv, D] in layout NHD"
+                            : "[num_blocks, Hkv, block_size, D] in layout HND";
+  // a cache of no blocks is legal: every sequence is then empty
+  const Length blocks = k_cache.ndim == 4 ? Length(k_cache.shape[0]) : std::nullopt;
+  check.array("k_cache", k_cache,
+              {blocks, nhd ? std::nullopt : num_kv_heads, nhd ? num_kv_heads : std::nullopt, head_dim},
+              spelled);
+  check.array("v_cache", v_cache,
+              {k_cache.shape[0], k_cache.shape[1], k_cache.shape[2], v_head_dim},
+              nhd ? "[num_blocks, block_size, Hkv, Dv], as k_cache"
+                  : "[num_blocks, Hkv, block_size, Dv], as k_cache");
+}
+
+void check_cu_seqlens(const Checker& check, const IndexView& cu, std::int64_t num_seqs,
+                      std::int64_t num_tokens) {
+  check.shape("cu_seqlens_q", cu, {num_seqs + 1}, "one entry more than sequences");
+  if (cu.at(0) != 0) check.fail<ValueError>("cu_seqlens_q", "got ", cu.at(0), " at 0, expected 0");
+  for (std::int64_t seq = 0; seq < num_seqs; ++seq) {
+    if (cu.at(seq + 1) < cu.at(seq)) {
+      check.fail<ValueError>("cu_seqlens_q", "got ", cu.at(seq + 1), " at ", seq + 1,
+                             ", expected at least ", cu.at(seq), ", the entry before it");
+    }
+  }
+  if (cu.at(num_seqs) != num_tokens) {
+    check.fail<ValueError>("cu_seqlens_q", "got ", cu.at(num_seqs), " at ", num_seqs, ", expected ",
+                           num_tokens, ", the rows of q");
+  }
+}
+
+void check_sequence(const Checker& check, const PagedAttentionArgs& args,
+                    const PagedAttentionSizes& sizes, std::int64_t seq) {
+  const std::int64_t seq_len = args.seq_lens.at(seq);
+  const std::int64_t max_blocks = args.block_tables.shape[1];
+  const std::int64_t used_blocks = seq_len / sizes.block_size + (seq_len % sizes.block_size != 0);
+  if (seq_len < 0 || used_blocks > max_blocks) {
+    check.fail<ValueError>("seq_lens", "got ", seq_len, " at sequence ", seq, ", expected 0 to ",
+                           max_blocks * sizes.block_size, " (", max_blocks, " blocks of ",
+                           sizes.block_size, " tokens)");
+  }
+  const QueryRows rows = query_rows(args, seq);
+  // an empty sequence is padding, whose rows come out 0; any other holds its own query tokens
+  if (seq_len > 0 && rows.end - rows.begin > seq_len) {
+    check.fail<ValueError>("seq_lens", "got ", seq_len, " at sequence ", seq, ", expected at least ",
+                           rows.end - rows.begin, ", its query tokens");
+  }
+  for (std::int64_t column = 0; column < used_blocks; ++column) {
+    const std::int64_t block = args.block_tables.at(seq, column);
+    if (block >= 0 && block < sizes.num_blocks) continue;
+    check.fail<IndexError>("block_tables", "got ", block, " at sequence ", seq, ", column ", column,
+                           ", expected 0 to ", sizes.num_blocks - 1);
+  }
+}
+
+void check_options(const Checker& check, const PagedAttentionArgs& args, std::int64_t num_heads) {
+  if (args.scale && !std::isfinite(*args.scale)) {
+    check.fail<ValueError>("scale", "got ", *args.scale, ", expected a finite number");
+  }
+  if (args.softcap && !(std::isfinite(*args.softcap) && *args.softcap > 0)) {
+    check.fail<ValueError>("softcap", "got ", *args.softcap, ", expected a finite number > 0");
+  }
+  if (args.sliding_window && *args.sliding_window < 1) {
+    check.fail<ValueError>("sliding_window", "got ", *args.sliding_window, ", expected >= 1");
+  }
+  if (args.alibi_slopes) check.per_head("alibi_slopes", *args.alibi_slopes, num_heads, false);
+  if (args.sinks) check.per_head("sinks", *args.sinks, num_heads, true);
+}
+
+}  // namespace
+
+void validate(const PagedAttentionArgs& args, std::string_view function) {
+  const Checker check(function);
+  const Length tokens = args.q.ndim == 3 ? Length(args.q.shape[0]) : std::nullopt;
+  check.array("q", args.q, {tokens, std::nullopt, std::nullopt}, "[T, Hq, D]");
+  check_caches(check, args.k_cache, args.v_cache, args.layout, args.q.shape[2], std::nullopt,
+               std::nullopt);
+  const Length num_seqs = args.seq_lens.ndim == 1 ? Length(args.seq_lens.shape[0]) : std::nullopt;
+  check.shape("seq_lens", args.seq_lens, {num_seqs}, "[B]");
+  const Length max_blocks =
+      args.block_tables.ndim == 2 ? Length(args.block_tables.shape[1]) : std::nullopt;
+  check.shape("block_tables", args.block_tables, {num_seqs, max_blocks},
+              "[B, max_blocks], B as seq_lens");
+
+  const PagedAttentionSizes sizes = sizes_of(args);
+  if (sizes.num_heads % sizes.num_kv_heads != 0) {
+    check.fail<ValueError>("q", "got ", sizes.num_heads, " heads, expected a multiple of the cache's ",
+                           sizes.num_kv_heads);
+  }
+  if (args.cu_seqlens_q) {
+    check_cu_seqlens(check, *args.cu_seqlens_q, sizes.num_seqs, sizes.num_tokens);
+  } else if (sizes.num_tokens != sizes.num_seqs) {
+    check.fail<ValueError>("q", "got ", sizes.num_tokens, " rows, expected ", sizes.num_seqs,
+                           ", one for each of seq_lens (cu_seqlens_q gives other numbers)");
+  }
+  check_options(check, args, sizes.num_heads);
+  for (std::int64_t seq = 0; seq < sizes.num_seqs; ++seq) check_sequence(check, args, sizes, seq);
+
+  check.array("out", args.out, {sizes.num_tokens, sizes.num_heads, sizes.v_head_dim},
+              "[T, Hq, Dv]");
+  check.written("out", args.out);
+  check.apart("out", args.out, "q", args.q);
+  check.apart("out", args.out, "k_cache", args.k_cache);
+  check.apart("out", args.out, "v_cache", args.v_cache);
+}
+
+void validate(const WriteKvArgs& args, std::string_view function) {
+  const Checker check(function);
+  const Length rows = args.k.ndim == 3 ? Length(args.k.shape[0]) : std::nullopt;
+  check.array("k", args.k, {rows, std::nullopt, std::nullopt}, "[n, Hkv, D]");
+  check.array("v", args.v, {rows, args.k.shape[1], std::nullopt}, "[n, Hkv, Dv], n and Hkv as k");
+  check_caches(check, args.k_cache, args.v_cache, args.layout, args.k.shape[2], args.v.shape[2],
+               args.k.shape[1]);
+  check.written("k_cache", args.k_cache);
+  check.written("v_cache", args.v_cache);
+  for (const auto& [name, source] : {std::pair{"k", &args.k}, std::pair{"v", &args.v}}) {
+    check.apart(name, *source, "k_cache", args.k_cache);
+    check.apart(name, *source, "v_cache", args.v_cache);
+  }
+
+  check.shape("slot_mapping", args.slot_mapping, {rows}, "[n], n as k");
+  const std::int64_t block_size = args.k_cache.shape[args.layout == Layout::NHD ? 1 : 2];
+  const std::int64_t num_slots = args.k_cache.shape[0] * block_size;
+  for (std::int64_t row = 0; row < *rows; ++row) {
+    const std::int64_t slot = args.slot_mapping.at(row);
+    if (slot >= -1 && slot < num_slots) continue;
+    check.fail<IndexError>("slot_mapping", "got ", slot, " at row ", row, ", expected 0 to ",
+                           num_slots - 1, ", or -1 to skip the row");
+  }
+}
+
+void validate(const MergeStatesArgs& args, std::string_view function) {
+  const Checker check(function);
+  const ArrayView& outs = args.outs;
+  // no partial result at all, or no token, is legal
+  const auto any = [&](int axis) { return outs.ndim == 4 ? Length(outs.shape[axis]) : std::nullopt; };
+  check.array("outs", outs, {any(0), any(1), any(2), any(3)}, "[n, T, H, Dv]");
+  check.array("lses", args.lses, {outs.shape[0], outs.shape[1], outs.shape[2]},
+              "[n, T, H], as outs");
+  if (args.lses.dtype != DType::float32) {
+    check.fail<TypeError>("lses", "got ", name_of(args.lses.dtype), ", expected float32");
+  }
+  check.array("out", args.out, {outs.shape[1], outs.shape[2], outs.shape[3]}, "[T, H, Dv]");
+}
+
+}  // namespace quire

@@ -1,0 +1,63 @@
+// Errors. A user's mistake throws one of these classes; a mistake of ours is an assert().
+//
+// Every message reads "function: argument: got ..., expected ...", naming the place of a bad entry.
+#pragma once
+
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace quire {
+
+class Error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// A wrong shape or value. Python: ValueError.
+class ValueError : public Error {
+ public:
+  using Error::Error;
+};
+
+// A wrong type or dtype. Python: TypeError.
+class TypeError : public Error {
+ public:
+  using Error::Error;
+};
+
+// An index out of range. Python: IndexError.
+class IndexError : public Error {
+ public:
+  using Error::Error;
+};
+
+// The pool has fewer free blocks than were asked for; nothing was changed. Python: OutOfBlocks.
+class OutOfBlocks : public Error {
+ public:
+  using Error::Error;
+};
+
+// All parts printed one after the other.
+template <class... Parts>
+std::string concat(const Parts&... parts) {
+  std::ostringstream text;
+  (text << ... << parts);
+  return text.str();
+}
+
+// raise<IndexError>("write_kv: slot_mapping", "got ", slot, " at row ", row, ", expected ...").
+// The message is built only here, so a check costs nothing while it holds.
+template <class E, class... Parts>
+[[noreturn]] [[gnu::cold]] [[gnu::noinline]] void raise(std::string_view place,
+                                                        const Parts&... parts) {
+  throw E(concat(place, ": ", parts...));
+}
+
+// "function: argument", the place that every message starts with.
+inline std::string place(std::string_view function, std::string_view argument) {
+  return concat(function, ": ", argument);
+}
+
+}  // namespace quire

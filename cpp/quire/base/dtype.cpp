@@ -1,0 +1,67 @@
+#include "quire/base/dtype.h"
+
+#include <bit>
+
+#include "quire/base/check.h"
+
+namespace quire {
+
+std::string_view name_of(DType dtype) {
+  switch (dtype) {
+    case DType::float16:
+      return "float16";
+    case DType::bfloat16:
+      return "bfloat16";
+    case DType::float32:
+      break;
+  }
+  return "float32";
+}
+
+DType dtype_from_name(std::string_view name, std::string_view place) {
+  for (const DType dtype : kDTypes) {
+    if (name == name_of(dtype)) return dtype;
+  }
+  raise<TypeError>(place, "got ", name, ", expected float32, float16 or bfloat16");
+}
+
+float to_float(Float16 value) {
+  const std::uint32_t sign = static_cast<std::uint32_t>(value.bits & 0x8000u) << 16;
+  const std::uint32_t exponent = (value.bits >> 10) & 0x1fu;
+  const std::uint32_t mantissa = value.bits & 0x3ffu;
+  if (exponent == 0) {  // zero or subnormal: mantissa * 2^-24
+    const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
+    return sign ? -magnitude : magnitude;
+  }
+  const std::uint32_t rebiased = exponent == 31 ? 255u : exponent + (127 - 15);
+  return std::bit_cast<float>(sign | (rebiased << 23) | (mantissa << 13));
+}
+
+template <>
+Float16 from_float<Float16>(float value) {
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+  const auto sign = static_cast<std::uint16_t>((bits >> 16) & 0x8000u);
+  const std::uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) {  // NaN: keep the top of its payload, made quiet
+    return {static_cast<std::uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu))};
+  }
+  if (magnitude >= 0x477ff000u) return {static_cast<std::uint16_t>(sign | 0x7c00u)};  // >= 65520
+  if (magnitude < 0x38800000u) {  // below 2^-14: adding 0.5 rounds to a multiple of 2^-24
+    const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
+    const std::uint32_t mantissa = std::bit_cast<std::uint32_t>(shifted) - 0x3f000000u;
+    return {static_cast<std::uint16_t>(sign | mantissa)};
+  }
+  const std::uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
+  return {static_cast<std::uint16_t>(sign | ((rounded - ((127u - 15u) << 23)) >> 13))};
+}
+
+template <>
+BFloat16 from_float<BFloat16>(float value) {
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) {  // NaN, made quiet
+    return {static_cast<std::uint16_t>((bits >> 16) | 0x40u)};
+  }
+  return {static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
+}
+
+}  // namespace quire

@@ -1,0 +1,171 @@
+#include "quire/base/thread_pool.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <charconv>
+#include <condition_variable>
+#include <cstdlib>
+#include <exception>
+#include <mutex>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "quire/base/check.h"
+
+namespace quire {
+namespace {
+
+// How often a waiting thread looks before it sleeps: some 20 us, so that a decode loop's calls find
+// the threads awake and an idle process costs nothing.
+constexpr int kSpins = 2000;
+
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// True once `ready()` holds; false when it did not within kSpins looks.
+template <class Ready>
+bool spin_until(Ready ready) {
+  for (int i = 0; i < kSpins; ++i) {
+    if (ready()) return true;
+    relax();
+  }
+  return false;
+}
+
+// One batch of work at a time: `round_` counts the batches, and every thread takes part in each,
+// with or without a body to run, so that none is ever a round behind.
+class ThreadPool {
+ public:
+  ~ThreadPool() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+  // The caller holds the pool (see run_on_threads).
+  void run(int num_workers, const std::function<void(int)>& body) {
+    while (static_cast<int>(threads_.size()) < num_workers - 1) {
+      const int worker = static_cast<int>(threads_.size()) + 1;
+      threads_.emplace_back([this, worker, seen = round_.load()] { serve(worker, seen); });
+    }
+    body_ = &body;
+    num_workers_ = num_workers;
+    failure_ = nullptr;
+    pending_.store(static_cast<int>(threads_.size()), std::memory_order_relaxed);
+    {
+      const std::lock_guard lock(mutex_);
+      round_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+    call_body(0);
+    const auto done = [this] { return pending_.load(std::memory_order_acquire) == 0; };
+    if (!spin_until(done)) {
+      std::unique_lock lock(mutex_);
+      finished_.wait(lock, done);
+    }
+    if (failure_) std::rethrow_exception(failure_);
+  }
+
+ private:
+  void call_body(int worker) {
+    if (worker >= num_workers_) return;
+    try {
+      (*body_)(worker);
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      if (!failure_) failure_ = std::current_exception();
+    }
+  }
+
+  void serve(int worker, std::uint64_t seen) {
+    const auto called = [&] { return round_.load(std::memory_order_acquire) != seen; };
+    for (;;) {
+      if (!spin_until(called)) {
+        std::unique_lock lock(mutex_);
+        wake_.wait(lock, [&] { return stopping_ || called(); });
+        if (stopping_) return;
+      }
+      ++seen;
+      call_body(worker);
+      if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+        const std::lock_guard lock(mutex_);
+        finished_.notify_all();
+      }
+    }
+  }
+
+  std::vector<std::thread> threads_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::condition_variable finished_;
+  std::atomic<std::uint64_t> round_{0};
+  std::atomic<int> pending_{0};
+  const std::function<void(int)>* body_ = nullptr;
+  int num_workers_ = 0;
+  std::exception_ptr failure_;
+  bool stopping_ = false;
+};
+
+struct SharedPool {
+  std::mutex busy;
+  ThreadPool pool;
+  pid_t owner = getpid();
+};
+
+// A forked child has none of its parent's threads, and perhaps a locked mutex: it leaves the parent's
+// pool alone for good and starts its own. Never destroyed, so that no exit order can matter.
+SharedPool& shared_pool() {
+  static std::atomic<SharedPool*> current{new SharedPool};
+  SharedPool* pool = current.load(std::memory_order_acquire);
+  if (pool->owner != getpid()) {
+    auto* fresh = new SharedPool;
+    if (current.compare_exchange_strong(pool, fresh)) return *fresh;
+    delete fresh;
+  }
+  return *pool;
+}
+
+int threads_from_environment(const char* variable) {
+  const char* text = std::getenv(variable);
+  if (text == nullptr || *text == '\0') return 0;
+  const std::string_view view(text);
+  int value = 0;
+  const auto [end, error] = std::from_chars(view.data(), view.data() + view.size(), value);
+  if (error != std::errc{} || end != view.data() + view.size() || value < 1) {
+    raise<ValueError>(variable, "got \"", view, "\", expected a whole number >= 1");
+  }
+  return value;
+}
+
+}  // namespace
+
+int default_num_threads() {
+  for (const char* variable : {"QUIRE_NUM_THREADS", "OMP_NUM_THREADS"}) {
+    if (const int value = threads_from_environment(variable)) return value;
+  }
+  cpu_set_t cores;
+  if (sched_getaffinity(0, sizeof cores, &cores) == 0) return CPU_COUNT(&cores);
+  return static_cast<int>(std::thread::hardware_concurrency());
+}
+
+void run_on_threads(int num_workers, const std::function<void(int)>& body) {
+  if (num_workers > 1) {
+    SharedPool& shared = shared_pool();
+    const std::unique_lock lock(shared.busy, std::try_to_lock);
+    if (lock.owns_lock()) return shared.pool.run(num_workers, body);
+  }
+  for (int worker = 0; worker < num_workers; ++worker) body(worker);
+}
+
+}  // namespace quire

@@ -1,0 +1,33 @@
+// The public operations on the CPU: each checks its arguments, then runs on the best instruction set
+// that this processor has (or the one that QUIRE_CPU names) and on `num_threads` threads.
+//
+// All throw ValueError, TypeError or IndexError (quire/base/check.h) before anything is written.
+#pragma once
+
+#include <string_view>
+
+#include "quire/attention/merge_states.h"
+#include "quire/attention/paged_attention.h"
+#include "quire/attention/write_kv.h"
+
+namespace quire {
+
+enum class Implementation : std::uint8_t {
+  fused,   // reads the scattered blocks
+  gather,  // copies each sequence's keys and values together, then dense attention
+  dense,   // plain float64 loops, the reference
+};
+
+// "fused", "gather" or "dense"; "auto" is fused, or what the environment variable QUIRE_ATTENTION
+// names. Anything else is a ValueError.
+Implementation implementation_from_name(std::string_view name);
+std::string_view name_of(Implementation implementation);
+
+// `num_threads`: 0 stands for default_num_threads() of quire/base/thread_pool.h. The result is the
+// same bits whatever it is.
+void paged_attention(const PagedAttentionArgs& args,
+                     Implementation implementation = Implementation::fused, int num_threads = 0);
+
+void write_kv(const WriteKvArgs& args);
+
+}  // namespace quire
