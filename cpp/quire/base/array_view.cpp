@@ -66,14 +66,16 @@ bool may_self_overlap(const ArrayView& view) {
   struct Axis {
     std::int64_t stride, length;
   };
-  std::array<Axis, kMaxDims> axes;
+  std::array<Axis, kMaxDims> axes{};
   int count = 0;
   for (int axis = 0; axis < view.ndim; ++axis) {
     if (view.shape[axis] == 0) return false;
-    if (view.shape[axis] > 1) axes[count++] = {std::abs(view.strides[axis]), view.shape[axis]};
+    if (view.shape[axis] == 1) continue;
+    int place = count++;  // the axes stay sorted by stride
+    const Axis next{std::abs(view.strides[axis]), view.shape[axis]};
+    for (; place > 0 && axes[place - 1].stride > next.stride; --place) axes[place] = axes[place - 1];
+    axes[place] = next;
   }
-  std::sort(axes.begin(), axes.begin() + count,
-            [](const Axis& a, const Axis& b) { return a.stride < b.stride; });
   std::int64_t covered = static_cast<std::int64_t>(size_of(view.dtype));
   for (int i = 0; i < count; ++i) {
     if (axes[i].stride < covered) return true;

@@ -1,0 +1,104 @@
+#include "quire/attention/split.h"
+
+#include <algorithm>
+
+namespace quire {
+namespace {
+
+// Query rows (tokens x heads) that one unit takes with all KV heads: as many as leave their queries and
+// states in a core's second-level cache. Then a block is read in one go, all of its heads together.
+constexpr std::int64_t kRowsOfAllHeads = 256;
+
+// Query rows of a unit with one KV head: enough to make a tile's keys worth their loading.
+constexpr std::int64_t kRowsOfOneHead = 128;
+
+// A part is worth its own state and merging from this many bytes and keys on.
+constexpr std::int64_t kPartBytes = 256 * 1024;
+constexpr std::int64_t kPartKeys = 256;
+constexpr std::int64_t kKeyStep = 64;  // parts end at multiples of this, counted from the first key
+
+// Query rows that go through a tile of keys in the time that it takes to arrive.
+constexpr std::int64_t kRowsPerPass = 4;
+
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+class Planner {
+ public:
+  Planner(const PagedAttentionArgs& args, WorkPlan& plan)
+      : args_(args), sizes_(sizes_of(args)), plan_(plan) {
+    bytes_per_key_ = sizes_.head_dim * static_cast<std::int64_t>(size_of(args.k_cache.dtype)) +
+                     sizes_.v_head_dim * static_cast<std::int64_t>(size_of(args.v_cache.dtype));
+  }
+
+  void add_sequence(std::int64_t seq) {
+    const QueryRows rows = query_rows(args_, seq);
+    const std::int64_t tokens = rows.end - rows.begin;
+    if (tokens == 0) return;
+    const bool all_heads = tokens * sizes_.num_heads <= kRowsOfAllHeads || sizes_.num_kv_heads == 1;
+    const std::int64_t unit_heads = all_heads ? sizes_.num_kv_heads : 1;
+    const std::int64_t unit_tokens =
+        all_heads && tokens * sizes_.num_heads <= kRowsOfAllHeads
+            ? tokens
+            : std::max<std::int64_t>(1, kRowsOfOneHead / sizes_.group);
+    const std::int64_t num_units =
+        ceil_div(tokens, unit_tokens) * ceil_div(sizes_.num_kv_heads, unit_heads);
+    for (std::int64_t head = 0; head < sizes_.num_kv_heads; head += unit_heads) {
+      for (std::int64_t token = 0; token < tokens; token += unit_tokens) {
+        add_unit(seq, rows, token, std::min(token + unit_tokens, tokens), head, head + unit_heads,
+                 num_units);
+      }
+    }
+  }
+
+ private:
+  void add_unit(std::int64_t seq, const QueryRows& rows, std::int64_t token_begin,
+                std::int64_t token_end, std::int64_t head_begin, std::int64_t head_end,
+                std::int64_t num_units) {
+    WorkUnit unit{};
+    unit.seq = seq;
+    unit.token_begin = rows.begin + token_begin;
+    unit.token_end = rows.begin + token_end;
+    unit.kv_head_begin = head_begin;
+    unit.kv_head_end = head_end;
+    unit.keys.begin = visible_keys(args_, rows.position(token_begin), rows.seq_len).begin;
+    unit.keys.end = visible_keys(args_, rows.position(token_end - 1), rows.seq_len).end;
+    unit.keys.end = std::max(unit.keys.begin, unit.keys.end);
+    const std::int64_t num_keys = unit.keys.end - unit.keys.begin;
+    const std::int64_t heads = head_end - head_begin;
+    const std::int64_t most_parts = std::max<std::int64_t>(1, kMostKeyParts / num_units);
+    const std::int64_t least_keys =
+        std::max(kPartKeys, ceil_div(kPartBytes, heads * bytes_per_key_));
+    unit.part_keys =
+        ceil_div(std::max(least_keys, ceil_div(num_keys, most_parts)), kKeyStep) * kKeyStep;
+    unit.first_part = static_cast<std::int64_t>(plan_.parts.size());
+    unit.num_parts = std::max<std::int64_t>(1, ceil_div(num_keys, unit.part_keys));
+
+    const std::int64_t passes =
+        ceil_div((token_end - token_begin) * sizes_.group, kRowsPerPass);
+    for (std::int64_t part = 0; part < unit.num_parts; ++part) {
+      const std::int64_t begin = unit.keys.begin + part * unit.part_keys;
+      const std::int64_t end = std::min(begin + unit.part_keys, unit.keys.end);
+      const std::int64_t cost = (end - begin) * heads * bytes_per_key_ * passes;
+      plan_.parts.push_back({static_cast<std::int64_t>(plan_.units.size()), {begin, end}, cost});
+      plan_.cost += cost;
+    }
+    plan_.units.push_back(unit);
+  }
+
+  const PagedAttentionArgs& args_;
+  const PagedAttentionSizes sizes_;
+  WorkPlan& plan_;
+  std::int64_t bytes_per_key_;
+};
+
+}  // namespace
+
+void plan_work(const PagedAttentionArgs& args, WorkPlan& plan) {
+  plan.units.clear();
+  plan.parts.clear();
+  plan.cost = 0;
+  Planner planner(args, plan);
+  for (std::int64_t seq = 0; seq < args.seq_lens.shape[0]; ++seq) planner.add_sequence(seq);
+}
+
+}  // namespace quire

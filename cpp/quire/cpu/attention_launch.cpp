@@ -1,0 +1,263 @@
+#include "quire/cpu/attention_launch.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "quire/attention/split.h"
+#include "quire/base/aligned_buffer.h"
+#include "quire/base/thread_pool.h"
+
+namespace quire {
+namespace {
+
+// Work, in bytes read, that pays for waking one more thread.
+constexpr std::int64_t kCostPerThread = 256 * 1024;
+
+// Floats of working memory that a thread keeps between calls (64 MiB).
+constexpr std::int64_t kKeptFloats = 16 * 1024 * 1024;
+
+static_assert(kMostKeyParts <= kMostParts);
+
+std::vector<float> per_head_floats(const std::optional<ArrayView>& view) {
+  if (!view) return {};
+  std::vector<float> values(static_cast<std::size_t>(view->shape[0]));
+  visit_dtype(view->dtype, [&](auto type) {
+    const auto* p = reinterpret_cast<const decltype(type)*>(view->data);
+    std::transform(p, p + values.size(), values.begin(), [](auto x) { return to_float(x); });
+  });
+  return values;
+}
+
+RowsView rows_view(const ArrayView& view) {
+  return {view.data, {view.strides[0], view.strides[1]}, view.dtype};
+}
+
+CacheView cache_view(const ArrayView& cache, Layout layout) {
+  const int token_axis = layout == Layout::NHD ? 1 : 2;
+  return {cache.data, cache.strides[0], cache.strides[token_axis], cache.strides[3 - token_axis],
+          cache.dtype};
+}
+
+// One call as the kernels see it.
+class Launch {
+ public:
+  Launch(const PagedAttentionArgs& args, const Kernels& kernels)
+      : args_(args),
+        kernels_(kernels),
+        slopes_(per_head_floats(args.alibi_slopes)),
+        sinks_(per_head_floats(args.sinks)) {
+    const PagedAttentionSizes sizes = sizes_of(args);
+    task_.q = rows_view(args.q);
+    task_.out = rows_view(args.out);
+    task_.lse = args.lse;
+    task_.k = cache_view(args.k_cache, args.layout);
+    task_.v = cache_view(args.v_cache, args.layout);
+    task_.alibi_slopes = args.alibi_slopes ? slopes_.data() : nullptr;
+    task_.sinks = args.sinks ? sinks_.data() : nullptr;
+    task_.head_dim = sizes.head_dim;
+    task_.v_head_dim = sizes.v_head_dim;
+    task_.num_heads = sizes.num_heads;
+    task_.group = sizes.group;
+    task_.block_size = sizes.block_size;
+    task_.window = args.sliding_window.value_or(std::numeric_limits<std::int64_t>::max());
+    task_.scale = args.scale.value_or(1.0 / std::sqrt(static_cast<double>(sizes.head_dim)));
+    task_.softcap = args.softcap.value_or(0.0);
+    task_.causal = args.causal;
+  }
+
+  const AttentionTask& task() const { return task_; }
+
+  AttentionUnit unit(const WorkUnit& work) const {
+    const IndexView& tables = args_.block_tables;
+    const QueryRows rows = query_rows(args_, work.seq);
+    AttentionUnit unit{};
+    unit.blocks = {tables.data + work.seq * tables.strides[0], tables.strides[1],
+                   tables.type == IndexType::int64};
+    unit.token_begin = work.token_begin;
+    unit.token_end = work.token_end;
+    unit.first_position = rows.position(work.token_begin - rows.begin);
+    unit.seq_len = rows.seq_len;
+    unit.kv_head_begin = work.kv_head_begin;
+    unit.kv_head_end = work.kv_head_end;
+    return unit;
+  }
+
+  std::int64_t rows_of(const WorkUnit& unit) const {
+    return (unit.token_end - unit.token_begin) * (unit.kv_head_end - unit.kv_head_begin) *
+           task_.group;
+  }
+
+  // A state's memory, in floats: a multiple of a cache line.
+  std::int64_t state_floats(std::int64_t rows) const {
+    return rows * (padded_values() + kernels_.width) + (rows + 15) / 16 * 16;
+  }
+
+  StateView state_at(float* memory, std::int64_t rows) const {
+    float* const sums = memory + rows * padded_values();
+    return {sums + rows * kernels_.width, sums, memory};
+  }
+
+ private:
+  std::int64_t padded_values() const {
+    const std::int64_t chunk = 2 * kernels_.width;
+    return (task_.v_head_dim + chunk - 1) / chunk * chunk;
+  }
+
+  const PagedAttentionArgs& args_;
+  const Kernels& kernels_;
+  std::vector<float> slopes_, sinks_;
+  AttentionTask task_{};
+};
+
+// What a calling thread keeps between calls, so that a small one allocates nothing.
+struct Workspace {
+  WorkPlan plan;
+  std::vector<std::int64_t> order;        // of parts, the most costly first
+  std::vector<std::int64_t> state_begin;  // of each unit, in `states`
+  std::vector<std::int32_t> parts_left;   // of each unit
+  AlignedBuffer states;                   // of units of several parts
+  AlignedBuffer scratch;                  // of each worker
+
+  ~Workspace() = default;
+};
+
+int worker_count(std::int64_t cost, std::int64_t items, int num_threads) {
+  const std::int64_t useful = std::min(items, 1 + cost / kCostPerThread);
+  return static_cast<int>(std::clamp<std::int64_t>(useful, 1, num_threads));
+}
+
+std::int64_t round_to_line(std::int64_t floats) { return (floats + 15) / 16 * 16; }
+
+class FusedLaunch {
+ public:
+  FusedLaunch(const PagedAttentionArgs& args, const Kernels& kernels, Workspace& work)
+      : launch_(args, kernels), kernels_(kernels), work_(work) {
+    const std::size_t num_units = work.plan.units.size();
+    work.state_begin.resize(num_units);
+    work.parts_left.resize(num_units);
+    std::int64_t states = 0;
+    std::int64_t most_rows = 0;
+    for (std::size_t i = 0; i < num_units; ++i) {
+      const WorkUnit& unit = work.plan.units[i];
+      const std::int64_t rows = launch_.rows_of(unit);
+      most_rows = std::max(most_rows, rows);
+      work.parts_left[i] = static_cast<std::int32_t>(unit.num_parts);
+      work.state_begin[i] = states;
+      if (unit.num_parts > 1) states += unit.num_parts * launch_.state_floats(rows);
+    }
+    states_ = work.states.reserve(states);
+    worker_floats_ = round_to_line(kernels.fused_scratch(launch_.task(), most_rows)) +
+                     launch_.state_floats(most_rows);
+  }
+
+  void run(int num_workers) {
+    scratch_ = work_.scratch.reserve(num_workers * worker_floats_);
+    if (num_workers == 1) {
+      for (const WorkPart& part : work_.plan.parts) run_part(part, 0);
+      return;
+    }
+    std::vector<std::int64_t>& order = work_.order;
+    order.resize(work_.plan.parts.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
+      return work_.plan.parts[a].cost > work_.plan.parts[b].cost;
+    });
+    std::atomic<std::size_t> next{0};
+    run_on_threads(num_workers, [&](int worker) {
+      for (std::size_t i = next++; i < order.size(); i = next++) {
+        run_part(work_.plan.parts[order[i]], worker);
+      }
+    });
+  }
+
+ private:
+  // Whoever computes a unit's last part merges them all, in the order of keys.
+  void run_part(const WorkPart& part, int worker) {
+    const WorkUnit& work_unit = work_.plan.units[part.unit];
+    const AttentionUnit unit = launch_.unit(work_unit);
+    const std::int64_t rows = launch_.rows_of(work_unit);
+    float* const state = scratch_ + worker * worker_floats_;
+    float* const scratch = state + launch_.state_floats(rows);
+    if (work_unit.num_parts == 1) {
+      const StateView view = launch_.state_at(state, rows);
+      kernels_.fused_part(launch_.task(), unit, part.keys.begin, part.keys.end, scratch, view);
+      kernels_.finish(launch_.task(), unit, &view, 1);
+      return;
+    }
+    StateView views[kMostKeyParts];
+    for (std::int64_t p = 0; p < work_unit.num_parts; ++p) {
+      views[p] = launch_.state_at(
+          states_ + work_.state_begin[part.unit] + p * launch_.state_floats(rows), rows);
+    }
+    const std::int64_t index = (part.keys.begin - work_unit.keys.begin) / work_unit.part_keys;
+    kernels_.fused_part(launch_.task(), unit, part.keys.begin, part.keys.end, scratch,
+                        views[index]);
+    const std::atomic_ref parts_left(work_.parts_left[part.unit]);
+    if (parts_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+      kernels_.finish(launch_.task(), unit, views, work_unit.num_parts);
+    }
+  }
+
+  const Launch launch_;
+  const Kernels& kernels_;
+  Workspace& work_;
+  float* states_ = nullptr;
+  float* scratch_ = nullptr;
+  std::int64_t worker_floats_ = 0;
+};
+
+Workspace& workspace() {
+  thread_local Workspace work;
+  return work;
+}
+
+}  // namespace
+
+void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads) {
+  Workspace& work = workspace();
+  plan_work(args, work.plan);
+  FusedLaunch launch(args, kernels, work);
+  launch.run(worker_count(work.plan.cost, static_cast<std::int64_t>(work.plan.parts.size()),
+                          num_threads));
+  work.states.keep_at_most(kKeptFloats);
+  work.scratch.keep_at_most(kKeptFloats);
+}
+
+void launch_gather(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads) {
+  // A sequence and one of its KV heads at a time, all of its query tokens and keys together.
+  const Launch launch(args, kernels);
+  const PagedAttentionSizes sizes = sizes_of(args);
+  std::int64_t most_keys = 0;
+  for (std::int64_t seq = 0; seq < sizes.num_seqs; ++seq) {
+    most_keys = std::max(most_keys, args.seq_lens.at(seq));
+  }
+  const std::int64_t worker_floats =
+      round_to_line(kernels.gather_scratch(launch.task(), most_keys));
+  const std::int64_t items = sizes.num_seqs * sizes.num_kv_heads;
+  const std::int64_t cost = items * most_keys * (sizes.head_dim + sizes.v_head_dim);
+  const int num_workers = worker_count(cost, items, num_threads);
+  AlignedBuffer memory;
+  float* const scratch = memory.reserve(num_workers * worker_floats);
+  std::atomic<std::int64_t> next{0};
+  run_on_threads(num_workers, [&](int worker) {
+    for (std::int64_t i = next++; i < items; i = next++) {
+      WorkUnit work{};
+      work.seq = i / sizes.num_kv_heads;
+      work.kv_head_begin = i % sizes.num_kv_heads;
+      work.kv_head_end = work.kv_head_begin + 1;
+      const QueryRows rows = query_rows(args, work.seq);
+      if (rows.begin == rows.end) continue;
+      work.token_begin = rows.begin;
+      work.token_end = rows.end;
+      const std::int64_t begin = visible_keys(args, rows.position(0), rows.seq_len).begin;
+      kernels.gather(launch.task(), launch.unit(work), std::min(begin, rows.seq_len), rows.seq_len,
+                     scratch + worker * worker_floats);
+    }
+  });
+}
+
+}  // namespace quire

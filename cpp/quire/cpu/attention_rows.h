@@ -1,0 +1,82 @@
+// What the attention kernels know of a unit: its rows, what each may see, its queries in float32 and
+// where its results go.
+#pragma once
+
+#include <cstdint>
+
+#include "quire/cpu/kernels.h"
+
+namespace quire {
+
+template <class S>
+struct AttentionRows {
+  using Vec = typename S::Vec;
+  using Pair = typename S::Pair;
+  static constexpr int kChunk = 2 * S::kWidth;
+  static constexpr double kLog2E = 1.4426950408889634;
+  static constexpr double kLn2 = 0.6931471805599453;
+
+  static std::int64_t padded(std::int64_t n) { return (n + kChunk - 1) / kChunk * kChunk; }
+  static std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+  static std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
+
+  static std::int64_t item_size(DType dtype) { return dtype == DType::float32 ? 4 : 2; }
+
+  static std::int64_t block_id(const BlockRow& row, std::int64_t i) {
+    const std::byte* p = row.data + i * row.stride;
+    return row.wide ? *reinterpret_cast<const std::int64_t*>(p)
+                    : *reinterpret_cast<const std::int32_t*>(p);
+  }
+
+  // The keys [begin, end) that the query at `position` sees (visible_keys of paged_attention.h).
+  static std::int64_t first_key(const AttentionTask& task, std::int64_t position) {
+    return task.window <= position ? position + 1 - task.window : 0;
+  }
+  static std::int64_t end_key(const AttentionTask& task, const AttentionUnit& unit,
+                              std::int64_t position) {
+    return task.causal ? smaller(position + 1, unit.seq_len) : unit.seq_len;
+  }
+
+  // The row of `view` at (i, j).
+  static std::byte* at(const RowsView& view, std::int64_t i, std::int64_t j) {
+    return view.data + i * view.strides[0] + j * view.strides[1];
+  }
+
+  // Calls visitor(T{}) with the storage type of `dtype`, as visit_dtype does for code that is compiled
+  // once.
+  template <class Visitor>
+  static void visit(DType dtype, Visitor visitor) {
+    if (dtype == DType::float32) return visitor(float{});
+    if (dtype == DType::float16) return visitor(Float16{});
+    return visitor(BFloat16{});
+  }
+
+  // `count` elements in natural order as floats times `sign`, zeros up to the padded count.
+  static void load_floats(const std::byte* from, DType dtype, std::int64_t count, float sign,
+                          float* to) {
+    visit(dtype, [&](auto type) {
+      const auto* p = reinterpret_cast<const decltype(type)*>(from);
+      const Vec factor = S::set1(sign);
+      std::int64_t d = 0;
+      for (; d + S::kWidth <= count; d += S::kWidth) {
+        S::store(to + d, S::mul(factor, S::load(p + d)));
+      }
+      for (; d < padded(count); d += S::kWidth) {
+        const int rest = static_cast<int>(larger(0, count - d));
+        S::store(to + d, rest > 0 ? S::mul(factor, S::load(p + d, rest)) : S::zero());
+      }
+    });
+  }
+
+  // `count` floats in natural order, rounded to `dtype`.
+  static void store_floats(const float* from, std::int64_t count, std::byte* to, DType dtype) {
+    visit(dtype, [&](auto type) {
+      auto* p = reinterpret_cast<decltype(type)*>(to);
+      std::int64_t d = 0;
+      for (; d + S::kWidth <= count; d += S::kWidth) S::store(p + d, S::load(from + d));
+      if (d < count) S::store(p + d, S::load(from + d), static_cast<int>(count - d));
+    });
+  }
+};
+
+}  // namespace quire

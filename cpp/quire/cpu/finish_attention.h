@@ -1,0 +1,102 @@
+// From states to results: the parts of a unit are merged in their order, divided and written.
+#pragma once
+
+#include "quire/cpu/attention_rows.h"
+#include "quire/cpu/simd_math.h"
+
+namespace quire {
+
+// Parts cover disjoint keys; M is the largest of their maxima and of the sink:
+//
+//   total = sum_p 2^(maximum_p - M) * sum_p + 2^(sink - M)
+//   out = sum_p 2^(maximum_p - M) * values_p / total          lse = ln 2 * (M + log2(total))
+//
+// Source: Dao et al., "Flash-Decoding for long-context inference".
+template <class S>
+struct FinishAttention {
+  using Rows = AttentionRows<S>;
+  using Vec = typename S::Vec;
+
+  static void run(const AttentionTask& task, const AttentionUnit& unit, const StateView* parts,
+                  std::int64_t num_parts) {
+    std::int64_t r = 0;
+    for (std::int64_t head = unit.kv_head_begin; head < unit.kv_head_end; ++head) {
+      for (std::int64_t token = unit.token_begin; token < unit.token_end; ++token) {
+        const std::int64_t position = unit.first_position + token - unit.token_begin;
+        const bool sees = Rows::first_key(task, position) < Rows::end_key(task, unit, position);
+        for (std::int64_t g = 0; g < task.group; ++g, ++r) {
+          const std::int64_t q_head = head * task.group + g;
+          if (sees) {
+            write_row(task, token, q_head, parts, num_parts, r);
+          } else {
+            write_nothing(task, token, q_head);
+          }
+        }
+      }
+    }
+  }
+
+ private:
+  static void write_nothing(const AttentionTask& task, std::int64_t token, std::int64_t head) {
+    const std::int64_t bytes = task.v_head_dim * Rows::item_size(task.out.dtype);
+    __builtin_memset(Rows::at(task.out, token, head), 0, static_cast<std::size_t>(bytes));
+    if (task.lse != nullptr) task.lse[token * task.num_heads + head] = -__builtin_inff();
+  }
+
+  static void write_row(const AttentionTask& task, std::int64_t token, std::int64_t head,
+                        const StateView* parts, std::int64_t num_parts, std::int64_t r) {
+    float sink = -__builtin_inff();
+    if (task.sinks != nullptr) sink = static_cast<float>(task.sinks[head] * Rows::kLog2E);
+    float largest = sink;
+    for (std::int64_t p = 0; p < num_parts; ++p) {
+      largest = parts[p].maximum[r] > largest ? parts[p].maximum[r] : largest;
+    }
+    float total = sink == -__builtin_inff() ? 0.0f : power(sink - largest);
+    float weights[kMostParts];
+    for (std::int64_t p = 0; p < num_parts; ++p) {
+      const float maximum = parts[p].maximum[r];
+      weights[p] = maximum == largest ? 1.0f : power(maximum - largest);
+      total += weights[p] * S::reduce_add(S::load(parts[p].sums + r * S::kWidth));
+    }
+    Rows::visit(task.v.dtype, [&](auto type) {
+      write_values<decltype(type)>(task, Rows::at(task.out, token, head), parts, num_parts, r,
+                                   weights, total);
+    });
+    if (task.lse != nullptr) {
+      task.lse[token * task.num_heads + head] =
+          static_cast<float>((largest + __builtin_log2(total)) * Rows::kLn2);
+    }
+  }
+
+  template <class T>
+  static void write_values(const AttentionTask& task, std::byte* out, const StateView* parts,
+                           std::int64_t num_parts, std::int64_t r, const float* weights,
+                           float total) {
+    const std::int64_t stride = Rows::padded(task.v_head_dim);
+    const Vec divisor = S::set1(total);
+    for (std::int64_t d = 0; d < task.v_head_dim; d += Rows::kChunk) {
+      Vec lo = S::zero();
+      Vec hi = S::zero();
+      for (std::int64_t p = 0; p < num_parts; ++p) {
+        const Vec weight = S::set1(weights[p]);
+        const float* values = parts[p].values + r * stride + d;
+        lo = S::fma(weight, S::load(values), lo);
+        hi = S::fma(weight, S::load(values + S::kWidth), hi);
+      }
+      const auto pair = S::template to_natural<T>({S::div(lo, divisor), S::div(hi, divisor)});
+      float natural[Rows::kChunk];
+      S::store(natural, pair.lo);
+      S::store(natural + S::kWidth, pair.hi);
+      Rows::store_floats(natural, Rows::smaller(Rows::kChunk, task.v_head_dim - d),
+                         out + d * Rows::item_size(task.out.dtype), task.out.dtype);
+    }
+  }
+
+  static float power(float x) {
+    float lanes[S::kWidth];
+    S::store(lanes, SimdMath<S>::exp2(S::set1(x)));
+    return lanes[0];
+  }
+};
+
+}  // namespace quire

@@ -1,0 +1,213 @@
+// The two products of attention on one tile of keys, read where they lie.
+//
+// A group of R query rows goes through the tile together, so that each key and value is loaded and
+// converted once for R rows. While a tile is worked on, the one that comes next is prefetched, a line
+// for every load, so that memory is never idle and its queue never full.
+#pragma once
+
+#include <cstdint>
+
+#include "quire/cpu/online_softmax.h"
+
+namespace quire {
+
+// Where the rows of a tile lie, for KV head 0; `offset` leads on to the wanted head. Rows past the last
+// key repeat it, so that a pointer can always be read.
+struct TileRows {
+  const std::byte* const* rows;  // [kTileKeys]
+  std::int64_t offset;           // bytes
+};
+
+// How a key row of dtype T meets a query: 2 * kWidth elements a step, in float32.
+template <class S, class T>
+struct KeyDot {
+  using Vec = typename S::Vec;
+  using Chunk = typename S::Pair;
+  using Query = float;  // element of a prepared query row, in the order of lanes of T
+  using Key = T;
+
+  static Chunk load_query(const float* p) { return {S::load(p), S::load(p + S::kWidth)}; }
+  static Chunk load_key(const T* p) { return S::load_pair(p); }
+  static Chunk load_key(const T* p, int n) { return S::load_pair(p, n); }
+  static Vec add(Vec sum, Chunk q, Chunk k) {
+    return S::fma(q.hi, k.hi, S::fma(q.lo, k.lo, sum));
+  }
+};
+
+// The same where query and keys are both bfloat16 and the processor multiplies those.
+struct BFloat16Product {};
+template <class S>
+struct KeyDot<S, BFloat16Product> {
+  using Vec = typename S::Vec;
+  using Chunk = typename S::BFloat16s;
+  using Query = BFloat16;
+  using Key = BFloat16;
+
+  static Chunk load_query(const BFloat16* p) { return S::load_bfloat16s(p); }
+  static Chunk load_key(const BFloat16* p) { return S::load_bfloat16s(p); }
+  static Chunk load_key(const BFloat16* p, int n) { return S::load_bfloat16s(p, n); }
+  static Vec add(Vec sum, Chunk q, Chunk k) { return S::dot(sum, q, k); }
+};
+
+// scores[r][key] = q[r] . key row, for R rows and the keys [key_begin, key_end) of a tile.
+template <class S, class T>
+struct ScoreTile {
+  using Vec = typename S::Vec;
+  using Dot = KeyDot<S, T>;
+  using Query = typename Dot::Query;
+  using Key = typename Dot::Key;
+  static constexpr int kChunk = 2 * S::kWidth;
+
+  template <int R, bool kPrefetch>
+  static void run(const void* q, std::int64_t q_stride, std::int64_t head_dim, TileRows keys,
+                  TileRows next, int key_begin, int key_end, float* scores) {
+    constexpr int kKeys = S::kAccumulators / R;
+    for (int key = key_begin / kKeys * kKeys; key < key_end; key += kKeys) {
+      group<R, kKeys, kPrefetch>(static_cast<const Query*>(q), q_stride, head_dim, keys, next, key,
+                                 scores);
+    }
+  }
+
+ private:
+  template <int R, int kKeys, bool kPrefetch>
+  static void group(const Query* q, std::int64_t q_stride, std::int64_t head_dim, TileRows keys,
+                    TileRows next, int key, float* scores) {
+    Vec sums[S::kAccumulators];
+#pragma GCC unroll 16
+    for (int i = 0; i < S::kAccumulators; ++i) sums[i] = S::zero();
+
+    std::int64_t d = 0;
+    for (; d + kChunk <= head_dim; d += kChunk) {
+      if constexpr (kPrefetch) prefetch<kKeys>(next, key, d);
+      step<R, kKeys>(q + d, q_stride, sums, [&](int j) {
+        return Dot::load_key(row(keys, key + j) + d);
+      });
+    }
+    if (const int rest = static_cast<int>(head_dim - d); rest > 0) {
+      if constexpr (kPrefetch) prefetch<kKeys>(next, key, d);
+      step<R, kKeys>(q + d, q_stride, sums, [&](int j) {
+        return Dot::load_key(row(keys, key + j) + d, rest);
+      });
+    }
+
+    float totals[S::kAccumulators];
+#pragma GCC unroll 16
+    for (int i = 0; i < S::kAccumulators; i += S::kWidth) {
+      S::store(totals + i, S::transpose_add(sums + i));
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      __builtin_memcpy(scores + r * kTileKeys + key, totals + r * kKeys, kKeys * sizeof(float));
+    }
+  }
+
+  template <int R, int kKeys, class LoadKey>
+  static void step(const Query* q, std::int64_t q_stride, Vec* sums, LoadKey load_key) {
+#pragma GCC unroll 16
+    for (int j = 0; j < kKeys; ++j) {
+      const typename Dot::Chunk k = load_key(j);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        Vec& sum = sums[r * kKeys + j];
+        sum = Dot::add(sum, Dot::load_query(q + r * q_stride), k);
+      }
+    }
+  }
+
+  static const Key* row(TileRows keys, int key) {
+    return reinterpret_cast<const Key*>(keys.rows[key] + keys.offset);
+  }
+
+  template <int kKeys>
+  static void prefetch(TileRows next, int key, std::int64_t d) {
+#pragma GCC unroll 16
+    for (int j = 0; j < kKeys; ++j) {
+      const std::byte* p = reinterpret_cast<const std::byte*>(row(next, key + j) + d);
+      for (std::size_t line = 0; line < kChunk * sizeof(Key); line += 64) S::prefetch(p + line);
+    }
+  }
+};
+
+// values[r] += sum over keys of weights[r][key] * value row, for R rows and keys [key_begin, key_end).
+template <class S, class T>
+struct ValueTile {
+  using Vec = typename S::Vec;
+  static constexpr int kChunk = 2 * S::kWidth;
+
+  template <int R, bool kPrefetch>
+  static void run(const float* weights, TileRows rows, TileRows next, int key_begin, int key_end,
+                  std::int64_t v_head_dim, float* values, std::int64_t values_stride) {
+    const Span span{weights, rows, next, key_begin, key_end, values, values_stride};
+    constexpr int kMost = S::kAccumulators / (2 * R);
+    std::int64_t d = 0;
+    if constexpr (kMost >= 4) d = columns<R, 4, kPrefetch>(span, d, v_head_dim);
+    if constexpr (kMost >= 2) d = columns<R, 2, kPrefetch>(span, d, v_head_dim);
+    d = columns<R, 1, kPrefetch>(span, d, v_head_dim);
+    if (const int rest = static_cast<int>(v_head_dim - d); rest > 0) {
+      block<R, 1, kPrefetch>(span, d, [rest](const T* p) { return S::load_pair(p, rest); });
+    }
+  }
+
+ private:
+  struct Span {
+    const float* weights;
+    TileRows rows, next;
+    int key_begin, key_end;
+    float* values;
+    std::int64_t values_stride;
+  };
+
+  // As many blocks of C chunks of columns as there are from d on; returns where they end.
+  template <int R, int C, bool kPrefetch>
+  static std::int64_t columns(const Span& span, std::int64_t d, std::int64_t v_head_dim) {
+    for (; d + C * kChunk <= v_head_dim; d += C * kChunk) {
+      block<R, C, kPrefetch>(span, d, [](const T* p) { return S::load_pair(p); });
+    }
+    return d;
+  }
+
+  template <int R, int C, bool kPrefetch, class LoadPair>
+  static void block(const Span& span, std::int64_t d, LoadPair load_pair) {
+    Vec sums[R][2 * C];
+    float* const values = span.values + d;
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+      for (int i = 0; i < 2 * C; ++i) {
+        sums[r][i] = S::load(values + r * span.values_stride + i * S::kWidth);
+      }
+    }
+    for (int key = span.key_begin; key < span.key_end; ++key) {
+      const T* const row = at(span.rows, key, d);
+      typename S::Pair v[C];
+#pragma GCC unroll 4
+      for (int c = 0; c < C; ++c) v[c] = load_pair(row + c * kChunk);
+      if constexpr (kPrefetch) {
+        const std::byte* p = reinterpret_cast<const std::byte*>(at(span.next, key, d));
+        for (std::size_t line = 0; line < C * kChunk * sizeof(T); line += 64) S::prefetch(p + line);
+      }
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        const Vec weight = S::set1(span.weights[r * kTileKeys + key]);
+#pragma GCC unroll 4
+        for (int c = 0; c < C; ++c) {
+          sums[r][2 * c] = S::fma(weight, v[c].lo, sums[r][2 * c]);
+          sums[r][2 * c + 1] = S::fma(weight, v[c].hi, sums[r][2 * c + 1]);
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+      for (int i = 0; i < 2 * C; ++i) {
+        S::store(values + r * span.values_stride + i * S::kWidth, sums[r][i]);
+      }
+    }
+  }
+
+  static const T* at(TileRows rows, int key, std::int64_t d) {
+    return reinterpret_cast<const T*>(rows.rows[key] + rows.offset) + d;
+  }
+};
+
+}  // namespace quire

@@ -1,0 +1,235 @@
+// Attention over keys and values copied together first: the plain way, kept as a second opinion on the
+// fused kernel and as the baseline that it has to beat. Two passes over the scores of a row (largest,
+// then weights), values last; it shares no algorithm with fused_attention.h.
+#pragma once
+
+#include "quire/cpu/attention_rows.h"
+#include "quire/cpu/simd_math.h"
+
+namespace quire {
+
+template <class S>
+class GatherAttention {
+ public:
+  using Rows = AttentionRows<S>;
+  using Vec = typename S::Vec;
+
+  static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t num_keys) {
+    const std::int64_t d = Rows::padded(task.head_dim);
+    const std::int64_t dv = Rows::padded(task.v_head_dim);
+    return num_keys * (d + dv) + kRows * (num_keys + d + dv);
+  }
+
+  static void run(const AttentionTask& task, const AttentionUnit& unit, std::int64_t key_begin,
+                  std::int64_t key_end, float* scratch) {
+    GatherAttention gather(task, unit, key_begin, key_end, scratch);
+    gather.copy_keys();
+    const std::int64_t rows = (unit.token_end - unit.token_begin) * task.group;
+    for (std::int64_t r = 0; r < rows; r += kRows) {
+      gather.attend(r, static_cast<int>(Rows::smaller(kRows, rows - r)));
+    }
+  }
+
+ private:
+  static constexpr int kRows = 4;  // query rows that share a pass over the copies
+
+  GatherAttention(const AttentionTask& task, const AttentionUnit& unit, std::int64_t key_begin,
+                  std::int64_t key_end, float* scratch)
+      : task_(task),
+        unit_(unit),
+        key_begin_(key_begin),
+        num_keys_(key_end - key_begin),
+        d_(Rows::padded(task.head_dim)),
+        dv_(Rows::padded(task.v_head_dim)),
+        k_(scratch),
+        v_(k_ + num_keys_ * d_),
+        q_(v_ + num_keys_ * dv_),
+        out_(q_ + kRows * d_),
+        scores_(out_ + kRows * dv_) {}
+
+  void copy_keys() {
+    const std::int64_t head = unit_.kv_head_begin;
+    for (std::int64_t i = 0; i < num_keys_; ++i) {
+      const std::int64_t position = key_begin_ + i;
+      const std::int64_t block = Rows::block_id(unit_.blocks, position / task_.block_size);
+      const std::int64_t offset = position % task_.block_size;
+      Rows::load_floats(row(task_.k, block, offset, head), task_.k.dtype, task_.head_dim, 1.0f,
+                        k_ + i * d_);
+      Rows::load_floats(row(task_.v, block, offset, head), task_.v.dtype, task_.v_head_dim, 1.0f,
+                        v_ + i * dv_);
+    }
+  }
+
+  static const std::byte* row(const CacheView& cache, std::int64_t block, std::int64_t offset,
+                              std::int64_t head) {
+    return cache.data + block * cache.block_stride + offset * cache.token_stride +
+           head * cache.head_stride;
+  }
+
+  struct Row {
+    std::int64_t token, head, position;
+    std::int64_t begin, end;  // keys that it sees, counted from key_begin_
+    float largest = -__builtin_inff();  // of its scores
+    float sum = 0;                      // of its weights
+  };
+
+  Row row_at(std::int64_t r) const {
+    const std::int64_t token = r / task_.group;
+    Row row;
+    row.token = unit_.token_begin + token;
+    row.head = unit_.kv_head_begin * task_.group + r % task_.group;
+    row.position = unit_.first_position + token;
+    row.begin = Rows::larger(0, Rows::first_key(task_, row.position) - key_begin_);
+    row.end = Rows::larger(row.begin, Rows::end_key(task_, unit_, row.position) - key_begin_);
+    return row;
+  }
+
+  void attend(std::int64_t r, int count) {
+    Row rows[kRows];
+    std::int64_t first = num_keys_, last = 0;         // keys that some row sees
+    std::int64_t shared_first = 0, shared_last = num_keys_;  // keys that every row sees
+    for (int i = 0; i < kRows; ++i) {
+      rows[i] = row_at(r + (i < count ? i : count - 1));
+      first = Rows::smaller(first, rows[i].begin);
+      last = Rows::larger(last, rows[i].end);
+      shared_first = Rows::larger(shared_first, rows[i].begin);
+      shared_last = Rows::smaller(shared_last, rows[i].end);
+      Rows::load_floats(Rows::at(task_.q, rows[i].token, rows[i].head), task_.q.dtype,
+                        task_.head_dim, task_.scale < 0 ? -1.0f : 1.0f, q_ + i * d_);
+    }
+    score(first, last);
+    for (int i = 0; i < kRows; ++i) weigh(rows[i], scores_ + i * num_keys_);
+
+    for (std::int64_t d = 0; d < kRows * dv_; d += S::kWidth) S::store(out_ + d, S::zero());
+    if (shared_first >= shared_last) shared_first = shared_last = last;
+    add_values<kRows>(0, shared_first, shared_last);
+    for (int i = 0; i < count; ++i) {
+      add_values<1>(i, rows[i].begin, Rows::smaller(shared_first, rows[i].end));
+      add_values<1>(i, Rows::larger(shared_last, rows[i].begin), rows[i].end);
+      write(rows[i], out_ + i * dv_);
+    }
+  }
+
+  void score(std::int64_t first, std::int64_t last) {
+    for (std::int64_t key = first; key < last; ++key) {
+      const float* k = k_ + key * d_;
+      Vec sums[kRows][2];
+#pragma GCC unroll 4
+      for (int i = 0; i < kRows; ++i) sums[i][0] = sums[i][1] = S::zero();
+      for (std::int64_t d = 0; d < d_; d += Rows::kChunk) {
+        const Vec lo = S::load(k + d);
+        const Vec hi = S::load(k + d + S::kWidth);
+#pragma GCC unroll 4
+        for (int i = 0; i < kRows; ++i) {
+          sums[i][0] = S::fma(S::load(q_ + i * d_ + d), lo, sums[i][0]);
+          sums[i][1] = S::fma(S::load(q_ + i * d_ + d + S::kWidth), hi, sums[i][1]);
+        }
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < kRows; ++i) {
+        scores_[i * num_keys_ + key] = S::reduce_add(S::add(sums[i][0], sums[i][1]));
+      }
+    }
+  }
+
+  // Scores become weights e^(score - largest). Dot products are scaled after the largest is taken away,
+  // as scaling first would round large ones apart; a softcap or ALiBi needs the scale before.
+  void weigh(Row& row, float* scores) const {
+    const float scale = static_cast<float>(task_.scale < 0 ? -task_.scale : task_.scale);
+    const float slope = task_.alibi_slopes == nullptr ? 0.0f : task_.alibi_slopes[row.head];
+    const bool bent = task_.softcap != 0 || task_.alibi_slopes != nullptr;
+    const float cap = static_cast<float>(task_.softcap);
+    Vec largest = S::set1(-__builtin_inff());
+    for_keys(row, scores, [&](Vec x, std::int64_t key, int lanes) {
+      if (bent) {
+        x = S::mul(x, S::set1(scale));
+        if (cap != 0) x = S::mul(S::set1(cap), SimdMath<S>::tanh(S::div(x, S::set1(cap))));
+        const auto distance = static_cast<float>(key_begin_ + key - row.position);
+        x = S::fma(S::set1(slope), S::add(S::iota(), S::set1(distance)), x);
+      }
+      largest = S::max(largest, S::select(S::lanes(0, lanes), x, largest));
+      return x;
+    });
+    row.largest = S::reduce_max(largest);
+    const Vec factor = S::set1((bent ? 1.0f : scale) * static_cast<float>(Rows::kLog2E));
+    Vec sum = S::zero();
+    for_keys(row, scores, [&](Vec x, std::int64_t, int lanes) {
+      x = SimdMath<S>::exp2(S::mul(S::sub(x, S::set1(row.largest)), factor));
+      sum = S::add(sum, S::select(S::lanes(0, lanes), x, S::zero()));
+      return x;
+    });
+    row.sum = S::reduce_add(sum);
+    if (!bent) row.largest *= scale;
+  }
+
+  // Replaces the scores of the keys that a row sees by change(scores, first key, number of keys).
+  template <class Change>
+  static void for_keys(const Row& row, float* scores, Change change) {
+    for (std::int64_t key = row.begin; key < row.end; key += S::kWidth) {
+      const int lanes = static_cast<int>(Rows::smaller(S::kWidth, row.end - key));
+      S::store(scores + key, change(S::load(scores + key, lanes), key, lanes), lanes);
+    }
+  }
+
+  // out[i] += sum over keys of weight * value row, for rows [i, i + R).
+  template <int R>
+  void add_values(int i, std::int64_t begin, std::int64_t end) {
+    if (begin >= end) return;
+    for (std::int64_t d = 0; d < dv_; d += Rows::kChunk) {
+      float* const out = out_ + i * dv_ + d;
+      Vec sums[R][2];
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        sums[r][0] = S::load(out + r * dv_);
+        sums[r][1] = S::load(out + r * dv_ + S::kWidth);
+      }
+      for (std::int64_t key = begin; key < end; ++key) {
+        const Vec lo = S::load(v_ + key * dv_ + d);
+        const Vec hi = S::load(v_ + key * dv_ + d + S::kWidth);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) {
+          const Vec weight = S::set1(scores_[(i + r) * num_keys_ + key]);
+          sums[r][0] = S::fma(weight, lo, sums[r][0]);
+          sums[r][1] = S::fma(weight, hi, sums[r][1]);
+        }
+      }
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        S::store(out + r * dv_, sums[r][0]);
+        S::store(out + r * dv_ + S::kWidth, sums[r][1]);
+      }
+    }
+  }
+
+  void write(const Row& row, float* out) const {
+    const bool sees = row.begin < row.end;
+    // a sink above every score shrinks the keys' part, one below is shrunk
+    const double sink = task_.sinks == nullptr ? -__builtin_inf() : task_.sinks[row.head];
+    const double above = sink - row.largest;
+    const double keys = above > 0 ? __builtin_exp(-above) : 1.0;
+    const double rest = above > 0 ? 1.0 : __builtin_exp(above);
+    const double total = row.sum * keys + rest;
+    const Vec factor = S::set1(sees ? static_cast<float>(keys / total) : 0.0f);
+    for (std::int64_t d = 0; d < dv_; d += S::kWidth) {
+      S::store(out + d, S::mul(S::load(out + d), factor));
+    }
+    Rows::store_floats(out, task_.v_head_dim, Rows::at(task_.out, row.token, row.head),
+                       task_.out.dtype);
+    if (task_.lse == nullptr) return;
+    const double largest = above > 0 ? sink : row.largest;
+    task_.lse[row.token * task_.num_heads + row.head] =
+        sees ? static_cast<float>(largest + __builtin_log(total)) : -__builtin_inff();
+  }
+
+  const AttentionTask& task_;
+  const AttentionUnit& unit_;
+  const std::int64_t key_begin_, num_keys_;
+  const std::int64_t d_, dv_;  // padded
+  float* const k_;             // [num_keys, d]
+  float* const v_;             // [num_keys, dv]
+  float* const q_;             // [kRows, d]
+  float* const out_;           // [kRows, dv]
+  float* const scores_;        // [kRows, num_keys]
+};
+
+}  // namespace quire

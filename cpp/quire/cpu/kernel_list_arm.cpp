@@ -1,0 +1,16 @@
+#include "quire/cpu/kernel_list.h"
+
+namespace quire {
+namespace {
+
+// Advanced SIMD is part of every Armv8-A processor.
+constexpr KernelChoice kList[] = {
+    {&kNeonKernels, [] { return true; }},
+    {&kScalarKernels, [] { return true; }},
+};
+
+}  // namespace
+
+std::span<const KernelChoice> kernel_list() { return kList; }
+
+}  // namespace quire

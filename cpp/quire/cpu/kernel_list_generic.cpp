@@ -1,0 +1,12 @@
+#include "quire/cpu/kernel_list.h"
+
+namespace quire {
+namespace {
+
+constexpr KernelChoice kList[] = {{&kScalarKernels, [] { return true; }}};
+
+}  // namespace
+
+std::span<const KernelChoice> kernel_list() { return kList; }
+
+}  // namespace quire

@@ -1,0 +1,93 @@
+// What the kernels take and offer: plain data and function pointers, so that no code compiled for one
+// instruction set can be called but through its table.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "quire/base/dtype.h"
+
+namespace quire {
+
+// A float array of up to two leading axes and a contiguous last one; strides in bytes.
+struct RowsView {
+  std::byte* data;
+  std::int64_t strides[2];
+  DType dtype;
+};
+
+// A paged cache: row (block, offset, kv_head) begins at the sum of its strides, in bytes.
+struct CacheView {
+  const std::byte* data;
+  std::int64_t block_stride, token_stride, head_stride;
+  DType dtype;
+};
+
+// One sequence's row of the block table.
+struct BlockRow {
+  const std::byte* data;
+  std::int64_t stride;  // bytes
+  bool wide;            // int64, else int32
+};
+
+// What all units of one call share.
+struct AttentionTask {
+  RowsView q;                 // [T, Hq] rows of head_dim
+  RowsView out;               // [T, Hq] rows of v_head_dim
+  float* lse;                 // [T, Hq], or null
+  CacheView k, v;
+  const float* alibi_slopes;  // [Hq], or null
+  const float* sinks;         // [Hq], or null
+  std::int64_t head_dim, v_head_dim, num_heads, group, block_size;
+  std::int64_t window;        // keys that a row sees, its own included; the largest int64: all
+  double scale;
+  double softcap;             // 0: none
+  bool causal;
+};
+
+// Some query tokens of one sequence and some of its KV heads. Its rows are (kv_head, token, head of the
+// group), in this order.
+struct AttentionUnit {
+  BlockRow blocks;
+  std::int64_t token_begin, token_end;  // rows of q
+  std::int64_t first_position;          // of token_begin in the sequence
+  std::int64_t seq_len;
+  std::int64_t kv_head_begin, kv_head_end;
+};
+
+// The softmax over some of the keys, of every row of a unit, in float32 and in units of log2:
+// maximum[r], sums[r] (kWidth partial sums of 2^(score - maximum)) and values[r], the sum of
+// 2^(score - maximum) * v, not yet divided, in the order of lanes that v's dtype loads in.
+struct StateView {
+  float* maximum;  // [rows]; -inf: no key yet
+  float* sums;     // [rows, width]
+  float* values;   // [rows, padded v_head_dim]
+};
+
+// The most parts that one unit's keys are split into.
+inline constexpr std::int64_t kMostParts = 64;
+
+struct Kernels {
+  const char* name;
+  int width;  // floats of a vector; rows are padded to a multiple of two
+
+  // The state of keys [key_begin, key_end) of `unit`. `scratch`: fused_scratch(task, rows) floats.
+  void (*fused_part)(const AttentionTask& task, const AttentionUnit& unit, std::int64_t key_begin,
+                     std::int64_t key_end, float* scratch, StateView state);
+  std::int64_t (*fused_scratch)(const AttentionTask& task, std::int64_t rows);
+  // Merges states [num_parts <= kMostParts] in order, adds the sinks, divides, and writes out and lse.
+  void (*finish)(const AttentionTask& task, const AttentionUnit& unit, const StateView* states,
+                 std::int64_t num_parts);
+
+  // Attention of `unit`, which has one KV head, over keys [key_begin, key_end) copied together, written
+  // to out and lse. `scratch`: gather_scratch(task, key_end - key_begin) floats.
+  void (*gather)(const AttentionTask& task, const AttentionUnit& unit, std::int64_t key_begin,
+                 std::int64_t key_end, float* scratch);
+  std::int64_t (*gather_scratch)(const AttentionTask& task, std::int64_t num_keys);
+
+  // `count` elements, rounded to nearest even.
+  void (*convert)(const std::byte* from, DType from_dtype, std::byte* to, DType to_dtype,
+                  std::int64_t count);
+};
+
+}  // namespace quire

@@ -1,0 +1,9 @@
+#include "quire/cpu/instruction_set.h"
+#include "quire/cpu/kernel_list.h"
+#include "quire/cpu/simd/avx512.h"
+
+namespace quire {
+
+extern constexpr Kernels kAvx512Kernels = InstructionSet<Avx512>::kernels("avx512");
+
+}  // namespace quire

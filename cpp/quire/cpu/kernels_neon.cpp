@@ -1,0 +1,9 @@
+#include "quire/cpu/instruction_set.h"
+#include "quire/cpu/kernel_list.h"
+#include "quire/cpu/simd/neon.h"
+
+namespace quire {
+
+extern constexpr Kernels kNeonKernels = InstructionSet<Neon>::kernels("neon");
+
+}  // namespace quire

@@ -1,0 +1,9 @@
+#include "quire/cpu/instruction_set.h"
+#include "quire/cpu/kernel_list.h"
+#include "quire/cpu/simd/scalar.h"
+
+namespace quire {
+
+extern constexpr Kernels kScalarKernels = InstructionSet<Scalar>::kernels("scalar");
+
+}  // namespace quire

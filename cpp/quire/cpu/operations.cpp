@@ -1,0 +1,61 @@
+#include "quire/cpu/operations.h"
+
+#include <cstdlib>
+
+#include "quire/attention/reference.h"
+#include "quire/attention/validate.h"
+#include "quire/base/check.h"
+#include "quire/base/thread_pool.h"
+#include "quire/cpu/attention_launch.h"
+#include "quire/cpu/select_kernels.h"
+
+namespace quire {
+namespace {
+
+constexpr Implementation kImplementations[] = {Implementation::fused, Implementation::gather,
+                                               Implementation::dense};
+
+Implementation named(std::string_view name, std::string_view place, std::string_view expected) {
+  for (const Implementation implementation : kImplementations) {
+    if (name == name_of(implementation)) return implementation;
+  }
+  raise<ValueError>(place, "got \"", name, "\", expected ", expected);
+}
+
+}  // namespace
+
+std::string_view name_of(Implementation implementation) {
+  switch (implementation) {
+    case Implementation::gather:
+      return "gather";
+    case Implementation::dense:
+      return "dense";
+    case Implementation::fused:
+      break;
+  }
+  return "fused";
+}
+
+Implementation implementation_from_name(std::string_view name) {
+  if (name != "auto") {
+    return named(name, "paged_attention: implementation", "auto, fused, gather or dense");
+  }
+  const char* variable = std::getenv("QUIRE_ATTENTION");
+  if (variable == nullptr || *variable == '\0') return Implementation::fused;
+  return named(variable, "QUIRE_ATTENTION", "fused, gather or dense");
+}
+
+void paged_attention(const PagedAttentionArgs& args, Implementation implementation,
+                     int num_threads) {
+  validate(args);
+  if (num_threads < 0) {
+    raise<ValueError>("paged_attention: num_threads", "got ", num_threads, ", expected >= 1");
+  }
+  if (implementation == Implementation::dense) return reference_attention(args);
+  const Kernels& kernels = selected_kernels();
+  const int threads = num_threads == 0 ? default_num_threads() : num_threads;
+  if (implementation == Implementation::fused) return launch_fused(args, kernels, threads);
+  launch_gather(args, kernels, threads);
+}
+
+}  // namespace quire

@@ -1,0 +1,154 @@
+// The vocabulary on AVX2, FMA and F16C. simd/scalar.h says what each word means.
+#pragma once
+
+#include <immintrin.h>
+
+#include "quire/base/dtype.h"
+
+namespace quire {
+
+struct Avx2 {
+  static constexpr int kWidth = 8;
+  static constexpr int kAccumulators = 8;
+  static constexpr bool kDotsBFloat16 = false;
+
+  using Vec = __m256;
+  using Mask = __m256;
+  struct Pair {
+    Vec lo, hi;
+  };
+
+  static Vec zero() { return _mm256_setzero_ps(); }
+  static Vec set1(float x) { return _mm256_set1_ps(x); }
+  static Vec iota() { return _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7); }
+  static Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
+  static Vec sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
+  static Vec mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
+  static Vec div(Vec a, Vec b) { return _mm256_div_ps(a, b); }
+  static Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+  static Vec max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
+  static Vec min(Vec a, Vec b) { return _mm256_min_ps(a, b); }
+  static Vec shift_to_exponent(Vec x) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 23));
+  }
+
+  static Mask lanes(int begin, int end) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i past_begin = _mm256_cmpgt_epi32(lane, _mm256_set1_epi32(begin - 1));
+    const __m256i before_end = _mm256_cmpgt_epi32(_mm256_set1_epi32(end), lane);
+    return _mm256_castsi256_ps(_mm256_and_si256(past_begin, before_end));
+  }
+  static Mask less(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+  static Vec select(Mask mask, Vec a, Vec b) { return _mm256_blendv_ps(b, a, mask); }
+
+  static float reduce_max(Vec x) {
+    return reduce(x, [](__m128 a, __m128 b) { return _mm_max_ps(a, b); });
+  }
+  static float reduce_add(Vec x) {
+    return reduce(x, [](__m128 a, __m128 b) { return _mm_add_ps(a, b); });
+  }
+
+  static Vec transpose_add(const Vec* v) {
+    const Vec a0 = _mm256_hadd_ps(v[0], v[1]);
+    const Vec a1 = _mm256_hadd_ps(v[2], v[3]);
+    const Vec a2 = _mm256_hadd_ps(v[4], v[5]);
+    const Vec a3 = _mm256_hadd_ps(v[6], v[7]);
+    const Vec b0 = _mm256_hadd_ps(a0, a1);
+    const Vec b1 = _mm256_hadd_ps(a2, a3);
+    return add(_mm256_permute2f128_ps(b0, b1, 0x20), _mm256_permute2f128_ps(b0, b1, 0x31));
+  }
+
+  static Vec load(const float* p) { return _mm256_loadu_ps(p); }
+  static Vec load(const Float16* p) { return _mm256_cvtph_ps(_mm_loadu_si128(as_128(p))); }
+  static Vec load(const BFloat16* p) {
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(as_128(p))), 16));
+  }
+  static void store(float* p, Vec x) { _mm256_storeu_ps(p, x); }
+  static void store(Float16* p, Vec x) {
+    _mm_storeu_si128(as_128(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+  static void store(BFloat16* p, Vec x) {
+    const __m256i bits = _mm256_castps_si256(x);
+    const __m256i ties = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i rounded =
+        _mm256_add_epi32(bits, _mm256_add_epi32(ties, _mm256_set1_epi32(0x7fff)));
+    const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    const __m256i high = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+    _mm_storeu_si128(as_128(p), _mm_packus_epi32(_mm256_castsi256_si128(high),
+                                                 _mm256_extracti128_si256(high, 1)));
+  }
+
+  // A part of a row goes through a buffer: nothing outside the row is touched.
+  template <class T>
+  static Vec load(const T* p, int n) {
+    T buffer[kWidth] = {};
+    __builtin_memcpy(buffer, p, static_cast<std::size_t>(n) * sizeof(T));
+    return load(buffer);
+  }
+  template <class T>
+  static void store(T* p, Vec x, int n) {
+    T buffer[kWidth];
+    store(buffer, x);
+    __builtin_memcpy(p, buffer, static_cast<std::size_t>(n) * sizeof(T));
+  }
+
+  // bfloat16 pairs hold the even elements, then the odd ones: a shift and a mask make them.
+  static Pair load_pair(const float* p) { return {load(p), load(p + kWidth)}; }
+  static Pair load_pair(const Float16* p) { return {load(p), load(p + kWidth)}; }
+  static Pair load_pair(const BFloat16* p) {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(bits, 16)),
+            _mm256_castsi256_ps(
+                _mm256_and_si256(bits, _mm256_set1_epi32(static_cast<int>(0xffff0000u))))};
+  }
+  template <class T>
+  static Pair load_pair(const T* p, int n) {
+    T buffer[2 * kWidth] = {};
+    __builtin_memcpy(buffer, p, static_cast<std::size_t>(n) * sizeof(T));
+    return load_pair(buffer);
+  }
+
+  template <class T>
+  static Pair from_natural(Pair x) {
+    return x;
+  }
+  template <class T>
+  static Pair to_natural(Pair x) {
+    return x;
+  }
+
+  static void prefetch(const void* p) { _mm_prefetch(p, _MM_HINT_T0); }
+
+ private:
+  static const __m128i* as_128(const void* p) { return static_cast<const __m128i*>(p); }
+  static __m128i* as_128(void* p) { return static_cast<__m128i*>(p); }
+
+  template <class Op>
+  static float reduce(Vec x, Op op) {
+    const __m128 a = op(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    const __m128 b = op(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(op(b, _mm_shuffle_ps(b, b, 1)));
+  }
+};
+
+template <>
+inline Avx2::Pair Avx2::from_natural<BFloat16>(Pair x) {
+  const Vec even = _mm256_shuffle_ps(x.lo, x.hi, _MM_SHUFFLE(2, 0, 2, 0));
+  const Vec odd = _mm256_shuffle_ps(x.lo, x.hi, _MM_SHUFFLE(3, 1, 3, 1));
+  const auto in_order = [](Vec v) {
+    return _mm256_castpd_ps(
+        _mm256_permute4x64_pd(_mm256_castps_pd(v), _MM_SHUFFLE(3, 1, 2, 0)));
+  };
+  return {in_order(even), in_order(odd)};
+}
+
+template <>
+inline Avx2::Pair Avx2::to_natural<BFloat16>(Pair x) {
+  const Vec lo = _mm256_unpacklo_ps(x.lo, x.hi);
+  const Vec hi = _mm256_unpackhi_ps(x.lo, x.hi);
+  return {_mm256_permute2f128_ps(lo, hi, 0x20), _mm256_permute2f128_ps(lo, hi, 0x31)};
+}
+
+}  // namespace quire

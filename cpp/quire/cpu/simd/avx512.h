@@ -1,0 +1,170 @@
+// The vocabulary on AVX-512 (F, BW, DQ, VL). simd/scalar.h says what each word means.
+#pragma once
+
+#include <immintrin.h>
+
+#include "quire/base/dtype.h"
+
+namespace quire {
+
+struct Avx512 {
+  static constexpr int kWidth = 16;
+  static constexpr int kAccumulators = 16;
+  static constexpr bool kDotsBFloat16 = false;
+
+  using Vec = __m512;
+  using Mask = __mmask16;
+  struct Pair {
+    Vec lo, hi;
+  };
+
+  static Vec zero() { return _mm512_setzero_ps(); }
+  static Vec set1(float x) { return _mm512_set1_ps(x); }
+  static Vec iota() {
+    return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  }
+  static Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+  static Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
+  static Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
+  static Vec div(Vec a, Vec b) { return _mm512_div_ps(a, b); }
+  static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+  static Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+  static Vec min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
+  static Vec shift_to_exponent(Vec x) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x), 23));
+  }
+
+  static Mask lanes(int begin, int end) {
+    const auto below = [](int n) -> unsigned {
+      return n <= 0 ? 0u : n >= kWidth ? 0xffffu : (1u << n) - 1u;
+    };
+    return static_cast<Mask>(below(end) & ~below(begin));
+  }
+  static Mask less(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+  static Vec select(Mask mask, Vec a, Vec b) { return _mm512_mask_blend_ps(mask, b, a); }
+
+  static float reduce_max(Vec x) {
+    return reduce(x, [](__m128 a, __m128 b) { return _mm_max_ps(a, b); });
+  }
+  static float reduce_add(Vec x) {
+    return reduce(x, [](__m128 a, __m128 b) { return _mm_add_ps(a, b); });
+  }
+
+  // Halves of two vectors are added crosswise, which halves their number four times: 16, 8, 4, 2, 1.
+  static Vec transpose_add(const Vec* v) {
+    Vec b[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      b[i] = add(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]),
+                 _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
+    }
+    Vec c[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      c[i] = add(_mm512_shuffle_ps(b[2 * i], b[2 * i + 1], _MM_SHUFFLE(1, 0, 1, 0)),
+                 _mm512_shuffle_ps(b[2 * i], b[2 * i + 1], _MM_SHUFFLE(3, 2, 3, 2)));
+    }
+    const Vec d0 = add(_mm512_shuffle_f32x4(c[0], c[1], _MM_SHUFFLE(2, 0, 2, 0)),
+                       _mm512_shuffle_f32x4(c[0], c[1], _MM_SHUFFLE(3, 1, 3, 1)));
+    const Vec d1 = add(_mm512_shuffle_f32x4(c[2], c[3], _MM_SHUFFLE(2, 0, 2, 0)),
+                       _mm512_shuffle_f32x4(c[2], c[3], _MM_SHUFFLE(3, 1, 3, 1)));
+    return add(_mm512_shuffle_f32x4(d0, d1, _MM_SHUFFLE(2, 0, 2, 0)),
+               _mm512_shuffle_f32x4(d0, d1, _MM_SHUFFLE(3, 1, 3, 1)));
+  }
+
+  static Vec load(const float* p) { return _mm512_loadu_ps(p); }
+  static Vec load(const Float16* p) { return from_float16(_mm256_loadu_si256(as_256(p))); }
+  static Vec load(const BFloat16* p) { return from_bfloat16(_mm256_loadu_si256(as_256(p))); }
+  static Vec load(const float* p, int n) { return _mm512_maskz_loadu_ps(lanes(0, n), p); }
+  static Vec load(const Float16* p, int n) {
+    return from_float16(_mm256_maskz_loadu_epi16(lanes(0, n), p));
+  }
+  static Vec load(const BFloat16* p, int n) {
+    return from_bfloat16(_mm256_maskz_loadu_epi16(lanes(0, n), p));
+  }
+
+  static void store(float* p, Vec x) { _mm512_storeu_ps(p, x); }
+  static void store(Float16* p, Vec x) { _mm256_storeu_si256(as_256(p), to_float16(x)); }
+  static void store(BFloat16* p, Vec x) { _mm256_storeu_si256(as_256(p), to_bfloat16(x)); }
+  static void store(float* p, Vec x, int n) { _mm512_mask_storeu_ps(p, lanes(0, n), x); }
+  static void store(Float16* p, Vec x, int n) {
+    _mm256_mask_storeu_epi16(p, lanes(0, n), to_float16(x));
+  }
+  static void store(BFloat16* p, Vec x, int n) {
+    _mm256_mask_storeu_epi16(p, lanes(0, n), to_bfloat16(x));
+  }
+
+  // bfloat16 pairs hold the even elements, then the odd ones: a shift and a mask make them.
+  static Pair load_pair(const float* p) { return {load(p), load(p + kWidth)}; }
+  static Pair load_pair(const Float16* p) { return {load(p), load(p + kWidth)}; }
+  static Pair load_pair(const BFloat16* p) { return even_odd(_mm512_loadu_si512(p)); }
+  static Pair load_pair(const BFloat16* p, int n) {
+    return even_odd(_mm512_maskz_loadu_epi16((1u << n) - 1u, p));
+  }
+  template <class T>
+  static Pair load_pair(const T* p, int n) {
+    return {load(p, n), n > kWidth ? load(p + kWidth, n - kWidth) : zero()};
+  }
+
+  template <class T>
+  static Pair from_natural(Pair x) {
+    return x;
+  }
+  template <class T>
+  static Pair to_natural(Pair x) {
+    return x;
+  }
+
+  static void prefetch(const void* p) { _mm_prefetch(p, _MM_HINT_T0); }
+
+ private:
+  static const __m256i* as_256(const void* p) { return static_cast<const __m256i*>(p); }
+  static __m256i* as_256(void* p) { return static_cast<__m256i*>(p); }
+
+  static Vec from_float16(__m256i bits) { return _mm512_cvtph_ps(bits); }
+  static Vec from_bfloat16(__m256i bits) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+  static __m256i to_float16(Vec x) {
+    return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  static __m256i to_bfloat16(Vec x) {
+    const __m512i bits = _mm512_castps_si512(x);
+    const __m512i ties = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i rounded =
+        _mm512_add_epi32(bits, _mm512_add_epi32(ties, _mm512_set1_epi32(0x7fff)));
+    const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+    const Mask nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    return _mm512_cvtepi32_epi16(
+        _mm512_srli_epi32(_mm512_mask_blend_epi32(nan, rounded, quiet), 16));
+  }
+  static Pair even_odd(__m512i bits) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(bits, 16)),
+            _mm512_castsi512_ps(
+                _mm512_and_si512(bits, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
+  }
+
+  template <class Op>
+  static float reduce(Vec x, Op op) {
+    const __m128 a = op(op(_mm512_extractf32x4_ps(x, 0), _mm512_extractf32x4_ps(x, 1)),
+                        op(_mm512_extractf32x4_ps(x, 2), _mm512_extractf32x4_ps(x, 3)));
+    const __m128 b = op(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(op(b, _mm_shuffle_ps(b, b, 1)));
+  }
+};
+
+template <>
+inline Avx512::Pair Avx512::from_natural<BFloat16>(Pair x) {
+  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+  return {_mm512_permutex2var_ps(x.lo, even, x.hi), _mm512_permutex2var_ps(x.lo, odd, x.hi)};
+}
+
+template <>
+inline Avx512::Pair Avx512::to_natural<BFloat16>(Pair x) {
+  const __m512i lo = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const __m512i hi = _mm512_add_epi32(lo, _mm512_set1_epi32(8));
+  return {_mm512_permutex2var_ps(x.lo, lo, x.hi), _mm512_permutex2var_ps(x.lo, hi, x.hi)};
+}
+
+}  // namespace quire

@@ -1,0 +1,116 @@
+// The vocabulary on Arm's Advanced SIMD (Armv8-A). simd/scalar.h says what each word means.
+#pragma once
+
+#include <arm_neon.h>
+
+#include "quire/base/dtype.h"
+
+namespace quire {
+
+struct Neon {
+  static constexpr int kWidth = 4;
+  static constexpr int kAccumulators = 16;
+  static constexpr bool kDotsBFloat16 = false;
+
+  using Vec = float32x4_t;
+  using Mask = uint32x4_t;
+  struct Pair {
+    Vec lo, hi;
+  };
+
+  static Vec zero() { return vdupq_n_f32(0); }
+  static Vec set1(float x) { return vdupq_n_f32(x); }
+  static Vec iota() { return vcvtq_f32_s32(lane_numbers()); }
+  static Vec add(Vec a, Vec b) { return vaddq_f32(a, b); }
+  static Vec sub(Vec a, Vec b) { return vsubq_f32(a, b); }
+  static Vec mul(Vec a, Vec b) { return vmulq_f32(a, b); }
+  static Vec div(Vec a, Vec b) { return vdivq_f32(a, b); }
+  static Vec fma(Vec a, Vec b, Vec c) { return vfmaq_f32(c, a, b); }
+  static Vec max(Vec a, Vec b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+  static Vec min(Vec a, Vec b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+  static Vec shift_to_exponent(Vec x) {
+    return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(x), 23));
+  }
+
+  static Mask lanes(int begin, int end) {
+    const int32x4_t lane = lane_numbers();
+    return vandq_u32(vcgeq_s32(lane, vdupq_n_s32(begin)), vcltq_s32(lane, vdupq_n_s32(end)));
+  }
+  static Mask less(Vec a, Vec b) { return vcltq_f32(a, b); }
+  static Vec select(Mask mask, Vec a, Vec b) { return vbslq_f32(mask, a, b); }
+
+  static float reduce_max(Vec x) { return vmaxvq_f32(x); }
+  static float reduce_add(Vec x) { return vaddvq_f32(x); }
+  static Vec transpose_add(const Vec* v) {
+    return vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3]));
+  }
+
+  static Vec load(const float* p) { return vld1q_f32(p); }
+  static Vec load(const Float16* p) {
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&p->bits)));
+  }
+  static Vec load(const BFloat16* p) {
+    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(&p->bits), 16));
+  }
+  static void store(float* p, Vec x) { vst1q_f32(p, x); }
+  static void store(Float16* p, Vec x) {
+    vst1_u16(&p->bits, vreinterpret_u16_f16(vcvt_f16_f32(x)));
+  }
+  static void store(BFloat16* p, Vec x) {
+    const uint32x4_t bits = vreinterpretq_u32_f32(x);
+    const uint32x4_t ties = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+    const uint32x4_t rounded = vaddq_u32(bits, vaddq_u32(ties, vdupq_n_u32(0x7fff)));
+    const uint32x4_t quiet = vorrq_u32(bits, vdupq_n_u32(0x400000));
+    vst1_u16(&p->bits, vshrn_n_u32(vbslq_u32(vceqq_f32(x, x), rounded, quiet), 16));
+  }
+
+  // A part of a row goes through a buffer: nothing outside the row is touched.
+  template <class T>
+  static Vec load(const T* p, int n) {
+    T buffer[kWidth] = {};
+    __builtin_memcpy(buffer, p, static_cast<std::size_t>(n) * sizeof(T));
+    return load(buffer);
+  }
+  template <class T>
+  static void store(T* p, Vec x, int n) {
+    T buffer[kWidth];
+    store(buffer, x);
+    __builtin_memcpy(p, buffer, static_cast<std::size_t>(n) * sizeof(T));
+  }
+
+  static Pair load_pair(const float* p) { return {load(p), load(p + kWidth)}; }
+  static Pair load_pair(const Float16* p) {
+    const float16x8_t x = vreinterpretq_f16_u16(vld1q_u16(&p->bits));
+    return {vcvt_f32_f16(vget_low_f16(x)), vcvt_high_f32_f16(x)};
+  }
+  static Pair load_pair(const BFloat16* p) {
+    const uint16x8_t x = vld1q_u16(&p->bits);
+    return {vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(x), 16)),
+            vreinterpretq_f32_u32(vshll_high_n_u16(x, 16))};
+  }
+  template <class T>
+  static Pair load_pair(const T* p, int n) {
+    T buffer[2 * kWidth] = {};
+    __builtin_memcpy(buffer, p, static_cast<std::size_t>(n) * sizeof(T));
+    return load_pair(buffer);
+  }
+
+  template <class T>
+  static Pair from_natural(Pair x) {
+    return x;
+  }
+  template <class T>
+  static Pair to_natural(Pair x) {
+    return x;
+  }
+
+  static void prefetch(const void* p) { __builtin_prefetch(p); }
+
+ private:
+  static int32x4_t lane_numbers() {
+    const std::int32_t lane[kWidth] = {0, 1, 2, 3};
+    return vld1q_s32(lane);
+  }
+};
+
+}  // namespace quire

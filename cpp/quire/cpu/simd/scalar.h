@@ -1,0 +1,111 @@
+// The vocabulary that every kernel is written in, and its plain form for any processor.
+//
+// An instruction set is a struct with these members, and nothing else about it is known outside
+// simd/ and its kernels_<isa>.cpp. Words work on a Vec of kWidth floats; a Pair is two of them, which
+// hold 2 * kWidth elements of a row in whatever order of lanes is cheapest to load for its dtype.
+//
+// Kernels are compiled once for each instruction set. A function that does not hang on its struct
+// would be merged by the linker across them, and the wrong one kept: so everything does.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "quire/base/dtype.h"
+
+namespace quire {
+
+struct Scalar {
+  static constexpr int kWidth = 1;
+  static constexpr int kAccumulators = 16;  // sums that a kernel keeps in registers; a multiple of kWidth
+  static constexpr bool kDotsBFloat16 = false;  // see simd/avx512bf16.h
+
+  using Vec = float;
+  using Mask = bool;
+  struct Pair {
+    Vec lo, hi;
+  };
+
+  static Vec zero() { return 0; }
+  static Vec set1(float x) { return x; }
+  static Vec iota() { return 0; }  // 0, 1, 2, ...
+  static Vec add(Vec a, Vec b) { return a + b; }
+  static Vec sub(Vec a, Vec b) { return a - b; }
+  static Vec mul(Vec a, Vec b) { return a * b; }
+  static Vec div(Vec a, Vec b) { return a / b; }
+  // a * b + c, the product not rounded: here exact in double.
+  static Vec fma(Vec a, Vec b, Vec c) {
+    return static_cast<float>(static_cast<double>(a) * b + c);
+  }
+  static Vec max(Vec a, Vec b) { return a > b ? a : b; }     // b where one is NaN
+  static Vec min(Vec a, Vec b) { return a < b ? a : b; }     // b where one is NaN
+  static Vec shift_to_exponent(Vec x) {  // the lowest bits of x moved up to where an exponent is
+    std::uint32_t bits;
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    bits <<= 23;
+    __builtin_memcpy(&x, &bits, sizeof bits);
+    return x;
+  }
+
+  static Mask lanes(int begin, int end) { return begin <= 0 && 0 < end; }  // begin <= lane < end
+  static Mask less(Vec a, Vec b) { return a < b; }
+  static Vec select(Mask mask, Vec a, Vec b) { return mask ? a : b; }
+
+  static float reduce_max(Vec x) { return x; }
+  static float reduce_add(Vec x) { return x; }
+  static Vec transpose_add(const Vec* v) { return v[0]; }  // lane i: the sum of v[i]'s lanes
+
+  // kWidth elements, or n of them with 0 in the lanes past n, in natural order. Stores round to
+  // nearest even, as from_float of quire/base/dtype.h.
+  static Vec load(const float* p) { return *p; }
+  static Vec load(const Float16* p) {
+    const std::uint32_t sign = static_cast<std::uint32_t>(p->bits & 0x8000u) << 16;
+    const std::uint32_t exponent = (p->bits >> 10) & 0x1fu;
+    const std::uint32_t mantissa = p->bits & 0x3ffu;
+    const float subnormal = static_cast<float>(mantissa) * 0x1p-24f;
+    if (exponent == 0) return sign ? -subnormal : subnormal;
+    return of_bits(sign | ((exponent == 31 ? 255u : exponent + 112u) << 23) | (mantissa << 13));
+  }
+  static Vec load(const BFloat16* p) { return of_bits(static_cast<std::uint32_t>(p->bits) << 16); }
+  static void store(float* p, Vec x) { *p = x; }
+  static void store(Float16* p, Vec x) { *p = from_float<Float16>(x); }
+  static void store(BFloat16* p, Vec x) { *p = from_float<BFloat16>(x); }
+  template <class T>
+  static Vec load(const T* p, int n) {
+    return n > 0 ? load(p) : 0;
+  }
+  template <class T>
+  static void store(T* p, Vec x, int n) {
+    if (n > 0) store(p, x);
+  }
+
+  // 2 * kWidth elements, or 0 < n < 2 * kWidth of them with 0 in the other lanes.
+  template <class T>
+  static Pair load_pair(const T* p) {
+    return {load(p), load(p + 1)};
+  }
+  template <class T>
+  static Pair load_pair(const T* p, int) {
+    return {load(p), 0};
+  }
+  // Between natural order (lo: the first kWidth elements) and that of load_pair(const T*).
+  template <class T>
+  static Pair from_natural(Pair x) {
+    return x;
+  }
+  template <class T>
+  static Pair to_natural(Pair x) {
+    return x;
+  }
+
+  static void prefetch(const void*) {}
+
+ private:
+  static float of_bits(std::uint32_t bits) {
+    float x;
+    __builtin_memcpy(&x, &bits, sizeof x);
+    return x;
+  }
+};
+
+}  // namespace quire

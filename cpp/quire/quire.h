@@ -1,0 +1,12 @@
+// All of Quire's C++ interface.
+#pragma once
+
+#include "quire/attention/merge_states.h"
+#include "quire/attention/paged_attention.h"
+#include "quire/attention/write_kv.h"
+#include "quire/base/array_view.h"
+#include "quire/base/check.h"
+#include "quire/base/dtype.h"
+#include "quire/cpu/operations.h"
+#include "quire/kv/block_pool.h"
+#include "quire/kv/block_table.h"

@@ -1,0 +1,281 @@
+// Fused, gather and the float64 reference against the oracle, on every instruction set of this machine.
+#include "quire/cpu/attention_launch.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <random>
+
+#include "quire/base/check.h"
+#include "quire/cpu/operations.h"
+#include "quire/cpu/select_kernels.h"
+#include "support/attention_problem.h"
+
+namespace quire::testing {
+namespace {
+
+// Runs `args` and compares with the oracle: values within `tolerance` of the largest value, lse within
+// it of 1 + |lse|.
+void expect_answer(Problem& problem, PagedAttentionArgs args, Implementation implementation,
+                   const Answer& answer, double tolerance = 5e-6) {
+  for (std::int64_t i = 0; i < problem.out.size(); ++i) problem.out.set(i, kNaN);
+  std::fill(problem.lse.begin(), problem.lse.end(), kNaN);
+  paged_attention(args, implementation);
+  if (answer.out.size() == 0) return;
+  const double bound = tolerance * std::max(1.0, answer.out.cwiseAbs().maxCoeff());
+  for (Eigen::Index row = 0; row < answer.out.rows(); ++row) {
+    for (Eigen::Index d = 0; d < answer.out.cols(); ++d) {
+      const double got = problem.out.get(row * answer.out.cols() + d);
+      ASSERT_LE(std::abs(got - answer.out(row, d)), bound)
+          << name_of(implementation) << " row " << row << " column " << d << ": got " << got
+          << ", expected " << answer.out(row, d);
+    }
+    const double lse = answer.lse(row);
+    if (std::isinf(lse)) {
+      ASSERT_EQ(problem.lse[row], -kInfinity) << name_of(implementation) << " row " << row;
+    } else {
+      ASSERT_NEAR(problem.lse[row], lse, tolerance * (1 + std::abs(lse)))
+          << name_of(implementation) << " row " << row;
+    }
+  }
+}
+
+class OnInstructionSet : public ::testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override { setenv("QUIRE_CPU", GetParam().c_str(), 1); }
+  void TearDown() override { unsetenv("QUIRE_CPU"); }
+
+  void expect_all(Problem& problem, const PagedAttentionArgs& args, double tolerance = 5e-6) {
+    const Answer answer = oracle(problem, args);
+    for (const Implementation implementation :
+         {Implementation::fused, Implementation::gather, Implementation::dense}) {
+      expect_answer(problem, args, implementation, answer, tolerance);
+      if (HasFatalFailure()) return;
+    }
+  }
+};
+
+std::vector<std::string> instruction_sets() {
+  std::vector<std::string> names;
+  for (const std::string_view name : available_instruction_sets()) names.emplace_back(name);
+  return names;
+}
+INSTANTIATE_TEST_SUITE_P(All, OnInstructionSet, ::testing::ValuesIn(instruction_sets()),
+                         [](const auto& info) { return info.param; });
+
+template <class T>
+T one_of(std::mt19937& random, std::initializer_list<T> choices) {
+  return choices.begin()[random() % choices.size()];
+}
+
+// Sizes drawn from those that have an edge somewhere: blocks, tiles, vectors, groups.
+ProblemSizes random_sizes(std::mt19937& random) {
+  ProblemSizes sizes;
+  sizes.seq_lens.clear();
+  const int batch = one_of(random, {1, 1, 3});
+  for (int i = 0; i < batch; ++i) {
+    sizes.seq_lens.push_back(one_of<std::int64_t>(random, {0, 1, 15, 16, 17, 31, 54, 97, 320}));
+    const std::int64_t most = std::max<std::int64_t>(1, sizes.seq_lens.back());
+    sizes.q_lens.push_back(std::min(most, one_of<std::int64_t>(random, {0, 1, 1, 1, 2, 5, 40})));
+  }
+  const auto heads = one_of<std::pair<int, int>>(
+      random, {{1, 1}, {4, 1}, {2, 4}, {3, 3}, {2, 7}, {1, 25}, {8, 4}});
+  sizes.num_kv_heads = heads.first;
+  sizes.group = heads.second;
+  sizes.head_dim = one_of<std::int64_t>(random, {1, 33, 64, 80, 96, 128, 192});
+  sizes.v_head_dim = random() % 3 == 0 ? one_of<std::int64_t>(random, {1, 16, 40, 100, 128})
+                                       : sizes.head_dim;
+  sizes.block_size = one_of<std::int64_t>(random, {1, 5, 16, 32, 100});
+  for (DType* dtype : {&sizes.q_dtype, &sizes.k_dtype, &sizes.v_dtype}) {
+    *dtype = one_of(random, {DType::float32, DType::float16, DType::bfloat16});
+  }
+  sizes.layout = one_of(random, {Layout::NHD, Layout::HND});
+  return sizes;
+}
+
+std::string describe(unsigned seed, const ProblemSizes& sizes, const PagedAttentionArgs& args) {
+  std::string text = concat("seed ", seed, ", (queries, keys):");
+  for (std::size_t seq = 0; seq < sizes.seq_lens.size(); ++seq) {
+    text += concat(" (", sizes.q_lens[seq], ", ", sizes.seq_lens[seq], ")");
+  }
+  return text + concat(", heads ", sizes.num_kv_heads, " x ", sizes.group, ", D ", sizes.head_dim,
+                       ", Dv ", sizes.v_head_dim, ", block ", sizes.block_size, ", ",
+                       name_of(sizes.q_dtype), " ", name_of(sizes.k_dtype), " ",
+                       name_of(sizes.v_dtype), args.causal ? ", causal" : "", ", window ",
+                       args.sliding_window.value_or(0), ", softcap ", args.softcap.value_or(0),
+                       ", scale ", args.scale.value_or(NAN), args.alibi_slopes ? ", alibi" : "",
+                       args.sinks ? ", sinks" : "");
+}
+
+TEST_P(OnInstructionSet, AgreesOnRandomProblems) {
+  for (unsigned seed = 0; seed < 100; ++seed) {
+    std::mt19937 random(seed);
+    Problem problem(random_sizes(random), seed);
+    PagedAttentionArgs args = problem.args();
+    const std::int64_t num_heads = problem.sizes.num_kv_heads * problem.sizes.group;
+    Array slopes = problem.filled(DType::float32, {num_heads}, 0.1f);
+    Array sinks = problem.filled(DType::float32, {num_heads}, 2.0f);
+    args.causal = random() % 4 != 0;
+    if (random() % 4 == 0) args.sliding_window = one_of<std::int64_t>(random, {1, 7, 33, 64, 5000});
+    if (random() % 4 == 0) args.softcap = one_of(random, {0.5, 30.0});
+    if (random() % 4 == 0) args.scale = one_of(random, {0.0, -0.3, 1.0});
+    if (random() % 4 == 0) args.alibi_slopes = slopes.view();
+    if (random() % 4 == 0) args.sinks = sinks.view();
+    SCOPED_TRACE(describe(seed, problem.sizes, args));
+    // unscaled scores are an order of magnitude larger, and so are their roundings
+    expect_all(problem, args, args.scale == 1.0 ? 1e-4 : 5e-6);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST_P(OnInstructionSet, AgreesOnLongContexts) {
+  ProblemSizes sizes;
+  sizes.seq_lens = {2048, 3000, 700};
+  sizes.q_lens = {1, 1, 3};
+  sizes.k_dtype = sizes.v_dtype = DType::bfloat16;
+  Problem problem(sizes, 1);
+  expect_all(problem, problem.args());
+}
+
+TEST_P(OnInstructionSet, AgreesOnLatentAttention) {
+  ProblemSizes sizes;
+  sizes.seq_lens = {97, 40};
+  sizes.num_kv_heads = 1;
+  sizes.group = 128;
+  sizes.head_dim = 576;
+  sizes.v_head_dim = 512;
+  Problem problem(sizes, 2);
+  expect_all(problem, problem.args());
+}
+
+TEST_P(OnInstructionSet, AgreesOnPrefillOverManyRows) {
+  ProblemSizes sizes;
+  sizes.seq_lens = {300, 130};
+  sizes.q_lens = {300, 100};
+  sizes.q_dtype = sizes.k_dtype = sizes.v_dtype = DType::bfloat16;
+  Problem problem(sizes, 3);
+  PagedAttentionArgs args = problem.args();
+  expect_all(problem, args);
+  args.sliding_window = 50;
+  expect_all(problem, args);
+}
+
+// Whole numbers, so that dot products are exact and only the softmax can lose the score's small
+// differences under its size.
+TEST_P(OnInstructionSet, KeepsDifferencesOfHugeScores) {
+  ProblemSizes sizes;
+  sizes.seq_lens = {200};
+  sizes.head_dim = 64;
+  Problem problem(sizes, 4);
+  std::mt19937 random(4);
+  for (std::int64_t i = 0; i < problem.q.size(); ++i) problem.q.set(i, i % 64 == 0 ? 1 : 512);
+  for (std::int64_t position = 0; position < 200; ++position) {
+    for (std::int64_t head = 0; head < 2; ++head) {
+      const std::int64_t row = problem.row(0, position, head, 64);
+      problem.k_cache.set(row, static_cast<float>(random() % 7));
+      for (int d = 1; d < 64; ++d) problem.k_cache.set(row + d, 16);
+    }
+  }
+  PagedAttentionArgs args = problem.args();
+  args.scale = 1.0;
+  const Answer answer = oracle(problem, args);
+  EXPECT_GT(answer.lse(0), 5e5);
+  expect_all(problem, args);
+}
+
+TEST_P(OnInstructionSet, LargeFallingAndRisingScores) {
+  ProblemSizes sizes;
+  sizes.seq_lens = {500};
+  sizes.q_magnitude = 60;
+  Problem problem(sizes, 5);
+  expect_all(problem, problem.args(), 1e-4);
+}
+
+// Keys that causality or a window hides may hold anything.
+TEST_P(OnInstructionSet, HiddenKeysMayBePoison) {
+  ProblemSizes sizes;
+  sizes.seq_lens = {80};
+  sizes.q_lens = {6};
+  sizes.group = 1;
+  Problem problem(sizes, 6);
+  PagedAttentionArgs args = problem.args();
+  args.sliding_window = 20;
+  const Answer answer = oracle(problem, args);
+  for (std::int64_t head = 0; head < 2; ++head) {
+    for (const std::int64_t position : {0, 30, 54, 79}) {
+      problem.k_cache.set(problem.row(0, position, head, 64) + 3, kNaN);
+      problem.v_cache.set(problem.row(0, position, head, 64) + 5, kNaN);
+    }
+  }
+  for (const Implementation implementation :
+       {Implementation::fused, Implementation::gather, Implementation::dense}) {
+    paged_attention(args, implementation);
+    for (std::int64_t token = 0; token < 6; ++token) {
+      for (std::int64_t head = 0; head < 2; ++head) {
+        for (std::int64_t d = 0; d < 64; ++d) {
+          const double got = problem.out.get((token * 2 + head) * 64 + d);
+          if (token == 5) {  // sees position 79, which is poison
+            ASSERT_TRUE(std::isnan(got)) << name_of(implementation);
+          } else {
+            ASSERT_NEAR(got, answer.out(token * 2 + head, d), 1e-5)
+                << name_of(implementation) << " token " << token;
+          }
+        }
+      }
+    }
+  }
+}
+
+// A sequence's bits: alone, in a batch, at another place of it, on any number of threads.
+TEST_P(OnInstructionSet, BitsDoNotDependOnBatchOrThreads) {
+  ProblemSizes sizes;
+  sizes.seq_lens = {5, 1500, 64, 3000, 0, 333};
+  sizes.q_lens = {5, 1, 3, 1, 1, 70};
+  sizes.k_dtype = sizes.v_dtype = DType::float16;
+  Problem problem(sizes, 7);
+  const PagedAttentionArgs args = problem.args();
+  for (const Implementation implementation : {Implementation::fused, Implementation::gather}) {
+    paged_attention(args, implementation, 1);
+    const std::vector<std::byte> expected = problem.out.bytes;
+    const std::vector<float> expected_lse = problem.lse;
+    for (const int threads : {2, 3, 8}) {
+      std::fill(problem.out.bytes.begin(), problem.out.bytes.end(), std::byte{0x7f});
+      paged_attention(args, implementation, threads);
+      ASSERT_EQ(problem.out.bytes, expected) << name_of(implementation) << threads;
+      ASSERT_EQ(problem.lse, expected_lse);
+    }
+    const std::int64_t row_bytes = args.out.strides[0];
+    for (std::size_t seq = 0; seq < sizes.seq_lens.size(); ++seq) {
+      PagedAttentionArgs alone = args;
+      const std::int64_t begin = problem.cu_seqlens[seq];
+      const std::int64_t rows = problem.cu_seqlens[seq + 1] - begin;
+      const std::int32_t cu[2] = {0, static_cast<std::int32_t>(rows)};
+      alone.q.data = args.q.at(begin);
+      alone.q.shape[0] = alone.out.shape[0] = rows;
+      alone.block_tables.data += static_cast<std::int64_t>(seq) * args.block_tables.strides[0];
+      alone.block_tables.shape[0] = alone.seq_lens.shape[0] = 1;
+      alone.seq_lens.data += static_cast<std::int64_t>(seq) * args.seq_lens.strides[0];
+      alone.cu_seqlens_q = contiguous_index_view(cu, {2});
+      paged_attention(alone, implementation, 2);
+      ASSERT_TRUE(std::equal(problem.out.bytes.begin(), problem.out.bytes.begin() + rows * row_bytes,
+                             expected.begin() + begin * row_bytes))
+          << name_of(implementation) << " sequence " << seq;
+    }
+  }
+}
+
+TEST(SelectKernels, RefusesWhatTheMachineLacks) {
+  setenv("QUIRE_CPU", "pentium", 1);
+  try {
+    selected_kernels();
+    FAIL();
+  } catch (const ValueError& error) {
+    EXPECT_NE(std::string(error.what()).find("QUIRE_CPU: got \"pentium\""), std::string::npos);
+    EXPECT_NE(std::string(error.what()).find("scalar"), std::string::npos);
+  }
+  unsetenv("QUIRE_CPU");
+  EXPECT_EQ(selected_kernels().name, available_instruction_sets().front());
+}
+
+}  // namespace
+}  // namespace quire::testing
