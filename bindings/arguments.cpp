@@ -1,0 +1,67 @@
+#include "arguments.h"
+
+#include "quire/base/check.h"
+
+namespace quire::python {
+
+namespace py = pybind11;
+
+std::string Argument::place() const { return quire::place(function, name); }
+
+std::string type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
+
+std::int64_t to_int(Argument argument, py::handle object) {
+  if (PyBool_Check(object.ptr()) || !PyIndex_Check(object.ptr())) {
+    raise<TypeError>(argument.place(), "got ", type_name(object), ", expected an int");
+  }
+  const py::object number = py::reinterpret_steal<py::object>(PyNumber_Index(object.ptr()));
+  if (!number) throw py::error_already_set();
+  int overflow = 0;
+  const long long value = PyLong_AsLongLongAndOverflow(number.ptr(), &overflow);
+  if (overflow != 0) {
+    raise<ValueError>(argument.place(), "got ", std::string(py::str(number)),
+                      ", expected a number of 64 bits");
+  }
+  return value;
+}
+
+std::optional<std::int64_t> to_optional_int(Argument argument, py::handle object) {
+  if (object.is_none()) return std::nullopt;
+  return to_int(argument, object);
+}
+
+std::optional<double> to_optional_double(Argument argument, py::handle object) {
+  if (object.is_none()) return std::nullopt;
+  if (PyFloat_Check(object.ptr())) return PyFloat_AS_DOUBLE(object.ptr());
+  const bool number = !PyBool_Check(object.ptr()) && PyNumber_Check(object.ptr());
+  const double value = number ? PyFloat_AsDouble(object.ptr()) : 0.0;
+  if (!number || PyErr_Occurred()) {
+    PyErr_Clear();
+    raise<TypeError>(argument.place(), "got ", type_name(object), ", expected a float or None");
+  }
+  return value;
+}
+
+bool to_bool(Argument argument, py::handle object) {
+  if (object.ptr() == Py_True) return true;
+  if (object.ptr() == Py_False) return false;
+  const std::string name = type_name(object);
+  if (name == "numpy.bool" || name == "numpy.bool_") return PyObject_IsTrue(object.ptr()) == 1;
+  raise<TypeError>(argument.place(), "got ", name, ", expected a bool");
+}
+
+std::string to_string(Argument argument, py::handle object) {
+  if (!PyUnicode_Check(object.ptr())) {
+    raise<TypeError>(argument.place(), "got ", type_name(object), ", expected a str");
+  }
+  return py::reinterpret_borrow<py::str>(object);
+}
+
+Layout to_layout(Argument argument, py::handle object) {
+  const std::string name = to_string(argument, object);
+  if (name == "NHD") return Layout::NHD;
+  if (name == "HND") return Layout::HND;
+  raise<ValueError>(argument.place(), "got \"", name, "\", expected NHD or HND");
+}
+
+}  // namespace quire::python

@@ -1,0 +1,42 @@
+// Python numbers and words as C++ values. Every error names the function and the argument.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "quire/attention/paged_attention.h"
+
+namespace quire::python {
+
+// Where an argument stands; spelled out only when something is wrong with it.
+struct Argument {
+  const char* function;
+  const char* name;
+
+  std::string place() const;
+};
+
+// A whole number, of any type with __index__ but bool. Throws TypeError, and ValueError where it does
+// not fit in 64 bits.
+std::int64_t to_int(Argument argument, pybind11::handle object);
+std::optional<std::int64_t> to_optional_int(Argument argument, pybind11::handle object);
+
+// A real number. Throws TypeError.
+std::optional<double> to_optional_double(Argument argument, pybind11::handle object);
+
+// True or False, of Python or NumPy. Throws TypeError.
+bool to_bool(Argument argument, pybind11::handle object);
+
+// Throws TypeError.
+std::string to_string(Argument argument, pybind11::handle object);
+
+// "NHD" or "HND". Throws ValueError, or TypeError.
+Layout to_layout(Argument argument, pybind11::handle object);
+
+// "got an object of type X", for TypeErrors.
+std::string type_name(pybind11::handle object);
+
+}  // namespace quire::python

@@ -1,0 +1,179 @@
+#include <limits>
+
+#include "attention_options.h"
+#include "bindings.h"
+#include "docstrings.h"
+#include "quire/attention/validate.h"
+#include "quire/base/check.h"
+#include "quire/kv/block_table.h"
+#include "table_list.h"
+
+namespace quire::python {
+
+namespace py = pybind11;
+
+namespace {
+
+thread_local const char* last_implementation = nullptr;
+
+}  // namespace
+
+AttentionCall::AttentionCall(const char* function, py::handle q, const AttentionOptions& options)
+    : function_(function) {
+  q_ = to_float_array({function, "q"}, q);
+  args_.q = q_.view;
+  if (!options.cu_seqlens_q.is_none()) {
+    cu_seqlens_q_ = to_index_array({function, "cu_seqlens_q"}, options.cu_seqlens_q);
+    args_.cu_seqlens_q = cu_seqlens_q_.view;
+  }
+  args_.causal = to_bool({function, "causal"}, options.causal);
+  args_.scale = to_optional_double({function, "scale"}, options.scale);
+  args_.sliding_window = to_optional_int({function, "sliding_window"}, options.sliding_window);
+  args_.softcap = to_optional_double({function, "softcap"}, options.softcap);
+  if (!options.alibi_slopes.is_none()) {
+    slopes_ = to_float_array({function, "alibi_slopes"}, options.alibi_slopes);
+    args_.alibi_slopes = slopes_.view;
+  }
+  if (!options.sinks.is_none()) {
+    sinks_ = to_float_array({function, "sinks"}, options.sinks);
+    args_.sinks = sinks_.view;
+  }
+  args_.layout = to_layout({function, "layout"}, options.layout);
+  const auto num_threads = to_optional_int({function, "num_threads"}, options.num_threads);
+  if (num_threads && (*num_threads < 1 || *num_threads > 1024)) {
+    raise<ValueError>(place(function, "num_threads"), "got ", *num_threads,
+                      ", expected 1 to 1024, or None");
+  }
+  num_threads_ = static_cast<int>(num_threads.value_or(0));
+  implementation_ =
+      implementation_from_name(to_string({function, "implementation"}, options.implementation));
+  const bool return_lse = to_bool({function, "return_lse"}, options.return_lse);
+  if (!options.out.is_none()) out_ = to_float_array({function, "out"}, options.out);
+  if (return_lse) lse_ = py::none();
+}
+
+// Shapes are checked before memory is asked for, with an output that stands for the new one.
+py::object AttentionCall::run() {
+  const auto rows_fit = [&] { return args_.q.ndim == 3 && args_.v_cache.ndim == 4; };
+  if (!out_.owner && rows_fit()) {
+    out_.owner = new_float_array(
+        args_.q.dtype, {args_.q.shape[0], args_.q.shape[1], args_.v_cache.shape[3]}, &out_.view);
+  }
+  args_.out = out_.view;
+  if (lse_ && rows_fit()) {
+    ArrayView lse;
+    lse_ = new_float_array(DType::float32, {args_.q.shape[0], args_.q.shape[1]}, &lse);
+    args_.lse = reinterpret_cast<float*>(lse.data);
+  }
+  {
+    const py::gil_scoped_release unlocked;
+    validate(args_, function_);
+    paged_attention(args_, implementation_, num_threads_);
+  }
+  last_implementation = name_of(implementation_).data();
+  if (!lse_) return out_.owner;
+  return py::make_tuple(out_.owner, lse_);
+}
+
+namespace {
+
+py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cache,
+                              py::handle block_tables, py::handle seq_lens,
+                              py::object cu_seqlens_q, py::object causal, py::object scale,
+                              py::object sliding_window, py::object softcap,
+                              py::object alibi_slopes, py::object sinks, py::object layout,
+                              py::object out, py::object return_lse, py::object implementation,
+                              py::object num_threads) {
+  constexpr const char* function = "paged_attention";
+  AttentionCall call(function, q,
+                     {cu_seqlens_q, causal, scale, sliding_window, softcap, alibi_slopes, sinks,
+                      layout, out, return_lse, implementation, num_threads});
+  const FloatArray k = to_float_array({function, "k_cache"}, k_cache);
+  const FloatArray v = to_float_array({function, "v_cache"}, v_cache);
+  const IndexArray tables = to_index_array({function, "block_tables"}, block_tables);
+  const IndexArray lengths = to_index_array({function, "seq_lens"}, seq_lens);
+  call.args().k_cache = k.view;
+  call.args().v_cache = v.view;
+  call.args().block_tables = tables.view;
+  call.args().seq_lens = lengths.view;
+  return call.run();
+}
+
+py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::object cu_seqlens_q,
+                     py::object causal, py::object scale, py::object sliding_window,
+                     py::object softcap, py::object alibi_slopes, py::object sinks,
+                     py::object layout, py::object out, py::object return_lse,
+                     py::object implementation, py::object num_threads) {
+  constexpr const char* function = "attend";
+  AttentionCall call(function, q,
+                     {cu_seqlens_q, causal, scale, sliding_window, softcap, alibi_slopes, sinks,
+                      layout, out, return_lse, implementation, num_threads});
+  if (call.args().layout != Layout::NHD) {
+    raise<ValueError>("attend: layout", "got \"HND\", expected NHD, the layout of a pool");
+  }
+  const TableList list(function, tables);
+  const HeldTables held = [&] {
+    const py::gil_scoped_release unlocked;
+    return HeldTables(function, list.tables());
+  }();
+  if (held.size() == 0) {
+    raise<ValueError>("attend: tables", "got none, expected at least one");
+  }
+  // a pool's views carry their layer's error under the name of the pool's own method
+  const std::int64_t index = to_int({function, "layer"}, layer);
+  const std::int64_t num_layers = held.pool()->geometry().num_layers;
+  if (index < 0 || index >= num_layers) {
+    raise<IndexError>("attend: layer", "got ", index, ", expected 0 to ", num_layers - 1);
+  }
+  std::vector<std::int32_t> block_tables(
+      static_cast<std::size_t>(held.size() * held.max_blocks()));
+  std::vector<std::int32_t> seq_lens(static_cast<std::size_t>(held.size()));
+  held.pack(-1, block_tables.data(), seq_lens.data());
+  call.args().k_cache = held.pool()->storage().k_cache(index);
+  call.args().v_cache = held.pool()->storage().v_cache(index);
+  call.args().block_tables =
+      contiguous_index_view(block_tables.data(), {held.size(), held.max_blocks()});
+  call.args().seq_lens = contiguous_index_view(seq_lens.data(), {held.size()});
+  return call.run();
+}
+
+py::object py_last_implementation() {
+  if (last_implementation == nullptr) return py::none();
+  return py::str(last_implementation);
+}
+
+py::object py_merge_states(py::handle outs, py::handle lses) {
+  constexpr const char* function = "merge_states";
+  const FloatArray outs_array = to_float_array({function, "outs"}, outs);
+  const FloatArray lses_array = to_float_array({function, "lses"}, lses);
+  MergeStatesArgs args{};
+  args.outs = outs_array.view;
+  args.lses = lses_array.view;
+  py::object out, lse;
+  if (args.outs.ndim == 4) {
+    const auto& shape = args.outs.shape;
+    ArrayView lse_view;
+    out = new_float_array(args.outs.dtype, {shape[1], shape[2], shape[3]}, &args.out);
+    lse = new_float_array(DType::float32, {shape[1], shape[2]}, &lse_view);
+    args.lse = reinterpret_cast<float*>(lse_view.data);
+  }
+  {
+    const py::gil_scoped_release unlocked;
+    merge_states(args);
+  }
+  return py::make_tuple(out, lse);
+}
+
+}  // namespace
+
+void bind_attention(py::module_& m) {
+  def_with_options(m, "paged_attention", &py_paged_attention, docs::kPagedAttention, py::arg("q"),
+                   py::arg("k_cache"), py::arg("v_cache"), py::arg("block_tables"),
+                   py::arg("seq_lens"), py::kw_only());
+  def_with_options(m, "attend", &py_attend, docs::kAttend, py::arg("q"), py::arg("tables"),
+                   py::kw_only(), py::arg("layer") = 0);
+  m.def("last_implementation", &py_last_implementation, docs::kLastImplementation);
+  m.def("merge_states", &py_merge_states, docs::kMergeStates, py::arg("outs"), py::arg("lses"));
+}
+
+}  // namespace quire::python

@@ -1,0 +1,56 @@
+// The keyword options that paged_attention and attend share.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "numpy_view.h"
+#include "quire/attention/paged_attention.h"
+#include "quire/cpu/operations.h"
+
+namespace quire::python {
+
+// As given, in the order of the signature.
+struct AttentionOptions {
+  pybind11::object cu_seqlens_q, causal, scale, sliding_window, softcap, alibi_slopes, sinks, layout,
+      out, return_lse, implementation, num_threads;
+};
+
+// One call: options and arrays checked for type, then run, then returned. Shapes and values are checked
+// by quire::validate.
+class AttentionCall {
+ public:
+  AttentionCall(const char* function, pybind11::handle q, const AttentionOptions& options);
+
+  PagedAttentionArgs& args() { return args_; }
+
+  // The new or the given output, or (out, lse). Runs without the GIL.
+  pybind11::object run();
+
+ private:
+  void prepare_outputs(const AttentionOptions& options);
+
+  const char* function_;
+  PagedAttentionArgs args_;
+  FloatArray q_, out_, slopes_, sinks_;
+  IndexArray cu_seqlens_q_;
+  pybind11::object lse_;
+  Implementation implementation_ = Implementation::fused;
+  int num_threads_ = 0;
+};
+
+// Adds `function` with the options after its own `arguments`.
+template <class Function, class... Arguments>
+void def_with_options(pybind11::module_& m, const char* name, Function function, const char* doc,
+                      const Arguments&... arguments) {
+  namespace py = pybind11;
+  m.def(name, function, doc, arguments..., py::arg("cu_seqlens_q") = py::none(),
+        py::arg("causal") = true, py::arg("scale") = py::none(),
+        py::arg("sliding_window") = py::none(), py::arg("softcap") = py::none(),
+        py::arg("alibi_slopes") = py::none(), py::arg("sinks") = py::none(),
+        py::arg("layout") = "NHD", py::arg("out") = py::none(), py::arg("return_lse") = false,
+        py::arg("implementation") = "auto", py::arg("num_threads") = py::none());
+}
+
+}  // namespace quire::python

@@ -1,0 +1,14 @@
+// One function for each noun; module.cpp calls them.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace quire::python {
+
+void bind_config(pybind11::module_& m);
+void bind_write_kv(pybind11::module_& m);
+void bind_block_pool(pybind11::module_& m);
+void bind_block_table(pybind11::module_& m);
+void bind_attention(pybind11::module_& m);
+
+}  // namespace quire::python

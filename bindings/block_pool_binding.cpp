@@ -1,0 +1,163 @@
+#include <algorithm>
+
+#include "bindings.h"
+#include "docstrings.h"
+#include "numpy_view.h"
+#include "quire/base/check.h"
+#include "quire/kv/block_pool.h"
+
+namespace quire::python {
+namespace {
+
+namespace py = pybind11;
+
+std::shared_ptr<BlockPool> new_pool(py::handle num_blocks, py::handle block_size,
+                                    py::handle num_kv_heads, py::handle head_dim,
+                                    py::handle v_head_dim, py::handle num_layers,
+                                    py::handle dtype) {
+  constexpr const char* function = "BlockPool";
+  KvGeometry geometry;
+  geometry.num_blocks = to_int({function, "num_blocks"}, num_blocks);
+  geometry.block_size = to_int({function, "block_size"}, block_size);
+  geometry.num_kv_heads = to_int({function, "num_kv_heads"}, num_kv_heads);
+  geometry.head_dim = to_int({function, "head_dim"}, head_dim);
+  geometry.v_head_dim =
+      to_optional_int({function, "v_head_dim"}, v_head_dim).value_or(geometry.head_dim);
+  geometry.num_layers = to_int({function, "num_layers"}, num_layers);
+  geometry.dtype = to_dtype({function, "dtype"}, dtype);
+  return std::make_shared<BlockPool>(geometry);
+}
+
+py::object allocate(BlockPool& pool, py::handle n) {
+  const std::int64_t count = to_int({"BlockPool.allocate", "n"}, n);
+  std::vector<std::int32_t> ids;
+  {
+    const py::gil_scoped_release unlocked;
+    ids = pool.allocate(count);
+  }
+  std::int32_t* data = nullptr;
+  const py::object array = new_index_array({static_cast<std::int64_t>(ids.size())}, &data);
+  std::copy(ids.begin(), ids.end(), data);
+  return array;
+}
+
+// An array of ids, or a single one.
+IndexArray ids_of(Argument argument, py::handle ids) {
+  const bool single = PyLong_Check(ids.ptr()) && !PyBool_Check(ids.ptr());
+  IndexArray array;
+  if (single) {
+    std::int64_t* data = nullptr;
+    array.owner = new_index_array({1}, &data);
+    *data = to_int(argument, ids);
+    array.view = contiguous_index_view(data, {1});
+  } else {
+    array = to_index_array(argument, ids);
+  }
+  if (array.view.ndim != 1) {
+    raise<ValueError>(argument.place(), "got shape ", shape_text(array.view),
+                      ", expected one axis");
+  }
+  return array;
+}
+
+void retain(BlockPool& pool, py::handle ids) {
+  const IndexArray array = ids_of({"BlockPool.retain", "ids"}, ids);
+  const py::gil_scoped_release unlocked;
+  pool.retain(array.view);
+}
+
+void release(BlockPool& pool, py::handle ids) {
+  const IndexArray array = ids_of({"BlockPool.release", "ids"}, ids);
+  const py::gil_scoped_release unlocked;
+  pool.release(array.view);
+}
+
+py::object ref_counts(const BlockPool& pool) {
+  const std::vector<std::int32_t> counts = pool.ref_counts();
+  std::int32_t* data = nullptr;
+  const py::object array = new_index_array({static_cast<std::int64_t>(counts.size())}, &data);
+  std::copy(counts.begin(), counts.end(), data);
+  return array;
+}
+
+// The view's base is the pool's own Python object, which so stays alive.
+py::object k_cache(py::object self, py::handle layer) {
+  const auto& pool = self.cast<const BlockPool&>();
+  return array_over(pool.storage().k_cache(to_int({"BlockPool.k_cache", "layer"}, layer)), self);
+}
+
+py::object v_cache(py::object self, py::handle layer) {
+  const auto& pool = self.cast<const BlockPool&>();
+  return array_over(pool.storage().v_cache(to_int({"BlockPool.v_cache", "layer"}, layer)), self);
+}
+
+std::string pool_repr(const BlockPool& pool) {
+  const KvGeometry& g = pool.geometry();
+  return concat("BlockPool(", g.num_blocks, ", block_size=", g.block_size, ", num_kv_heads=",
+                g.num_kv_heads, ", head_dim=", g.head_dim,
+                g.v_head_dim == g.head_dim ? "" : concat(", v_head_dim=", g.v_head_dim),
+                ", num_layers=", g.num_layers, ", dtype='", name_of(g.dtype), "')  # ",
+                pool.num_free(), " free, ", pool.num_used(), " used");
+}
+
+std::string stats_repr(const PoolStats& s) {
+  return concat("PoolStats(num_blocks=", s.num_blocks, ", free=", s.free, ", used=", s.used,
+                ", shared=", s.shared, ", cached=", s.cached, ", reserved_tokens=",
+                s.reserved_tokens, ", filled_tokens=", s.filled_tokens, ", wasted_tokens=",
+                s.wasted_tokens, ", peak_used=", s.peak_used, ", copies_on_write=",
+                s.copies_on_write, ")");
+}
+
+void bind_stats(py::module_& m) {
+  py::class_<PoolStats>(m, "PoolStats", docs::kPoolStats)
+      .def_readonly("num_blocks", &PoolStats::num_blocks)
+      .def_readonly("free", &PoolStats::free)
+      .def_readonly("used", &PoolStats::used)
+      .def_readonly("shared", &PoolStats::shared)
+      .def_readonly("cached", &PoolStats::cached)
+      .def_readonly("reserved_tokens", &PoolStats::reserved_tokens)
+      .def_readonly("filled_tokens", &PoolStats::filled_tokens)
+      .def_readonly("wasted_tokens", &PoolStats::wasted_tokens)
+      .def_readonly("peak_used", &PoolStats::peak_used)
+      .def_readonly("copies_on_write", &PoolStats::copies_on_write)
+      .def("__repr__", &stats_repr);
+}
+
+}  // namespace
+
+void bind_block_pool(py::module_& m) {
+  bind_stats(m);
+  const auto size = [](std::int64_t KvGeometry::* member) {
+    return [member](const BlockPool& pool) { return pool.geometry().*member; };
+  };
+  py::class_<BlockPool, std::shared_ptr<BlockPool>>(m, "BlockPool", docs::kBlockPool)
+      .def(py::init(&new_pool), py::arg("num_blocks"), py::kw_only(), py::arg("block_size") = 16,
+           py::arg("num_kv_heads"), py::arg("head_dim"), py::arg("v_head_dim") = py::none(),
+           py::arg("num_layers") = 1, py::arg("dtype") = "bfloat16")
+      .def_property_readonly("num_blocks", size(&KvGeometry::num_blocks))
+      .def_property_readonly("block_size", size(&KvGeometry::block_size))
+      .def_property_readonly("num_kv_heads", size(&KvGeometry::num_kv_heads))
+      .def_property_readonly("head_dim", size(&KvGeometry::head_dim))
+      .def_property_readonly("v_head_dim", size(&KvGeometry::v_head_dim))
+      .def_property_readonly("num_layers", size(&KvGeometry::num_layers))
+      .def_property_readonly("dtype",
+                             [](const BlockPool& pool) { return numpy_dtype(pool.geometry().dtype); })
+      .def_property_readonly("nbytes",
+                             [](const BlockPool& pool) { return pool.storage().nbytes(); })
+      .def_property_readonly("num_free", &BlockPool::num_free)
+      .def_property_readonly("num_used", &BlockPool::num_used)
+      .def_property_readonly("ref_counts", &ref_counts, docs::kRefCounts)
+      .def("k_cache", &k_cache, docs::kKCache, py::arg("layer") = 0)
+      .def("v_cache", &v_cache, docs::kVCache, py::arg("layer") = 0)
+      .def("allocate", &allocate, docs::kAllocate, py::arg("n") = 1)
+      .def("retain", &retain, docs::kRetain, py::arg("ids"))
+      .def("release", &release, docs::kRelease, py::arg("ids"))
+      .def("stats", &BlockPool::stats, docs::kStats)
+      .def("check", &BlockPool::check, docs::kCheck, py::call_guard<py::gil_scoped_release>())
+      .def("__repr__", &pool_repr)
+      .def("_repr_html_", [](py::object self) {
+        return py::module_::import("quire.display").attr("pool_html")(self);
+      });
+}
+
+}  // namespace quire::python

@@ -1,0 +1,230 @@
+#include <algorithm>
+#include <limits>
+
+#include "bindings.h"
+#include "docstrings.h"
+#include "numpy_view.h"
+#include "quire/attention/validate.h"
+#include "quire/base/check.h"
+#include "quire/cpu/operations.h"
+#include "quire/kv/block_table.h"
+#include "table_list.h"
+
+namespace quire::python {
+namespace {
+
+namespace py = pybind11;
+
+template <class T>
+py::object array_of(const std::vector<T>& values) {
+  T* data = nullptr;
+  py::object array = new_index_array({static_cast<std::int64_t>(values.size())}, &data);
+  std::copy(values.begin(), values.end(), data);
+  return array;
+}
+
+// A table's lock may be waited for, and whoever has it may wait for the GIL: so every function here
+// lets go of the GIL first.
+std::int64_t num_tokens(const BlockTable& table) {
+  const py::gil_scoped_release unlocked;
+  return table.num_tokens();
+}
+
+py::object extend(BlockTable& table, py::handle n) {
+  const std::int64_t count = to_int({"BlockTable.extend", "n"}, n);
+  std::vector<std::int64_t> slots;
+  {
+    const py::gil_scoped_release unlocked;
+    slots = table.extend(count);
+  }
+  return array_of(slots);
+}
+
+// [n, Hkv, D] for a pool of one layer, [num_layers, n, Hkv, D] for one of several: layer by layer.
+class AppendedRows {
+ public:
+  static constexpr const char* kFunction = "BlockTable.append";
+
+  AppendedRows(const BlockPool& pool, py::handle k, py::handle v)
+      : storage_(pool.storage()),
+        k_(to_float_array({kFunction, "k"}, k)),
+        v_(to_float_array({kFunction, "v"}, v)),
+        stacked_(pool.geometry().num_layers > 1) {
+    check_layers("k", k_.view);
+    check_layers("v", v_.view);
+  }
+
+  std::int64_t count() const { return k_.view.shape[stacked_ ? 1 : 0]; }
+
+  // Everything that write can refuse, before the table is touched.
+  void check(const std::vector<std::int64_t>& slots) const {
+    for_layers(slots, [](const WriteKvArgs& args) { validate(args, kFunction); });
+  }
+
+  void write(std::span<const std::int64_t> slots) const {
+    for_layers(slots, [](const WriteKvArgs& args) { write_kv(args); });
+  }
+
+ private:
+  void check_layers(const char* name, const ArrayView& view) const {
+    const KvGeometry& geometry = storage_.geometry();
+    const int expected = stacked_ ? 4 : 3;
+    if (view.ndim == expected && (!stacked_ || view.shape[0] == geometry.num_layers)) return;
+    raise<ValueError>(place(kFunction, name), "got shape ", shape_text(view), ", expected [",
+                      stacked_ ? concat(geometry.num_layers, ", ") : "", "n, ",
+                      geometry.num_kv_heads, ", ",
+                      name[0] == 'k' ? geometry.head_dim : geometry.v_head_dim, "]");
+  }
+
+  template <class Visit>
+  void for_layers(std::span<const std::int64_t> slots, Visit visit) const {
+    const auto rows = static_cast<std::int64_t>(slots.size());
+    for (std::int64_t layer = 0; layer < storage_.geometry().num_layers; ++layer) {
+      visit(WriteKvArgs{layer_of(k_.view, layer), layer_of(v_.view, layer),
+                        storage_.k_cache(layer), storage_.v_cache(layer),
+                        contiguous_index_view(slots.data(), {rows}), Layout::NHD});
+    }
+  }
+
+  ArrayView layer_of(const ArrayView& stack, std::int64_t layer) const {
+    if (!stacked_) return stack;
+    ArrayView view = stack;
+    view.data = stack.at(layer);
+    view.ndim = 3;
+    std::copy(stack.shape.begin() + 1, stack.shape.end(), view.shape.begin());
+    std::copy(stack.strides.begin() + 1, stack.strides.end(), view.strides.begin());
+    return view;
+  }
+
+  const KvStorage& storage_;
+  const FloatArray k_, v_;
+  const bool stacked_;
+};
+
+void append(BlockTable& table, py::handle k, py::handle v) {
+  const AppendedRows rows(*table.pool(), k, v);
+  std::vector<std::int64_t> slots(static_cast<std::size_t>(rows.count()), -1);
+  const py::gil_scoped_release unlocked;
+  rows.check(slots);
+  table.append(slots, [&](std::span<const std::int64_t> taken) { rows.write(taken); });
+}
+
+std::shared_ptr<BlockTable> fork(const BlockTable& table) {
+  const py::gil_scoped_release unlocked;
+  return table.fork();
+}
+
+void truncate(BlockTable& table, py::handle num_tokens) {
+  const std::int64_t count = to_int({"BlockTable.truncate", "num_tokens"}, num_tokens);
+  const py::gil_scoped_release unlocked;
+  table.truncate(count);
+}
+
+py::object gather(const BlockTable& table, py::handle layer) {
+  const std::int64_t index = to_int({"BlockTable.gather", "layer"}, layer);
+  const KvGeometry& geometry = table.pool()->geometry();
+  const std::int64_t room = num_tokens(table);
+  ArrayView k_view, v_view;
+  const py::object k = new_float_array(
+      geometry.dtype, {room, geometry.num_kv_heads, geometry.head_dim}, &k_view);
+  const py::object v = new_float_array(
+      geometry.dtype, {room, geometry.num_kv_heads, geometry.v_head_dim}, &v_view);
+  std::int64_t count = 0;
+  {
+    const py::gil_scoped_release unlocked;
+    count = table.gather(index, room, k_view.data, v_view.data);
+  }
+  if (count == room) return py::make_tuple(k, v);
+  // another thread shortened the table in between
+  const py::slice kept(0, count, 1);
+  return py::make_tuple(k[kept], v[kept]);
+}
+
+py::object blocks(const BlockTable& table) {
+  std::vector<std::int32_t> ids;
+  {
+    const py::gil_scoped_release unlocked;
+    ids = table.blocks();
+  }
+  return array_of(ids);
+}
+
+// NumPy's protocol: np.asarray(table).
+py::object as_array(const BlockTable& table, py::object dtype, py::object copy) {
+  if (copy.ptr() == Py_False) {
+    raise<ValueError>("BlockTable.__array__: copy", "got False, expected None or True: ",
+                      "the block ids are always copied");
+  }
+  py::object array = blocks(table);
+  return dtype.is_none() ? array : array.attr("astype")(dtype, py::arg("copy") = false);
+}
+
+std::string table_repr(const BlockTable& table) {
+  const py::gil_scoped_release unlocked;
+  if (table.is_freed()) return "BlockTable(freed)";
+  const std::vector<std::int32_t> ids = table.blocks();
+  std::string text;
+  for (std::size_t i = 0; i < std::min<std::size_t>(ids.size(), 8); ++i) {
+    text += concat(i == 0 ? "" : ", ", ids[i]);
+  }
+  return concat("BlockTable(", table.num_tokens(), " tokens in ", ids.size(), " blocks [", text,
+                ids.size() > 8 ? ", ..." : "", "])");
+}
+
+py::object py_pack_tables(py::handle tables, py::handle pad) {
+  constexpr const char* function = "pack_tables";
+  const TableList list(function, tables);
+  const std::int64_t padding = to_int({function, "pad"}, pad);
+  if (padding < std::numeric_limits<std::int32_t>::min() ||
+      padding > std::numeric_limits<std::int32_t>::max()) {
+    raise<ValueError>(place(function, "pad"), "got ", padding, ", expected an int32");
+  }
+  std::vector<std::int32_t> packed, lengths;
+  std::int64_t max_blocks = 0;
+  {
+    const py::gil_scoped_release unlocked;
+    const HeldTables held(function, list.tables());
+    max_blocks = held.max_blocks();
+    packed.resize(static_cast<std::size_t>(held.size() * max_blocks));
+    lengths.resize(static_cast<std::size_t>(held.size()));
+    held.pack(static_cast<std::int32_t>(padding), packed.data(), lengths.data());
+  }
+  std::int32_t* data = nullptr;
+  py::object block_tables =
+      new_index_array({static_cast<std::int64_t>(lengths.size()), max_blocks}, &data);
+  std::copy(packed.begin(), packed.end(), data);
+  return py::make_tuple(block_tables, array_of(lengths));
+}
+
+}  // namespace
+
+void bind_block_table(py::module_& m) {
+  py::class_<BlockTable, std::shared_ptr<BlockTable>>(m, "BlockTable", docs::kBlockTable)
+      .def(py::init<std::shared_ptr<BlockPool>>(), py::arg("pool").none(false))
+      .def_property_readonly("pool", &BlockTable::pool)
+      .def_property_readonly("num_tokens", &num_tokens)
+      .def_property_readonly("blocks", &blocks, docs::kBlocks)
+      .def("__len__", &num_tokens)
+      .def("__bool__", [](const BlockTable&) { return true; })
+      .def("__array__", &as_array, py::arg("dtype") = py::none(), py::arg("copy") = py::none())
+      .def("extend", &extend, docs::kExtend, py::arg("n"))
+      .def("append", &append, docs::kAppend, py::arg("k"), py::arg("v"))
+      .def("fork", &fork, docs::kFork)
+      .def("truncate", &truncate, docs::kTruncate, py::arg("num_tokens"))
+      .def("gather", &gather, docs::kGather, py::arg("layer") = 0)
+      .def("free", &BlockTable::free, docs::kFree, py::call_guard<py::gil_scoped_release>())
+      .def("__enter__", [](py::object self) { return self; })
+      .def("__exit__",
+           [](BlockTable& table, const py::args&) {
+             const py::gil_scoped_release unlocked;
+             table.close();
+           })
+      .def("__repr__", &table_repr)
+      .def("_repr_html_", [](py::object self) {
+        return py::module_::import("quire.display").attr("table_html")(self);
+      });
+  m.def("pack_tables", &py_pack_tables, docs::kPackTables, py::arg("tables"), py::kw_only(),
+        py::arg("pad") = -1);
+}
+
+}  // namespace quire::python

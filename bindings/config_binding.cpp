@@ -1,0 +1,70 @@
+#include "arguments.h"
+#include "bindings.h"
+#include "numpy_view.h"
+#include "quire/base/check.h"
+#include "quire/base/thread_pool.h"
+#include "quire/cpu/read_chunks.h"
+#include "quire/cpu/select_kernels.h"
+
+namespace quire::python {
+namespace {
+
+namespace py = pybind11;
+
+py::list names(const std::vector<std::string_view>& views) {
+  py::list list;
+  for (const std::string_view view : views) list.append(std::string(view));
+  return list;
+}
+
+py::dict build_info() {
+  py::dict info;
+  info["version"] = QUIRE_VERSION;
+  info["compiler"] = __VERSION__;
+  info["instruction_sets_built"] = names(built_instruction_sets());
+  info["instruction_sets_available"] = names(available_instruction_sets());
+  info["instruction_set"] = selected_kernels().name;
+  info["num_threads"] = default_num_threads();
+  return info;
+}
+
+double timed_read_chunks(py::handle buffer, py::handle chunk_bytes, py::handle order,
+                         py::handle num_threads) {
+  constexpr const char* function = "read_chunks";
+  const ByteArray bytes = to_byte_array({function, "buffer"}, buffer);
+  const std::int64_t chunk = to_int({function, "chunk_bytes"}, chunk_bytes);
+  const IndexArray chunks = to_index_array({function, "order"}, order);
+  const std::int64_t threads = to_int({function, "num_threads"}, num_threads);
+  if (chunk < 64 || chunk % 64 != 0) {
+    raise<ValueError>("read_chunks: chunk_bytes", "got ", chunk, ", expected a multiple of 64");
+  }
+  if (threads < 1 || threads > 1024) {
+    raise<ValueError>("read_chunks: num_threads", "got ", threads, ", expected 1 to 1024");
+  }
+  if (chunks.view.ndim != 1) {
+    raise<ValueError>("read_chunks: order", "got shape ", shape_text(chunks.view),
+                      ", expected one axis");
+  }
+  std::vector<std::int64_t> checked(static_cast<std::size_t>(chunks.view.shape[0]));
+  for (std::size_t i = 0; i < checked.size(); ++i) {
+    checked[i] = chunks.view.at(static_cast<std::int64_t>(i));
+    if (checked[i] < 0 || checked[i] >= bytes.size / chunk) {
+      raise<IndexError>("read_chunks: order", "got ", checked[i], " at ", i, ", expected 0 to ",
+                        bytes.size / chunk - 1);
+    }
+  }
+  const py::gil_scoped_release unlocked;
+  return read_chunks(bytes.data, chunk, checked.data(), static_cast<std::int64_t>(checked.size()),
+                     static_cast<int>(threads));
+}
+
+}  // namespace
+
+void bind_config(py::module_& m) {
+  m.attr("__version__") = QUIRE_VERSION;
+  m.def("build_info", &build_info);
+  m.def("read_chunks", &timed_read_chunks, py::arg("buffer"), py::arg("chunk_bytes"),
+        py::arg("order"), py::arg("num_threads"));
+}
+
+}  // namespace quire::python

@@ -1,0 +1,140 @@
+#include "dlpack_view.h"
+
+#include "quire/base/check.h"
+
+namespace quire::python {
+namespace {
+
+namespace py = pybind11;
+
+constexpr std::int32_t kCpu = 1;
+constexpr std::uint64_t kReadOnly = 1;
+
+enum Code : std::uint8_t { kInt = 0, kFloat = 2, kBfloat = 4 };
+
+struct DataType {
+  std::uint8_t code;
+  std::uint8_t bits;
+  std::uint16_t lanes;
+};
+
+// The capsule of an object, in the newest form that it offers.
+py::object capsule_of(py::handle object) {
+  const py::object method = object.attr("__dlpack__");
+  try {
+    return method(py::arg("max_version") = py::make_tuple(1, 0));
+  } catch (py::error_already_set& error) {
+    if (!error.matches(PyExc_TypeError)) throw;
+  }
+  return method();
+}
+
+}  // namespace
+
+struct DlpackView::Tensor {
+  void* data;
+  std::int32_t device_type;
+  std::int32_t device_id;
+  std::int32_t ndim;
+  DataType dtype;
+  std::int64_t* shape;
+  std::int64_t* strides;  // in elements; null: contiguous
+  std::uint64_t byte_offset;
+};
+
+bool has_dlpack(py::handle object) {
+  return py::hasattr(object, "__dlpack__") && py::hasattr(object, "__dlpack_device__");
+}
+
+DlpackView::DlpackView(Argument argument, py::handle object) : argument_(argument) {
+  const py::tuple device = object.attr("__dlpack_device__")();
+  if (py::int_(device[0]).cast<int>() != kCpu) {
+    raise<TypeError>(argument.place(), "got a tensor on DLPack device ",
+                     std::string(py::str(device)), ", expected one in CPU memory (1, 0)");
+  }
+  capsule_ = capsule_of(object);
+  if (PyCapsule_IsValid(capsule_.ptr(), "dltensor")) {
+    tensor_ = static_cast<const Tensor*>(PyCapsule_GetPointer(capsule_.ptr(), "dltensor"));
+    return;
+  }
+  struct Versioned {
+    std::uint32_t major, minor;
+    void* manager_context;
+    void (*deleter)(void*);
+    std::uint64_t flags;
+    Tensor tensor;
+  };
+  if (!PyCapsule_IsValid(capsule_.ptr(), "dltensor_versioned")) {
+    raise<TypeError>(argument.place(), "got a __dlpack__ that returns ", type_name(capsule_),
+                     ", expected a DLPack capsule");
+  }
+  const auto* versioned =
+      static_cast<const Versioned*>(PyCapsule_GetPointer(capsule_.ptr(), "dltensor_versioned"));
+  if (versioned->major != 1) {
+    raise<TypeError>(argument.place(), "got DLPack version ", versioned->major, ".",
+                     versioned->minor, ", expected 1");
+  }
+  tensor_ = &versioned->tensor;
+  writable_ = (versioned->flags & kReadOnly) == 0;
+}
+
+namespace {
+
+// Shape and strides in bytes; `most` axes.
+template <class View, class Tensor>
+void copy_shape(Argument argument, const Tensor& tensor, int most, View& view) {
+  if (tensor.ndim > most) {
+    raise<ValueError>(argument.place(), "got ", tensor.ndim, " axes, expected at most ", most);
+  }
+  const std::int64_t item = tensor.dtype.bits / 8;
+  view.ndim = tensor.ndim;
+  std::int64_t stride = item;
+  for (int axis = tensor.ndim - 1; axis >= 0; --axis) {
+    view.shape[axis] = tensor.shape[axis];
+    view.strides[axis] = tensor.strides == nullptr ? stride : tensor.strides[axis] * item;
+    stride *= tensor.shape[axis];
+  }
+}
+
+template <class Tensor>
+[[noreturn]] void refuse_dtype(Argument argument, const Tensor& tensor, const char* expected) {
+  raise<TypeError>(argument.place(), "got DLPack dtype (code ", int{tensor.dtype.code}, ", bits ",
+                   int{tensor.dtype.bits}, ", lanes ", tensor.dtype.lanes, "), expected ", expected);
+}
+
+}  // namespace
+
+ArrayView DlpackView::float_view() const {
+  ArrayView view;
+  const auto [code, bits, lanes] = tensor_->dtype;
+  if (lanes == 1 && code == kFloat && bits == 32) {
+    view.dtype = DType::float32;
+  } else if (lanes == 1 && code == kFloat && bits == 16) {
+    view.dtype = DType::float16;
+  } else if (lanes == 1 && code == kBfloat && bits == 16) {
+    view.dtype = DType::bfloat16;
+  } else {
+    refuse_dtype(argument_, *tensor_, "float32, float16 or bfloat16");
+  }
+  copy_shape(argument_, *tensor_, kMaxDims, view);
+  view.data = static_cast<std::byte*>(tensor_->data) + tensor_->byte_offset;
+  view.writable = writable_;
+  return view;
+}
+
+IndexView DlpackView::index_view() const {
+  const auto [code, bits, lanes] = tensor_->dtype;
+  if (lanes != 1 || code != kInt || (bits != 32 && bits != 64)) {
+    refuse_dtype(argument_, *tensor_, "int32 or int64");
+  }
+  IndexView view;
+  copy_shape(argument_, *tensor_, 2, view);
+  view.type = bits == 32 ? IndexType::int32 : IndexType::int64;
+  view.data = static_cast<const std::byte*>(tensor_->data) + tensor_->byte_offset;
+  if (reinterpret_cast<std::uintptr_t>(view.data) % (bits / 8) != 0) {
+    raise<ValueError>(argument_.place(), "got elements off their alignment, expected aligned ones");
+  }
+  return view;
+}
+
+}  // namespace quire::python

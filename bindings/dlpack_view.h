@@ -1,0 +1,36 @@
+// Tensors that come through __dlpack__: PyTorch's, JAX's and others', bfloat16 among them, which NumPy
+// itself does not take that way.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include "arguments.h"
+#include "quire/base/array_view.h"
+
+namespace quire::python {
+
+bool has_dlpack(pybind11::handle object);
+
+// A tensor borrowed from its capsule, which owner() keeps alive.
+// Source of the layout: the DLPack specification, versions 0.8 and 1.0.
+class DlpackView {
+ public:
+  // Throws TypeError for a tensor on another device, ValueError for too many axes.
+  DlpackView(Argument argument, pybind11::handle object);
+
+  // Throw TypeError for another dtype.
+  ArrayView float_view() const;
+  IndexView index_view() const;
+
+  const pybind11::object& owner() const { return capsule_; }
+
+ private:
+  struct Tensor;
+
+  Argument argument_;
+  pybind11::object capsule_;
+  const Tensor* tensor_ = nullptr;
+  bool writable_ = true;
+};
+
+}  // namespace quire::python

@@ -1,0 +1,253 @@
+// What help() shows. T: query tokens of the whole batch; B: sequences; Hq, Hkv: query and key/value
+// heads, Hq a multiple of Hkv; D, Dv: head sizes of q/k and of v.
+#pragma once
+
+namespace quire::python::docs {
+
+inline constexpr const char* kPagedAttention = R"(Attention of each query over the keys and values of its sequence, read from scattered blocks.
+
+Args:
+    q: [T, Hq, D], float32, float16 or bfloat16. Without cu_seqlens_q T == B: the last token of each
+        sequence.
+    k_cache: [num_blocks, block_size, Hkv, D] ("NHD") or [num_blocks, Hkv, block_size, D] ("HND"),
+        any of the three dtypes.
+    v_cache: as k_cache, with Dv for D; its dtype may differ.
+    block_tables: [B, max_blocks] int32 or int64. Entries past ceil(seq_len / block_size) are ignored.
+    seq_lens: [B] int32 or int64: tokens in the cache, those of q included. Slots past it are never
+        read.
+    cu_seqlens_q: [B + 1]: rows cu[i]:cu[i + 1] of q are the last tokens of sequence i.
+    causal: a query sees keys up to its own position.
+    scale: of the dot products; None: 1 / sqrt(D).
+    sliding_window: a query sees this many keys, its own included.
+    softcap: scores become softcap * tanh(score / softcap).
+    alibi_slopes: [Hq]: slope * (key position - query position) is added to a score.
+    sinks: [Hq]: one more logit per head in the softmax's sum, without a value.
+    layout: "NHD" or "HND", of both caches.
+    out: [T, Hq, Dv] to write into; None: a new array of q's dtype.
+    return_lse: also return the natural logarithm of each softmax's sum, [T, Hq] float32.
+    implementation: "fused", "gather" or "dense"; "auto" is fused, or what QUIRE_ATTENTION names.
+    num_threads: None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of this process.
+
+Returns:
+    out, or (out, lse). A row that sees no key is 0, its lse -inf. The bits of a sequence's result
+    depend neither on the rest of the batch nor on num_threads.
+
+Raises:
+    TypeError: an unsupported type or dtype. ValueError: a wrong shape or value. IndexError: a block
+    id out of range. Nothing has been written then.
+
+Example:
+    >>> k, v = np.random.rand(2, 4, 16, 2, 64).astype(np.float32)     # 4 blocks of 16 tokens
+    >>> q = np.random.rand(1, 8, 64).astype(np.float32)
+    >>> paged_attention(q, k, v, np.array([[2, 0, 3]]), np.array([40])).shape
+    (1, 8, 64)
+)";
+
+inline constexpr const char* kAttend = R"(paged_attention over block tables: the last tokens of each table as queries.
+
+Args:
+    q: [T, Hq, D].
+    tables: list of BlockTable of one pool. Nobody can change them while this runs.
+    layer: of the pool.
+    The other options are those of paged_attention.
+
+Returns:
+    out [T, Hq, Dv], or (out, lse).
+
+Raises:
+    As paged_attention; ValueError for a freed table or tables of two pools; IndexError for a layer.
+
+Example:
+    >>> out = attend(q, [table, table.fork()])
+)";
+
+inline constexpr const char* kLastImplementation = R"(The implementation that the last attention of this thread ran on, or None.
+
+Example:
+    >>> last_implementation()
+    'fused'
+)";
+
+inline constexpr const char* kMergeStates = R"(Joins partial results of attention over disjoint sets of keys.
+
+Args:
+    outs: [n, T, H, Dv], float32, float16 or bfloat16.
+    lses: [n, T, H] float32. (0, -inf) is the identity.
+
+Returns:
+    (out [T, H, Dv] of outs' dtype, lse [T, H] float32). Sums run in float64 in the order of n.
+
+Raises:
+    TypeError, ValueError.
+
+Example:
+    >>> out, lse = merge_states(np.stack([out1, out2]), np.stack([lse1, lse2]))
+)";
+
+inline constexpr const char* kWriteKv = R"(Writes rows of keys and values into their slots of a paged cache.
+
+Args:
+    k: [n, Hkv, D]. v: [n, Hkv, Dv]. float32, float16 or bfloat16.
+    k_cache, v_cache: as in paged_attention. Values are rounded to nearest even into their dtypes.
+    slot_mapping: [n] int32 or int64: slot = block * block_size + offset; -1 skips the row. Of rows
+        with one slot the last wins.
+    layout: "NHD" or "HND", of both caches.
+
+Raises:
+    IndexError: a slot out of range. TypeError, ValueError. Nothing has been written then.
+
+Example:
+    >>> write_kv(k, v, pool.k_cache(), pool.v_cache(), table.extend(len(k)))
+)";
+
+inline constexpr const char* kBlockPool = R"(A pool of equally large blocks of keys and values, and who holds them.
+
+BlockPool(num_blocks, *, block_size=16, num_kv_heads, head_dim, v_head_dim=None, num_layers=1,
+dtype="bfloat16"). block_size is in tokens; dtype is float32, float16 or bfloat16, as a name or a
+NumPy dtype. Safe to use from several threads.
+
+Raises:
+    ValueError: a size below 1. TypeError. MemoryError.
+
+Example:
+    >>> pool = BlockPool(1024, num_kv_heads=8, head_dim=128)
+    >>> table = BlockTable(pool)
+)";
+
+inline constexpr const char* kKCache = R"(A writable view of a layer's keys, [num_blocks, block_size, num_kv_heads, head_dim].
+
+Nothing is copied, and the view keeps the pool alive. Raises IndexError for an unknown layer.
+
+Example:
+    >>> pool.k_cache()[block, row]
+)";
+
+inline constexpr const char* kVCache = R"(A writable view of a layer's values, [num_blocks, block_size, num_kv_heads, v_head_dim].
+
+Nothing is copied, and the view keeps the pool alive. Raises IndexError for an unknown layer.
+
+Example:
+    >>> pool.v_cache()[block, row]
+)";
+
+inline constexpr const char* kAllocate = R"(n free blocks, with one reference each, as int32 [n].
+
+Raises OutOfBlocks where fewer are free, and takes none then.
+
+Example:
+    >>> ids = pool.allocate(3)
+    >>> pool.release(ids)
+)";
+
+inline constexpr const char* kRetain = R"(One reference more for each block id (int32 or int64 [n], or an int); all or nothing.
+
+Raises IndexError for an unknown id, ValueError for a free block.
+
+Example:
+    >>> pool.retain(ids)
+)";
+
+inline constexpr const char* kRelease = R"(One reference fewer for each block id (int32 or int64 [n], or an int); all or nothing.
+
+Only references of allocate and retain can be released; those of tables are the tables'. Raises
+IndexError for an unknown id, ValueError for a block of which fewer references are left than named.
+
+Example:
+    >>> pool.release(ids)
+)";
+
+inline constexpr const char* kRefCounts = R"(References to each block, int32 [num_blocks], a copy.)";
+
+inline constexpr const char* kStats = R"(The pool in numbers, as PoolStats; takes the same short time for every pool.
+
+Example:
+    >>> pool.stats().wasted_tokens
+    15
+)";
+
+inline constexpr const char* kCheck = R"(Verifies every invariant of the pool's books; raises RuntimeError on the first that fails.)";
+
+inline constexpr const char* kPoolStats = R"(A pool in numbers.
+
+num_blocks = free + used; shared: blocks with more than one reference; cached: blocks that only a
+prefix cache holds; reserved_tokens: room of the blocks that tables hold; filled_tokens: tokens that
+stand there, a shared block counted once; wasted_tokens = reserved_tokens - filled_tokens; peak_used:
+the most blocks ever used; copies_on_write: shared blocks copied since the beginning.
+)";
+
+inline constexpr const char* kBlockTable = R"(BlockTable(pool): one sequence, and the blocks that hold its keys and values.
+
+Freed by free(), at the end of a with statement, or when it is collected. Safe to use from several
+threads. len(table) is its number of tokens, np.asarray(table) its block ids.
+
+Example:
+    >>> with BlockTable(pool) as table:
+    ...     table.append(k, v)
+    ...     out = attend(q, [table])
+)";
+
+inline constexpr const char* kBlocks = R"(The block ids in the order of the sequence, int32, a copy.)";
+
+inline constexpr const char* kExtend = R"(Room for n more tokens, as a slot_mapping, int64 [n].
+
+A last block that is shared and has free rows is copied first. Raises OutOfBlocks, with the table as
+it was, ValueError for n < 0 or a freed table.
+
+Example:
+    >>> write_kv(k, v, pool.k_cache(), pool.v_cache(), table.extend(len(k)))
+)";
+
+inline constexpr const char* kAppend = R"(extend and write in one step.
+
+Args:
+    k: [n, num_kv_heads, head_dim], or [num_layers, n, num_kv_heads, head_dim] where the pool has
+        several layers. v: likewise with v_head_dim. float32, float16 or bfloat16.
+
+Raises:
+    OutOfBlocks, TypeError, ValueError, with the table as it was.
+
+Example:
+    >>> table.append(k, v)
+)";
+
+inline constexpr const char* kFork = R"(A second table of the same tokens. It shares every block; the first write to a shared one copies it.
+
+Example:
+    >>> child = table.fork()
+)";
+
+inline constexpr const char* kTruncate = R"(Forgets all but the first num_tokens tokens and gives back blocks that only the others needed.
+
+Raises ValueError unless 0 <= num_tokens <= len(table).
+
+Example:
+    >>> table.truncate(len(table) - 1)
+)";
+
+inline constexpr const char* kGather = R"((k [num_tokens, num_kv_heads, head_dim], v [num_tokens, num_kv_heads, v_head_dim]), contiguous copies.
+
+Raises IndexError for an unknown layer.
+
+Example:
+    >>> k, v = table.gather()
+)";
+
+inline constexpr const char* kFree = R"(Gives all blocks back. Any use of the table after it raises ValueError.
+
+Example:
+    >>> table.free()
+)";
+
+inline constexpr const char* kPackTables = R"((block_tables int32 [B, max_blocks], seq_lens int32 [B]) of tables of one pool.
+
+Args:
+    tables: list of BlockTable. pad: stands in the columns past a table's last block.
+
+Raises:
+    ValueError for a freed table or tables of two pools; TypeError.
+
+Example:
+    >>> block_tables, seq_lens = pack_tables([table, child])
+)";
+
+}  // namespace quire::python::docs

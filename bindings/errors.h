@@ -1,0 +1,11 @@
+// Quire's C++ errors as Python's exceptions.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace quire::python {
+
+// Adds QuireError and OutOfBlocks to the module, and translates every quire::Error from now on.
+void bind_errors(pybind11::module_& m);
+
+}  // namespace quire::python

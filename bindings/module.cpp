@@ -1,0 +1,14 @@
+#include "bindings.h"
+#include "errors.h"
+#include "numpy_view.h"
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "Quire's C++ library; import quire instead.";
+  quire::python::initialise_numpy();
+  quire::python::bind_errors(m);
+  quire::python::bind_config(m);
+  quire::python::bind_write_kv(m);
+  quire::python::bind_block_pool(m);
+  quire::python::bind_block_table(m);
+  quire::python::bind_attention(m);
+}

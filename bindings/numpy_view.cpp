@@ -1,0 +1,187 @@
+#include "numpy_view.h"
+
+#include <pybind11/numpy.h>
+
+#include "dlpack_view.h"
+#include "quire/base/check.h"
+
+namespace quire::python {
+namespace {
+
+namespace py = pybind11;
+
+// NumPy's numbers for the dtypes that we take. bfloat16 is registered by ml_dtypes, so its number is
+// known only at run time.
+struct TypeNumbers {
+  int float32 = 0, float16 = 0, bfloat16 = 0, int32 = 0, int64 = 0, uint8 = 0;
+  PyObject* dtypes[3] = {};  // indexed by DType; owned for the life of the process
+};
+TypeNumbers numbers;
+
+// The array behind `object`, if need be through __array_interface__; null where there is none.
+py::object as_ndarray(py::handle object) {
+  if (py::isinstance<py::array>(object)) return py::reinterpret_borrow<py::object>(object);
+  if (!py::hasattr(object, "__array_interface__")) return py::object();
+  py::object array = py::module_::import("numpy").attr("asarray")(object);
+  return py::isinstance<py::array>(array) ? array : py::object();
+}
+
+bool is_writable(const py::array& array) {
+  return (array.flags() & py::detail::npy_api::NPY_ARRAY_WRITEABLE_) != 0;
+}
+
+void require_native(Argument argument, const py::dtype& dtype) {
+  const char order = dtype.byteorder();
+  if (order == '=' || order == '|') return;
+  raise<ValueError>(argument.place(), "got dtype ", std::string(py::str(dtype)),
+                    " with swapped bytes, expected the machine's order");
+}
+
+template <std::size_t kMost, class View>
+void copy_shape(Argument argument, const py::array& array, View& view) {
+  if (array.ndim() > static_cast<py::ssize_t>(kMost)) {
+    raise<ValueError>(argument.place(), "got ", array.ndim(), " axes, expected at most ", kMost);
+  }
+  view.ndim = static_cast<int>(array.ndim());
+  for (int axis = 0; axis < view.ndim; ++axis) {
+    view.shape[axis] = array.shape(axis);
+    view.strides[axis] = array.strides(axis);
+  }
+}
+
+[[noreturn]] void refuse(Argument argument, py::handle object, const char* expected) {
+  raise<TypeError>(argument.place(), "got ", type_name(object), ", expected ", expected);
+}
+
+constexpr const char* kFloats = "an array of float32, float16 or bfloat16";
+constexpr const char* kIndices = "an array of int32 or int64";
+
+}  // namespace
+
+void initialise_numpy() {
+  const auto keep = [](DType dtype, py::object object) {
+    numbers.dtypes[static_cast<int>(dtype)] = object.release().ptr();
+  };
+  const py::dtype bfloat16 = py::dtype::from_args(py::module_::import("ml_dtypes").attr("bfloat16"));
+  numbers.float32 = py::dtype("float32").num();
+  numbers.float16 = py::dtype("float16").num();
+  numbers.bfloat16 = bfloat16.num();
+  numbers.int32 = py::dtype("int32").num();
+  numbers.int64 = py::dtype("int64").num();
+  numbers.uint8 = py::dtype("uint8").num();
+  keep(DType::float32, py::dtype("float32"));
+  keep(DType::float16, py::dtype("float16"));
+  keep(DType::bfloat16, bfloat16);
+}
+
+FloatArray to_float_array(Argument argument, py::handle object) {
+  const py::object found = as_ndarray(object);
+  if (!found) {
+    if (!has_dlpack(object)) refuse(argument, object, kFloats);
+    const DlpackView tensor(argument, object);
+    return {tensor.float_view(), tensor.owner()};
+  }
+  const py::array array = py::reinterpret_borrow<py::array>(found);
+  const py::dtype dtype = array.dtype();
+  FloatArray result{{}, found};
+  const int number = dtype.num();
+  if (number == numbers.float32) {
+    result.view.dtype = DType::float32;
+  } else if (number == numbers.float16) {
+    result.view.dtype = DType::float16;
+  } else if (number == numbers.bfloat16) {
+    result.view.dtype = DType::bfloat16;
+  } else {
+    raise<TypeError>(argument.place(), "got dtype ", std::string(py::str(dtype)),
+                     ", expected float32, float16 or bfloat16");
+  }
+  require_native(argument, dtype);
+  copy_shape<kMaxDims>(argument, array, result.view);
+  result.view.data = static_cast<std::byte*>(const_cast<void*>(array.data()));
+  result.view.writable = is_writable(array);
+  return result;
+}
+
+IndexArray to_index_array(Argument argument, py::handle object) {
+  const py::object found = as_ndarray(object);
+  if (!found) {
+    if (!has_dlpack(object)) refuse(argument, object, kIndices);
+    const DlpackView tensor(argument, object);
+    return {tensor.index_view(), tensor.owner()};
+  }
+  const py::array array = py::reinterpret_borrow<py::array>(found);
+  const py::dtype dtype = array.dtype();
+  // two of NumPy's types are 64 bits wide on some systems, so the kind and size decide
+  if (dtype.kind() != 'i' || (dtype.itemsize() != 4 && dtype.itemsize() != 8)) {
+    raise<TypeError>(argument.place(), "got dtype ", std::string(py::str(dtype)),
+                     ", expected int32 or int64");
+  }
+  require_native(argument, dtype);
+  IndexArray result{{}, found};
+  copy_shape<2>(argument, array, result.view);
+  if ((array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) == 0) {
+    raise<ValueError>(argument.place(), "got elements off their alignment, expected aligned ones");
+  }
+  result.view.type = dtype.itemsize() == 4 ? IndexType::int32 : IndexType::int64;
+  result.view.data = static_cast<const std::byte*>(array.data());
+  return result;
+}
+
+ByteArray to_byte_array(Argument argument, py::handle object) {
+  const py::object found = as_ndarray(object);
+  if (!found) refuse(argument, object, "an array of uint8");
+  const py::array array = py::reinterpret_borrow<py::array>(found);
+  if (array.dtype().num() != numbers.uint8 || array.ndim() != 1 ||
+      (array.size() > 1 && array.strides(0) != 1)) {
+    refuse(argument, object, "a contiguous array of uint8 with one axis");
+  }
+  return {static_cast<std::byte*>(const_cast<void*>(array.data())), array.size(), found};
+}
+
+py::object numpy_dtype(DType dtype) {
+  return py::reinterpret_borrow<py::object>(numbers.dtypes[static_cast<int>(dtype)]);
+}
+
+py::object new_float_array(DType dtype, const std::vector<std::int64_t>& shape, ArrayView* view) {
+  py::array array(py::reinterpret_borrow<py::dtype>(numpy_dtype(dtype)), shape);
+  if (view != nullptr) {
+    *view = ArrayView{};
+    view->dtype = dtype;
+    view->data = static_cast<std::byte*>(array.mutable_data());
+    view->ndim = static_cast<int>(array.ndim());
+    for (int axis = 0; axis < view->ndim; ++axis) {
+      view->shape[axis] = array.shape(axis);
+      view->strides[axis] = array.strides(axis);
+    }
+  }
+  return array;
+}
+
+template <class T>
+py::object new_index_array(const std::vector<std::int64_t>& shape, T** data) {
+  py::array_t<T> array(shape);
+  *data = array.mutable_data();
+  return array;
+}
+template py::object new_index_array<std::int32_t>(const std::vector<std::int64_t>&, std::int32_t**);
+template py::object new_index_array<std::int64_t>(const std::vector<std::int64_t>&, std::int64_t**);
+
+py::object array_over(const ArrayView& view, py::handle owner) {
+  const std::vector<py::ssize_t> shape(view.shape.begin(), view.shape.begin() + view.ndim);
+  const std::vector<py::ssize_t> strides(view.strides.begin(), view.strides.begin() + view.ndim);
+  return py::array(py::reinterpret_borrow<py::dtype>(numpy_dtype(view.dtype)), shape, strides,
+                   view.data, owner);
+}
+
+DType to_dtype(Argument argument, py::handle object) {
+  if (PyUnicode_Check(object.ptr())) return dtype_from_name(to_string(argument, object), argument.place());
+  py::object dtype;
+  try {
+    dtype = py::dtype::from_args(py::reinterpret_borrow<py::object>(object));
+  } catch (py::error_already_set&) {
+    refuse(argument, object, "float32, float16 or bfloat16");
+  }
+  return dtype_from_name(std::string(py::str(dtype)), argument.place());
+}
+
+}  // namespace quire::python

@@ -1,0 +1,56 @@
+// Python's arrays as Quire's, without a copy, and back: the only code that knows NumPy.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <initializer_list>
+#include <vector>
+
+#include "arguments.h"
+#include "quire/base/array_view.h"
+
+namespace quire::python {
+
+// Looks up NumPy and the dtype of bfloat16; once, when the module is imported.
+void initialise_numpy();
+
+// A view, and what keeps its memory alive.
+struct FloatArray {
+  ArrayView view;
+  pybind11::object owner;
+};
+struct IndexArray {
+  IndexView view;
+  pybind11::object owner;
+};
+
+// Takes ndarrays, and CPU objects with __dlpack__ or __array_interface__. Throws TypeError for anything
+// else and for a dtype that is not float32, float16 or bfloat16 (int32 or int64 for indices), ValueError
+// for more than kMaxDims axes (two for indices), swapped bytes or indices off their alignment.
+FloatArray to_float_array(Argument argument, pybind11::handle object);
+IndexArray to_index_array(Argument argument, pybind11::handle object);
+
+// A contiguous array of bytes, for measuring.
+struct ByteArray {
+  std::byte* data;
+  std::int64_t size;
+  pybind11::object owner;
+};
+ByteArray to_byte_array(Argument argument, pybind11::handle object);
+
+// A new uninitialised array. `view`, where given, is of its memory.
+pybind11::object new_float_array(DType dtype, const std::vector<std::int64_t>& shape,
+                                 ArrayView* view);
+template <class T>
+pybind11::object new_index_array(const std::vector<std::int64_t>& shape, T** data);
+
+// A writable array over memory that `owner` keeps alive.
+pybind11::object array_over(const ArrayView& view, pybind11::handle owner);
+
+// NumPy's dtype object.
+pybind11::object numpy_dtype(DType dtype);
+
+// From a name, a NumPy dtype or a scalar type. Throws TypeError that lists the supported ones.
+DType to_dtype(Argument argument, pybind11::handle object);
+
+}  // namespace quire::python

@@ -1,0 +1,44 @@
+// A Python sequence of block tables.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <vector>
+
+#include "arguments.h"
+#include "quire/base/check.h"
+#include "quire/kv/block_table.h"
+
+namespace quire::python {
+
+// Keeps every table alive, whatever becomes of the sequence. Throws TypeError.
+class TableList {
+ public:
+  TableList(const char* function, pybind11::handle sequence) {
+    namespace py = pybind11;
+    const Argument argument{function, "tables"};
+    if (!PyList_Check(sequence.ptr()) && !PyTuple_Check(sequence.ptr())) {
+      raise<TypeError>(argument.place(), "got ", type_name(sequence),
+                       ", expected a list or tuple of BlockTable");
+    }
+    std::size_t index = 0;
+    for (const py::handle item : sequence) {
+      if (!py::isinstance<BlockTable>(item)) {
+        raise<TypeError>(argument.place(), "got ", type_name(item), " at index ", index,
+                         ", expected a BlockTable");
+      }
+      owners_.push_back(item.cast<std::shared_ptr<BlockTable>>());
+      tables_.push_back(owners_.back().get());
+      ++index;
+    }
+  }
+
+  const std::vector<const BlockTable*>& tables() const { return tables_; }
+
+ private:
+  std::vector<std::shared_ptr<BlockTable>> owners_;
+  std::vector<const BlockTable*> tables_;
+};
+
+}  // namespace quire::python

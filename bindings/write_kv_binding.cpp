@@ -1,0 +1,34 @@
+#include "bindings.h"
+#include "docstrings.h"
+#include "numpy_view.h"
+#include "quire/attention/write_kv.h"
+#include "quire/cpu/operations.h"
+
+namespace quire::python {
+namespace {
+
+namespace py = pybind11;
+
+void py_write_kv(py::handle k, py::handle v, py::handle k_cache, py::handle v_cache,
+                 py::handle slot_mapping, py::handle layout) {
+  constexpr const char* function = "write_kv";
+  const FloatArray k_array = to_float_array({function, "k"}, k);
+  const FloatArray v_array = to_float_array({function, "v"}, v);
+  const FloatArray k_cache_array = to_float_array({function, "k_cache"}, k_cache);
+  const FloatArray v_cache_array = to_float_array({function, "v_cache"}, v_cache);
+  const IndexArray slots = to_index_array({function, "slot_mapping"}, slot_mapping);
+  const WriteKvArgs args{k_array.view, v_array.view,
+                         k_cache_array.view, v_cache_array.view,
+                         slots.view, to_layout({function, "layout"}, layout)};
+  const py::gil_scoped_release unlocked;
+  write_kv(args);
+}
+
+}  // namespace
+
+void bind_write_kv(py::module_& m) {
+  m.def("write_kv", &py_write_kv, docs::kWriteKv, py::arg("k"), py::arg("v"), py::arg("k_cache"),
+        py::arg("v_cache"), py::arg("slot_mapping"), py::kw_only(), py::arg("layout") = "NHD");
+}
+
+}  // namespace quire::python

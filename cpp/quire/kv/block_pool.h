@@ -1,0 +1,82 @@
+// A pool of equally large blocks of keys and values, and who holds them.
+//
+// A block is in use while it has references, and free otherwise: allocate gives a reference, retain
+// adds one, release takes one back, and every BlockTable has one to each of its blocks. What holds
+// at all times stands, as equations, in block_ledger.h.
+//
+// Every method is safe to call from several threads. The pool's lock is the innermost: no other is
+// taken under it, and no keys or values are moved under it.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "quire/base/array_view.h"
+#include "quire/kv/block_ledger.h"
+#include "quire/kv/kv_storage.h"
+
+namespace quire {
+
+class BlockPool {
+ public:
+  // Throws ValueError for a size out of range, OutOfMemory where the system refuses.
+  explicit BlockPool(const KvGeometry& geometry);
+
+  const KvGeometry& geometry() const { return storage_.geometry(); }
+  const KvStorage& storage() const { return storage_; }
+
+  // n free blocks, the one freed last first, with one reference each. Throws OutOfBlocks where fewer
+  // are free, ValueError for n < 0.
+  std::vector<std::int32_t> allocate(std::int64_t n = 1);
+
+  // One reference more, or fewer, for each id; an id named twice counts twice. All or nothing: throws
+  // IndexError for an unknown id, ValueError for a free block, or for one of which fewer references
+  // than named were given out by allocate and retain: those of tables are the tables'.
+  void retain(const IndexView& ids);
+  void release(const IndexView& ids);
+  void retain(std::span<const std::int32_t> ids) { retain(view(ids)); }
+  void release(std::span<const std::int32_t> ids) { release(view(ids)); }
+
+  // References to each block, [num_blocks], and to one; throws IndexError for an unknown id.
+  std::vector<std::int32_t> ref_counts() const;
+  std::int32_t ref_count(std::int64_t id) const;
+
+  std::int64_t num_free() const;
+  std::int64_t num_used() const;
+  PoolStats stats() const;
+
+  // Verifies the books; throws InvariantError on the first equation that fails. O(slots).
+  void check() const;
+
+ private:
+  friend class BlockTable;
+
+  // The ledger, locked while this lives.
+  class Books {
+   public:
+    explicit Books(BlockPool& pool) : lock_(pool.mutex_), ledger_(pool.ledger_) {}
+    BlockLedger* operator->() const { return &ledger_; }
+
+    // Throws OutOfBlocks, naming `n`, unless n, which takes `blocks` blocks, can be served. Here
+    // alone does a pool run out.
+    void require_free(std::int64_t blocks, std::string_view function, std::int64_t n) const;
+
+   private:
+    std::lock_guard<std::mutex> lock_;
+    BlockLedger& ledger_;
+  };
+
+  static IndexView view(std::span<const std::int32_t> ids) {
+    return contiguous_index_view(ids.data(), {static_cast<std::int64_t>(ids.size())});
+  }
+  std::vector<std::int32_t> checked_ids(const IndexView& ids, std::string_view function) const;
+
+  KvStorage storage_;
+  mutable std::mutex mutex_;
+  BlockLedger ledger_;
+};
+
+}  // namespace quire

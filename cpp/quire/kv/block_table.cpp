@@ -1,0 +1,239 @@
+#include "quire/kv/block_table.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstddef>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <utility>
+
+#include "quire/base/check.h"
+
+namespace quire {
+namespace {
+
+// Of n >= 0; cannot overflow.
+std::int64_t ceil_div(std::int64_t n, std::int64_t d) { return n / d + (n % d != 0); }
+
+}  // namespace
+
+BlockTable::BlockTable(std::shared_ptr<BlockPool> pool)
+    : pool_(std::move(pool)), block_size_(pool_->geometry().block_size) {}
+
+void BlockTable::require_in_use(std::string_view function) const {
+  if (freed_) {
+    raise<ValueError>(place(function, "table"), "got a freed one, expected one in use");
+  }
+}
+
+std::int64_t BlockTable::last_rows() const {
+  if (blocks_.empty()) return 0;
+  return num_tokens_ - (static_cast<std::int64_t>(blocks_.size()) - 1) * block_size_;
+}
+
+std::int64_t BlockTable::num_tokens() const {
+  const std::shared_lock lock(mutex_);
+  require_in_use("BlockTable.num_tokens");
+  return num_tokens_;
+}
+
+std::vector<std::int32_t> BlockTable::blocks() const {
+  const std::shared_lock lock(mutex_);
+  require_in_use("BlockTable.blocks");
+  return blocks_;
+}
+
+bool BlockTable::is_freed() const {
+  const std::shared_lock lock(mutex_);
+  return freed_;
+}
+
+// What can be told before memory for n slots is asked for: more than a whole pool is never there.
+void BlockTable::require_room(std::string_view function, std::int64_t n) const {
+  const std::int64_t new_blocks = ceil_div(std::max(n - block_size_, std::int64_t{0}), block_size_);
+  if (new_blocks > pool_->geometry().num_blocks) {
+    BlockPool::Books(*pool_).require_free(new_blocks, function, n);
+  }
+}
+
+std::vector<std::int64_t> BlockTable::extend(std::int64_t n) {
+  constexpr std::string_view function = "BlockTable.extend";
+  const std::lock_guard lock(mutex_);
+  require_in_use(function);
+  if (n < 0) raise<ValueError>(place(function, "n"), "got ", n, ", expected >= 0");
+  require_room(function, n);
+  std::vector<std::int64_t> slots(n);
+  grow(function, slots);
+  return slots;
+}
+
+void BlockTable::extend(std::span<std::int64_t> slots) {
+  const std::lock_guard lock(mutex_);
+  require_in_use("BlockTable.extend");
+  grow("BlockTable.extend", slots);
+}
+
+void BlockTable::grow(std::string_view function, std::span<std::int64_t> slots) {
+  const auto n = static_cast<std::int64_t>(slots.size());
+  const std::int64_t rows = last_rows();
+  const std::int64_t into_last = blocks_.empty() ? 0 : std::min(n, block_size_ - rows);
+  const std::int64_t num_new = ceil_div(n - into_last, block_size_);
+  const std::size_t num_old = blocks_.size();
+  const std::int32_t last = blocks_.empty() ? -1 : blocks_.back();
+  require_room(function, n);
+  blocks_.resize(num_old + num_new);  // outside the pool's lock, and before anything is taken
+
+  std::int32_t copy = last;
+  try {
+    const BlockPool::Books books(*pool_);
+    const bool copies = into_last > 0 && books->references(last) > 1;
+    books.require_free(num_new + copies, function, n);
+    books->give_to_table(std::span(blocks_).subspan(num_old),
+                         n - into_last - (num_new - 1) * block_size_);
+    if (copies) {
+      books->give_to_table({&copy, 1}, rows + into_last);
+    } else if (into_last > 0) {
+      books->recount(last, rows, rows + into_last);
+    }
+  } catch (...) {
+    blocks_.resize(num_old);
+    throw;
+  }
+
+  if (copy != last) {
+    // Our reference to the shared block stands until its bytes are copied: while others hold it too
+    // it stays shared, and nobody writes it. A second table that wants to copies as well.
+    pool_->storage().copy_block(last, copy);
+    blocks_[num_old - 1] = copy;
+    const BlockPool::Books books(*pool_);
+    books->drop({&last, 1}, rows);
+    books->note_copy_on_write();
+  }
+  fill_slots(num_tokens_, slots);
+  num_tokens_ += n;
+}
+
+void BlockTable::fill_slots(std::int64_t first, std::span<std::int64_t> slots) const {
+  std::size_t block = first / block_size_;
+  std::int64_t row = first % block_size_;
+  for (std::int64_t& slot : slots) {
+    slot = blocks_[block] * block_size_ + row;
+    if (++row == block_size_) {
+      row = 0;
+      ++block;
+    }
+  }
+}
+
+std::unique_ptr<BlockTable> BlockTable::fork() const {
+  auto child = std::make_unique<BlockTable>(pool_);
+  const std::shared_lock lock(mutex_);
+  require_in_use("BlockTable.fork");
+  child->blocks_ = blocks_;
+  BlockPool::Books(*pool_)->hold(blocks_, last_rows());
+  child->num_tokens_ = num_tokens_;
+  return child;
+}
+
+void BlockTable::truncate(std::int64_t num_tokens) {
+  const std::lock_guard lock(mutex_);
+  require_in_use("BlockTable.truncate");
+  if (num_tokens < 0 || num_tokens > num_tokens_) {
+    raise<ValueError>("BlockTable.truncate: num_tokens", "got ", num_tokens, ", expected 0 to ",
+                      num_tokens_);
+  }
+  shrink(num_tokens);
+}
+
+void BlockTable::shrink(std::int64_t num_tokens) noexcept {
+  const std::int64_t rows = last_rows();
+  const std::int64_t kept = ceil_div(num_tokens, block_size_);
+  const auto dropped = std::span(blocks_).subspan(kept);
+  {
+    const BlockPool::Books books(*pool_);
+    books->drop(dropped, rows);
+    if (kept > 0) {
+      books->recount(blocks_[kept - 1], dropped.empty() ? rows : block_size_,
+                     num_tokens - (kept - 1) * block_size_);
+    }
+  }
+  blocks_.resize(kept);
+  num_tokens_ = num_tokens;
+}
+
+std::int64_t BlockTable::gather(std::int64_t layer, std::int64_t max_tokens, void* k,
+                                void* v) const {
+  const KvStorage& storage = pool_->storage();
+  if (layer < 0 || layer >= storage.geometry().num_layers) {
+    raise<IndexError>("BlockTable.gather: layer", "got ", layer, ", expected 0 to ",
+                      storage.geometry().num_layers - 1);
+  }
+  const std::shared_lock lock(mutex_);
+  require_in_use("BlockTable.gather");
+  const std::int64_t count = std::min(max_tokens, num_tokens_);
+  const auto copy = [&](const ArrayView& cache, void* out) {
+    auto* to = static_cast<std::byte*>(out);
+    const auto row_bytes = static_cast<std::size_t>(cache.shape[3] * cache.strides[3]);
+    for (std::int64_t token = 0; token < count; ++token) {
+      const std::byte* from = cache.at(blocks_[token / block_size_], token % block_size_);
+      for (std::int64_t head = 0; head < cache.shape[2]; ++head, to += row_bytes) {
+        std::memcpy(to, from + head * cache.strides[2], row_bytes);
+      }
+    }
+  };
+  copy(storage.k_cache(layer), k);
+  copy(storage.v_cache(layer), v);
+  return count;
+}
+
+void BlockTable::free() {
+  const std::lock_guard lock(mutex_);
+  require_in_use("BlockTable.free");
+  shrink(0);
+  blocks_.shrink_to_fit();
+  freed_ = true;
+}
+
+void BlockTable::close() noexcept {
+  const std::lock_guard lock(mutex_);
+  shrink(0);
+  freed_ = true;
+}
+
+HeldTables::HeldTables(std::string_view function, std::span<const BlockTable* const> tables)
+    : tables_(tables.begin(), tables.end()) {
+  // One order for everybody, so that two who hold tables never wait for each other.
+  std::vector<const BlockTable*> ordered = tables_;
+  std::sort(ordered.begin(), ordered.end(), std::less<>());
+  ordered.erase(std::unique(ordered.begin(), ordered.end()), ordered.end());
+  locks_.reserve(ordered.size());
+  for (const BlockTable* table : ordered) locks_.emplace_back(table->mutex_);
+
+  for (std::int64_t i = 0; i < size(); ++i) {
+    if (tables_[i]->freed_) {
+      raise<ValueError>(place(function, "tables"), "got a freed table at index ", i,
+                        ", expected tables in use");
+    }
+    if (tables_[i]->pool_ != tables_[0]->pool_) {
+      raise<ValueError>(place(function, "tables"), "got a table of another pool at index ", i,
+                        ", expected tables of one pool");
+    }
+    if (tables_[i]->num_tokens_ > std::numeric_limits<std::int32_t>::max()) {
+      raise<ValueError>(place(function, "tables"), "got ", tables_[i]->num_tokens_,
+                        " tokens at index ", i, ", expected lengths that fit in an int32");
+    }
+    max_blocks_ = std::max(max_blocks_, static_cast<std::int64_t>(tables_[i]->blocks_.size()));
+  }
+}
+
+void HeldTables::pack(std::int32_t pad, std::int32_t* block_tables, std::int32_t* seq_lens) const {
+  for (std::int64_t i = 0; i < size(); ++i) {
+    const std::vector<std::int32_t>& blocks = tables_[i]->blocks_;
+    std::int32_t* row = block_tables + i * max_blocks_;
+    std::fill(std::copy(blocks.begin(), blocks.end(), row), row + max_blocks_, pad);
+    seq_lens[i] = static_cast<std::int32_t>(tables_[i]->num_tokens_);
+  }
+}
+
+}  // namespace quire

@@ -1,0 +1,131 @@
+// Block tables: which blocks of a pool hold the keys and values of one sequence.
+//
+//   table of 6 tokens, block_size 4      [ 7 | 2 ]     token 5 is row 1 of block 2,
+//                                       ####  ##..     its slot is 2 * 4 + 1
+//
+// For a table in use, with block_size of its pool:
+//
+//   |blocks| = ceil(num_tokens / block_size), all different, each with a reference of this table
+//   a block with one reference, this table's, may be written by it; a shared block by nobody
+//
+// Every method is safe to call from several threads. A table's lock is shared by those that read it
+// (attention over a HeldTables, gather, fork) and had alone by those that change it. Locks are taken
+// in this order: tables, by address; then the pool's, which is never held while data moves.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "quire/kv/block_pool.h"
+
+namespace quire {
+
+class BlockTable {
+ public:
+  explicit BlockTable(std::shared_ptr<BlockPool> pool);
+  ~BlockTable() { close(); }
+  BlockTable(const BlockTable&) = delete;
+  BlockTable& operator=(const BlockTable&) = delete;
+
+  const std::shared_ptr<BlockPool>& pool() const { return pool_; }
+
+  // All methods but is_freed and close throw ValueError once the table is freed. Whatever throws has
+  // changed nothing.
+  std::int64_t num_tokens() const;
+  std::vector<std::int32_t> blocks() const;
+
+  // Room for n more tokens; returns or fills their slots, block * block_size + row, in order. A last
+  // block that has free rows and is shared is copied first, and the copy takes its place. Throws
+  // OutOfBlocks, and ValueError for n < 0. The slots are the caller's to write until another thread
+  // works with this table; append is for when one may.
+  std::vector<std::int64_t> extend(std::int64_t n);
+  void extend(std::span<std::int64_t> slots);
+
+  // Room for slots.size() more tokens, and write(slots), as one step: nobody sees or copies the rows
+  // before they are written. What write throws is thrown again once the table has its old length; a
+  // shared last block stays copied. `write` must not use this table.
+  template <class Write>
+  void append(std::span<std::int64_t> slots, Write&& write) {
+    const std::lock_guard lock(mutex_);
+    require_in_use("BlockTable.append");
+    const std::int64_t num_tokens = num_tokens_;
+    grow("BlockTable.append", slots);
+    try {
+      write(std::span<const std::int64_t>(slots));
+    } catch (...) {
+      shrink(num_tokens);
+      throw;
+    }
+  }
+
+  // A second table of the same tokens, which shares every block.
+  std::unique_ptr<BlockTable> fork() const;
+
+  // Forgets all but the first num_tokens tokens, and drops the blocks that only the others needed.
+  // Throws ValueError unless 0 <= num_tokens <= this->num_tokens().
+  void truncate(std::int64_t num_tokens);
+
+  // Copies the keys and values of the first tokens, at most max_tokens of them, to k [tokens,
+  // num_kv_heads, head_dim] and v [tokens, num_kv_heads, v_head_dim], contiguous and of the pool's
+  // dtype. Returns how many. Throws IndexError for an unknown layer.
+  std::int64_t gather(std::int64_t layer, std::int64_t max_tokens, void* k, void* v) const;
+
+  // Gives all blocks back. A second free() throws; close() then does nothing.
+  void free();
+  void close() noexcept;
+  bool is_freed() const;
+
+ private:
+  friend class HeldTables;
+
+  void require_in_use(std::string_view function) const;
+  // Tokens in the last block, 1 to block_size; 0 where there is no block.
+  std::int64_t last_rows() const;
+  void require_room(std::string_view function, std::int64_t n) const;
+  void grow(std::string_view function, std::span<std::int64_t> slots);
+  void shrink(std::int64_t num_tokens) noexcept;
+  void fill_slots(std::int64_t first, std::span<std::int64_t> slots) const;
+
+  const std::shared_ptr<BlockPool> pool_;
+  const std::int64_t block_size_;
+  mutable std::shared_mutex mutex_;  // guards what follows
+  std::vector<std::int32_t> blocks_;
+  std::int64_t num_tokens_ = 0;
+  bool freed_ = false;
+};
+
+// Tables held still for as long as this lives: nobody extends, truncates or frees one, so that their
+// blocks can be read without a lock of the pool. It holds their locks, shared, which costs the same
+// whatever the length of a table; a reference to each block instead would cost as much as a fork.
+//
+// The caller keeps the tables alive, and must not change one of them, nor wait for a thread that
+// does, before this is gone.
+class HeldTables {
+ public:
+  // Throws ValueError, starting "function: tables", for a freed table or tables of two pools. A table
+  // may be named twice.
+  HeldTables(std::string_view function, std::span<const BlockTable* const> tables);
+
+  // The tables' pool; null where there are no tables.
+  const BlockPool* pool() const { return tables_.empty() ? nullptr : tables_[0]->pool_.get(); }
+
+  std::int64_t size() const { return static_cast<std::int64_t>(tables_.size()); }
+
+  // Blocks of the longest table.
+  std::int64_t max_blocks() const { return max_blocks_; }
+
+  // Writes block_tables [size(), max_blocks()], `pad` after the end of each, and seq_lens [size()].
+  void pack(std::int32_t pad, std::int32_t* block_tables, std::int32_t* seq_lens) const;
+
+ private:
+  std::vector<const BlockTable*> tables_;
+  std::vector<std::shared_lock<std::shared_mutex>> locks_;
+  std::int64_t max_blocks_ = 0;
+};
+
+}  // namespace quire

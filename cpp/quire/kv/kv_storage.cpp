@@ -1,0 +1,124 @@
+#include "quire/kv/kv_storage.h"
+
+#include <sys/mman.h>
+
+#include <cassert>
+#include <cstring>
+#include <limits>
+
+namespace quire {
+namespace {
+
+// Attention walks blocks in any order: with pages of 4 KiB most of its reads would miss the TLB.
+constexpr std::uintptr_t kHugePage = std::uintptr_t{1} << 21;
+
+constexpr std::int64_t kMaxInt32 = std::numeric_limits<std::int32_t>::max();
+
+void check_size(const char* argument, std::int64_t size, std::int64_t most) {
+  if (size >= 1 && size <= most) return;
+  const auto where = place("BlockPool", argument);
+  if (size < 1) raise<ValueError>(where, "got ", size, ", expected >= 1");
+  raise<ValueError>(where, "got ", size, ", expected 1 to ", most);
+}
+
+void check_sizes(const KvGeometry& geometry) {
+  constexpr std::int64_t any = std::numeric_limits<std::int64_t>::max();
+  check_size("num_blocks", geometry.num_blocks, kMaxInt32);
+  check_size("block_size", geometry.block_size, kMaxInt32);
+  check_size("num_kv_heads", geometry.num_kv_heads, any);
+  check_size("head_dim", geometry.head_dim, any);
+  check_size("v_head_dim", geometry.v_head_dim, any);
+  check_size("num_layers", geometry.num_layers, any);
+}
+
+// A number of bytes that notices when it grows too large to be one.
+struct Bytes {
+  std::int64_t value;
+  bool overflow = false;
+
+  Bytes& operator+=(std::int64_t other) {
+    overflow |= __builtin_add_overflow(value, other, &value);
+    return *this;
+  }
+  Bytes& operator*=(std::int64_t other) {
+    overflow |= __builtin_mul_overflow(value, other, &value);
+    return *this;
+  }
+};
+
+}  // namespace
+
+KvStorage::KvStorage(const KvGeometry& geometry) : geometry_(geometry) {
+  check_sizes(geometry);
+  Bytes bytes{geometry.head_dim};
+  bytes += geometry.v_head_dim;
+  bytes *= geometry.block_size;
+  bytes *= static_cast<std::int64_t>(size_of(geometry.dtype));
+  bytes += kTileAlignment - 1;
+  tile_bytes_ = bytes.value -= bytes.value % kTileAlignment;
+  bytes *= geometry.num_kv_heads;
+  block_bytes_ = bytes.value;
+  bytes *= geometry.num_blocks;
+  layer_bytes_ = bytes.value;
+  bytes *= geometry.num_layers;
+  bytes += kHugePage;
+  if (bytes.overflow) {
+    raise<ValueError>("BlockPool: num_blocks", "got ", geometry.num_blocks,
+                      " blocks of more bytes than an address can count, expected fewer or smaller");
+  }
+
+  mapping_bytes_ = static_cast<std::size_t>(bytes.value);
+  mapping_ = mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                  0);
+  if (mapping_ == MAP_FAILED) {
+    raise<OutOfMemory>("BlockPool: num_blocks", "got ", geometry.num_blocks, " (", nbytes(),
+                       " bytes), expected a pool that fits in this machine's memory");
+  }
+  const auto address = reinterpret_cast<std::uintptr_t>(mapping_);
+  memory_ = static_cast<std::byte*>(mapping_) + (kHugePage - address % kHugePage) % kHugePage;
+#ifdef MADV_HUGEPAGE
+  madvise(memory_, static_cast<std::size_t>(nbytes()), MADV_HUGEPAGE);  // advice: may be declined
+#endif
+}
+
+KvStorage::~KvStorage() { munmap(mapping_, mapping_bytes_); }
+
+ArrayView KvStorage::view(std::int64_t layer, std::int64_t offset, std::int64_t row_size) const {
+  const auto item = static_cast<std::int64_t>(size_of(geometry_.dtype));
+  ArrayView cache;
+  cache.data = memory_ + layer * layer_bytes_ + offset;
+  cache.dtype = geometry_.dtype;
+  cache.ndim = 4;
+  cache.shape = {geometry_.num_blocks, geometry_.block_size, geometry_.num_kv_heads, row_size};
+  cache.strides = {block_bytes_, row_size * item, tile_bytes_, item};
+  return cache;
+}
+
+ArrayView KvStorage::k_cache(std::int64_t layer) const {
+  if (layer < 0 || layer >= geometry_.num_layers) {
+    raise<IndexError>("BlockPool.k_cache: layer", "got ", layer, ", expected 0 to ",
+                      geometry_.num_layers - 1);
+  }
+  return view(layer, 0, geometry_.head_dim);
+}
+
+ArrayView KvStorage::v_cache(std::int64_t layer) const {
+  if (layer < 0 || layer >= geometry_.num_layers) {
+    raise<IndexError>("BlockPool.v_cache: layer", "got ", layer, ", expected 0 to ",
+                      geometry_.num_layers - 1);
+  }
+  const auto item = static_cast<std::int64_t>(size_of(geometry_.dtype));
+  return view(layer, geometry_.block_size * geometry_.head_dim * item, geometry_.v_head_dim);
+}
+
+void KvStorage::copy_block(std::int32_t from, std::int32_t to) const {
+  assert(from >= 0 && from < geometry_.num_blocks && to >= 0 && to < geometry_.num_blocks);
+  assert(from != to);
+  for (std::int64_t layer = 0; layer < geometry_.num_layers; ++layer) {
+    std::byte* base = memory_ + layer * layer_bytes_;
+    std::memcpy(base + to * block_bytes_, base + from * block_bytes_,
+                static_cast<std::size_t>(block_bytes_));
+  }
+}
+
+}  // namespace quire

@@ -1,0 +1,48 @@
+"""Quire: a paged KV cache and fused attention engine.
+
+Keys and values live in fixed-size blocks of one pool; a block table maps a sequence's tokens to blocks;
+attention reads the scattered blocks where they lie.
+
+    >>> import numpy as np, quire
+    >>> pool = quire.BlockPool(64, num_kv_heads=2, head_dim=64)
+    >>> table = quire.BlockTable(pool)
+    >>> k = v = np.ones((20, 2, 64), np.float32)
+    >>> table.append(k, v)
+    >>> quire.attend(np.ones((1, 8, 64), np.float32), [table]).shape
+    (1, 8, 64)
+"""
+
+from quire._core import (
+    BlockPool,
+    BlockTable,
+    OutOfBlocks,
+    PoolStats,
+    QuireError,
+    __version__,
+    attend,
+    last_implementation,
+    merge_states,
+    pack_tables,
+    paged_attention,
+    write_kv,
+)
+from quire.config import show_config
+from quire.verification import VerifyReport, verify
+
+__all__ = [
+    "BlockPool",
+    "BlockTable",
+    "OutOfBlocks",
+    "PoolStats",
+    "QuireError",
+    "VerifyReport",
+    "__version__",
+    "attend",
+    "last_implementation",
+    "merge_states",
+    "pack_tables",
+    "paged_attention",
+    "show_config",
+    "verify",
+    "write_kv",
+]

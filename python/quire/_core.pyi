@@ -1,0 +1,220 @@
+"""Types of the C++ module; help() of each object shows its documentation."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Literal, Protocol, SupportsFloat, SupportsIndex, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+
+class _SupportsDLPack(Protocol):
+    def __dlpack__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def __dlpack_device__(self) -> Any: ...
+
+class _SupportsArrayInterface(Protocol):
+    @property
+    def __array_interface__(self) -> dict[str, Any]: ...
+
+# float32, float16 or bfloat16; int32 or int64
+_Floats: TypeAlias = npt.NDArray[Any] | _SupportsDLPack | _SupportsArrayInterface
+_Ints: TypeAlias = npt.NDArray[np.signedinteger[Any]] | _SupportsDLPack | _SupportsArrayInterface
+_Layout: TypeAlias = Literal["NHD", "HND"]
+_Implementation: TypeAlias = Literal["auto", "fused", "gather", "dense"]
+_Array: TypeAlias = npt.NDArray[Any]
+
+__version__: str
+
+class QuireError(Exception): ...
+class OutOfBlocks(QuireError, MemoryError): ...
+
+class PoolStats:
+    @property
+    def num_blocks(self) -> int: ...
+    @property
+    def free(self) -> int: ...
+    @property
+    def used(self) -> int: ...
+    @property
+    def shared(self) -> int: ...
+    @property
+    def cached(self) -> int: ...
+    @property
+    def reserved_tokens(self) -> int: ...
+    @property
+    def filled_tokens(self) -> int: ...
+    @property
+    def wasted_tokens(self) -> int: ...
+    @property
+    def peak_used(self) -> int: ...
+    @property
+    def copies_on_write(self) -> int: ...
+
+class BlockPool:
+    def __init__(
+        self,
+        num_blocks: SupportsIndex,
+        *,
+        block_size: SupportsIndex = 16,
+        num_kv_heads: SupportsIndex,
+        head_dim: SupportsIndex,
+        v_head_dim: SupportsIndex | None = None,
+        num_layers: SupportsIndex = 1,
+        dtype: npt.DTypeLike = "bfloat16",
+    ) -> None: ...
+    @property
+    def num_blocks(self) -> int: ...
+    @property
+    def block_size(self) -> int: ...
+    @property
+    def num_kv_heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def v_head_dim(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def num_free(self) -> int: ...
+    @property
+    def num_used(self) -> int: ...
+    @property
+    def ref_counts(self) -> npt.NDArray[np.int32]: ...
+    def k_cache(self, layer: SupportsIndex = 0) -> _Array: ...
+    def v_cache(self, layer: SupportsIndex = 0) -> _Array: ...
+    def allocate(self, n: SupportsIndex = 1) -> npt.NDArray[np.int32]: ...
+    def retain(self, ids: _Ints | int) -> None: ...
+    def release(self, ids: _Ints | int) -> None: ...
+    def stats(self) -> PoolStats: ...
+    def check(self) -> None: ...
+    def _repr_html_(self) -> str: ...
+
+class BlockTable:
+    def __init__(self, pool: BlockPool) -> None: ...
+    @property
+    def pool(self) -> BlockPool: ...
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def blocks(self) -> npt.NDArray[np.int32]: ...
+    def __len__(self) -> int: ...
+    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> _Array: ...
+    def extend(self, n: SupportsIndex) -> npt.NDArray[np.int64]: ...
+    def append(self, k: _Floats, v: _Floats) -> None: ...
+    def fork(self) -> BlockTable: ...
+    def truncate(self, num_tokens: SupportsIndex) -> None: ...
+    def gather(self, layer: SupportsIndex = 0) -> tuple[_Array, _Array]: ...
+    def free(self) -> None: ...
+    def __enter__(self) -> BlockTable: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+    def _repr_html_(self) -> str: ...
+
+def pack_tables(
+    tables: Sequence[BlockTable], *, pad: SupportsIndex = -1
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]: ...
+def write_kv(
+    k: _Floats,
+    v: _Floats,
+    k_cache: _Floats,
+    v_cache: _Floats,
+    slot_mapping: _Ints,
+    *,
+    layout: _Layout = "NHD",
+) -> None: ...
+def merge_states(outs: _Floats, lses: _Floats) -> tuple[_Array, npt.NDArray[np.float32]]: ...
+def last_implementation() -> Literal["fused", "gather", "dense"] | None: ...
+@overload
+def paged_attention(
+    q: _Floats,
+    k_cache: _Floats,
+    v_cache: _Floats,
+    block_tables: _Ints,
+    seq_lens: _Ints,
+    *,
+    cu_seqlens_q: _Ints | None = None,
+    causal: bool = True,
+    scale: SupportsFloat | None = None,
+    sliding_window: SupportsIndex | None = None,
+    softcap: SupportsFloat | None = None,
+    alibi_slopes: _Floats | None = None,
+    sinks: _Floats | None = None,
+    layout: _Layout = "NHD",
+    out: _Floats | None = None,
+    return_lse: Literal[False] = False,
+    implementation: _Implementation = "auto",
+    num_threads: SupportsIndex | None = None,
+) -> _Array: ...
+@overload
+def paged_attention(
+    q: _Floats,
+    k_cache: _Floats,
+    v_cache: _Floats,
+    block_tables: _Ints,
+    seq_lens: _Ints,
+    *,
+    cu_seqlens_q: _Ints | None = None,
+    causal: bool = True,
+    scale: SupportsFloat | None = None,
+    sliding_window: SupportsIndex | None = None,
+    softcap: SupportsFloat | None = None,
+    alibi_slopes: _Floats | None = None,
+    sinks: _Floats | None = None,
+    layout: _Layout = "NHD",
+    out: _Floats | None = None,
+    return_lse: Literal[True],
+    implementation: _Implementation = "auto",
+    num_threads: SupportsIndex | None = None,
+) -> tuple[_Array, npt.NDArray[np.float32]]: ...
+@overload
+def attend(
+    q: _Floats,
+    tables: Sequence[BlockTable],
+    *,
+    layer: SupportsIndex = 0,
+    cu_seqlens_q: _Ints | None = None,
+    causal: bool = True,
+    scale: SupportsFloat | None = None,
+    sliding_window: SupportsIndex | None = None,
+    softcap: SupportsFloat | None = None,
+    alibi_slopes: _Floats | None = None,
+    sinks: _Floats | None = None,
+    layout: Literal["NHD"] = "NHD",
+    out: _Floats | None = None,
+    return_lse: Literal[False] = False,
+    implementation: _Implementation = "auto",
+    num_threads: SupportsIndex | None = None,
+) -> _Array: ...
+@overload
+def attend(
+    q: _Floats,
+    tables: Sequence[BlockTable],
+    *,
+    layer: SupportsIndex = 0,
+    cu_seqlens_q: _Ints | None = None,
+    causal: bool = True,
+    scale: SupportsFloat | None = None,
+    sliding_window: SupportsIndex | None = None,
+    softcap: SupportsFloat | None = None,
+    alibi_slopes: _Floats | None = None,
+    sinks: _Floats | None = None,
+    layout: Literal["NHD"] = "NHD",
+    out: _Floats | None = None,
+    return_lse: Literal[True],
+    implementation: _Implementation = "auto",
+    num_threads: SupportsIndex | None = None,
+) -> tuple[_Array, npt.NDArray[np.float32]]: ...
+def build_info() -> dict[str, Any]: ...
+def read_chunks(
+    buffer: npt.NDArray[np.uint8],
+    chunk_bytes: int,
+    order: npt.NDArray[np.int64],
+    num_threads: int,
+) -> float: ...

@@ -1,0 +1,23 @@
+"""What this build of Quire is and runs on."""
+
+from quire import _core
+
+
+def show_config() -> None:
+    """Print version, compiler, instruction sets built and chosen, and threads.
+
+    Raises:
+        ValueError: QUIRE_CPU names an instruction set that this machine lacks.
+
+    Example:
+        >>> quire.show_config()
+    """
+    info = _core.build_info()
+    print(f"quire {info['version']}, compiled by {info['compiler']}")
+    for name, key in (
+        ("instruction sets built", "instruction_sets_built"),
+        ("of these on this machine", "instruction_sets_available"),
+    ):
+        print(f"  {name + ':':27}{', '.join(info[key])}")
+    print(f"  {'in use:':27}{info['instruction_set']}")
+    print(f"  {'threads:':27}{info['num_threads']}")
