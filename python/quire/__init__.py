@@ -1,7 +1,7 @@
 """Quire: a paged KV cache and fused attention engine.
 
-Keys and values live in fixed-size blocks of one pool; a block table maps a sequence's tokens to blocks;
-attention reads the scattered blocks where they lie.
+Keys and values live in fixed-size blocks of one pool; a block table maps a sequence's tokens to
+blocks; attention reads the scattered blocks where they lie.
 
     >>> import numpy as np, quire
     >>> pool = quire.BlockPool(64, num_kv_heads=2, head_dim=64)

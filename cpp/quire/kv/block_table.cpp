@@ -130,8 +130,9 @@ std::unique_ptr<BlockTable> BlockTable::fork() const {
   auto child = std::make_unique<BlockTable>(pool_);
   const std::shared_lock lock(mutex_);
   require_in_use("BlockTable.fork");
-  child->blocks_ = blocks_;
-  BlockPool::Books(*pool_)->hold(blocks_, last_rows());
+  std::vector<std::int32_t> blocks = blocks_;
+  BlockPool::Books(*pool_)->hold(blocks, last_rows());
+  child->blocks_ = std::move(blocks);
   child->num_tokens_ = num_tokens_;
   return child;
 }

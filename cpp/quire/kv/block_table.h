@@ -103,8 +103,8 @@ class BlockTable {
 // blocks can be read without a lock of the pool. It holds their locks, shared, which costs the same
 // whatever the length of a table; a reference to each block instead would cost as much as a fork.
 //
-// The caller keeps the tables alive, and must not change one of them, nor wait for a thread that
-// does, before this is gone.
+// The caller keeps the tables alive, and before this is gone must not call a method of one, nor wait
+// for a thread that does.
 class HeldTables {
  public:
   // Throws ValueError, starting "function: tables", for a freed table or tables of two pools. A table
