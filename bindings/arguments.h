@@ -19,8 +19,8 @@ struct Argument {
   std::string place() const;
 };
 
-// A whole number, of any type with __index__ but bool. Throws TypeError, and ValueError where it does
-// not fit in 64 bits.
+// A whole number, of any type with __index__ but bool. Throws TypeError, and ValueError where it
+// does not fit in 64 bits.
 std::int64_t to_int(Argument argument, pybind11::handle object);
 std::optional<std::int64_t> to_optional_int(Argument argument, pybind11::handle object);
 

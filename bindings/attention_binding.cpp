@@ -78,12 +78,11 @@ py::object AttentionCall::run() {
 namespace {
 
 py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cache,
-                              py::handle block_tables, py::handle seq_lens,
-                              py::object cu_seqlens_q, py::object causal, py::object scale,
-                              py::object sliding_window, py::object softcap,
-                              py::object alibi_slopes, py::object sinks, py::object layout,
-                              py::object out, py::object return_lse, py::object implementation,
-                              py::object num_threads) {
+                              py::handle block_tables, py::handle seq_lens, py::object cu_seqlens_q,
+                              py::object causal, py::object scale, py::object sliding_window,
+                              py::object softcap, py::object alibi_slopes, py::object sinks,
+                              py::object layout, py::object out, py::object return_lse,
+                              py::object implementation, py::object num_threads) {
   constexpr const char* function = "paged_attention";
   AttentionCall call(function, q,
                      {cu_seqlens_q, causal, scale, sliding_window, softcap, alibi_slopes, sinks,
@@ -125,8 +124,7 @@ py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::obje
   if (index < 0 || index >= num_layers) {
     raise<IndexError>("attend: layer", "got ", index, ", expected 0 to ", num_layers - 1);
   }
-  std::vector<std::int32_t> block_tables(
-      static_cast<std::size_t>(held.size() * held.max_blocks()));
+  std::vector<std::int32_t> block_tables(static_cast<std::size_t>(held.size() * held.max_blocks()));
   std::vector<std::int32_t> seq_lens(static_cast<std::size_t>(held.size()));
   held.pack(-1, block_tables.data(), seq_lens.data());
   call.args().k_cache = held.pool()->storage().k_cache(index);

@@ -13,12 +13,12 @@ namespace quire::python {
 
 // As given, in the order of the signature.
 struct AttentionOptions {
-  pybind11::object cu_seqlens_q, causal, scale, sliding_window, softcap, alibi_slopes, sinks, layout,
-      out, return_lse, implementation, num_threads;
+  pybind11::object cu_seqlens_q, causal, scale, sliding_window, softcap, alibi_slopes, sinks,
+      layout, out, return_lse, implementation, num_threads;
 };
 
-// One call: options and arrays checked for type, then run, then returned. Shapes and values are checked
-// by quire::validate.
+// One call: options and arrays checked for type, then run, then returned. Shapes and values are
+// checked by quire::validate.
 class AttentionCall {
  public:
   AttentionCall(const char* function, pybind11::handle q, const AttentionOptions& options);

@@ -93,8 +93,8 @@ py::object v_cache(py::object self, py::handle layer) {
 
 std::string pool_repr(const BlockPool& pool) {
   const KvGeometry& g = pool.geometry();
-  return concat("BlockPool(", g.num_blocks, ", block_size=", g.block_size, ", num_kv_heads=",
-                g.num_kv_heads, ", head_dim=", g.head_dim,
+  return concat("BlockPool(", g.num_blocks, ", block_size=", g.block_size,
+                ", num_kv_heads=", g.num_kv_heads, ", head_dim=", g.head_dim,
                 g.v_head_dim == g.head_dim ? "" : concat(", v_head_dim=", g.v_head_dim),
                 ", num_layers=", g.num_layers, ", dtype='", name_of(g.dtype), "')  # ",
                 pool.num_free(), " free, ", pool.num_used(), " used");
@@ -102,10 +102,10 @@ std::string pool_repr(const BlockPool& pool) {
 
 std::string stats_repr(const PoolStats& s) {
   return concat("PoolStats(num_blocks=", s.num_blocks, ", free=", s.free, ", used=", s.used,
-                ", shared=", s.shared, ", cached=", s.cached, ", reserved_tokens=",
-                s.reserved_tokens, ", filled_tokens=", s.filled_tokens, ", wasted_tokens=",
-                s.wasted_tokens, ", peak_used=", s.peak_used, ", copies_on_write=",
-                s.copies_on_write, ")");
+                ", shared=", s.shared, ", cached=", s.cached,
+                ", reserved_tokens=", s.reserved_tokens, ", filled_tokens=", s.filled_tokens,
+                ", wasted_tokens=", s.wasted_tokens, ", peak_used=", s.peak_used,
+                ", copies_on_write=", s.copies_on_write, ")");
 }
 
 void bind_stats(py::module_& m) {
@@ -140,8 +140,8 @@ void bind_block_pool(py::module_& m) {
       .def_property_readonly("head_dim", size(&KvGeometry::head_dim))
       .def_property_readonly("v_head_dim", size(&KvGeometry::v_head_dim))
       .def_property_readonly("num_layers", size(&KvGeometry::num_layers))
-      .def_property_readonly("dtype",
-                             [](const BlockPool& pool) { return numpy_dtype(pool.geometry().dtype); })
+      .def_property_readonly(
+          "dtype", [](const BlockPool& pool) { return numpy_dtype(pool.geometry().dtype); })
       .def_property_readonly("nbytes",
                              [](const BlockPool& pool) { return pool.storage().nbytes(); })
       .def_property_readonly("num_free", &BlockPool::num_free)

@@ -80,9 +80,9 @@ class AppendedRows {
   void for_layers(std::span<const std::int64_t> slots, Visit visit) const {
     const auto rows = static_cast<std::int64_t>(slots.size());
     for (std::int64_t layer = 0; layer < storage_.geometry().num_layers; ++layer) {
-      visit(WriteKvArgs{layer_of(k_.view, layer), layer_of(v_.view, layer),
-                        storage_.k_cache(layer), storage_.v_cache(layer),
-                        contiguous_index_view(slots.data(), {rows}), Layout::NHD});
+      visit(WriteKvArgs{layer_of(k_.view, layer), layer_of(v_.view, layer), storage_.k_cache(layer),
+                        storage_.v_cache(layer), contiguous_index_view(slots.data(), {rows}),
+                        Layout::NHD});
     }
   }
 
@@ -125,10 +125,10 @@ py::object gather(const BlockTable& table, py::handle layer) {
   const KvGeometry& geometry = table.pool()->geometry();
   const std::int64_t room = num_tokens(table);
   ArrayView k_view, v_view;
-  const py::object k = new_float_array(
-      geometry.dtype, {room, geometry.num_kv_heads, geometry.head_dim}, &k_view);
-  const py::object v = new_float_array(
-      geometry.dtype, {room, geometry.num_kv_heads, geometry.v_head_dim}, &v_view);
+  const py::object k =
+      new_float_array(geometry.dtype, {room, geometry.num_kv_heads, geometry.head_dim}, &k_view);
+  const py::object v =
+      new_float_array(geometry.dtype, {room, geometry.num_kv_heads, geometry.v_head_dim}, &v_view);
   std::int64_t count = 0;
   {
     const py::gil_scoped_release unlocked;
@@ -152,8 +152,8 @@ py::object blocks(const BlockTable& table) {
 // NumPy's protocol: np.asarray(table).
 py::object as_array(const BlockTable& table, py::object dtype, py::object copy) {
   if (copy.ptr() == Py_False) {
-    raise<ValueError>("BlockTable.__array__: copy", "got False, expected None or True: ",
-                      "the block ids are always copied");
+    raise<ValueError>("BlockTable.__array__: copy",
+                      "got False, expected None or True: ", "the block ids are always copied");
   }
   py::object array = blocks(table);
   return dtype.is_none() ? array : array.attr("astype")(dtype, py::arg("copy") = false);

@@ -99,7 +99,8 @@ void copy_shape(Argument argument, const Tensor& tensor, int most, View& view) {
 template <class Tensor>
 [[noreturn]] void refuse_dtype(Argument argument, const Tensor& tensor, const char* expected) {
   raise<TypeError>(argument.place(), "got DLPack dtype (code ", int{tensor.dtype.code}, ", bits ",
-                   int{tensor.dtype.bits}, ", lanes ", tensor.dtype.lanes, "), expected ", expected);
+                   int{tensor.dtype.bits}, ", lanes ", tensor.dtype.lanes, "), expected ",
+                   expected);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Tensors that come through __dlpack__: PyTorch's, JAX's and others', bfloat16 among them, which NumPy
-// itself does not take that way.
+// Tensors that come through __dlpack__: PyTorch's, JAX's and others', bfloat16 among them, which
+// NumPy itself does not take that way.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -4,7 +4,8 @@
 
 namespace quire::python::docs {
 
-inline constexpr const char* kPagedAttention = R"(Attention of each query over the keys and values of its sequence, read from scattered blocks.
+inline constexpr const char* kPagedAttention =
+    R"(Attention of each query over the keys and values of its sequence, read from scattered blocks.
 
 Args:
     q: [T, Hq, D], float32, float16 or bfloat16. Without cu_seqlens_q T == B: the last token of each
@@ -43,7 +44,8 @@ Example:
     (1, 8, 64)
 )";
 
-inline constexpr const char* kAttend = R"(paged_attention over block tables: the last tokens of each table as queries.
+inline constexpr const char* kAttend =
+    R"(paged_attention over block tables: the last tokens of each table as queries.
 
 Args:
     q: [T, Hq, D].
@@ -61,14 +63,16 @@ Example:
     >>> out = attend(q, [table, table.fork()])
 )";
 
-inline constexpr const char* kLastImplementation = R"(The implementation that the last attention of this thread ran on, or None.
+inline constexpr const char* kLastImplementation =
+    R"(The implementation that the last attention of this thread ran on, or None.
 
 Example:
     >>> last_implementation()
     'fused'
 )";
 
-inline constexpr const char* kMergeStates = R"(Joins partial results of attention over disjoint sets of keys.
+inline constexpr const char* kMergeStates =
+    R"(Joins partial results of attention over disjoint sets of keys.
 
 Args:
     outs: [n, T, H, Dv], float32, float16 or bfloat16.
@@ -84,7 +88,8 @@ Example:
     >>> out, lse = merge_states(np.stack([out1, out2]), np.stack([lse1, lse2]))
 )";
 
-inline constexpr const char* kWriteKv = R"(Writes rows of keys and values into their slots of a paged cache.
+inline constexpr const char* kWriteKv =
+    R"(Writes rows of keys and values into their slots of a paged cache.
 
 Args:
     k: [n, Hkv, D]. v: [n, Hkv, Dv]. float32, float16 or bfloat16.
@@ -100,7 +105,8 @@ Example:
     >>> write_kv(k, v, pool.k_cache(), pool.v_cache(), table.extend(len(k)))
 )";
 
-inline constexpr const char* kBlockPool = R"(A pool of equally large blocks of keys and values, and who holds them.
+inline constexpr const char* kBlockPool =
+    R"(A pool of equally large blocks of keys and values, and who holds them.
 
 BlockPool(num_blocks, *, block_size=16, num_kv_heads, head_dim, v_head_dim=None, num_layers=1,
 dtype="bfloat16"). block_size is in tokens; dtype is float32, float16 or bfloat16, as a name or a
@@ -114,7 +120,8 @@ Example:
     >>> table = BlockTable(pool)
 )";
 
-inline constexpr const char* kKCache = R"(A writable view of a layer's keys, [num_blocks, block_size, num_kv_heads, head_dim].
+inline constexpr const char* kKCache =
+    R"(A writable view of a layer's keys, [num_blocks, block_size, num_kv_heads, head_dim].
 
 Nothing is copied, and the view keeps the pool alive. Raises IndexError for an unknown layer.
 
@@ -122,7 +129,8 @@ Example:
     >>> pool.k_cache()[block, row]
 )";
 
-inline constexpr const char* kVCache = R"(A writable view of a layer's values, [num_blocks, block_size, num_kv_heads, v_head_dim].
+inline constexpr const char* kVCache =
+    R"(A writable view of a layer's values, [num_blocks, block_size, num_kv_heads, v_head_dim].
 
 Nothing is copied, and the view keeps the pool alive. Raises IndexError for an unknown layer.
 
@@ -139,7 +147,8 @@ Example:
     >>> pool.release(ids)
 )";
 
-inline constexpr const char* kRetain = R"(One reference more for each block id (int32 or int64 [n], or an int); all or nothing.
+inline constexpr const char* kRetain =
+    R"(One reference more for each block id (int32 or int64 [n], or an int); all or nothing.
 
 Raises IndexError for an unknown id, ValueError for a free block.
 
@@ -147,7 +156,8 @@ Example:
     >>> pool.retain(ids)
 )";
 
-inline constexpr const char* kRelease = R"(One reference fewer for each block id (int32 or int64 [n], or an int); all or nothing.
+inline constexpr const char* kRelease =
+    R"(One reference fewer for each block id (int32 or int64 [n], or an int); all or nothing.
 
 Only references of allocate and retain can be released; those of tables are the tables'. Raises
 IndexError for an unknown id, ValueError for a block of which fewer references are left than named.
@@ -156,16 +166,19 @@ Example:
     >>> pool.release(ids)
 )";
 
-inline constexpr const char* kRefCounts = R"(References to each block, int32 [num_blocks], a copy.)";
+inline constexpr const char* kRefCounts =
+    R"(References to each block, int32 [num_blocks], a copy.)";
 
-inline constexpr const char* kStats = R"(The pool in numbers, as PoolStats; takes the same short time for every pool.
+inline constexpr const char* kStats =
+    R"(The pool in numbers, as PoolStats; takes the same short time for every pool.
 
 Example:
     >>> pool.stats().wasted_tokens
     15
 )";
 
-inline constexpr const char* kCheck = R"(Verifies every invariant of the pool's books; raises RuntimeError on the first that fails.)";
+inline constexpr const char* kCheck =
+    R"(Verifies every invariant of the pool's books; raises RuntimeError on the first that fails.)";
 
 inline constexpr const char* kPoolStats = R"(A pool in numbers.
 
@@ -175,7 +188,8 @@ stand there, a shared block counted once; wasted_tokens = reserved_tokens - fill
 the most blocks ever used; copies_on_write: shared blocks copied since the beginning.
 )";
 
-inline constexpr const char* kBlockTable = R"(BlockTable(pool): one sequence, and the blocks that hold its keys and values.
+inline constexpr const char* kBlockTable =
+    R"(BlockTable(pool): one sequence, and the blocks that hold its keys and values.
 
 Freed by free(), at the end of a with statement, or when it is collected. Safe to use from several
 threads. len(table) is its number of tokens, np.asarray(table) its block ids.
@@ -186,7 +200,8 @@ Example:
     ...     out = attend(q, [table])
 )";
 
-inline constexpr const char* kBlocks = R"(The block ids in the order of the sequence, int32, a copy.)";
+inline constexpr const char* kBlocks =
+    R"(The block ids in the order of the sequence, int32, a copy.)";
 
 inline constexpr const char* kExtend = R"(Room for n more tokens, as a slot_mapping, int64 [n].
 
@@ -210,13 +225,15 @@ Example:
     >>> table.append(k, v)
 )";
 
-inline constexpr const char* kFork = R"(A second table of the same tokens. It shares every block; the first write to a shared one copies it.
+inline constexpr const char* kFork =
+    R"(A second table of the same tokens. It shares every block; the first write to a shared one copies it.
 
 Example:
     >>> child = table.fork()
 )";
 
-inline constexpr const char* kTruncate = R"(Forgets all but the first num_tokens tokens and gives back blocks that only the others needed.
+inline constexpr const char* kTruncate =
+    R"(Forgets all but the first num_tokens tokens and gives back blocks that only the others needed.
 
 Raises ValueError unless 0 <= num_tokens <= len(table).
 
@@ -224,7 +241,8 @@ Example:
     >>> table.truncate(len(table) - 1)
 )";
 
-inline constexpr const char* kGather = R"((k [num_tokens, num_kv_heads, head_dim], v [num_tokens, num_kv_heads, v_head_dim]), contiguous copies.
+inline constexpr const char* kGather =
+    R"((k [num_tokens, num_kv_heads, head_dim], v [num_tokens, num_kv_heads, v_head_dim]), contiguous copies.
 
 Raises IndexError for an unknown layer.
 
@@ -232,13 +250,15 @@ Example:
     >>> k, v = table.gather()
 )";
 
-inline constexpr const char* kFree = R"(Gives all blocks back. Any use of the table after it raises ValueError.
+inline constexpr const char* kFree =
+    R"(Gives all blocks back. Any use of the table after it raises ValueError.
 
 Example:
     >>> table.free()
 )";
 
-inline constexpr const char* kPackTables = R"((block_tables int32 [B, max_blocks], seq_lens int32 [B]) of tables of one pool.
+inline constexpr const char* kPackTables =
+    R"((block_tables int32 [B, max_blocks], seq_lens int32 [B]) of tables of one pool.
 
 Args:
     tables: list of BlockTable. pad: stands in the columns past a table's last block.

@@ -46,10 +46,10 @@ void translate(std::exception_ptr failure) {
 void bind_errors(py::module_& m) {
   quire_error = new_exception(m, "QuireError", "An error of Quire's own kind.",
                               py::reinterpret_borrow<py::object>(PyExc_Exception));
-  out_of_blocks = new_exception(
-      m, "OutOfBlocks",
-      "The pool has fewer free blocks than were asked for. Nothing has been changed.",
-      py::make_tuple(py::handle(quire_error), py::handle(PyExc_MemoryError)));
+  out_of_blocks =
+      new_exception(m, "OutOfBlocks",
+                    "The pool has fewer free blocks than were asked for. Nothing has been changed.",
+                    py::make_tuple(py::handle(quire_error), py::handle(PyExc_MemoryError)));
   py::register_exception_translator(translate);
 }
 

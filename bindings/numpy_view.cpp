@@ -10,8 +10,8 @@ namespace {
 
 namespace py = pybind11;
 
-// NumPy's numbers for the dtypes that we take. bfloat16 is registered by ml_dtypes, so its number is
-// known only at run time.
+// NumPy's numbers for the dtypes that we take. bfloat16 is registered by ml_dtypes, so its number
+// is known only at run time.
 struct TypeNumbers {
   int float32 = 0, float16 = 0, bfloat16 = 0, int32 = 0, int64 = 0, uint8 = 0;
   PyObject* dtypes[3] = {};  // indexed by DType; owned for the life of the process
@@ -62,7 +62,8 @@ void initialise_numpy() {
   const auto keep = [](DType dtype, py::object object) {
     numbers.dtypes[static_cast<int>(dtype)] = object.release().ptr();
   };
-  const py::dtype bfloat16 = py::dtype::from_args(py::module_::import("ml_dtypes").attr("bfloat16"));
+  const py::dtype bfloat16 =
+      py::dtype::from_args(py::module_::import("ml_dtypes").attr("bfloat16"));
   numbers.float32 = py::dtype("float32").num();
   numbers.float16 = py::dtype("float16").num();
   numbers.bfloat16 = bfloat16.num();
@@ -174,7 +175,8 @@ py::object array_over(const ArrayView& view, py::handle owner) {
 }
 
 DType to_dtype(Argument argument, py::handle object) {
-  if (PyUnicode_Check(object.ptr())) return dtype_from_name(to_string(argument, object), argument.place());
+  if (PyUnicode_Check(object.ptr()))
+    return dtype_from_name(to_string(argument, object), argument.place());
   py::object dtype;
   try {
     dtype = py::dtype::from_args(py::reinterpret_borrow<py::object>(object));

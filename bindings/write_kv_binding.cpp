@@ -17,9 +17,8 @@ void py_write_kv(py::handle k, py::handle v, py::handle k_cache, py::handle v_ca
   const FloatArray k_cache_array = to_float_array({function, "k_cache"}, k_cache);
   const FloatArray v_cache_array = to_float_array({function, "v_cache"}, v_cache);
   const IndexArray slots = to_index_array({function, "slot_mapping"}, slot_mapping);
-  const WriteKvArgs args{k_array.view, v_array.view,
-                         k_cache_array.view, v_cache_array.view,
-                         slots.view, to_layout({function, "layout"}, layout)};
+  const WriteKvArgs args{k_array.view,       v_array.view, k_cache_array.view,
+                         v_cache_array.view, slots.view,   to_layout({function, "layout"}, layout)};
   const py::gil_scoped_release unlocked;
   write_kv(args);
 }

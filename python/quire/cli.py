@@ -122,7 +122,8 @@ def _print_report(report: VerifyReport) -> None:
     )
     print(
         f"heads {settings['heads'][0]}:{settings['heads'][1]}, "
-        f"head size {settings['head_dims'][0]}, block size {settings['block_size']}, {settings['dtype']} cache in scattered blocks"
+        f"head size {settings['head_dims'][0]}, block size {settings['block_size']}, "
+        f"{settings['dtype']} cache in scattered blocks"
     )
     print()
     print(f"{'':8} {'RMS':>10} {'RMS':>10} {'step of':>8} {'largest':>10} {'time per':>10}")

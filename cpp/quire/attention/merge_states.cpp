@@ -40,9 +40,9 @@ void merge_row(const MergeStatesArgs& args, std::int64_t token, std::int64_t hea
       row[d] = from_float<Out>(total == 0 ? 0.0f : static_cast<float>(sums[d] / total));
     }
   });
-  args.lse[token * args.out.shape[1] + head] =
-      total == 0 ? -std::numeric_limits<float>::infinity()
-                 : static_cast<float>(largest + std::log(total));
+  args.lse[token * args.out.shape[1] + head] = total == 0
+                                                   ? -std::numeric_limits<float>::infinity()
+                                                   : static_cast<float>(largest + std::log(total));
 }
 
 }  // namespace

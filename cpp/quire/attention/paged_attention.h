@@ -8,8 +8,8 @@
 //   score(j) = score(j) + alibi_slopes[h] * (j - position(t))   if alibi_slopes
 //   out[t, h] = sum_j softmax(score)(j) * v[j, h / group]
 //
-// over the keys that the row sees (visible_keys). A sink is one more logit per head in the softmax's
-// sum, with no value. A row that sees no key is 0 and its lse is -inf, sink or none.
+// over the keys that the row sees (visible_keys). A sink is one more logit per head in the
+// softmax's sum, with no value. A row that sees no key is 0 and its lse is -inf, sink or none.
 #pragma once
 
 #include <algorithm>
@@ -25,21 +25,22 @@ enum class Layout : std::uint8_t {
   HND,  // a cache is [num_blocks, num_kv_heads, block_size, head_dim]
 };
 
-// Hq, Hkv: query and key/value heads; D, Dv: head sizes of q/k and of v; T: query tokens of the whole
-// batch; B: sequences. The last axis of every float array is contiguous.
+// Hq, Hkv: query and key/value heads; D, Dv: head sizes of q/k and of v; T: query tokens of the
+// whole batch; B: sequences. The last axis of every float array is contiguous.
 struct PagedAttentionArgs {
-  ArrayView q;                             // [T, Hq, D], any DType
-  ArrayView k_cache;                       // see `layout`, last axis D, any DType
-  ArrayView v_cache;                       // see `layout`, last axis Dv, any DType
-  IndexView block_tables;                  // [B, max_blocks]; past ceil(seq_len / block_size) ignored
-  IndexView seq_lens;                      // [B], tokens in the cache, those of q included
-  std::optional<IndexView> cu_seqlens_q;   // [B + 1], 0 .. T, never falling; none: one row a sequence
-  ArrayView out;                           // [T, Hq, Dv], any DType, written
-  float* lse = nullptr;                    // [T, Hq] contiguous, written; null: not wanted
-  std::optional<ArrayView> alibi_slopes;   // [Hq]
-  std::optional<ArrayView> sinks;          // [Hq]
-  std::optional<double> scale;             // none: 1 / sqrt(D)
-  std::optional<double> softcap;           // > 0
+  ArrayView q;             // [T, Hq, D], any DType
+  ArrayView k_cache;       // see `layout`, last axis D, any DType
+  ArrayView v_cache;       // see `layout`, last axis Dv, any DType
+  IndexView block_tables;  // [B, max_blocks]; past ceil(seq_len / block_size) ignored
+  IndexView seq_lens;      // [B], tokens in the cache, those of q included
+  std::optional<IndexView>
+      cu_seqlens_q;      // [B + 1], 0 .. T, never falling; none: one row a sequence
+  ArrayView out;         // [T, Hq, Dv], any DType, written
+  float* lse = nullptr;  // [T, Hq] contiguous, written; null: not wanted
+  std::optional<ArrayView> alibi_slopes;       // [Hq]
+  std::optional<ArrayView> sinks;              // [Hq]
+  std::optional<double> scale;                 // none: 1 / sqrt(D)
+  std::optional<double> softcap;               // > 0
   std::optional<std::int64_t> sliding_window;  // >= 1: keys that a row sees, its own included
   bool causal = true;
   Layout layout = Layout::NHD;
@@ -47,15 +48,15 @@ struct PagedAttentionArgs {
 
 // The sizes that the shapes of valid arguments spell.
 struct PagedAttentionSizes {
-  std::int64_t num_tokens;     // T
-  std::int64_t num_seqs;       // B
-  std::int64_t num_heads;      // Hq
-  std::int64_t num_kv_heads;   // Hkv
-  std::int64_t head_dim;       // D
-  std::int64_t v_head_dim;     // Dv
+  std::int64_t num_tokens;    // T
+  std::int64_t num_seqs;      // B
+  std::int64_t num_heads;     // Hq
+  std::int64_t num_kv_heads;  // Hkv
+  std::int64_t head_dim;      // D
+  std::int64_t v_head_dim;    // Dv
   std::int64_t block_size;
   std::int64_t num_blocks;
-  std::int64_t group;          // Hq / Hkv
+  std::int64_t group;  // Hq / Hkv
 };
 
 inline PagedAttentionSizes sizes_of(const PagedAttentionArgs& args) {
@@ -90,7 +91,8 @@ inline QueryRows query_rows(const PagedAttentionArgs& args, std::int64_t seq) {
   return {begin, end, args.seq_lens.at(seq)};
 }
 
-// The key positions [begin, end) that the query at `position` sees; begin >= end where it sees none.
+// The key positions [begin, end) that the query at `position` sees; begin >= end where it sees
+// none.
 struct KeyRange {
   std::int64_t begin;
   std::int64_t end;

@@ -71,8 +71,8 @@ void attend_row(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes
   std::vector<double> out(static_cast<std::size_t>(sizes.v_head_dim), 0.0);
   for (std::size_t i = 0; i < scores.size(); ++i) {
     const double weight = std::exp(scores[i] - largest);
-    const std::byte* v_row = cache_row(args, args.v_cache, seq,
-                                       keys.begin + static_cast<std::int64_t>(i), kv_head);
+    const std::byte* v_row =
+        cache_row(args, args.v_cache, seq, keys.begin + static_cast<std::int64_t>(i), kv_head);
     sum += weight;
     for (std::int64_t d = 0; d < sizes.v_head_dim; ++d) {
       out[d] += weight * load(v_row, args.v_cache.dtype, d);
@@ -82,9 +82,9 @@ void attend_row(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes
     store(args.out.at(row, head), args.out.dtype, d, scores.empty() ? 0.0 : out[d] / sum);
   }
   if (args.lse != nullptr) {
-    args.lse[row * sizes.num_heads + head] =
-        scores.empty() ? -std::numeric_limits<float>::infinity()
-                       : static_cast<float>(largest + std::log(sum));
+    args.lse[row * sizes.num_heads + head] = scores.empty()
+                                                 ? -std::numeric_limits<float>::infinity()
+                                                 : static_cast<float>(largest + std::log(sum));
   }
 }
 

@@ -5,8 +5,9 @@
 namespace quire {
 namespace {
 
-// Query rows (tokens x heads) that one unit takes with all KV heads: as many as leave their queries and
-// states in a core's second-level cache. Then a block is read in one go, all of its heads together.
+// Query rows (tokens x heads) that one unit takes with all KV heads: as many as leave their queries
+// and states in a core's second-level cache. Then a block is read in one go, all of its heads
+// together.
 constexpr std::int64_t kRowsOfAllHeads = 256;
 
 // Query rows of a unit with one KV head: enough to make a tile's keys worth their loading.
@@ -36,10 +37,9 @@ class Planner {
     if (tokens == 0) return;
     const bool all_heads = tokens * sizes_.num_heads <= kRowsOfAllHeads || sizes_.num_kv_heads == 1;
     const std::int64_t unit_heads = all_heads ? sizes_.num_kv_heads : 1;
-    const std::int64_t unit_tokens =
-        all_heads && tokens * sizes_.num_heads <= kRowsOfAllHeads
-            ? tokens
-            : std::max<std::int64_t>(1, kRowsOfOneHead / sizes_.group);
+    const std::int64_t unit_tokens = all_heads && tokens * sizes_.num_heads <= kRowsOfAllHeads
+                                         ? tokens
+                                         : std::max<std::int64_t>(1, kRowsOfOneHead / sizes_.group);
     const std::int64_t num_units =
         ceil_div(tokens, unit_tokens) * ceil_div(sizes_.num_kv_heads, unit_heads);
     for (std::int64_t head = 0; head < sizes_.num_kv_heads; head += unit_heads) {
@@ -73,8 +73,7 @@ class Planner {
     unit.first_part = static_cast<std::int64_t>(plan_.parts.size());
     unit.num_parts = std::max<std::int64_t>(1, ceil_div(num_keys, unit.part_keys));
 
-    const std::int64_t passes =
-        ceil_div((token_end - token_begin) * sizes_.group, kRowsPerPass);
+    const std::int64_t passes = ceil_div((token_end - token_begin) * sizes_.group, kRowsPerPass);
     for (std::int64_t part = 0; part < unit.num_parts; ++part) {
       const std::int64_t begin = unit.keys.begin + part * unit.part_keys;
       const std::int64_t end = std::min(begin + unit.part_keys, unit.keys.end);

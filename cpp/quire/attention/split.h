@@ -3,8 +3,8 @@
 //   sequence = units: stretches of query tokens x stretches of KV heads
 //   unit     = parts: stretches of keys, whose states are merged in their order
 //
-// The cut of a sequence depends on its own lengths and on the shapes of the call alone, never on the
-// rest of the batch or the number of threads: so neither do the bits of its result.
+// The cut of a sequence depends on its own lengths and on the shapes of the call alone, never on
+// the rest of the batch or the number of threads: so neither do the bits of its result.
 #pragma once
 
 #include <cstdint>
@@ -18,10 +18,10 @@ struct WorkUnit {
   std::int64_t seq;
   std::int64_t token_begin, token_end;  // rows of q
   std::int64_t kv_head_begin, kv_head_end;
-  KeyRange keys;                        // that some row of the unit sees
-  std::int64_t part_keys;               // keys of each part; the last may have fewer
-  std::int64_t first_part;              // index of the first in WorkPlan::parts
-  std::int64_t num_parts;               // >= 1; a unit without keys has one part without keys
+  KeyRange keys;            // that some row of the unit sees
+  std::int64_t part_keys;   // keys of each part; the last may have fewer
+  std::int64_t first_part;  // index of the first in WorkPlan::parts
+  std::int64_t num_parts;   // >= 1; a unit without keys has one part without keys
 };
 
 struct WorkPart {

@@ -22,8 +22,8 @@ class Checker {
   }
 
   // Shape as `lengths` say, described as `spelled`; last axis contiguous, every element aligned.
-  void array(std::string_view argument, const ArrayView& view, std::initializer_list<Length> lengths,
-             std::string_view spelled) const {
+  void array(std::string_view argument, const ArrayView& view,
+             std::initializer_list<Length> lengths, std::string_view spelled) const {
     shape(argument, view, lengths, spelled);
     const auto item = static_cast<std::int64_t>(size_of(view.dtype));
     const int last = view.ndim - 1;
@@ -31,7 +31,8 @@ class Checker {
       fail<ValueError>(argument, "got a last axis of stride ", view.strides[last],
                        " bytes, expected a contiguous one (", item, " bytes)");
     }
-    bool aligned = reinterpret_cast<std::uintptr_t>(view.data) % static_cast<std::size_t>(item) == 0;
+    bool aligned =
+        reinterpret_cast<std::uintptr_t>(view.data) % static_cast<std::size_t>(item) == 0;
     for (int axis = 0; axis < last; ++axis) {
       aligned = aligned && (view.shape[axis] <= 1 || view.strides[axis] % item == 0);
     }
@@ -103,9 +104,10 @@ void check_caches(const Checker& check, const ArrayView& k_cache, const ArrayVie
                             : "[num_blocks, Hkv, block_size, D] in layout HND";
   // a cache of no blocks is legal: every sequence is then empty
   const Length blocks = k_cache.ndim == 4 ? Length(k_cache.shape[0]) : std::nullopt;
-  check.array("k_cache", k_cache,
-              {blocks, nhd ? std::nullopt : num_kv_heads, nhd ? num_kv_heads : std::nullopt, head_dim},
-              spelled);
+  check.array(
+      "k_cache", k_cache,
+      {blocks, nhd ? std::nullopt : num_kv_heads, nhd ? num_kv_heads : std::nullopt, head_dim},
+      spelled);
   check.array("v_cache", v_cache,
               {k_cache.shape[0], k_cache.shape[1], k_cache.shape[2], v_head_dim},
               nhd ? "[num_blocks, block_size, Hkv, Dv], as k_cache"
@@ -141,8 +143,8 @@ void check_sequence(const Checker& check, const PagedAttentionArgs& args,
   const QueryRows rows = query_rows(args, seq);
   // an empty sequence is padding, whose rows come out 0; any other holds its own query tokens
   if (seq_len > 0 && rows.end - rows.begin > seq_len) {
-    check.fail<ValueError>("seq_lens", "got ", seq_len, " at sequence ", seq, ", expected at least ",
-                           rows.end - rows.begin, ", its query tokens");
+    check.fail<ValueError>("seq_lens", "got ", seq_len, " at sequence ", seq,
+                           ", expected at least ", rows.end - rows.begin, ", its query tokens");
   }
   for (std::int64_t column = 0; column < used_blocks; ++column) {
     const std::int64_t block = args.block_tables.at(seq, column);
@@ -183,8 +185,8 @@ void validate(const PagedAttentionArgs& args, std::string_view function) {
 
   const PagedAttentionSizes sizes = sizes_of(args);
   if (sizes.num_heads % sizes.num_kv_heads != 0) {
-    check.fail<ValueError>("q", "got ", sizes.num_heads, " heads, expected a multiple of the cache's ",
-                           sizes.num_kv_heads);
+    check.fail<ValueError>("q", "got ", sizes.num_heads,
+                           " heads, expected a multiple of the cache's ", sizes.num_kv_heads);
   }
   if (args.cu_seqlens_q) {
     check_cu_seqlens(check, *args.cu_seqlens_q, sizes.num_seqs, sizes.num_tokens);
@@ -220,7 +222,7 @@ void validate(const WriteKvArgs& args, std::string_view function) {
   check.shape("slot_mapping", args.slot_mapping, {rows}, "[n], n as k");
   const std::int64_t block_size = args.k_cache.shape[args.layout == Layout::NHD ? 1 : 2];
   const std::int64_t num_slots = args.k_cache.shape[0] * block_size;
-  for (std::int64_t row = 0; row < *rows; ++row) {
+  for (std::int64_t row = 0; row < args.k.shape[0]; ++row) {
     const std::int64_t slot = args.slot_mapping.at(row);
     if (slot >= -1 && slot < num_slots) continue;
     check.fail<IndexError>("slot_mapping", "got ", slot, " at row ", row, ", expected 0 to ",
@@ -232,7 +234,9 @@ void validate(const MergeStatesArgs& args, std::string_view function) {
   const Checker check(function);
   const ArrayView& outs = args.outs;
   // no partial result at all, or no token, is legal
-  const auto any = [&](int axis) { return outs.ndim == 4 ? Length(outs.shape[axis]) : std::nullopt; };
+  const auto any = [&](int axis) {
+    return outs.ndim == 4 ? Length(outs.shape[axis]) : std::nullopt;
+  };
   check.array("outs", outs, {any(0), any(1), any(2), any(3)}, "[n, T, H, Dv]");
   check.array("lses", args.lses, {outs.shape[0], outs.shape[1], outs.shape[2]},
               "[n, T, H], as outs");

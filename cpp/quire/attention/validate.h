@@ -9,9 +9,9 @@
 
 namespace quire {
 
-// These throw ValueError (shape, value, memory), or IndexError (block id, slot), with a message that
-// names function, argument, place and value. What they let pass, no implementation reads or writes
-// out of bounds.
+// These throw ValueError (shape, value, memory), or IndexError (block id, slot), with a message
+// that names function, argument, place and value. What they let pass, no implementation reads or
+// writes out of bounds.
 void validate(const PagedAttentionArgs& args, std::string_view function = "paged_attention");
 void validate(const WriteKvArgs& args, std::string_view function = "write_kv");
 void validate(const MergeStatesArgs& args, std::string_view function = "merge_states");

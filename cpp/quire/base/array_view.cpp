@@ -73,7 +73,8 @@ bool may_self_overlap(const ArrayView& view) {
     if (view.shape[axis] == 1) continue;
     int place = count++;  // the axes stay sorted by stride
     const Axis next{std::abs(view.strides[axis]), view.shape[axis]};
-    for (; place > 0 && axes[place - 1].stride > next.stride; --place) axes[place] = axes[place - 1];
+    for (; place > 0 && axes[place - 1].stride > next.stride; --place)
+      axes[place] = axes[place - 1];
     axes[place] = next;
   }
   std::int64_t covered = static_cast<std::int64_t>(size_of(view.dtype));

@@ -41,9 +41,7 @@ struct ByteRange {
   std::uintptr_t begin = 0;
   std::uintptr_t end = 0;
 
-  bool overlaps(const ByteRange& other) const {
-    return begin < other.end && other.begin < end;
-  }
+  bool overlaps(const ByteRange& other) const { return begin < other.end && other.begin < end; }
 };
 ByteRange byte_range(const ArrayView& view);
 
@@ -78,8 +76,10 @@ struct IndexView {
   }
 };
 
-IndexView contiguous_index_view(const std::int32_t* data, std::initializer_list<std::int64_t> shape);
-IndexView contiguous_index_view(const std::int64_t* data, std::initializer_list<std::int64_t> shape);
+IndexView contiguous_index_view(const std::int32_t* data,
+                                std::initializer_list<std::int64_t> shape);
+IndexView contiguous_index_view(const std::int64_t* data,
+                                std::initializer_list<std::int64_t> shape);
 
 std::string shape_text(const IndexView& view);
 

@@ -123,8 +123,9 @@ struct SharedPool {
   pid_t owner = getpid();
 };
 
-// A forked child has none of its parent's threads, and perhaps a locked mutex: it leaves the parent's
-// pool alone for good and starts its own. Never destroyed, so that no exit order can matter.
+// A forked child has none of its parent's threads, and perhaps a locked mutex: it leaves the
+// parent's pool alone for good and starts its own. Never destroyed, so that no exit order can
+// matter.
 SharedPool& shared_pool() {
   static std::atomic<SharedPool*> current{new SharedPool};
   SharedPool* pool = current.load(std::memory_order_acquire);

@@ -121,8 +121,6 @@ struct Workspace {
   std::vector<std::int32_t> parts_left;   // of each unit
   AlignedBuffer states;                   // of units of several parts
   AlignedBuffer scratch;                  // of each worker
-
-  ~Workspace() = default;
 };
 
 int worker_count(std::int64_t cost, std::int64_t items, int num_threads) {
@@ -163,8 +161,10 @@ class FusedLaunch {
     std::vector<std::int64_t>& order = work_.order;
     order.resize(work_.plan.parts.size());
     std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
-      return work_.plan.parts[a].cost > work_.plan.parts[b].cost;
+    std::sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
+      const std::int64_t a_cost = work_.plan.parts[a].cost;
+      const std::int64_t b_cost = work_.plan.parts[b].cost;
+      return a_cost != b_cost ? a_cost > b_cost : a < b;
     });
     std::atomic<std::size_t> next{0};
     run_on_threads(num_workers, [&](int worker) {
@@ -221,8 +221,8 @@ void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int nu
   Workspace& work = workspace();
   plan_work(args, work.plan);
   FusedLaunch launch(args, kernels, work);
-  launch.run(worker_count(work.plan.cost, static_cast<std::int64_t>(work.plan.parts.size()),
-                          num_threads));
+  launch.run(
+      worker_count(work.plan.cost, static_cast<std::int64_t>(work.plan.parts.size()), num_threads));
   work.states.keep_at_most(kKeptFloats);
   work.scratch.keep_at_most(kKeptFloats);
 }

@@ -1,5 +1,5 @@
-// What the attention kernels know of a unit: its rows, what each may see, its queries in float32 and
-// where its results go.
+// What the attention kernels know of a unit: its rows, what each may see, its queries in float32
+// and where its results go.
 #pragma once
 
 #include <cstdint>
@@ -42,8 +42,8 @@ struct AttentionRows {
     return view.data + i * view.strides[0] + j * view.strides[1];
   }
 
-  // Calls visitor(T{}) with the storage type of `dtype`, as visit_dtype does for code that is compiled
-  // once.
+  // Calls visitor(T{}) with the storage type of `dtype`, as visit_dtype does for code that is
+  // compiled once.
   template <class Visitor>
   static void visit(DType dtype, Visitor visitor) {
     if (dtype == DType::float32) return visitor(float{});

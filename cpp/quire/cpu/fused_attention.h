@@ -1,9 +1,9 @@
 // Attention that reads the scattered blocks where they lie, one pass over keys and values.
 //
-// A unit's queries go through its keys a tile at a time: the tile's row pointers are looked up once in
-// the block table, then each KV head scores it (ScoreTile), takes it into the softmax (OnlineSoftmax)
-// and adds its values (ValueTile), for all query rows of that head. Tiles are the outer loop, as a
-// block's heads lie together in memory.
+// A unit's queries go through its keys a tile at a time: the tile's row pointers are looked up once
+// in the block table, then each KV head scores it (ScoreTile), takes it into the softmax
+// (OnlineSoftmax) and adds its values (ValueTile), for all query rows of that head. Tiles are the
+// outer loop, as a block's heads lie together in memory.
 #pragma once
 
 #include "quire/cpu/attention_rows.h"
@@ -86,7 +86,8 @@ class FusedAttention {
   void clear_state() {
     const std::int64_t rows = head_rows_ * (unit_.kv_head_end - unit_.kv_head_begin);
     for (std::int64_t r = 0; r < rows; ++r) state_.maximum[r] = -__builtin_inff();
-    for (std::int64_t i = 0; i < rows * S::kWidth; i += S::kWidth) S::store(state_.sums + i, S::zero());
+    for (std::int64_t i = 0; i < rows * S::kWidth; i += S::kWidth)
+      S::store(state_.sums + i, S::zero());
     for (std::int64_t i = 0; i < rows * v_stride_; i += S::kWidth) {
       S::store(state_.values + i, S::zero());
     }
@@ -133,8 +134,7 @@ class FusedAttention {
   }
 
   bool multiplies_bfloat16() const {
-    return S::kDotsBFloat16 && task_.q.dtype == DType::bfloat16 &&
-           task_.k.dtype == DType::bfloat16;
+    return S::kDotsBFloat16 && task_.q.dtype == DType::bfloat16 && task_.k.dtype == DType::bfloat16;
   }
 
   // Rows past the last key repeat it: they may be read, never counted.
@@ -187,7 +187,7 @@ class FusedAttention {
   bool attend_group(const Place& at, std::int64_t r, int size, bool prefetch) {
     const int num_rows = 1 << size;
     int begin[kMostRows], end[kMostRows];
-    int first = kTileKeys, last = 0;            // keys that some row sees
+    int first = kTileKeys, last = 0;                  // keys that some row sees
     int shared_first = 0, shared_last = at.num_keys;  // keys that every row sees
     std::int64_t token = r / task_.group;
     std::int64_t g = r % task_.group;
@@ -221,7 +221,8 @@ class FusedAttention {
       const float slope =
           task_.alibi_slopes == nullptr
               ? 0.0f
-              : static_cast<float>(static_cast<double>(task_.alibi_slopes[heads[i]]) * Rows::kLog2E);
+              : static_cast<float>(static_cast<double>(task_.alibi_slopes[heads[i]]) *
+                                   Rows::kLog2E);
       softmax_.update(scores_ + i * kTileKeys, begin[i], end[i], slope,
                       static_cast<float>(distances[i]), state_.maximum[row + i],
                       state_.sums + (row + i) * S::kWidth, values + i * v_stride_, v_stride_);

@@ -1,8 +1,8 @@
 // The two products of attention on one tile of keys, read where they lie.
 //
 // A group of R query rows goes through the tile together, so that each key and value is loaded and
-// converted once for R rows. While a tile is worked on, the one that comes next is prefetched, a line
-// for every load, so that memory is never idle and its queue never full.
+// converted once for R rows. While a tile is worked on, the one that comes next is prefetched, a
+// line for every load, so that memory is never idle and its queue never full.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,8 @@
 
 namespace quire {
 
-// Where the rows of a tile lie, for KV head 0; `offset` leads on to the wanted head. Rows past the last
-// key repeat it, so that a pointer can always be read.
+// Where the rows of a tile lie, for KV head 0; `offset` leads on to the wanted head. Rows past the
+// last key repeat it, so that a pointer can always be read.
 struct TileRows {
   const std::byte* const* rows;  // [kTileKeys]
   std::int64_t offset;           // bytes
@@ -29,9 +29,7 @@ struct KeyDot {
   static Chunk load_query(const float* p) { return {S::load(p), S::load(p + S::kWidth)}; }
   static Chunk load_key(const T* p) { return S::load_pair(p); }
   static Chunk load_key(const T* p, int n) { return S::load_pair(p, n); }
-  static Vec add(Vec sum, Chunk q, Chunk k) {
-    return S::fma(q.hi, k.hi, S::fma(q.lo, k.lo, sum));
-  }
+  static Vec add(Vec sum, Chunk q, Chunk k) { return S::fma(q.hi, k.hi, S::fma(q.lo, k.lo, sum)); }
 };
 
 // The same where query and keys are both bfloat16 and the processor multiplies those.
@@ -79,15 +77,13 @@ struct ScoreTile {
     std::int64_t d = 0;
     for (; d + kChunk <= head_dim; d += kChunk) {
       if constexpr (kPrefetch) prefetch<kKeys>(next, key, d);
-      step<R, kKeys>(q + d, q_stride, sums, [&](int j) {
-        return Dot::load_key(row(keys, key + j) + d);
-      });
+      step<R, kKeys>(q + d, q_stride, sums,
+                     [&](int j) { return Dot::load_key(row(keys, key + j) + d); });
     }
     if (const int rest = static_cast<int>(head_dim - d); rest > 0) {
       if constexpr (kPrefetch) prefetch<kKeys>(next, key, d);
-      step<R, kKeys>(q + d, q_stride, sums, [&](int j) {
-        return Dot::load_key(row(keys, key + j) + d, rest);
-      });
+      step<R, kKeys>(q + d, q_stride, sums,
+                     [&](int j) { return Dot::load_key(row(keys, key + j) + d, rest); });
     }
 
     float totals[S::kAccumulators];
@@ -128,7 +124,8 @@ struct ScoreTile {
   }
 };
 
-// values[r] += sum over keys of weights[r][key] * value row, for R rows and keys [key_begin, key_end).
+// values[r] += sum over keys of weights[r][key] * value row, for R rows and keys [key_begin,
+// key_end).
 template <class S, class T>
 struct ValueTile {
   using Vec = typename S::Vec;

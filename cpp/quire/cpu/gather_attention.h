@@ -1,6 +1,6 @@
-// Attention over keys and values copied together first: the plain way, kept as a second opinion on the
-// fused kernel and as the baseline that it has to beat. Two passes over the scores of a row (largest,
-// then weights), values last; it shares no algorithm with fused_attention.h.
+// Attention over keys and values copied together first: the plain way, kept as a second opinion on
+// the fused kernel and as the baseline that it has to beat. Two passes over the scores of a row
+// (largest, then weights), values last; it shares no algorithm with fused_attention.h.
 #pragma once
 
 #include "quire/cpu/attention_rows.h"
@@ -68,7 +68,7 @@ class GatherAttention {
 
   struct Row {
     std::int64_t token, head, position;
-    std::int64_t begin, end;  // keys that it sees, counted from key_begin_
+    std::int64_t begin, end;            // keys that it sees, counted from key_begin_
     float largest = -__builtin_inff();  // of its scores
     float sum = 0;                      // of its weights
   };
@@ -86,7 +86,7 @@ class GatherAttention {
 
   void attend(std::int64_t r, int count) {
     Row rows[kRows];
-    std::int64_t first = num_keys_, last = 0;         // keys that some row sees
+    std::int64_t first = num_keys_, last = 0;                // keys that some row sees
     std::int64_t shared_first = 0, shared_last = num_keys_;  // keys that every row sees
     for (int i = 0; i < kRows; ++i) {
       rows[i] = row_at(r + (i < count ? i : count - 1));
@@ -132,8 +132,8 @@ class GatherAttention {
     }
   }
 
-  // Scores become weights e^(score - largest). Dot products are scaled after the largest is taken away,
-  // as scaling first would round large ones apart; a softcap or ALiBi needs the scale before.
+  // Scores become weights e^(score - largest). Dot products are scaled after the largest is taken
+  // away, as scaling first would round large ones apart; a softcap or ALiBi needs the scale before.
   void weigh(Row& row, float* scores) const {
     const float scale = static_cast<float>(task_.scale < 0 ? -task_.scale : task_.scale);
     const float slope = task_.alibi_slopes == nullptr ? 0.0f : task_.alibi_slopes[row.head];

@@ -1,5 +1,5 @@
-// The instruction sets that this build holds: kernel_list_x86.cpp, _arm.cpp or _generic.cpp, as CMake
-// chooses.
+// The instruction sets that this build holds: kernel_list_x86.cpp, _arm.cpp or _generic.cpp, as
+// CMake chooses.
 #pragma once
 
 #include <span>

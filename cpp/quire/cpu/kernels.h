@@ -1,5 +1,5 @@
-// What the kernels take and offer: plain data and function pointers, so that no code compiled for one
-// instruction set can be called but through its table.
+// What the kernels take and offer: plain data and function pointers, so that no code compiled for
+// one instruction set can be called but through its table.
 #pragma once
 
 #include <cstddef>
@@ -32,21 +32,21 @@ struct BlockRow {
 
 // What all units of one call share.
 struct AttentionTask {
-  RowsView q;                 // [T, Hq] rows of head_dim
-  RowsView out;               // [T, Hq] rows of v_head_dim
-  float* lse;                 // [T, Hq], or null
+  RowsView q;    // [T, Hq] rows of head_dim
+  RowsView out;  // [T, Hq] rows of v_head_dim
+  float* lse;    // [T, Hq], or null
   CacheView k, v;
   const float* alibi_slopes;  // [Hq], or null
   const float* sinks;         // [Hq], or null
   std::int64_t head_dim, v_head_dim, num_heads, group, block_size;
-  std::int64_t window;        // keys that a row sees, its own included; the largest int64: all
+  std::int64_t window;  // keys that a row sees, its own included; the largest int64: all
   double scale;
-  double softcap;             // 0: none
+  double softcap;  // 0: none
   bool causal;
 };
 
-// Some query tokens of one sequence and some of its KV heads. Its rows are (kv_head, token, head of the
-// group), in this order.
+// Some query tokens of one sequence and some of its KV heads. Its rows are (kv_head, token, head of
+// the group), in this order.
 struct AttentionUnit {
   BlockRow blocks;
   std::int64_t token_begin, token_end;  // rows of q
@@ -75,12 +75,13 @@ struct Kernels {
   void (*fused_part)(const AttentionTask& task, const AttentionUnit& unit, std::int64_t key_begin,
                      std::int64_t key_end, float* scratch, StateView state);
   std::int64_t (*fused_scratch)(const AttentionTask& task, std::int64_t rows);
-  // Merges states [num_parts <= kMostParts] in order, adds the sinks, divides, and writes out and lse.
+  // Merges states [num_parts <= kMostParts] in order, adds the sinks, divides, and writes out and
+  // lse.
   void (*finish)(const AttentionTask& task, const AttentionUnit& unit, const StateView* states,
                  std::int64_t num_parts);
 
-  // Attention of `unit`, which has one KV head, over keys [key_begin, key_end) copied together, written
-  // to out and lse. `scratch`: gather_scratch(task, key_end - key_begin) floats.
+  // Attention of `unit`, which has one KV head, over keys [key_begin, key_end) copied together,
+  // written to out and lse. `scratch`: gather_scratch(task, key_end - key_begin) floats.
   void (*gather)(const AttentionTask& task, const AttentionUnit& unit, std::int64_t key_begin,
                  std::int64_t key_end, float* scratch);
   std::int64_t (*gather_scratch)(const AttentionTask& task, std::int64_t num_keys);

@@ -14,8 +14,8 @@ inline constexpr int kTileKeys = 32;
 //   x = exponent_scale * s                                          or, with a softcap,
 //   x = exponent_scale * tanh(cap_scale * s)                        plus, with ALiBi,
 //   slope * (key position - query position)
-// The scale enters only here, as one fused multiply-add with the maximum, so that the difference of two
-// large scores is not spoilt by rounding each of them first.
+// The scale enters only here, as one fused multiply-add with the maximum, so that the difference of
+// two large scores is not spoilt by rounding each of them first.
 template <class S>
 struct OnlineSoftmax {
   using Vec = typename S::Vec;
@@ -27,11 +27,11 @@ struct OnlineSoftmax {
 
   float exponent_scale;  // >= 0
   bool has_softcap;
-  float cap_scale;       // where there is one
+  float cap_scale;  // where there is one
 
-  // Turns the scores of keys [begin, end) of the tile into weights 2^(x - maximum), those outside into
-  // 0, and takes them into the row's maximum, sums [kWidth] and values [num_values]. `slope` in log2
-  // units; `distance`: position of the tile's first key less that of the query.
+  // Turns the scores of keys [begin, end) of the tile into weights 2^(x - maximum), those outside
+  // into 0, and takes them into the row's maximum, sums [kWidth] and values [num_values]. `slope`
+  // in log2 units; `distance`: position of the tile's first key less that of the query.
   void update(float* scores, int begin, int end, float slope, float distance, float& maximum,
               float* sums, float* values, std::int64_t num_values) const {
     Vec x[kVectors];
@@ -42,8 +42,7 @@ struct OnlineSoftmax {
     float factor = exponent_scale;
     if (slope != 0) {
       for (int i = 0; i < kVectors; ++i) {
-        const Vec offset =
-            S::add(S::iota(), S::set1(distance + static_cast<float>(i * S::kWidth)));
+        const Vec offset = S::add(S::iota(), S::set1(distance + static_cast<float>(i * S::kWidth)));
         x[i] = S::fma(x[i], S::set1(factor), S::mul(S::set1(slope), offset));
       }
       factor = 1.0f;
@@ -78,8 +77,7 @@ struct OnlineSoftmax {
     return S::lanes(begin - vector * S::kWidth, end - vector * S::kWidth);
   }
 
-  static void raise(float to, float& maximum, float* sums, float* values,
-                    std::int64_t num_values) {
+  static void raise(float to, float& maximum, float* sums, float* values, std::int64_t num_values) {
     if (maximum != -__builtin_inff()) {
       const Vec shrink = SimdMath<S>::exp2(S::set1(maximum - to));
       S::store(sums, S::mul(S::load(sums), shrink));

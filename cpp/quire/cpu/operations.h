@@ -1,5 +1,5 @@
-// The public operations on the CPU: each checks its arguments, then runs on the best instruction set
-// that this processor has (or the one that QUIRE_CPU names) and on `num_threads` threads.
+// The public operations on the CPU: each checks its arguments, then runs on the best instruction
+// set that this processor has (or the one that QUIRE_CPU names) and on `num_threads` threads.
 //
 // All throw ValueError, TypeError or IndexError (quire/base/check.h) before anything is written.
 #pragma once

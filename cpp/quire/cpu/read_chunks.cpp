@@ -35,8 +35,8 @@ double read_chunks(const std::byte* data, std::int64_t chunk_bytes, const std::i
     std::uint64_t sum = 0;
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t next = i + 1 < end ? i + 1 : i;
-      sum += read_chunk(data + order[i] * chunk_bytes, data + order[next] * chunk_bytes,
-                        chunk_bytes);
+      sum +=
+          read_chunk(data + order[i] * chunk_bytes, data + order[next] * chunk_bytes, chunk_bytes);
     }
     total += sum;
   });

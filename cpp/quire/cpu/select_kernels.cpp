@@ -24,8 +24,8 @@ const Kernels& named_kernels(std::string_view name) {
   for (const std::string_view known : available_instruction_sets()) {
     available += concat(available.empty() ? "" : ", ", known);
   }
-  raise<ValueError>("QUIRE_CPU", "got \"", name, "\", expected one that this machine has: ",
-                    available);
+  raise<ValueError>("QUIRE_CPU", "got \"", name,
+                    "\", expected one that this machine has: ", available);
 }
 
 }  // namespace

@@ -8,8 +8,8 @@
 
 namespace quire {
 
-// The best that this processor has, or the one that the environment variable QUIRE_CPU names. Throws
-// ValueError where it names one that is not built in or that the processor lacks.
+// The best that this processor has, or the one that the environment variable QUIRE_CPU names.
+// Throws ValueError where it names one that is not built in or that the processor lacks.
 const Kernels& selected_kernels();
 
 // Names, best first: of all that this build holds, and of those that this processor has.

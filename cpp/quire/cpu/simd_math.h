@@ -7,12 +7,12 @@ template <class S>
 struct SimdMath {
   using Vec = typename S::Vec;
 
-  // 2^x for x <= 126, within 2 units in the last place. Below -126 it stays 2^-126, far under what a
-  // sum of float32 can notice. NaN stays NaN.
+  // 2^x for x <= 126, within 2 units in the last place. Below -126 it stays 2^-126, far under what
+  // a sum of float32 can notice. NaN stays NaN.
   //
-  // Adding 1.5 * 2^23 + 127 rounds x to a whole number n and leaves n's biased exponent in the lowest
-  // bits. On what remains, [-1/2, 1/2], 2^r is the polynomial of degree 6 with p(0) = 1 whose largest
-  // relative error is smallest: 2.0e-9 before rounding.
+  // Adding 1.5 * 2^23 + 127 rounds x to a whole number n and leaves n's biased exponent in the
+  // lowest bits. On what remains, [-1/2, 1/2], 2^r is the polynomial of degree 6 with p(0) = 1
+  // whose largest relative error is smallest: 2.0e-9 before rounding.
   static Vec exp2(Vec x) {
     const Vec clamped = S::max(S::set1(-126.0f), x);
     const Vec magic = S::set1(12582912.0f + 127.0f);

@@ -12,7 +12,8 @@ BlockLedger::BlockLedger(std::int64_t num_blocks, std::int64_t block_size)
       blocks_(num_blocks),
       free_(num_blocks),
       // From calloc the zeros cost memory only where blocks are used.
-      ends_(static_cast<std::int32_t*>(std::calloc(num_blocks * block_size, sizeof(std::int32_t)))) {
+      ends_(
+          static_cast<std::int32_t*>(std::calloc(num_blocks * block_size, sizeof(std::int32_t)))) {
   if (ends_ == nullptr) throw std::bad_alloc();
   std::iota(free_.rbegin(), free_.rend(), 0);
 }
@@ -123,8 +124,7 @@ void BlockLedger::release(std::span<const std::int32_t> ids) {
     const Block& state = blocks_[ids[i]];
     if (state.users > 0) {
       raise<ValueError>("BlockPool.release: ids", "got block ", ids[i], " at index ", i,
-                        " once more than its references, expected at most ", state.users,
-                        " times");
+                        " once more than its references, expected at most ", state.users, " times");
     }
     raise<ValueError>("BlockPool.release: ids", "got block ", ids[i], " at index ", i,
                       state.tables > 0 ? ", which only tables hold" : ", which is free",

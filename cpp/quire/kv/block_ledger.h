@@ -115,7 +115,8 @@ class BlockLedger {
 
   std::int64_t block_size_;
   std::vector<Block> blocks_;
-  std::vector<std::int32_t> free_;  // a stack: the block used last, still in the CPU's cache, is next
+  std::vector<std::int32_t>
+      free_;  // a stack: the block used last, still in the CPU's cache, is next
   std::unique_ptr<std::int32_t[], Free> ends_;  // [num_blocks, block_size], by the last row counted
   std::int64_t shared_ = 0;
   std::int64_t held_by_tables_ = 0;

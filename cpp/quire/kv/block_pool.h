@@ -28,13 +28,13 @@ class BlockPool {
   const KvGeometry& geometry() const { return storage_.geometry(); }
   const KvStorage& storage() const { return storage_; }
 
-  // n free blocks, the one freed last first, with one reference each. Throws OutOfBlocks where fewer
-  // are free, ValueError for n < 0.
+  // n free blocks, the one freed last first, with one reference each. Throws OutOfBlocks where
+  // fewer are free, ValueError for n < 0.
   std::vector<std::int32_t> allocate(std::int64_t n = 1);
 
-  // One reference more, or fewer, for each id; an id named twice counts twice. All or nothing: throws
-  // IndexError for an unknown id, ValueError for a free block, or for one of which fewer references
-  // than named were given out by allocate and retain: those of tables are the tables'.
+  // One reference more, or fewer, for each id; an id named twice counts twice. All or nothing:
+  // throws IndexError for an unknown id, ValueError for a free block, or for one of which fewer
+  // references than named were given out by allocate and retain: those of tables are the tables'.
   void retain(const IndexView& ids);
   void release(const IndexView& ids);
   void retain(std::span<const std::int32_t> ids) { retain(view(ids)); }

@@ -9,8 +9,8 @@
 //   a block with one reference, this table's, may be written by it; a shared block by nobody
 //
 // Every method is safe to call from several threads. A table's lock is shared by those that read it
-// (attention over a HeldTables, gather, fork) and had alone by those that change it. Locks are taken
-// in this order: tables, by address; then the pool's, which is never held while data moves.
+// (attention over a HeldTables, gather, fork) and had alone by those that change it. Locks are
+// taken in this order: tables, by address; then the pool's, which is never held while data moves.
 #pragma once
 
 #include <cstdint>
@@ -34,21 +34,21 @@ class BlockTable {
 
   const std::shared_ptr<BlockPool>& pool() const { return pool_; }
 
-  // All methods but is_freed and close throw ValueError once the table is freed. Whatever throws has
-  // changed nothing.
+  // All methods but is_freed and close throw ValueError once the table is freed. Whatever throws
+  // has changed nothing.
   std::int64_t num_tokens() const;
   std::vector<std::int32_t> blocks() const;
 
-  // Room for n more tokens; returns or fills their slots, block * block_size + row, in order. A last
-  // block that has free rows and is shared is copied first, and the copy takes its place. Throws
-  // OutOfBlocks, and ValueError for n < 0. The slots are the caller's to write until another thread
-  // works with this table; append is for when one may.
+  // Room for n more tokens; returns or fills their slots, block * block_size + row, in order. A
+  // last block that has free rows and is shared is copied first, and the copy takes its place.
+  // Throws OutOfBlocks, and ValueError for n < 0. The slots are the caller's to write until another
+  // thread works with this table; append is for when one may.
   std::vector<std::int64_t> extend(std::int64_t n);
   void extend(std::span<std::int64_t> slots);
 
-  // Room for slots.size() more tokens, and write(slots), as one step: nobody sees or copies the rows
-  // before they are written. What write throws is thrown again once the table has its old length; a
-  // shared last block stays copied. `write` must not use this table.
+  // Room for slots.size() more tokens, and write(slots), as one step: nobody sees or copies the
+  // rows before they are written. What write throws is thrown again once the table has its old
+  // length; a shared last block stays copied. `write` must not use this table.
   template <class Write>
   void append(std::span<std::int64_t> slots, Write&& write) {
     const std::lock_guard lock(mutex_);
@@ -99,16 +99,17 @@ class BlockTable {
   bool freed_ = false;
 };
 
-// Tables held still for as long as this lives: nobody extends, truncates or frees one, so that their
-// blocks can be read without a lock of the pool. It holds their locks, shared, which costs the same
-// whatever the length of a table; a reference to each block instead would cost as much as a fork.
+// Tables held still for as long as this lives: nobody extends, truncates or frees one, so that
+// their blocks can be read without a lock of the pool. It holds their locks, shared, which costs
+// the same whatever the length of a table; a reference to each block instead would cost as much as
+// a fork.
 //
-// The caller keeps the tables alive, and before this is gone must not call a method of one, nor wait
-// for a thread that does.
+// The caller keeps the tables alive, and before this is gone must not call a method of one, nor
+// wait for a thread that does.
 class HeldTables {
  public:
-  // Throws ValueError, starting "function: tables", for a freed table or tables of two pools. A table
-  // may be named twice.
+  // Throws ValueError, starting "function: tables", for a freed table or tables of two pools. A
+  // table may be named twice.
   HeldTables(std::string_view function, std::span<const BlockTable* const> tables);
 
   // The tables' pool; null where there are no tables.

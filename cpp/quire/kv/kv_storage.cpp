@@ -68,8 +68,8 @@ KvStorage::KvStorage(const KvGeometry& geometry) : geometry_(geometry) {
   }
 
   mapping_bytes_ = static_cast<std::size_t>(bytes.value);
-  mapping_ = mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                  0);
+  mapping_ =
+      mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapping_ == MAP_FAILED) {
     raise<OutOfMemory>("BlockPool: num_blocks", "got ", geometry.num_blocks, " (", nbytes(),
                        " bytes), expected a pool that fits in this machine's memory");

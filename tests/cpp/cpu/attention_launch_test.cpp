@@ -1,4 +1,5 @@
-// Fused, gather and the float64 reference against the oracle, on every instruction set of this machine.
+// Fused, gather and the float64 reference against the oracle, on every instruction set of this
+// machine.
 #include "quire/cpu/attention_launch.h"
 
 #include <gtest/gtest.h>
@@ -14,8 +15,8 @@
 namespace quire::testing {
 namespace {
 
-// Runs `args` and compares with the oracle: values within `tolerance` of the largest value, lse within
-// it of 1 + |lse|.
+// Runs `args` and compares with the oracle: values within `tolerance` of the largest value, lse
+// within it of 1 + |lse|.
 void expect_answer(Problem& problem, PagedAttentionArgs args, Implementation implementation,
                    const Answer& answer, double tolerance = 5e-6) {
   for (std::int64_t i = 0; i < problem.out.size(); ++i) problem.out.set(i, kNaN);
@@ -83,8 +84,8 @@ ProblemSizes random_sizes(std::mt19937& random) {
   sizes.num_kv_heads = heads.first;
   sizes.group = heads.second;
   sizes.head_dim = one_of<std::int64_t>(random, {1, 33, 64, 80, 96, 128, 192});
-  sizes.v_head_dim = random() % 3 == 0 ? one_of<std::int64_t>(random, {1, 16, 40, 100, 128})
-                                       : sizes.head_dim;
+  sizes.v_head_dim =
+      random() % 3 == 0 ? one_of<std::int64_t>(random, {1, 16, 40, 100, 128}) : sizes.head_dim;
   sizes.block_size = one_of<std::int64_t>(random, {1, 5, 16, 32, 100});
   for (DType* dtype : {&sizes.q_dtype, &sizes.k_dtype, &sizes.v_dtype}) {
     *dtype = one_of(random, {DType::float32, DType::float16, DType::bfloat16});
@@ -257,7 +258,8 @@ TEST_P(OnInstructionSet, BitsDoNotDependOnBatchOrThreads) {
       alone.seq_lens.data += static_cast<std::int64_t>(seq) * args.seq_lens.strides[0];
       alone.cu_seqlens_q = contiguous_index_view(cu, {2});
       paged_attention(alone, implementation, 2);
-      ASSERT_TRUE(std::equal(problem.out.bytes.begin(), problem.out.bytes.begin() + rows * row_bytes,
+      ASSERT_TRUE(std::equal(problem.out.bytes.begin(),
+                             problem.out.bytes.begin() + rows * row_bytes,
                              expected.begin() + begin * row_bytes))
           << name_of(implementation) << " sequence " << seq;
     }

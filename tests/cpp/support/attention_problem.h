@@ -1,5 +1,5 @@
-// Random problems of paged attention, and an oracle that computes them another way: whole matrices in
-// float64, with Eigen.
+// Random problems of paged attention, and an oracle that computes them another way: whole matrices
+// in float64, with Eigen.
 #pragma once
 
 #include <Eigen/Dense>
@@ -61,7 +61,8 @@ struct Array {
   std::vector<std::byte> bytes;
 };
 
-// The sizes of a problem; sequence i has seq_lens[i] keys and the last q_lens[i] of them as queries.
+// The sizes of a problem; sequence i has seq_lens[i] keys and the last q_lens[i] of them as
+// queries.
 struct ProblemSizes {
   std::vector<std::int64_t> seq_lens{17};
   std::vector<std::int64_t> q_lens;  // empty: one each
@@ -130,8 +131,7 @@ class Problem {
   // Index of the first element of a cache row.
   std::int64_t row(std::int64_t seq, std::int64_t position, std::int64_t head,
                    std::int64_t dim) const {
-    const std::int64_t max_blocks =
-        static_cast<std::int64_t>(tables.size() / lengths.size());
+    const std::int64_t max_blocks = static_cast<std::int64_t>(tables.size() / lengths.size());
     const std::int64_t block = tables[seq * max_blocks + position / sizes.block_size];
     return cache_row(block, position % sizes.block_size, head) * dim;
   }

@@ -138,8 +138,7 @@ inline Avx2::Pair Avx2::from_natural<BFloat16>(Pair x) {
   const Vec even = _mm256_shuffle_ps(x.lo, x.hi, _MM_SHUFFLE(2, 0, 2, 0));
   const Vec odd = _mm256_shuffle_ps(x.lo, x.hi, _MM_SHUFFLE(3, 1, 3, 1));
   const auto in_order = [](Vec v) {
-    return _mm256_castpd_ps(
-        _mm256_permute4x64_pd(_mm256_castps_pd(v), _MM_SHUFFLE(3, 1, 2, 0)));
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), _MM_SHUFFLE(3, 1, 2, 0)));
   };
   return {in_order(even), in_order(odd)};
 }

@@ -20,9 +20,7 @@ struct Avx512 {
 
   static Vec zero() { return _mm512_setzero_ps(); }
   static Vec set1(float x) { return _mm512_set1_ps(x); }
-  static Vec iota() {
-    return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  }
+  static Vec iota() { return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
   static Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
   static Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
   static Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
@@ -50,7 +48,8 @@ struct Avx512 {
     return reduce(x, [](__m128 a, __m128 b) { return _mm_add_ps(a, b); });
   }
 
-  // Halves of two vectors are added crosswise, which halves their number four times: 16, 8, 4, 2, 1.
+  // Halves of two vectors are added crosswise, which halves their number four times: 16, 8, 4,
+  // 2, 1.
   static Vec transpose_add(const Vec* v) {
     Vec b[8];
 #pragma GCC unroll 8

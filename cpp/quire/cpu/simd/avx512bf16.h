@@ -15,8 +15,8 @@ struct Avx512Bf16 : Avx512 {
     return _mm512_maskz_loadu_epi16((1u << n) - 1u, p);
   }
 
-  // sum + the products of neighbouring elements. Products are exact; the instruction takes subnormal
-  // numbers for zero.
+  // sum + the products of neighbouring elements. Products are exact; the instruction takes
+  // subnormal numbers for zero.
   static Vec dot(Vec sum, BFloat16s a, BFloat16s b) {
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
   }

@@ -1,8 +1,9 @@
 // The vocabulary that every kernel is written in, and its plain form for any processor.
 //
 // An instruction set is a struct with these members, and nothing else about it is known outside
-// simd/ and its kernels_<isa>.cpp. Words work on a Vec of kWidth floats; a Pair is two of them, which
-// hold 2 * kWidth elements of a row in whatever order of lanes is cheapest to load for its dtype.
+// simd/ and its kernels_<isa>.cpp. Words work on a Vec of kWidth floats; a Pair is two of them,
+// which hold 2 * kWidth elements of a row in whatever order of lanes is cheapest to load for its
+// dtype.
 //
 // Kernels are compiled once for each instruction set. A function that does not hang on its struct
 // would be merged by the linker across them, and the wrong one kept: so everything does.
@@ -17,7 +18,8 @@ namespace quire {
 
 struct Scalar {
   static constexpr int kWidth = 1;
-  static constexpr int kAccumulators = 16;  // sums that a kernel keeps in registers; a multiple of kWidth
+  static constexpr int kAccumulators =
+      16;  // sums that a kernel keeps in registers; a multiple of kWidth
   static constexpr bool kDotsBFloat16 = false;  // see simd/avx512bf16.h
 
   using Vec = float;
@@ -34,11 +36,9 @@ struct Scalar {
   static Vec mul(Vec a, Vec b) { return a * b; }
   static Vec div(Vec a, Vec b) { return a / b; }
   // a * b + c, the product not rounded: here exact in double.
-  static Vec fma(Vec a, Vec b, Vec c) {
-    return static_cast<float>(static_cast<double>(a) * b + c);
-  }
-  static Vec max(Vec a, Vec b) { return a > b ? a : b; }     // b where one is NaN
-  static Vec min(Vec a, Vec b) { return a < b ? a : b; }     // b where one is NaN
+  static Vec fma(Vec a, Vec b, Vec c) { return static_cast<float>(static_cast<double>(a) * b + c); }
+  static Vec max(Vec a, Vec b) { return a > b ? a : b; }  // b where one is NaN
+  static Vec min(Vec a, Vec b) { return a < b ? a : b; }  // b where one is NaN
   static Vec shift_to_exponent(Vec x) {  // the lowest bits of x moved up to where an exponent is
     std::uint32_t bits;
     __builtin_memcpy(&bits, &x, sizeof bits);
