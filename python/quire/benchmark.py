@@ -74,10 +74,10 @@ class ColdPool:
     def tables(self, batch: int, keys: int) -> tuple[Any, Any]:
         """Block tables of blocks that were not used for longest, and lengths."""
         blocks = -(-keys // self.block_size)
-        if self._next + batch * blocks > len(self._order):
-            self._next = 0
-        begin, self._next = self._next, self._next + batch * blocks
-        tables = self._order[begin : self._next].reshape(batch, blocks)
+        places = np.arange(self._next, self._next + batch * blocks)
+        self._next = int(places[-1]) + 1
+        # a batch larger than the pool comes round to its first blocks when they have gone cold
+        tables = np.take(self._order, places, mode="wrap").reshape(batch, blocks)
         return tables, np.full(batch, keys, np.int32)
 
     def queries(self, batch: int) -> Any:
@@ -87,11 +87,10 @@ class ColdPool:
 
     def read_chunks(self, num_bytes: int, threads: int) -> float:
         """Seconds to read as many bytes as chunks in random order."""
-        count = min(-(-num_bytes // CHUNK_BYTES), len(self._chunk_order))
-        if self._next_chunk + count > len(self._chunk_order):
-            self._next_chunk = 0
-        begin, self._next_chunk = self._next_chunk, self._next_chunk + count
-        order = self._chunk_order[begin : self._next_chunk]
+        count = -(-num_bytes // CHUNK_BYTES)
+        places = np.arange(self._next_chunk, self._next_chunk + count)
+        self._next_chunk = int(places[-1]) + 1
+        order = np.take(self._chunk_order, places, mode="wrap")
         seconds = _core.read_chunks(self._chunks, CHUNK_BYTES, order, threads)
         return seconds * num_bytes / (count * CHUNK_BYTES)
 

@@ -123,8 +123,8 @@ void BlockLedger::release(std::span<const std::int32_t> ids) {
     for (std::size_t j = i; j-- > 0;) add_reference(ids[j], &Block::users);
     const Block& state = blocks_[ids[i]];
     if (state.users > 0) {
-      raise<ValueError>("BlockPool.release: ids", "got block ", ids[i], " at index ", i,
-                        " once more than its references, expected at most ", state.users, " times");
+      raise<ValueError>("BlockPool.release: ids", "got block ", ids[i], " again at index ", i,
+                        ", expected it no more often than its references: ", state.users);
     }
     raise<ValueError>("BlockPool.release: ids", "got block ", ids[i], " at index ", i,
                       state.tables > 0 ? ", which only tables hold" : ", which is free",

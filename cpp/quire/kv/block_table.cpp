@@ -49,11 +49,19 @@ bool BlockTable::is_freed() const {
   return freed_;
 }
 
-// What can be told before memory for n slots is asked for: more than a whole pool is never there.
-void BlockTable::require_room(std::string_view function, std::int64_t n) const {
-  const std::int64_t new_blocks = ceil_div(std::max(n - block_size_, std::int64_t{0}), block_size_);
-  if (new_blocks > pool_->geometry().num_blocks) {
-    BlockPool::Books(*pool_).require_free(new_blocks, function, n);
+std::int64_t BlockTable::fit_in_last(std::int64_t n) const {
+  return blocks_.empty() ? 0 : std::min(n, block_size_ - last_rows());
+}
+
+std::int64_t BlockTable::new_blocks(std::int64_t n) const {
+  return ceil_div(n - fit_in_last(n), block_size_);
+}
+
+// Told before memory for n slots, or for their blocks, is asked for: a pool never has more than all
+// its blocks free.
+void BlockTable::require_less_than_all(std::string_view function, std::int64_t n) const {
+  if (new_blocks(n) > pool_->geometry().num_blocks) {
+    BlockPool::Books(*pool_).require_free(new_blocks(n), function, n);
   }
 }
 
@@ -62,7 +70,7 @@ std::vector<std::int64_t> BlockTable::extend(std::int64_t n) {
   const std::lock_guard lock(mutex_);
   require_in_use(function);
   if (n < 0) raise<ValueError>(place(function, "n"), "got ", n, ", expected >= 0");
-  require_room(function, n);
+  require_less_than_all(function, n);
   std::vector<std::int64_t> slots(n);
   grow(function, slots);
   return slots;
@@ -77,11 +85,11 @@ void BlockTable::extend(std::span<std::int64_t> slots) {
 void BlockTable::grow(std::string_view function, std::span<std::int64_t> slots) {
   const auto n = static_cast<std::int64_t>(slots.size());
   const std::int64_t rows = last_rows();
-  const std::int64_t into_last = blocks_.empty() ? 0 : std::min(n, block_size_ - rows);
-  const std::int64_t num_new = ceil_div(n - into_last, block_size_);
+  const std::int64_t into_last = fit_in_last(n);
+  const std::int64_t num_new = new_blocks(n);
   const std::size_t num_old = blocks_.size();
   const std::int32_t last = blocks_.empty() ? -1 : blocks_.back();
-  require_room(function, n);
+  require_less_than_all(function, n);
   blocks_.resize(num_old + num_new);  // outside the pool's lock, and before anything is taken
 
   std::int32_t copy = last;

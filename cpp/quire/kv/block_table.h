@@ -86,7 +86,10 @@ class BlockTable {
   void require_in_use(std::string_view function) const;
   // Tokens in the last block, 1 to block_size; 0 where there is no block.
   std::int64_t last_rows() const;
-  void require_room(std::string_view function, std::int64_t n) const;
+  // Of n more tokens: how many the last block takes, and the blocks that the others need.
+  std::int64_t fit_in_last(std::int64_t n) const;
+  std::int64_t new_blocks(std::int64_t n) const;
+  void require_less_than_all(std::string_view function, std::int64_t n) const;
   void grow(std::string_view function, std::span<std::int64_t> slots);
   void shrink(std::int64_t num_tokens) noexcept;
   void fill_slots(std::int64_t first, std::span<std::int64_t> slots) const;

@@ -1,13 +1,15 @@
-// The books of a pool: what is counted while tables share blocks that they fill differently, and that
-// check() notices every kind of contradiction.
+// The books of a pool: what is counted while tables share blocks that they fill differently, and
+// that check() notices every kind of contradiction.
 #include "quire/kv/block_ledger.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <functional>
 #include <map>
 #include <random>
-#include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -39,7 +41,7 @@ class BlockLedgerTest : public ::testing::Test {
   // That check() passes, that it fails while `forge` is done, and what it says.
   void expect_noticed(const std::function<void()>& forge, const std::string& message) {
     ASSERT_NO_THROW(ledger.check());
-    const BlockLedgerTest::Saved saved(*this);
+    const Saved saved(*this);
     forge();
     EXPECT_EQ(testing::message_of<InvariantError>([&] { ledger.check(); }), message);
     saved.restore(*this);
@@ -216,8 +218,7 @@ TEST_F(BlockLedgerTest, CheckNoticesEveryContradiction) {
   expect_noticed([&] { entry(full).rows = 2; }, check + "rows: got 2 for block 0, expected 4");
   expect_noticed([&] { entry(part).users = 1; }, check + "shared: got 1, expected 2");
   expect_noticed([&] { shared() = 0; }, check + "shared: got 0, expected 1");
-  expect_noticed([&] { held_by_tables() = 3; },
-                 check + "reserved_tokens: got 12, expected 8");
+  expect_noticed([&] { held_by_tables() = 3; }, check + "reserved_tokens: got 12, expected 8");
   expect_noticed([&] { filled_tokens() = 9; }, check + "filled_tokens: got 9, expected 7");
   expect_noticed([&] { peak_used() = 2; }, check + "peak_used: got 2, expected 3 to 6");
   expect_noticed([&] { peak_used() = 7; }, check + "peak_used: got 7, expected 3 to 6");

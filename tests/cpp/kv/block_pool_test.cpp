@@ -144,11 +144,11 @@ TEST(BlockPool, DoubleReleaseWithinOneCallIsRefused) {
   expect_refused<ValueError>(
       *pool, [&] { pool->release(list); },
       concat("BlockPool.release: ids: got block ", ids[0],
-             " at index 5 once more than its references, expected at most 2 times"));
+             " again at index 5, expected it no more often than its references: 2"));
   expect_refused<ValueError>(
       *pool, [&] { pool->release(Ids{ids[1], ids[1]}); },
       concat("BlockPool.release: ids: got block ", ids[1],
-             " at index 1 once more than its references, expected at most 1 times"));
+             " again at index 1, expected it no more often than its references: 1"));
   pool->release(ids);
   EXPECT_EQ(pool->num_used(), 1);
 }
@@ -160,8 +160,9 @@ TEST(BlockPool, ReferencesOfTablesAreNotAUsersToRelease) {
   const Ids ids = table.blocks();
   expect_refused<ValueError>(
       *pool, [&] { pool->release(ids); },
-      concat("BlockPool.release: ids: got block ", ids[0],
-             " at index 0, which only tables hold, expected a block that was allocated or retained"));
+      concat(
+          "BlockPool.release: ids: got block ", ids[0],
+          " at index 0, which only tables hold, expected a block that was allocated or retained"));
   pool->retain(ids);
   table.free();
   EXPECT_EQ(pool->num_used(), 1);

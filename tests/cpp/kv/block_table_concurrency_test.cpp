@@ -134,7 +134,8 @@ TEST(BlockTableConcurrency, OneTableForAll) {
   pool->check();
 }
 
-// While tables are held, what they hold stays where it is; held in any order, nobody waits for ever.
+// While tables are held, what they hold stays where it is; held in any order, nobody waits for
+// ever.
 TEST(HeldTablesConcurrency, ReadersSeeWholeTables) {
   const auto pool = new_pool(64, 4, 1);
   std::array<std::unique_ptr<BlockTable>, 3> tables;
@@ -165,7 +166,8 @@ TEST(HeldTablesConcurrency, ReadersSeeWholeTables) {
           std::memcpy(&bits, k.at(packed[i * held.max_blocks() + t / 4], t % 4), sizeof bits);
           return bits;
         };
-        for (std::int64_t t = 0; t + 1 < lengths[i]; t += 2) ASSERT_EQ(token_at(t), token_at(t + 1));
+        for (std::int64_t t = 0; t + 1 < lengths[i]; t += 2)
+          ASSERT_EQ(token_at(t), token_at(t + 1));
       }
     }
   });

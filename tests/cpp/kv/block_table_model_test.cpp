@@ -1,5 +1,5 @@
-// Random operations on pool and tables, next to a plain model: each sequence a vector of tokens, and
-// all counts worked out anew from what the tables say they hold.
+// Random operations on pool and tables, next to a plain model: each sequence a vector of tokens,
+// and all counts worked out anew from what the tables say they hold.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -106,8 +106,7 @@ class Machine {
     const std::int64_t n = below(4) == 0 ? below(4 * block_size_) : below(3);
     const std::int64_t length = size_of(*sequence);
     const std::vector<std::int32_t> before = sequence->table->blocks();
-    const bool copies =
-        n > 0 && length % block_size_ != 0 && pool_->ref_count(before.back()) > 1;
+    const bool copies = n > 0 && length % block_size_ != 0 && pool_->ref_count(before.back()) > 1;
     const std::int64_t total = (length + n + block_size_ - 1) / block_size_;
     const std::int64_t takes = total - static_cast<std::int64_t>(before.size()) + copies;
 

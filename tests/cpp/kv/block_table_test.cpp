@@ -209,8 +209,8 @@ TEST(BlockTable, TruncateRefusesOtherLengths) {
   const auto pool = new_pool(8, 4);
   BlockTable table(pool);
   append_tokens(table, tokens(0, 5));
-  for (const std::int64_t length : {std::int64_t{6}, std::int64_t{-1},
-                                    std::numeric_limits<std::int64_t>::min()}) {
+  for (const std::int64_t length :
+       {std::int64_t{6}, std::int64_t{-1}, std::numeric_limits<std::int64_t>::min()}) {
     expect_refused<ValueError>(
         table, [&] { table.truncate(length); },
         concat("BlockTable.truncate: num_tokens: got ", length, ", expected 0 to 5"));

@@ -30,10 +30,20 @@ std::vector<KvGeometry> geometries() {
     KvGeometry geometry = kSmall;
     geometry.dtype = dtype;
     all.push_back(geometry);
-    all.push_back({.num_blocks = 2, .block_size = 16, .num_kv_heads = 3, .head_dim = 64,
-                   .v_head_dim = 64, .num_layers = 1, .dtype = dtype});
-    all.push_back({.num_blocks = 1, .block_size = 1, .num_kv_heads = 1, .head_dim = 1,
-                   .v_head_dim = 1, .num_layers = 3, .dtype = dtype});
+    all.push_back({.num_blocks = 2,
+                   .block_size = 16,
+                   .num_kv_heads = 3,
+                   .head_dim = 64,
+                   .v_head_dim = 64,
+                   .num_layers = 1,
+                   .dtype = dtype});
+    all.push_back({.num_blocks = 1,
+                   .block_size = 1,
+                   .num_kv_heads = 1,
+                   .head_dim = 1,
+                   .v_head_dim = 1,
+                   .num_layers = 3,
+                   .dtype = dtype});
   }
   return all;
 }
@@ -178,8 +188,8 @@ TEST(KvStorage, MoreBlocksThanIdsThrows) {
 }
 
 TEST(KvStorage, SizesThatOverflowThrow) {
-  for (const auto size : {&KvGeometry::num_kv_heads, &KvGeometry::head_dim,
-                          &KvGeometry::v_head_dim, &KvGeometry::num_layers}) {
+  for (const auto size : {&KvGeometry::num_kv_heads, &KvGeometry::head_dim, &KvGeometry::v_head_dim,
+                          &KvGeometry::num_layers}) {
     for (const std::int64_t value : {kMax, kMax / 2 + 1, kMax / 16}) {
       KvGeometry geometry = kSmall;
       geometry.*size = value;
