@@ -2,7 +2,7 @@
 
     python benchmarks/decode.py [--quick]
 
-(32, 8) heads, head size 128, bfloat16, blocks of 16 tokens in random order that have left the caches.
+(32, 8) heads, head size 128, bfloat16, blocks of 16 tokens in random order, cold.
 "of memory" compares with the same bytes read as randomly placed chunks of 8 KiB beside it.
 """
 

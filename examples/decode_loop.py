@@ -33,7 +33,8 @@ class Model:
 
     def next_tokens(self, attended: Floats) -> npt.NDArray[np.int64]:
         """The likeliest token after each row."""
-        return np.argmax(attended.reshape(len(attended), -1) @ self.head, axis=1)
+        logits = attended.reshape(len(attended), -1) @ self.head
+        return np.asarray(np.argmax(logits, axis=1), np.int64)
 
 
 def prefill(model: Model, table: quire.BlockTable, prompt: list[int]) -> int:

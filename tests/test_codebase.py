@@ -59,7 +59,7 @@ def knows_python(text: str) -> bool:
 
 
 def stray_weak_symbols(nm_output: str, isa: str) -> list[str]:
-    """Weak symbols without the name of their instruction set: another one's code could replace them."""
+    """Weak symbols without the name of their instruction set, which another one could replace."""
     weak = re.findall(r"^\S* +[WVu] (.+)$", nm_output, re.MULTILINE)
     return [name for name in weak if isa not in name]
 
@@ -123,7 +123,9 @@ def test_no_macros() -> None:
 def test_versions_agree() -> None:
     cmake = re.search(r"project\(quire VERSION ([\d.]+)", (ROOT / "CMakeLists.txt").read_text())
     python = re.search(r'^version = "([\d.]+)"', (ROOT / "pyproject.toml").read_text(), re.M)
-    assert cmake and python and cmake[1] == python[1]
+    assert cmake is not None
+    assert python is not None
+    assert cmake[1] == python[1]
     assert f"## {python[1]}" in (ROOT / "CHANGELOG.md").read_text()
 
 

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from importlib import resources
 from os import PathLike
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
+# What NumPy raises for a file that is damaged or something else altogether.
+_UNREADABLE = (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+
 
 @dataclass(frozen=True)
 class Trace:
-    """One sequence: k [tokens, Hkv, D], v [tokens, Hkv, Dv]; q [steps, Hq, D]: its last tokens."""
+    """One sequence of finite float32, float16 or bfloat16 numbers.
+
+    k [tokens, Hkv, D], v [tokens, Hkv, Dv]; q [steps, Hq, D]: the queries of its last tokens.
+
+    Raises:
+        ValueError: shapes that do not fit each other, or a number that is not finite.
+        TypeError: another dtype.
+    """
 
     name: str
     q: Array
@@ -23,84 +37,149 @@ class Trace:
     v: Array
 
     def __post_init__(self) -> None:
+        for name, array in (("q", self.q), ("k", self.k), ("v", self.v)):
+            if array.dtype not in _FLOATS:
+                raise TypeError(
+                    f"Trace: {name}: got {array.dtype}, expected float32, float16 or bfloat16"
+                )
+            if array.ndim != 3 or array.size == 0:
+                raise ValueError(
+                    f"Trace: {name}: got shape {array.shape}, expected [tokens, heads, head size], "
+                    "all at least 1"
+                )
         q, k, v = self.q, self.k, self.v
-        if q.ndim != 3 or k.ndim != 3 or v.ndim != 3:
+        if k.shape[:2] != v.shape[:2]:
             raise ValueError(
-                f"trace: got q {q.shape}, k {k.shape}, v {v.shape}, "
-                "expected three axes each: [tokens, heads, head size]"
+                f"Trace: v: got shape {v.shape}, expected k's {k.shape[0]} tokens and "
+                f"{k.shape[1]} heads"
             )
-        if k.shape[:2] != v.shape[:2] or q.shape[2] != k.shape[2] or len(q) > len(k):
+        if len(q) > len(k) or q.shape[1] % k.shape[1] or q.shape[2] != k.shape[2]:
             raise ValueError(
-                f"trace: got q {q.shape}, k {k.shape}, v {v.shape}, expected k and v of one length "
-                "and head count, q of k's head size and at most its length"
+                f"Trace: q: got shape {q.shape}, expected at most {len(k)} tokens, a multiple of "
+                f"{k.shape[1]} heads, and head size {k.shape[2]}"
             )
-        if q.shape[1] % k.shape[1]:
+        for name, array in (("q", q), ("k", k), ("v", v)):
+            finite = np.isfinite(array)
+            if not finite.all():
+                place = [int(i) for i in np.argwhere(~finite)[0]]
+                raise ValueError(
+                    f"Trace: {name}: got {array[tuple(place)]} at {place}, expected finite numbers"
+                )
+
+    def decode(self, steps: int) -> Trace:
+        """The same tokens, of which only the last `steps` have queries."""
+        if not 1 <= steps <= len(self.q):
+            raise ValueError(f"verify: steps: got {steps}, expected 1 to {len(self.q)}")
+        return Trace(self.name, self.q[-steps:], self.k, self.v)
+
+    def without_first(self, tokens: int) -> Trace:
+        """A shorter context: the first tokens left out."""
+        return Trace(self.name, self.q, self.k[tokens:], self.v[tokens:])
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Sizes of made-up sequences, for quire.verify(trace=Synthetic(...)).
+
+    heads: (query heads, KV heads). head_dim: of q and k. v_head_dim: of v; None: as head_dim.
+    context: tokens before the first step.
+
+    Example:
+        >>> quire.verify(20, trace=Synthetic(heads=(32, 8), head_dim=128, context=500)).passed
+        True
+    """
+
+    heads: tuple[int, int] = (8, 2)
+    head_dim: int = 64
+    v_head_dim: int | None = None
+    context: int = 1848
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("heads", min(self.heads), 1),
+            ("head_dim", self.head_dim, 1),
+            ("v_head_dim", 1 if self.v_head_dim is None else self.v_head_dim, 1),
+            ("context", self.context, 0),
+        ):
+            if value < least:
+                raise ValueError(f"Synthetic: {name}: got {value}, expected at least {least}")
+        if self.heads[0] % self.heads[1]:
             raise ValueError(
-                f"trace: got {q.shape[1]} query heads, expected a multiple of {k.shape[1]}"
+                f"Synthetic: heads: got {self.heads}, expected the first a multiple of the second"
             )
+
+    def trace(self, steps: int, seed: tuple[int, ...]) -> Trace:
+        """Normal random numbers, one key in fifty four times as large, as attention has them."""
+        random = np.random.default_rng(seed)
+        tokens = self.context + steps
+        v_head_dim = self.head_dim if self.v_head_dim is None else self.v_head_dim
+        k = random.standard_normal((tokens, self.heads[1], self.head_dim), np.float32)
+        k[random.random(tokens) < 0.02] *= 4
+        return Trace(
+            "synthetic",
+            random.standard_normal((steps, self.heads[0], self.head_dim), np.float32),
+            k,
+            random.standard_normal((tokens, self.heads[1], v_head_dim), np.float32),
+        )
 
 
 def shipped_trace(*, layer: int | None = None) -> Trace:
-    """The trace inside the package: 1848 tokens of context and 200 steps of a small real model.
+    """The float16 trace inside the package: 2048 tokens of a small real model, the last 200 with
+    queries.
 
     Args:
         layer: 1 or 4; None: 1.
     """
     with resources.as_file(resources.files("quire") / "data" / "trace.npz") as path:
         trace = load_trace(path, layer=layer)
-    return Trace(f"a real model's trace, layer {layer or 1}", trace.q, trace.k, trace.v)
+    name = f"a real model's trace, layer {1 if layer is None else layer}"
+    return Trace(name, trace.q, trace.k, trace.v)
 
 
 def load_trace(path: str | PathLike[str], *, layer: int | None = None) -> Trace:
     """Read an npz file with q, k and v, or layer{n}_q, layer{n}_k and layer{n}_v.
 
     Args:
-        path: of the file. q [tokens or steps, Hq, D], k [tokens, Hkv, D], v [tokens, Hkv, Dv].
-        layer: which of several; None: the first.
+        path: of the file. q [tokens or steps, Hq, D], k [tokens, Hkv, D], v [tokens, Hkv, Dv],
+            float32 or float16: npz knows no bfloat16, which float32 holds without loss.
+        layer: which of several; None: q, k and v, or else the first layer.
 
     Raises:
-        ValueError: a file without them. OSError: one that cannot be read.
+        ValueError: a file without them. TypeError: another dtype. OSError: no such file.
+
+    Example:
+        >>> np.savez("mine.npz", q=q, k=k, v=v)
+        >>> quire.verify(trace="mine.npz").passed
+        True
     """
-    with np.load(path, allow_pickle=False) as file:
-        names = set(file.files)
-        layers = sorted(
-            int(name[5:-2])
-            for name in names
-            if name.startswith("layer") and name.endswith("_q") and name[5:-2].isdigit()
-        )
-        if layer is None and {"q", "k", "v"} <= names:
-            prefix = ""
-        elif layers and (layer is None or layer in layers):
-            prefix = f"layer{layers[0] if layer is None else layer}_"
-        else:
-            raise ValueError(
-                f"load_trace: path: got a file with {sorted(names)}, expected q, k, v "
-                f"or layer{'n' if layer is None else layer}_q, _k, _v"
-            )
-        missing = [prefix + name for name in "qkv" if prefix + name not in names]
-        if missing:
-            raise ValueError(f"load_trace: path: got a file without {', '.join(missing)}")
-        q, k, v = (file[prefix + name] for name in "qkv")
-    return Trace(str(path), q, k, v)
+    with open(path, "rb") as stream:
+        if not zipfile.is_zipfile(stream):
+            raise ValueError(f"load_trace: path: got {path}, expected an npz file")
+        stream.seek(0)
+        try:
+            with np.load(stream, allow_pickle=False) as file:
+                arrays = [file[name] for name in _names(file.files, layer)]
+        except _UNREADABLE as error:
+            raise ValueError(f"load_trace: path: {path}: {_one_line(error)}") from error
+    return Trace(str(path), *arrays)
 
 
-def synthetic_trace(
-    *, context: int, steps: int, heads: tuple[int, int], head_dims: tuple[int, int], seed: int
-) -> Trace:
-    """Normal random numbers with a few strong keys, as attention has them."""
-    num_heads, num_kv_heads = heads
-    if min(num_heads, num_kv_heads, *head_dims) < 1:
-        raise ValueError(
-            f"verify: heads, head_dim: got {heads} and {head_dims}, expected all at least 1"
-        )
-    random = np.random.default_rng(seed)
-    head_dim, v_head_dim = head_dims
-    tokens = context + steps
-    k = random.standard_normal((tokens, num_kv_heads, head_dim), np.float32)
-    k[random.random(tokens) < 0.02] *= 4
-    return Trace(
-        "synthetic",
-        random.standard_normal((steps, num_heads, head_dim), np.float32),
-        k,
-        random.standard_normal((tokens, num_kv_heads, v_head_dim), np.float32),
+def _names(present: list[str], layer: int | None) -> list[str]:
+    """The names of q, k and v in the file."""
+    layers = sorted(
+        int(name[5:-2])
+        for name in present
+        if name.startswith("layer") and name.endswith("_q") and name[5:-2].isdecimal()
     )
+    if layer is None and ("q" in present or not layers):
+        names = ["q", "k", "v"]
+    else:
+        names = [f"layer{layers[0] if layer is None else layer}_{name}" for name in "qkv"]
+    missing = [name for name in names if name not in present]
+    if missing:
+        raise ValueError(f"got the arrays {sorted(present)}, expected also {missing}")
+    return names
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -2,178 +2,36 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from quire._core import BlockPool, BlockTable, attend
-from quire.trace import Trace, load_trace, shipped_trace, synthetic_trace
+from quire._core import attend, build_info, last_implementation
+from quire.report import ImplementationResult, VerifyReport
+from quire.scattered_cache import ScatteredCache
+from quire.trace import Synthetic, Trace, load_trace, shipped_trace
 
-RMS_BAR = 5e-3
-COMPARED: tuple[Literal["fused", "gather"], ...] = ("fused", "gather")
-
-
-@dataclass(frozen=True)
-class ImplementationResult:
-    """How one implementation fared: arrays of [steps]."""
-
-    name: str
-    rms: npt.NDArray[np.float64]
-    max_abs: npt.NDArray[np.float64]
-    seconds: npt.NDArray[np.float64]
-
-    @property
-    def passed(self) -> bool:
-        """Every step's RMS is below the bar; a NaN is not."""
-        return bool(np.all(self.rms < RMS_BAR))
-
-    @property
-    def worst_step(self) -> int:
-        """The step with the largest RMS, or the first that is NaN."""
-        return int(np.argmax(np.where(np.isnan(self.rms), np.inf, self.rms)))
-
-
-@dataclass(frozen=True)
-class VerifyReport:
-    """What verify found; rms and max_abs are those of the fused implementation."""
-
-    source: str
-    settings: dict[str, Any]
-    results: dict[str, ImplementationResult]
-    dense_seconds: npt.NDArray[np.float64]
-    contents_exact: bool
-
-    @property
-    def rms(self) -> npt.NDArray[np.float64]:
-        """Root mean square difference from dense, [steps]."""
-        return self.results["fused"].rms
-
-    @property
-    def max_abs(self) -> float:
-        """The largest difference from dense of any value at any step."""
-        return float(np.max(self.results["fused"].max_abs))
-
-    @property
-    def passed(self) -> bool:
-        """Every RMS of every implementation < 5e-3, and the cache held exactly what was written."""
-        return self.contents_exact and all(result.passed for result in self.results.values())
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, for JSON."""
-        return {
-            "source": self.source,
-            "settings": self.settings,
-            "bar": RMS_BAR,
-            "passed": self.passed,
-            "contents_exact": self.contents_exact,
-            "dense_seconds": self.dense_seconds.tolist(),
-            "implementations": {
-                name: {
-                    "passed": result.passed,
-                    "rms": [float(x) if np.isfinite(x) else None for x in result.rms],
-                    "max_abs": [float(x) if np.isfinite(x) else None for x in result.max_abs],
-                    "seconds": result.seconds.tolist(),
-                    "worst_step": result.worst_step,
-                }
-                for name, result in self.results.items()
-            },
-        }
-
-    def plot(self, path: str | PathLike[str] | None = None) -> Any:
-        """RMS per step on a log axis, with the bar. Needs matplotlib, the extra "plot".
-
-        Args:
-            path: of a picture to write; None: only return the figure.
-
-        Returns:
-            The matplotlib Figure.
-        """
-        from quire.plotting import plot_report
-
-        return plot_report(self, path)
-
-
-class _Run:
-    """Tables of one pool that hold a trace's tokens, and a plain copy of what they should hold."""
-
-    def __init__(self, trace: Trace, batch: int, block_size: int, dtype: str, seed: int) -> None:
-        steps, tokens = len(trace.q), len(trace.k)
-        self.trace = trace
-        self.context = tokens - steps
-        self.random = np.random.default_rng(seed)
-        blocks_each = -(-tokens // block_size) + 1
-        self.pool = BlockPool(
-            2 * batch * blocks_each + 8,
-            block_size=block_size,
-            num_kv_heads=trace.k.shape[1],
-            head_dim=trace.k.shape[2],
-            v_head_dim=trace.v.shape[2],
-            dtype=dtype,
-        )
-        self._poison_and_scatter()
-        self.tables = [BlockTable(self.pool) for _ in range(batch)]
-        for table in self.tables:
-            table.append(trace.k[: self.context], trace.v[: self.context])
-        self.expected_k = trace.k.astype(self.pool.dtype)
-        self.expected_v = trace.v.astype(self.pool.dtype)
-
-    def _poison_and_scatter(self) -> None:
-        """NaN wherever nothing is written, and free blocks in random order."""
-        self.pool.k_cache()[...] = np.nan
-        self.pool.v_cache()[...] = np.nan
-        ids = self.pool.allocate(self.pool.num_blocks)
-        self.pool.release(self.random.permutation(ids))
-
-    def append(self, step: int) -> None:
-        token = slice(self.context + step, self.context + step + 1)
-        for table in self.tables:
-            table.append(self.trace.k[token], self.trace.v[token])
-
-    def disturb(self, step: int, forks: bool, truncations: bool) -> None:
-        """Between two steps: a table is replaced by its fork, or rolled back and written again."""
-        which = int(self.random.integers(len(self.tables)))
-        table = self.tables[which]
-        if forks and step % 3 == 0:
-            self.tables[which] = table.fork()
-            # the old owner writes on into the shared block, which must not show in the fork
-            garbage = np.full((1, *self.trace.k.shape[1:]), 1e4, np.float32)
-            table.append(garbage, np.full((1, *self.trace.v.shape[1:]), 1e4, np.float32))
-            table.free()
-            table = self.tables[which]
-        if truncations and step % 5 == 0:
-            end = len(table)
-            begin = max(0, end - int(self.random.integers(1, 40)))
-            table.truncate(begin)
-            table.append(self.trace.k[begin:end], self.trace.v[begin:end])
-
-    def contents_exact(self) -> bool:
-        for table in self.tables:
-            k, v = table.gather()
-            if k.tobytes() != self.expected_k[: len(table)].tobytes():
-                return False
-            if v.tobytes() != self.expected_v[: len(table)].tobytes():
-                return False
-        return True
+Name = Literal["fused", "gather", "dense"]
+# dense reads the same cache through the same tables; NumPy reads plain copies, and so shows an
+# error that all three would share.
+AGAINST: dict[Name, str] = {"fused": "dense", "gather": "dense", "dense": "numpy"}
 
 
 def verify(
     steps: int = 200,
     *,
-    trace: str | PathLike[str] | Trace | None = None,
+    trace: str | PathLike[str] | Trace | Synthetic | None = None,
     layer: int | None = None,
-    synthetic: bool = False,
-    heads: tuple[int, int] = (8, 2),
-    head_dim: int = 64,
-    v_head_dim: int | None = None,
-    context: int = 1848,
     batch: int = 1,
     block_size: int = 16,
     dtype: str = "float16",
+    sliding_window: int | None = None,
+    softcap: float | None = None,
     forks: bool = False,
     truncations: bool = False,
     seed: int = 0,
@@ -183,103 +41,143 @@ def verify(
     """Compare fused and gather with the float64 reference, a decode step at a time.
 
     Each step appends one token to every table, whose blocks are scattered over a pool full of NaN,
-    and attends with that token's query. After the last step the cache is compared bit for bit with
-    what was written.
+    and attends with that token's query. The reference itself, dense, is compared with plain NumPy
+    over plain copies of the keys and values, and after each step the cache is compared with these
+    copies bit for bit.
 
     Args:
-        steps: decode steps, at most the queries of the trace.
-        trace: an npz file (see quire.trace.load_trace), or None: the trace of a real model that
-            ships with Quire, in float16.
-        layer: of a file with several.
-        synthetic: random queries, keys and values instead, of the sizes that follow.
-        heads: (query heads, KV heads). head_dim, v_head_dim: head sizes. context: tokens before
-            the first step.
-        batch: sequences, all of the same tokens in different blocks.
-        block_size: tokens of a block. dtype: of the pool.
-        forks, truncations: fork tables and roll them back between steps.
-        seed: of everything random. num_threads: of fused and gather.
+        steps: decode steps: the last tokens of the trace. Those before them are context.
+        trace: an npz file (quire.trace.load_trace says what it holds); a quire.trace.Trace;
+            a quire.trace.Synthetic for random numbers; None: the trace of a real model that ships
+            with Quire, 2048 tokens in float16.
+        layer: of a file with several, or of the shipped trace (1 or 4).
+        batch: sequences. Each has a shorter context than the one before, down to about half, and
+            random numbers of its own where they are synthetic.
+        block_size: tokens of a block.
+        dtype: of the cache: float32, float16 or bfloat16. float16 holds the shipped trace as it is.
+        sliding_window, softcap: as in paged_attention.
+        forks: fork tables between steps, each half of the pair writing first in turn.
+        truncations: write wrong tokens between steps and roll them back.
+        seed: of everything random.
+        num_threads: None: as paged_attention.
         progress: called with (steps done, steps).
 
     Returns:
-        A VerifyReport.
+        A VerifyReport: .rms [steps], .max_abs, .passed, .plot(); print() shows a table.
 
     Raises:
-        ValueError: a size out of range or a file that is no trace. TypeError: a dtype.
+        ValueError: a size out of range, or a file that is no trace. TypeError: a wrong type or
+        dtype. OSError: no such file.
 
     Example:
         >>> quire.verify(20).passed
         True
     """
-    if steps < 1 or batch < 1 or context < 0:
-        raise ValueError(
-            f"verify: steps, batch, context: got {steps}, {batch}, {context}, "
-            "expected at least 1, 1 and 0"
+    steps, batch, block_size, seed = (
+        _integer(name, value, least)
+        for name, value, least in (
+            ("steps", steps, 1),
+            ("batch", batch, 1),
+            ("block_size", block_size, 1),
+            ("seed", seed, 0),
         )
-    if synthetic and trace is not None:
-        raise ValueError("verify: trace: got a trace, expected None with synthetic=True")
-    if synthetic:
-        dims = (head_dim, head_dim if v_head_dim is None else v_head_dim)
-        source = synthetic_trace(
-            context=context, steps=steps, heads=heads, head_dims=dims, seed=seed
-        )
-    else:
-        source = _given_trace(trace, layer, steps)
-    if steps > len(source.q):
-        raise ValueError(f"verify: steps: got {steps}, expected at most {len(source.q)}")
-    first = len(source.k) - len(source.q)  # position of the first query
-    source = Trace(
-        source.name, source.q[:steps], source.k[: first + steps], source.v[: first + steps]
     )
+    traces = _sequences(trace, layer, steps, batch, seed)
+    cache = ScatteredCache(traces, block_size=block_size, dtype=dtype, seed=seed)
+    masks = {"sliding_window": sliding_window, "softcap": softcap}
 
-    run = _Run(source, batch, block_size, dtype, seed)
-    names: tuple[Literal["fused", "gather", "dense"], ...] = (*COMPARED, "dense")
-    seconds = {name: np.zeros(steps) for name in names}
-    rms = {name: np.zeros(steps) for name in COMPARED}
-    max_abs = {name: np.zeros(steps) for name in COMPARED}
+    rms, max_abs, seconds = ({name: np.zeros(steps) for name in AGAINST} for _ in range(3))
+    exact = np.zeros(steps, np.bool_)
     for step in range(steps):
-        if step:
-            run.disturb(step, forks, truncations)
-        run.append(step)
-        q = np.repeat(source.q[step : step + 1], batch, axis=0).astype(np.float32)
-        outs = {}
-        for name in names:
+        if forks and step % 3 == 1:
+            cache.fork()
+        if truncations and step % 5 == 2:
+            cache.roll_back()
+        cache.append(step)
+        q = cache.queries(step)
+        outs: dict[str, npt.NDArray[Any]] = {}
+        for name in AGAINST:
             begin = time.perf_counter()
-            outs[name] = attend(q, run.tables, implementation=name, num_threads=num_threads)
+            outs[name] = attend(
+                q, cache.tables, implementation=name, num_threads=num_threads, **masks
+            )
             seconds[name][step] = time.perf_counter() - begin
-        for name in COMPARED:
-            difference = outs[name].astype(np.float64) - outs["dense"]
-            rms[name][step] = np.sqrt(np.mean(difference**2))
-            max_abs[name][step] = np.max(np.abs(difference))
+            if last_implementation() != name:
+                raise RuntimeError(
+                    f"verify: {last_implementation()} ran where {name} was asked for"
+                )
+        outs["numpy"] = cache.plain(step, **masks)
+        for name, against in AGAINST.items():
+            rms[name][step], max_abs[name][step] = _distance(outs[name], outs[against])
+        exact[step] = cache.contents_exact()
         if progress is not None:
             progress(step + 1, steps)
-    run.pool.check()
+    cache.pool.check()
 
+    first, info = traces[0], build_info()
     settings = {
         "steps": steps,
-        "context": run.context,
+        "context": cache.sequences[0].first_step,
         "batch": batch,
-        "heads": [source.q.shape[1], source.k.shape[1]],
-        "head_dims": [source.k.shape[2], source.v.shape[2]],
+        "heads": [first.q.shape[1], first.k.shape[1]],
+        "head_dims": [first.k.shape[2], first.v.shape[2]],
         "block_size": block_size,
-        "dtype": dtype,
+        "dtype": str(cache.pool.dtype),
+        **masks,
         "forks": forks,
         "truncations": truncations,
         "seed": seed,
-        "copies_on_write": run.pool.stats().copies_on_write,
+        "num_threads": info["num_threads"] if num_threads is None else num_threads,
+        "copies_on_write": cache.pool.stats().copies_on_write,
+        "version": info["version"],
+        "instruction_set": info["instruction_set"],
     }
     results: dict[str, ImplementationResult] = {
-        name: ImplementationResult(name, rms[name], max_abs[name], seconds[name])
-        for name in COMPARED
+        name: ImplementationResult(name, against, rms[name], max_abs[name], seconds[name])
+        for name, against in AGAINST.items()
     }
-    return VerifyReport(source.name, settings, results, seconds["dense"], run.contents_exact())
+    return VerifyReport(first.name, settings, results, exact)
 
 
-def _given_trace(trace: str | PathLike[str] | Trace | None, layer: int | None, steps: int) -> Trace:
-    if isinstance(trace, Trace):
-        return trace
-    if trace is None:
-        return shipped_trace(layer=layer)
-    loaded = load_trace(trace, layer=layer)
-    if len(loaded.q) == len(loaded.k):  # a query for every token: the last ones are the steps
-        loaded = Trace(loaded.name, loaded.q[-min(steps, len(loaded.q)) :], loaded.k, loaded.v)
-    return loaded
+def _integer(name: str, value: Any, least: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"verify: {name}: got {type(value).__name__}, expected an integer"
+        ) from None
+    if number < least:
+        raise ValueError(f"verify: {name}: got {number}, expected at least {least}")
+    return number
+
+
+def _sequences(
+    trace: str | PathLike[str] | Trace | Synthetic | None,
+    layer: int | None,
+    steps: int,
+    batch: int,
+    seed: int,
+) -> list[Trace]:
+    """The sequences of the batch, of different lengths, so that none can stand for another."""
+    if layer is not None and isinstance(trace, Trace | Synthetic):
+        raise ValueError(f"verify: layer: got {layer}, expected None: the trace is no file")
+    if isinstance(trace, Synthetic):
+        whole = [trace.trace(steps, (seed, i)) for i in range(batch)]
+    else:
+        if isinstance(trace, Trace):
+            loaded = trace
+        elif trace is None:
+            loaded = shipped_trace(layer=layer)
+        else:
+            loaded = load_trace(trace, layer=layer)
+        whole = [loaded.decode(steps)] * batch
+    context = len(whole[0].k) - steps
+    return [one.without_first(i * context // (2 * batch)) for i, one in enumerate(whole)]
+
+
+def _distance(out: npt.NDArray[Any], expected: npt.NDArray[Any]) -> tuple[float, float]:
+    """The largest RMS of a sequence, and the largest difference; NaN where there is one."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = np.abs(out.astype(np.float64) - expected)
+        rms = np.sqrt(np.mean(difference**2, axis=(1, 2)))
+    return float(np.max(rms)), float(np.max(difference))

@@ -50,11 +50,18 @@ ArrayView contiguous_view(void* data, DType dtype, std::initializer_list<std::in
   return view;
 }
 
+bool is_empty(const ArrayView& view) {
+  for (int axis = 0; axis < view.ndim; ++axis) {
+    if (view.shape[axis] == 0) return true;
+  }
+  return false;
+}
+
 ByteRange byte_range(const ArrayView& view) {
+  if (is_empty(view)) return {};
   std::int64_t low = 0;
   std::int64_t high = static_cast<std::int64_t>(size_of(view.dtype));
   for (int axis = 0; axis < view.ndim; ++axis) {
-    if (view.shape[axis] == 0) return {};
     const std::int64_t span = (view.shape[axis] - 1) * view.strides[axis];
     (span < 0 ? low : high) += span;
   }
@@ -63,13 +70,13 @@ ByteRange byte_range(const ArrayView& view) {
 }
 
 bool may_self_overlap(const ArrayView& view) {
+  if (is_empty(view)) return false;
   struct Axis {
     std::int64_t stride, length;
   };
   std::array<Axis, kMaxDims> axes{};
   int count = 0;
   for (int axis = 0; axis < view.ndim; ++axis) {
-    if (view.shape[axis] == 0) return false;
     if (view.shape[axis] == 1) continue;
     int place = count++;  // the axes stay sorted by stride
     const Axis next{std::abs(view.strides[axis]), view.shape[axis]};

@@ -36,6 +36,9 @@ struct ArrayView {
 ArrayView contiguous_view(void* data, DType dtype, std::initializer_list<std::int64_t> shape,
                           bool writable = true);
 
+// Whether a view has no element.
+bool is_empty(const ArrayView& view);
+
 // The half-open range of bytes that the elements of a view occupy; empty when it has none.
 struct ByteRange {
   std::uintptr_t begin = 0;

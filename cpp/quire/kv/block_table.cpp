@@ -59,7 +59,7 @@ std::int64_t BlockTable::new_blocks(std::int64_t n) const {
 
 // Told before memory for n slots, or for their blocks, is asked for: a pool never has more than all
 // its blocks free.
-void BlockTable::require_less_than_all(std::string_view function, std::int64_t n) const {
+void BlockTable::require_within_pool(std::string_view function, std::int64_t n) const {
   if (new_blocks(n) > pool_->geometry().num_blocks) {
     BlockPool::Books(*pool_).require_free(new_blocks(n), function, n);
   }
@@ -70,7 +70,7 @@ std::vector<std::int64_t> BlockTable::extend(std::int64_t n) {
   const std::lock_guard lock(mutex_);
   require_in_use(function);
   if (n < 0) raise<ValueError>(place(function, "n"), "got ", n, ", expected >= 0");
-  require_less_than_all(function, n);
+  require_within_pool(function, n);
   std::vector<std::int64_t> slots(n);
   grow(function, slots);
   return slots;
@@ -89,7 +89,7 @@ void BlockTable::grow(std::string_view function, std::span<std::int64_t> slots) 
   const std::int64_t num_new = new_blocks(n);
   const std::size_t num_old = blocks_.size();
   const std::int32_t last = blocks_.empty() ? -1 : blocks_.back();
-  require_less_than_all(function, n);
+  require_within_pool(function, n);
   blocks_.resize(num_old + num_new);  // outside the pool's lock, and before anything is taken
 
   std::int32_t copy = last;

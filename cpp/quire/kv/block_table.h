@@ -41,8 +41,8 @@ class BlockTable {
 
   // Room for n more tokens; returns or fills their slots, block * block_size + row, in order. A
   // last block that has free rows and is shared is copied first, and the copy takes its place.
-  // Throws OutOfBlocks, and ValueError for n < 0. The slots are the caller's to write until another
-  // thread works with this table; append is for when one may.
+  // Throws OutOfBlocks, and ValueError for n < 0. Write the slots before the table is forked and
+  // before another thread works with it; append makes one step of both.
   std::vector<std::int64_t> extend(std::int64_t n);
   void extend(std::span<std::int64_t> slots);
 
@@ -89,7 +89,7 @@ class BlockTable {
   // Of n more tokens: how many the last block takes, and the blocks that the others need.
   std::int64_t fit_in_last(std::int64_t n) const;
   std::int64_t new_blocks(std::int64_t n) const;
-  void require_less_than_all(std::string_view function, std::int64_t n) const;
+  void require_within_pool(std::string_view function, std::int64_t n) const;
   void grow(std::string_view function, std::span<std::int64_t> slots);
   void shrink(std::int64_t num_tokens) noexcept;
   void fill_slots(std::int64_t first, std::span<std::int64_t> slots) const;

@@ -1,0 +1,200 @@
+"""What counts as an array: ndarrays, __array_interface__, and DLPack tensors of any library."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from conftest import make_problem
+
+import quire
+
+
+class Interface:
+    """Only __array_interface__."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    @property
+    def __array_interface__(self) -> Any:
+        return self.array.__array_interface__
+
+
+class _DLTensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+class _Managed(ctypes.Structure):
+    _fields_ = (("tensor", _DLTensor), ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p))
+
+
+class _Versioned(ctypes.Structure):
+    _fields_ = (
+        ("major", ctypes.c_uint32),
+        ("minor", ctypes.c_uint32),
+        ("context", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+        ("flags", ctypes.c_uint64),
+        ("tensor", _DLTensor),
+    )
+
+
+new_capsule = ctypes.pythonapi.PyCapsule_New
+new_capsule.restype = ctypes.py_object
+new_capsule.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+
+CODES = {"f": 2, "i": 0, "u": 1}
+
+
+class Tensor:
+    """A CPU tensor as another library would hand it out; lists all that can be odd about one."""
+
+    def __init__(
+        self,
+        array: Any,
+        *,
+        versioned: bool = False,
+        read_only: bool = False,
+        device: tuple[int, int] = (1, 0),
+        contiguous: bool = False,
+        major: int = 1,
+    ) -> None:
+        self.array, self.versioned, self.read_only = array, versioned, read_only
+        self.device, self.contiguous, self.major = device, contiguous, major
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.device
+
+    def __dlpack__(self, **options: Any) -> Any:
+        if options and not self.versioned:
+            raise TypeError("unexpected keyword argument 'max_version'")
+        array = self.array
+        bfloat16 = array.dtype == ml_dtypes.bfloat16
+        item = array.dtype.itemsize
+        axes = ctypes.c_int64 * array.ndim
+        self.shape = axes(*array.shape)
+        self.strides = axes(*(stride // item for stride in array.strides))
+        tensor = _DLTensor(
+            array.ctypes.data - 8,
+            1,
+            0,
+            array.ndim,
+            4 if bfloat16 else CODES[array.dtype.kind],
+            8 * item,
+            1,
+            self.shape,
+            None if self.contiguous else self.strides,
+            8,
+        )
+        if self.versioned:
+            self.held: Any = _Versioned(self.major, 0, None, None, int(self.read_only), tensor)
+            return new_capsule(ctypes.addressof(self.held), b"dltensor_versioned", None)
+        self.held = _Managed(tensor, None, None)
+        return new_capsule(ctypes.addressof(self.held), b"dltensor", None)
+
+
+def wrapped(problem: Any, wrap: Any) -> Any:
+    return quire.paged_attention(*(wrap(argument) for argument in problem.arguments))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        Interface,
+        Tensor,
+        lambda array: Tensor(array, versioned=True),
+        lambda array: Tensor(array, contiguous=True),
+    ],
+    ids=["interface", "dlpack", "dlpack 1.0", "dlpack without strides"],
+)
+def test_same_result_through_every_protocol(wrap: Any) -> None:
+    problem = make_problem([30, 9])
+    expected = quire.paged_attention(*problem.arguments)
+    assert wrapped(problem, wrap).tobytes() == expected.tobytes()
+
+
+def test_bfloat16_through_dlpack() -> None:
+    problem = make_problem([30, 9], dtypes=("bfloat16", "bfloat16", "float16"))
+    expected = quire.paged_attention(*problem.arguments)
+    assert wrapped(problem, Tensor).tobytes() == expected.tobytes()
+
+
+def test_strides_through_dlpack() -> None:
+    problem = make_problem([30, 9])
+    wide = np.zeros((2, 8, 64), np.float32)
+    wide[:, ::2] = problem.q
+    expected = quire.paged_attention(*problem.arguments)
+    out = quire.paged_attention(Tensor(wide[:, ::2]), *problem.arguments[1:])
+    assert out.tobytes() == expected.tobytes()
+
+
+def test_a_tensor_is_written_in_place() -> None:
+    problem = make_problem([30])
+    out = np.zeros((1, 4, 64), np.float32)
+    quire.paged_attention(*problem.arguments, out=Tensor(out))
+    assert (out == quire.paged_attention(*problem.arguments)).all()
+    with pytest.raises(ValueError, match="out: got a read-only array"):
+        quire.paged_attention(*problem.arguments, out=Tensor(out, versioned=True, read_only=True))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda q: Tensor(q, device=(2, 0)), TypeError, r"got a tensor on DLPack device \(2, 0\)"),
+        (lambda q: Tensor(q.astype(np.float64)), TypeError, r"got DLPack dtype \(code 2, bits 64"),
+        (lambda q: Tensor(q, versioned=True, major=2), TypeError, "got DLPack version 2.0"),
+        (lambda q: Tensor(q.reshape(1, 1, 1, 1, 4, 64)), ValueError, "got 6 axes"),
+        (lambda q: Interface(q.astype(np.float64)), TypeError, "got dtype float64"),
+        (lambda q: q.astype(">f4"), ValueError, "got dtype >f4 with swapped bytes"),
+        (lambda q: q.tolist(), TypeError, "got list, expected an array"),
+        (lambda q: memoryview(q), TypeError, "got memoryview, expected an array"),
+        (
+            lambda q: (
+                np.frombuffer(b"\0" + q.tobytes(), np.uint8)[1:].view(np.float32).reshape(q.shape)
+            ),
+            ValueError,
+            "got elements off their alignment",
+        ),
+    ],
+)
+def test_what_is_refused(make: Any, error: type[Exception], message: str) -> None:
+    problem = make_problem([30])
+    with pytest.raises(error, match=f"paged_attention: q: {message}"):
+        quire.paged_attention(make(problem.q), *problem.arguments[1:])
+
+
+def test_unaligned_and_swapped_indices_are_refused() -> None:
+    problem = make_problem([30])
+    lengths = np.frombuffer(b"\0" + problem.seq_lens.tobytes(), np.uint8)[1:].view(np.int32)
+    with pytest.raises(ValueError, match="seq_lens: got elements off their alignment"):
+        quire.paged_attention(*problem.arguments[:4], lengths)
+    with pytest.raises(ValueError, match="seq_lens: got dtype >i4 with swapped bytes"):
+        quire.paged_attention(*problem.arguments[:4], problem.seq_lens.astype(">i4"))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.intc, np.longlong])
+def test_every_int_of_four_or_eight_bytes(dtype: Any) -> None:
+    q, k, v, tables, lengths = make_problem([30]).arguments
+    quire.paged_attention(q, k, v, tables.astype(dtype), lengths.astype(dtype))
+
+
+def test_inputs_may_be_read_only() -> None:
+    problem = make_problem([30])
+    for array in problem.arguments:
+        array.flags.writeable = False
+    assert np.isfinite(quire.paged_attention(*problem.arguments)).all()

@@ -1,0 +1,177 @@
+"""Random lives of a pool and its tables, against a plain model: lists of tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+import quire
+
+BLOCK_SIZE, NUM_BLOCKS, HEADS, DIM = 4, 24, 2, 3
+
+
+def rows(tokens: list[int]) -> Any:
+    """Keys that tell their token; values are their negatives."""
+    values = np.array(tokens, np.float32)[:, None, None]
+    return np.broadcast_to(values, (len(tokens), HEADS, DIM)).copy()
+
+
+class Sequence:
+    """A table and what it should hold; compared by identity."""
+
+    def __init__(self, table: quire.BlockTable, tokens: list[int]) -> None:
+        self.table, self.tokens = table, tokens
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """Every rule is a method of the pool or of a table; every step is followed by a full look."""
+
+    tables = Bundle("tables")
+    holdings = Bundle("holdings")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = quire.BlockPool(
+            NUM_BLOCKS, block_size=BLOCK_SIZE, num_kv_heads=HEADS, head_dim=DIM, dtype="float32"
+        )
+        self.alive: list[Sequence] = []
+        self.held: list[int] = []  # a reference of ours each
+        self.next_token = 0
+
+    def new_tokens(self, n: int) -> list[int]:
+        self.next_token += n
+        return list(range(self.next_token - n, self.next_token))
+
+    def remember(self, table: quire.BlockTable, tokens: list[int]) -> Sequence:
+        sequence = Sequence(table, tokens)
+        self.alive.append(sequence)
+        return sequence
+
+    def blocks_needed(self, sequence: Sequence, n: int) -> int:
+        """By the plain rule: room in the last block, if it is not shared, then new blocks."""
+        used = len(sequence.tokens) % BLOCK_SIZE
+        room = (BLOCK_SIZE - used) % BLOCK_SIZE
+        copies = n > 0 and used > 0 and self.counts()[sequence.table.blocks[-1]] > 1
+        return -(-max(0, n - room) // BLOCK_SIZE) + int(copies)
+
+    def counts(self) -> list[int]:
+        counts = [0] * NUM_BLOCKS
+        for sequence in self.alive:
+            for block in sequence.table.blocks:
+                counts[block] += 1
+        for block in self.held:
+            counts[block] += 1
+        return counts
+
+    @rule(target=tables)
+    def create(self) -> Sequence:
+        return self.remember(quire.BlockTable(self.pool), [])
+
+    @rule(sequence=tables, n=st.integers(0, 14), by_slots=st.booleans())
+    def append(self, sequence: Sequence, n: int, by_slots: bool) -> None:
+        tokens = self.new_tokens(n)
+        k = rows(tokens)
+        enough = self.blocks_needed(sequence, n) <= self.counts().count(0)
+
+        def write() -> None:
+            if by_slots:
+                slots = sequence.table.extend(n)
+                quire.write_kv(k, -k, self.pool.k_cache(), self.pool.v_cache(), slots)
+            else:
+                sequence.table.append(k, -k)
+
+        if enough:
+            write()
+            sequence.tokens.extend(tokens)
+        else:
+            with pytest.raises(quire.OutOfBlocks):
+                write()
+
+    @rule(target=tables, sequence=tables)
+    def fork(self, sequence: Sequence) -> Sequence:
+        return self.remember(sequence.table.fork(), list(sequence.tokens))
+
+    @rule(sequence=tables, keep=st.floats(0, 1))
+    def truncate(self, sequence: Sequence, keep: float) -> None:
+        n = int(keep * len(sequence.tokens))
+        sequence.table.truncate(n)
+        del sequence.tokens[n:]
+
+    @rule(sequence=consumes(tables), collect=st.booleans())
+    def free(self, sequence: Sequence, collect: bool) -> None:
+        self.alive.remove(sequence)
+        if collect:
+            del sequence.table
+        else:
+            sequence.table.free()
+            with pytest.raises(ValueError, match="freed"):
+                len(sequence.table)
+
+    @rule(sequence=tables)
+    def refuse_wrong_rows(self, sequence: Sequence) -> None:
+        with pytest.raises(ValueError, match="BlockTable.append"):
+            sequence.table.append(rows([1, 2]), rows([1]))
+
+    @rule(target=holdings, n=st.integers(0, 9))
+    def allocate(self, n: int) -> list[int]:
+        if n > self.counts().count(0):
+            with pytest.raises(quire.OutOfBlocks):
+                self.pool.allocate(n)
+            return []
+        ids = self.pool.allocate(n).tolist()
+        self.held += ids
+        return [int(block) for block in ids]
+
+    @rule(target=holdings, sequence=tables)
+    def retain_blocks_of_a_table(self, sequence: Sequence) -> list[int]:
+        ids = sequence.table.blocks
+        self.pool.retain(ids)
+        self.held += ids.tolist()
+        return [int(block) for block in ids]
+
+    @rule(ids=consumes(holdings))
+    def release(self, ids: list[int]) -> None:
+        self.pool.release(np.array(ids, np.int32))
+        for block in ids:
+            self.held.remove(block)
+
+    @rule()
+    def refuse_a_release_of_what_is_not_held(self) -> None:
+        ids = [*self.held, next(b for b in range(NUM_BLOCKS + 1) if b not in self.held)]
+        with pytest.raises((ValueError, IndexError), match="BlockPool.release"):
+            self.pool.release(np.array(ids))
+
+    @invariant()
+    def contents(self) -> None:
+        for sequence in self.alive:
+            assert len(sequence.table) == len(sequence.tokens)
+            k, v = sequence.table.gather()
+            expected = rows(sequence.tokens)
+            np.testing.assert_array_equal(k, expected)
+            np.testing.assert_array_equal(v, -expected)
+
+    @invariant()
+    def books(self) -> None:
+        self.pool.check()
+        counts = self.counts()
+        assert self.pool.ref_counts.tolist() == counts
+        stats = self.pool.stats()
+        assert stats.free == self.pool.num_free == counts.count(0)
+        assert stats.used == self.pool.num_used == NUM_BLOCKS - stats.free
+        assert stats.shared == sum(count > 1 for count in counts)
+        filled: dict[int, int] = {}
+        for sequence in self.alive:
+            for i, block in enumerate(sequence.table.blocks.tolist()):
+                rows_here = min(BLOCK_SIZE, len(sequence.tokens) - i * BLOCK_SIZE)
+                filled[block] = max(filled.get(block, 0), rows_here)
+        assert stats.filled_tokens == sum(filled.values())
+        assert stats.reserved_tokens == len(filled) * BLOCK_SIZE
+
+
+PoolMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPoolMachine = PoolMachine.TestCase
