@@ -161,13 +161,19 @@ py::object as_array(const BlockTable& table, py::object dtype, py::object copy) 
 
 std::string table_repr(const BlockTable& table) {
   const py::gil_scoped_release unlocked;
-  if (table.is_freed()) return "BlockTable(freed)";
-  const std::vector<std::int32_t> ids = table.blocks();
+  std::vector<std::int32_t> ids;
+  std::int64_t tokens = 0;
+  try {
+    ids = table.blocks();
+    tokens = table.num_tokens();
+  } catch (const ValueError&) {
+    return "BlockTable(freed)";
+  }
   std::string text;
   for (std::size_t i = 0; i < std::min<std::size_t>(ids.size(), 8); ++i) {
     text += concat(i == 0 ? "" : ", ", ids[i]);
   }
-  return concat("BlockTable(", table.num_tokens(), " tokens in ", ids.size(), " blocks [", text,
+  return concat("BlockTable(", tokens, " tokens in ", ids.size(), " blocks [", text,
                 ids.size() > 8 ? ", ..." : "", "])");
 }
 

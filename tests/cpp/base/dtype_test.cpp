@@ -1,0 +1,84 @@
+#include "quire/base/dtype.h"
+
+#include <gtest/gtest.h>
+
+#include <Eigen/Core>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <random>
+
+#include "quire/base/check.h"
+
+namespace quire {
+namespace {
+
+// Eigen's own conversions are the oracle.
+TEST(DType, EveryFloat16IsExact) {
+  for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
+    const Float16 value{static_cast<std::uint16_t>(bits)};
+    const float expected = static_cast<float>(Eigen::numext::bit_cast<Eigen::half>(value.bits));
+    const float got = to_float(value);
+    if (std::isnan(expected)) {
+      EXPECT_TRUE(std::isnan(got)) << bits;
+    } else {
+      EXPECT_EQ(std::bit_cast<std::uint32_t>(got), std::bit_cast<std::uint32_t>(expected)) << bits;
+      EXPECT_EQ(from_float<Float16>(got).bits, value.bits);
+    }
+  }
+}
+
+TEST(DType, EveryBFloat16IsExact) {
+  for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
+    const BFloat16 value{static_cast<std::uint16_t>(bits)};
+    const float got = to_float(value);
+    EXPECT_EQ(std::bit_cast<std::uint32_t>(got), bits << 16);
+    EXPECT_TRUE(std::isnan(got) || from_float<BFloat16>(got).bits == value.bits);
+  }
+}
+
+void expect_rounded(float value) {
+  if (std::isnan(value)) {
+    EXPECT_TRUE(std::isnan(to_float(from_float<Float16>(value))));
+    EXPECT_TRUE(std::isnan(to_float(from_float<BFloat16>(value))));
+    return;
+  }
+  EXPECT_EQ(from_float<Float16>(value).bits,
+            Eigen::numext::bit_cast<std::uint16_t>(Eigen::half(value)))
+      << value;
+  EXPECT_EQ(from_float<BFloat16>(value).bits,
+            Eigen::numext::bit_cast<std::uint16_t>(Eigen::bfloat16(value)))
+      << value;
+}
+
+TEST(DType, RoundsToNearestEven) {
+  std::mt19937 random(1);
+  for (int i = 0; i < 2'000'000; ++i)
+    expect_rounded(std::bit_cast<float>(static_cast<std::uint32_t>(random())));
+  // ties and their neighbours, in and out of the subnormals
+  for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
+    for (const std::uint32_t low : {0u, 0x0fffu, 0x1000u, 0x1001u, 0x7fffu, 0x8000u, 0x8001u}) {
+      expect_rounded(std::bit_cast<float>((bits << 16) | low));
+    }
+  }
+  for (const float value : {65519.0f, 65520.0f, 0x1p-24f, 0x1p-25f, 0x1.000002p-25f}) {
+    expect_rounded(value);
+    expect_rounded(-value);
+  }
+}
+
+TEST(DType, Names) {
+  for (const DType dtype : kDTypes) {
+    EXPECT_EQ(dtype_from_name(name_of(dtype), "f: x"), dtype);
+    EXPECT_EQ(visit_dtype(dtype, [](auto type) { return sizeof(type); }), size_of(dtype));
+  }
+  try {
+    dtype_from_name("int8", "BlockPool: dtype");
+    FAIL();
+  } catch (const TypeError& error) {
+    EXPECT_STREQ(error.what(), "BlockPool: dtype: got int8, expected float32, float16 or bfloat16");
+  }
+}
+
+}  // namespace
+}  // namespace quire

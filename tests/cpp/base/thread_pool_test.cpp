@@ -1,0 +1,102 @@
+#include "quire/base/thread_pool.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "quire/base/check.h"
+
+namespace quire {
+namespace {
+
+TEST(ThreadPool, RunsEachWorkerOnce) {
+  for (const int workers : {1, 2, 7, 3, 1, 16}) {
+    std::vector<std::atomic<int>> runs(static_cast<std::size_t>(workers));
+    run_on_threads(workers, [&](int worker) { ++runs[static_cast<std::size_t>(worker)]; });
+    for (const auto& count : runs) EXPECT_EQ(count, 1);
+  }
+}
+
+TEST(ThreadPool, ManyShortRounds) {
+  std::vector<int> sums(4, 0);
+  for (int round = 0; round < 3000; ++round) {
+    run_on_threads(4, [&](int worker) { sums[static_cast<std::size_t>(worker)] += round; });
+  }
+  for (const int sum : sums) EXPECT_EQ(sum, 2999 * 3000 / 2);
+}
+
+TEST(ThreadPool, WorkersSleepAndWakeAgain) {
+  std::atomic<int> runs{0};
+  for (int round = 0; round < 5; ++round) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    run_on_threads(3, [&](int) { ++runs; });
+  }
+  EXPECT_EQ(runs, 15);
+}
+
+TEST(ThreadPool, CallersAtOnceAndNestedCalls) {
+  std::atomic<int> runs{0};
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < 4; ++caller) {
+    callers.emplace_back([&] {
+      for (int round = 0; round < 100; ++round) {
+        run_on_threads(3, [&](int) { run_on_threads(2, [&](int) { ++runs; }); });
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_EQ(runs, 4 * 100 * 3 * 2);
+}
+
+TEST(ThreadPool, AnExceptionReachesTheCallerAndLeavesThePoolUsable) {
+  for (const int thrower : {0, 1}) {
+    EXPECT_THROW(run_on_threads(2,
+                                [&](int worker) {
+                                  if (worker == thrower) throw std::runtime_error("worker");
+                                }),
+                 std::runtime_error);
+  }
+  std::atomic<int> runs{0};
+  run_on_threads(2, [&](int) { ++runs; });
+  EXPECT_EQ(runs, 2);
+}
+
+#if !defined(__SANITIZE_THREAD__)  // which does not follow threads of a forked child
+TEST(ThreadPool, AForkedChildHasThreadsOfItsOwn) {
+  run_on_threads(3, [](int) {});
+  const pid_t child = fork();
+  if (child == 0) {
+    std::atomic<int> runs{0};
+    run_on_threads(3, [&](int) { ++runs; });
+    _exit(runs == 3 ? 0 : 1);
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+#endif
+
+TEST(ThreadPool, NumberOfThreadsFromTheEnvironment) {
+  unsetenv("QUIRE_NUM_THREADS");
+  unsetenv("OMP_NUM_THREADS");
+  EXPECT_GE(default_num_threads(), 1);
+  setenv("OMP_NUM_THREADS", "5", 1);
+  EXPECT_EQ(default_num_threads(), 5);
+  setenv("QUIRE_NUM_THREADS", "3", 1);
+  EXPECT_EQ(default_num_threads(), 3);
+  for (const char* wrong : {"0", "-1", "2x", "two", "99999999999999999999"}) {
+    setenv("QUIRE_NUM_THREADS", wrong, 1);
+    EXPECT_THROW(default_num_threads(), ValueError) << wrong;
+  }
+  unsetenv("QUIRE_NUM_THREADS");
+  unsetenv("OMP_NUM_THREADS");
+}
+
+}  // namespace
+}  // namespace quire

@@ -1,0 +1,91 @@
+// write_kv on every instruction set: conversions bit for bit as from_float, rows in their slots.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "quire/base/check.h"
+#include "quire/cpu/operations.h"
+#include "quire/cpu/select_kernels.h"
+#include "support/attention_problem.h"
+
+namespace quire::testing {
+namespace {
+
+// Elements of a float32 array rounded by the library's own scalar conversion.
+void expect_rounded(const Array& from, const Array& to) {
+  for (std::int64_t i = 0; i < from.size(); ++i) {
+    Array expected(to.dtype, {1});
+    expected.set(0, static_cast<float>(from.get(i)));
+    if (std::isnan(from.get(i))) {
+      ASSERT_TRUE(std::isnan(to.get(i))) << i;
+    } else {
+      ASSERT_EQ(std::memcmp(expected.bytes.data(), to.bytes.data() + i * size_of(to.dtype),
+                            size_of(to.dtype)),
+                0)
+          << from.get(i);
+    }
+  }
+}
+
+TEST(WriteKv, RoundsAsFromFloatOnEveryInstructionSet) {
+  std::mt19937 random(1);
+  for (const std::string_view name : available_instruction_sets()) {
+    setenv("QUIRE_CPU", std::string(name).c_str(), 1);
+    for (const DType dtype : kDTypes) {
+      for (const std::int64_t dim : {1, 3, 16, 31, 64, 100}) {
+        constexpr std::int64_t kRows = 200;
+        Array k(DType::float32, {kRows, 1, dim});
+        for (std::int64_t i = 0; i < k.size(); ++i)
+          k.set(i, std::bit_cast<float>(static_cast<std::uint32_t>(random())));
+        Array v = k;
+        Array k_cache(dtype, {kRows, 1, 1, dim}), v_cache(dtype, {kRows, 1, 1, dim});
+        std::vector<std::int64_t> slots(kRows);
+        for (std::int64_t i = 0; i < kRows; ++i) slots[i] = i;
+        write_kv({k.view(), v.view(), k_cache.view(), v_cache.view(),
+                  contiguous_index_view(slots.data(), {kRows}), Layout::NHD});
+        expect_rounded(k, k_cache);
+        expect_rounded(v, v_cache);
+      }
+    }
+  }
+  unsetenv("QUIRE_CPU");
+}
+
+TEST(WriteKv, LastRowOfASlotWinsAndSkippedRowsAreSkipped) {
+  Array k(DType::float32, {3, 2, 4});
+  for (std::int64_t i = 0; i < k.size(); ++i) k.set(i, static_cast<float>(i));
+  Array v = k;
+  for (const Layout layout : {Layout::NHD, Layout::HND}) {
+    Array k_cache(DType::float32, layout == Layout::NHD ? std::vector<std::int64_t>{2, 3, 2, 4}
+                                                        : std::vector<std::int64_t>{2, 2, 3, 4});
+    Array v_cache = k_cache;
+    const std::int32_t slots[] = {4, -1, 4};
+    write_kv({k.view(), v.view(), k_cache.view(), v_cache.view(), contiguous_index_view(slots, {3}),
+              layout});
+    double sum = 0;
+    for (std::int64_t i = 0; i < k_cache.size(); ++i) sum += k_cache.get(i);
+    EXPECT_EQ(sum, 16 + 17 + 18 + 19 + 20 + 21 + 22 + 23);
+    const std::int64_t head = layout == Layout::NHD ? 4 : 12;
+    const std::int64_t row = layout == Layout::NHD ? (1 * 3 + 1) * 8 : 1 * 24 + 1 * 4;
+    EXPECT_EQ(k_cache.get(row), 16);
+    EXPECT_EQ(v_cache.get(row + head), 20);
+  }
+}
+
+TEST(WriteKv, AWrongSlotChangesNothing) {
+  Array k(DType::float32, {2, 1, 4});
+  for (std::int64_t i = 0; i < k.size(); ++i) k.set(i, 1);
+  Array v = k;
+  Array k_cache(DType::float32, {2, 3, 1, 4}), v_cache(DType::float32, {2, 3, 1, 4});
+  for (const std::int64_t wrong : {std::int64_t{6}, std::int64_t{-2}}) {
+    const std::int64_t slots[] = {0, wrong};
+    EXPECT_THROW(write_kv({k.view(), v.view(), k_cache.view(), v_cache.view(),
+                           contiguous_index_view(slots, {2}), Layout::NHD}),
+                 IndexError);
+    for (std::int64_t i = 0; i < k_cache.size(); ++i) ASSERT_EQ(k_cache.get(i), 0);
+  }
+}
+
+}  // namespace
+}  // namespace quire::testing
