@@ -3,7 +3,8 @@
 // Every message reads "function: argument: got ..., expected ...", naming the place of a bad entry.
 #pragma once
 
-#include <sstream>
+#include <charconv>
+#include <concepts>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -39,12 +40,22 @@ class OutOfBlocks : public Error {
   using Error::Error;
 };
 
-// All parts printed one after the other.
+// Appends text, or a number as briefly as it can be read back. Not by streams: their locales make two
+// copies of the C++ library in one process, as Python modules bring along, fall over each other.
+inline void append(std::string& text, std::string_view part) { text += part; }
+template <class Number>
+  requires std::integral<Number> || std::floating_point<Number>
+void append(std::string& text, Number number) {
+  char digits[64];
+  text.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
+}
+
+// All parts one after the other.
 template <class... Parts>
 std::string concat(const Parts&... parts) {
-  std::ostringstream text;
-  (text << ... << parts);
-  return text.str();
+  std::string text;
+  (append(text, parts), ...);
+  return text;
 }
 
 // raise<IndexError>("write_kv: slot_mapping", "got ", slot, " at row ", row, ", expected ...").
