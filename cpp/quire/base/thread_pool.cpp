@@ -40,8 +40,36 @@ bool spin_until(Ready ready) {
   return false;
 }
 
-// One batch of work at a time: `round_` counts the batches, and every thread takes part in each,
-// with or without a body to run, so that none is ever a round behind.
+// Workers of one round, waiting to be run: `round`, and how many of them nobody has taken yet, in
+// one word, so that a thread that wakes late cannot take one of a round that is over.
+class Tickets {
+ public:
+  void open(std::uint32_t workers) {
+    const std::uint64_t round = (state_.load(std::memory_order_relaxed) >> 32) + 1;
+    state_.store(round << 32 | workers, std::memory_order_release);
+  }
+
+  bool any() const {
+    return static_cast<std::uint32_t>(state_.load(std::memory_order_acquire)) > 0;
+  }
+
+  // The number of a worker, from 1 up; 0 where none is left.
+  int take() {
+    std::uint64_t state = state_.load(std::memory_order_acquire);
+    while (static_cast<std::uint32_t>(state) > 0) {
+      if (state_.compare_exchange_weak(state, state - 1, std::memory_order_acq_rel)) {
+        return static_cast<int>(static_cast<std::uint32_t>(state));
+      }
+    }
+    return 0;
+  }
+
+ private:
+  std::atomic<std::uint64_t> state_{0};
+};
+
+// One round of work at a time. The caller starts at once and takes every worker that no thread has
+// come for, so that it never waits for a thread to wake up, only for one that has begun.
 class ThreadPool {
  public:
   ~ThreadPool() {
@@ -56,20 +84,23 @@ class ThreadPool {
   // The caller holds the pool (see run_on_threads).
   void run(int num_workers, const std::function<void(int)>& body) {
     while (static_cast<int>(threads_.size()) < num_workers - 1) {
-      const int worker = static_cast<int>(threads_.size()) + 1;
-      threads_.emplace_back([this, worker, seen = round_.load()] { serve(worker, seen); });
+      threads_.emplace_back([this] { serve(); });
     }
     body_ = &body;
-    num_workers_ = num_workers;
     failure_ = nullptr;
-    pending_.store(static_cast<int>(threads_.size()), std::memory_order_relaxed);
+    finished_workers_.store(0, std::memory_order_relaxed);
     {
       const std::lock_guard lock(mutex_);
-      round_.fetch_add(1, std::memory_order_release);
+      tickets_.open(static_cast<std::uint32_t>(num_workers - 1));
     }
     wake_.notify_all();
     call_body(0);
-    const auto done = [this] { return pending_.load(std::memory_order_acquire) == 0; };
+    int others = num_workers - 1;
+    while (const int worker = tickets_.take()) {
+      call_body(worker);
+      --others;
+    }
+    const auto done = [&] { return finished_workers_.load(std::memory_order_acquire) == others; };
     if (!spin_until(done)) {
       std::unique_lock lock(mutex_);
       finished_.wait(lock, done);
@@ -79,7 +110,6 @@ class ThreadPool {
 
  private:
   void call_body(int worker) {
-    if (worker >= num_workers_) return;
     try {
       (*body_)(worker);
     } catch (...) {
@@ -88,18 +118,17 @@ class ThreadPool {
     }
   }
 
-  void serve(int worker, std::uint64_t seen) {
-    const auto called = [&] { return round_.load(std::memory_order_acquire) != seen; };
+  void serve() {
     for (;;) {
-      if (!spin_until(called)) {
+      if (!spin_until([&] { return tickets_.any(); })) {
         std::unique_lock lock(mutex_);
-        wake_.wait(lock, [&] { return stopping_ || called(); });
+        wake_.wait(lock, [&] { return stopping_ || tickets_.any(); });
         if (stopping_) return;
       }
-      ++seen;
-      call_body(worker);
-      if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+      while (const int worker = tickets_.take()) {
+        call_body(worker);
         const std::lock_guard lock(mutex_);
+        finished_workers_.fetch_add(1, std::memory_order_release);
         finished_.notify_all();
       }
     }
@@ -109,10 +138,9 @@ class ThreadPool {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::condition_variable finished_;
-  std::atomic<std::uint64_t> round_{0};
-  std::atomic<int> pending_{0};
+  Tickets tickets_;
+  std::atomic<int> finished_workers_{0};
   const std::function<void(int)>* body_ = nullptr;
-  int num_workers_ = 0;
   std::exception_ptr failure_;
   bool stopping_ = false;
 };
