@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from quire import _core
 from quire._core import BlockPool, paged_attention
 
-# What the kernel reads in one go: a head's keys and values of a block of 16 tokens, 128 wide.
-CHUNK_BYTES = 8192
-COLD_BYTES = 1 << 29  # many times what caches hold
+NUM_HEADS, NUM_KV_HEADS, HEAD_DIM, BLOCK_SIZE, DTYPE = 32, 8, 128, 16, "bfloat16"
+BYTES_PER_KEY = 2 * NUM_KV_HEADS * HEAD_DIM * 2
+# The pieces in which paging places memory, as the kernel reads them: one head's keys and values of
+# one block lie together. The ceiling is read in pieces of the same size.
+CHUNK_BYTES = BLOCK_SIZE * 2 * HEAD_DIM * 2
 
 
 @dataclass(frozen=True)
@@ -29,74 +34,69 @@ class DecodeRow:
 
     @property
     def of_ceiling(self) -> float:
-        """1: as fast as memory allows."""
+        """Speed as a part of memory's: 1 is as fast as memory allows."""
         return self.ceiling / self.fused
+
+    @property
+    def over_gather(self) -> float:
+        """How many times as fast as gather."""
+        return self.gather / self.fused
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
-        return {**asdict(self), "of_ceiling": self.of_ceiling}
+        return {**asdict(self), "of_ceiling": self.of_ceiling, "over_gather": self.over_gather}
 
 
 class ColdPool:
-    """A pool larger than the caches, whose blocks are dealt in random order, each once a round."""
+    """A pool larger than the caches, whose blocks are dealt in random order, each once a round.
 
-    def __init__(
-        self,
-        *,
-        num_heads: int = 32,
-        num_kv_heads: int = 8,
-        head_dim: int = 128,
-        dtype: str = "bfloat16",
-        block_size: int = 16,
-        seed: int = 0,
-    ) -> None:
+    (32, 8) heads, head size 128, bfloat16, blocks of 16 tokens.
+    """
+
+    def __init__(self, *, seed: int = 0) -> None:
         self.random = np.random.default_rng(seed)
-        item = 4 if dtype == "float32" else 2
-        self.bytes_per_key = 2 * num_kv_heads * head_dim * item
-        self.num_heads, self.head_dim, self.block_size = num_heads, head_dim, block_size
+        num_bytes = cold_bytes()
         self.pool = BlockPool(
-            COLD_BYTES // (self.bytes_per_key * block_size),
-            block_size=block_size,
-            num_kv_heads=num_kv_heads,
-            head_dim=head_dim,
-            dtype=dtype,
+            num_bytes // (BYTES_PER_KEY * BLOCK_SIZE),
+            block_size=BLOCK_SIZE,
+            num_kv_heads=NUM_KV_HEADS,
+            head_dim=HEAD_DIM,
+            dtype=DTYPE,
         )
-        rows = self.random.standard_normal((block_size, num_kv_heads, head_dim), np.float32)
+        rows = self.random.standard_normal((BLOCK_SIZE, NUM_KV_HEADS, HEAD_DIM), np.float32)
         self.pool.k_cache()[...] = rows
         self.pool.v_cache()[...] = rows
-        self._order = self.random.permutation(self.pool.num_blocks).astype(np.int32)
-        self._next = 0
-        self._chunks = np.zeros(COLD_BYTES, np.uint8)
-        self._chunks[::4096] = 1  # pages of zeros would all be one page
-        self._chunk_order = self.random.permutation(COLD_BYTES // CHUNK_BYTES)
-        self._next_chunk = 0
+        self._blocks = _Deck(self.random.permutation(self.pool.num_blocks).astype(np.int32))
+        self._memory = np.zeros(num_bytes, np.uint8)
+        self._memory[::4096] = 1  # untouched pages would all be the one page of zeros
+        self._chunks = _Deck(self.random.permutation(num_bytes // CHUNK_BYTES))
 
-    def tables(self, batch: int, keys: int) -> tuple[Any, Any]:
-        """Block tables of blocks that were not used for longest, and lengths."""
-        blocks = -(-keys // self.block_size)
-        places = np.arange(self._next, self._next + batch * blocks)
-        self._next = int(places[-1]) + 1
-        # a batch larger than the pool comes round to its first blocks when they have gone cold
-        tables = np.take(self._order, places, mode="wrap").reshape(batch, blocks)
-        return tables, np.full(batch, keys, np.int32)
+    def tables(self, batch: int, keys: int) -> npt.NDArray[np.int32]:
+        """Tables [batch, blocks] of the blocks that have not been used for longest."""
+        blocks = -(-keys // BLOCK_SIZE)
+        return self._blocks.deal(batch * blocks).reshape(batch, blocks)
 
-    def queries(self, batch: int) -> Any:
+    def queries(self, batch: int) -> npt.NDArray[Any]:
         """Random queries of the pool's dtype."""
-        shape = (batch, self.num_heads, self.head_dim)
-        return self.random.standard_normal(shape, np.float32).astype(self.pool.dtype)
+        q = self.random.standard_normal((batch, NUM_HEADS, HEAD_DIM), np.float32)
+        return q.astype(self.pool.dtype)
 
     def read_chunks(self, num_bytes: int, threads: int) -> float:
         """Seconds to read as many bytes as chunks in random order."""
-        count = -(-num_bytes // CHUNK_BYTES)
-        places = np.arange(self._next_chunk, self._next_chunk + count)
-        self._next_chunk = int(places[-1]) + 1
-        order = np.take(self._chunk_order, places, mode="wrap")
-        seconds = _core.read_chunks(self._chunks, CHUNK_BYTES, order, threads)
-        return seconds * num_bytes / (count * CHUNK_BYTES)
+        order = self._chunks.deal(-(-num_bytes // CHUNK_BYTES))
+        seconds = _core.read_chunks(self._memory, CHUNK_BYTES, order, threads)
+        return seconds * num_bytes / (len(order) * CHUNK_BYTES)
 
-    def attend(self, q: Any, batch: int, keys: int, implementation: Any, threads: int) -> float:
-        """Seconds of one call on cold blocks."""
-        tables, lengths = self.tables(batch, keys)
+    def attend(
+        self,
+        batch: int,
+        keys: int,
+        implementation: Literal["fused", "gather", "dense"],
+        threads: int,
+    ) -> float:
+        """Seconds of one decode step on cold blocks."""
+        q, tables = self.queries(batch), self.tables(batch, keys)
+        lengths = np.full(batch, keys, np.int32)
         k, v = self.pool.k_cache(), self.pool.v_cache()
         begin = time.perf_counter()
         paged_attention(
@@ -105,23 +105,55 @@ class ColdPool:
         return time.perf_counter() - begin
 
 
+class _Deck:
+    """Deals a permutation round and round: what was dealt longest ago comes next.
+
+    One deal of more than there is comes round to its own beginning, which has gone cold by then.
+    """
+
+    def __init__(self, order: npt.NDArray[Any]) -> None:
+        self._order = order
+        self._next = 0
+
+    def deal(self, count: int) -> npt.NDArray[Any]:
+        places = np.arange(self._next, self._next + count)
+        self._next = (self._next + count) % len(self._order)
+        return np.take(self._order, places, mode="wrap")
+
+
+def cold_bytes() -> int:
+    """Bytes that drive all else from the caches: 512 MiB, or four times the last level."""
+    names = [
+        name for name in os.sysconf_names if name.startswith("SC_LEVEL") and "CACHE_SIZE" in name
+    ]
+    largest = max((os.sysconf(name) for name in names), default=0)
+    return max(1 << 29, 4 * largest)
+
+
 def measure(cold: ColdPool, keys: int, batch: int, threads: int, budget: float) -> DecodeRow:
-    """Interleaved runs for about `budget` seconds; medians."""
-    q = cold.queries(batch)
+    """Interleaved runs for about `budget` seconds, five at least; medians."""
+    num_bytes = batch * keys * BYTES_PER_KEY
     times: dict[str, list[float]] = {"fused": [], "gather": [], "ceiling": []}
-    cold.attend(q, batch, keys, "fused", threads)
+    cold.attend(batch, keys, "fused", threads)  # threads are started, buffers grown
+    cold.attend(batch, keys, "gather", threads)
     end = time.perf_counter() + budget
     while time.perf_counter() < end or len(times["fused"]) < 5:
-        times["fused"].append(cold.attend(q, batch, keys, "fused", threads))
-        times["ceiling"].append(cold.read_chunks(batch * keys * cold.bytes_per_key, threads))
-        if len(times["gather"]) < 5 or len(times["fused"]) % 8 == 0:
-            times["gather"].append(cold.attend(q, batch, keys, "gather", threads))
+        times["fused"].append(cold.attend(batch, keys, "fused", threads))
+        times["ceiling"].append(cold.read_chunks(num_bytes, threads))
+        times["gather"].append(cold.attend(batch, keys, "gather", threads))
     medians = {name: float(np.median(values)) for name, values in times.items()}
     return DecodeRow(keys, batch, threads, **medians)
 
 
 def bench(*, quick: bool = False) -> list[DecodeRow]:
-    """The cases of `quire bench`: decode over contexts, batches and threads."""
+    """The cases of `quire bench`: decode over contexts, batches and threads.
+
+    Args:
+        quick: fewer and smaller cases, for a second or two.
+
+    Example:
+        >>> print(bench_table(bench(quick=True)))
+    """
     most = int(_core.build_info()["num_threads"])
     cold = ColdPool()
     contexts, batches = ((512, 4096), (1,)) if quick else ((512, 4096, 16384), (1, 4))
@@ -131,3 +163,22 @@ def bench(*, quick: bool = False) -> list[DecodeRow]:
         for batch in batches
         for keys in contexts
     ]
+
+
+def bench_table(rows: Sequence[DecodeRow]) -> str:
+    """The rows as text, with what the columns mean."""
+    head = f"decode, ({NUM_HEADS}, {NUM_KV_HEADS}) heads, head size {HEAD_DIM}, {DTYPE}, "
+    return "\n".join(
+        [
+            head + f"cold blocks of {BLOCK_SIZE} tokens in random order",
+            f"{'keys':>7} {'batch':>6} {'threads':>8} {'fused':>10} {'of memory':>10} "
+            f"{'over gather':>12}",
+            *(
+                f"{row.keys:7d} {row.batch:6d} {row.threads:8d} {row.fused * 1e6:7.0f} us "
+                f"{row.of_ceiling:10.0%} {row.over_gather:10.1f} x"
+                for row in rows
+            ),
+            "of memory: speed as a part of that of reading as many bytes as randomly placed",
+            f"  chunks of {CHUNK_BYTES} bytes. over gather: how many times as fast as gather.",
+        ]
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -9,82 +10,118 @@ import numpy.typing as npt
 
 from quire._core import BlockPool, BlockTable
 
-# In the middle of the scale of brightness, to be seen on light and on dark pages.
+# Of middle brightness, to be seen on light and on dark pages. Text has the page's own colour.
 COLOURS = {"free": "#9aa0a6", "private": "#4285f4", "shared": "#f29900"}
-_SIZE, _GAP, _COLUMNS = 10, 2, 64
-_MOST_CELLS = 1024
+FREE, PRIVATE, SHARED = range(3)
+_SIZE, _STEP, _COLUMNS = 10, 12, 64
+_MOST_CELLS = 7 * _COLUMNS  # more blocks share cells, so that the HTML stays below 50 KB
+
+_States = npt.NDArray[np.int64]
 
 
 def pool_html(pool: BlockPool) -> str:
-    """A cell for each block, or for several where there are many: free, private or shared.
+    """A cell for each block in the order of ids: free, private (one reference) or shared.
+
+    Large pools show several blocks in a cell, each state in proportion.
 
     Args:
         pool: any BlockPool.
 
     Returns:
-        HTML with an inline SVG, of at most some 100 KB however large the pool.
+        HTML with an inline SVG, below 50 KB however large the pool.
+
+    Example:
+        >>> IPython.display.HTML(pool_html(pool))      # what a notebook does by itself
     """
-    stats = pool.stats()
-    per_cell = max(1, -(-pool.num_blocks // _MOST_CELLS))
-    states = np.minimum(pool.ref_counts, 2)
-    padded = np.pad(states, (0, -len(states) % per_cell)).reshape(-1, per_cell)
-    cells = padded.max(axis=1)
-    names = list(COLOURS)
-    titles = [
-        f"block {i * per_cell}" if per_cell == 1 else f"blocks {i * per_cell} and on"
-        for i in range(len(cells))
-    ]
-    title = (
-        f"BlockPool: {stats.num_blocks} blocks of {pool.block_size} tokens, {stats.free} free, "
-        f"{stats.used} used, {stats.shared} shared"
-    )
-    drawn = [(names[state], label) for state, label in zip(cells.tolist(), titles, strict=True)]
-    note = f", a cell is {per_cell} blocks and shows the most shared" if per_cell > 1 else ""
-    return _figure(title + note, drawn)
+    states = np.minimum(pool.ref_counts, SHARED).astype(np.int64)
+    labels = [f"block {i}" for i in range(len(states))] if len(states) <= _MOST_CELLS else []
+    title = f"BlockPool: {_count(len(states), 'block')} of {_count(pool.block_size, 'token')}"
+    return _figure(title, states, labels)
 
 
 def table_html(table: BlockTable) -> str:
-    """A cell for each block of the table, in its order: private or shared.
+    """A cell for each block of the table in the order of its tokens: private or shared.
 
     Args:
         table: any BlockTable, freed or not.
 
     Returns:
-        HTML with an inline SVG.
+        HTML with an inline SVG, below 50 KB however long the table.
+
+    Example:
+        >>> IPython.display.HTML(table_html(table))    # what a notebook does by itself
     """
     try:
         blocks, tokens = table.blocks, table.num_tokens
-    except ValueError:
-        return "<div>BlockTable (freed)</div>"
+    except ValueError:  # freed
+        return "<div>BlockTable, freed</div>"
     counts: npt.NDArray[Any] = table.pool.ref_counts[blocks]
-    cells = [
-        ("shared" if count > 1 else "private", f"block {block}, {count} references")
-        for block, count in zip(blocks.tolist(), counts.tolist(), strict=True)
-    ]
-    shown = cells[:_MOST_CELLS]
+    labels = []
+    if len(blocks) <= _MOST_CELLS:
+        labels = [
+            f"block {block}, {_count(count, 'reference')}"
+            for block, count in zip(blocks.tolist(), counts.tolist(), strict=True)
+        ]
     title = (
-        f"BlockTable: {tokens} tokens in {len(cells)} blocks of {table.pool.block_size}, "
-        f"{sum(state == 'shared' for state, _ in cells)} shared"
+        f"BlockTable: {_count(tokens, 'token')} in {_count(len(blocks), 'block')} "
+        f"of {_count(table.pool.block_size, 'token')}"
     )
-    note = f", the first {_MOST_CELLS} drawn" if len(shown) < len(cells) else ""
-    return _figure(title + note, shown)
+    return _figure(title, np.clip(counts, PRIVATE, SHARED).astype(np.int64), labels)
 
 
-def _figure(title: str, cells: list[tuple[str, str]]) -> str:
-    step = _SIZE + _GAP
-    rows = -(-len(cells) // _COLUMNS)
-    width = min(len(cells), _COLUMNS) * step
-    squares = "".join(
-        f'<rect x="{i % _COLUMNS * step}" y="{i // _COLUMNS * step}" width="{_SIZE}" '
-        f'height="{_SIZE}" fill="{COLOURS[state]}"><title>{label}, {state}</title></rect>'
-        for i, (state, label) in enumerate(cells)
+def _figure(title: str, states: _States, labels: list[str]) -> str:
+    """The strip, its title and legend. labels: of each block; none where blocks share cells."""
+    per_cell = max(1, -(-len(states) // _MOST_CELLS))
+    cells = -(-len(states) // per_cell)
+    counts = np.bincount(states, minlength=len(COLOURS))
+    named = [(name, int(n)) for name, n in zip(COLOURS, counts, strict=True) if n]
+    summary = ", ".join(f"{n} {name}" for name, n in named)
+    heading = escape(f"{title}: {summary}" if len(states) else title)
+    drawn = _single_cells(states, labels) if labels else _binned_cells(states, per_cell)
+    legend = " &nbsp; ".join(
+        f'<span style="color:{COLOURS[name]}">&#9632;</span> {name} {n}' for name, n in named
     )
-    legend = " ".join(
-        f'<span style="color:{colour}">&#9632;</span> {state}' for state, colour in COLOURS.items()
-    )
+    note = f" &nbsp; (a square is {per_cell} blocks)" if per_cell > 1 else ""
+    width = max(1, min(cells, _COLUMNS) * _STEP)
+    height = max(1, -(-cells // _COLUMNS) * _STEP)
     return (
-        f"<div><div>{title}</div>"
-        f'<svg width="{width}" height="{rows * step}" role="img" aria-label="{title}">'
-        f"{squares}</svg>"
-        f"<div>{legend}</div></div>"
+        f'<div><div>{escape(title)}</div><svg xmlns="http://www.w3.org/2000/svg" width="{width}" '
+        f'height="{height}" role="img" aria-label="{heading}"><title>{heading}</title>{drawn}</svg>'
+        f"<div>{legend}{note}</div></div>"
     )
+
+
+def _single_cells(states: _States, labels: list[str]) -> str:
+    """A square with a title of its own for each block."""
+    names = list(COLOURS)
+    return "".join(
+        f'<path fill="{COLOURS[names[state]]}" d="{_bar(i, 0, _SIZE)}">'
+        f"<title>{escape(label)}, {names[state]}</title></path>"
+        for i, (state, label) in enumerate(zip(states.tolist(), labels, strict=True))
+    )
+
+
+def _binned_cells(states: _States, per_cell: int) -> str:
+    """Squares of several blocks, divided from top to bottom in proportion to their states."""
+    paths: list[list[str]] = [[] for _ in COLOURS]
+    for i in range(0, -(-len(states) // per_cell)):
+        counts = np.bincount(states[i * per_cell : (i + 1) * per_cell], minlength=len(COLOURS))
+        ends = np.rint(np.cumsum(counts) / counts.sum() * _SIZE).astype(int).tolist()
+        for path, begin, end in zip(paths, [0, *ends], ends, strict=False):
+            if end > begin:
+                path.append(_bar(i, begin, end))
+    return "".join(
+        f'<path fill="{COLOURS[name]}" d="{"".join(path)}"><title>{name}</title></path>'
+        for name, path in zip(COLOURS, paths, strict=True)
+        if path
+    )
+
+
+def _bar(cell: int, begin: int, end: int) -> str:
+    """SVG path of the part of a cell's square between two heights."""
+    x, y = cell % _COLUMNS * _STEP, cell // _COLUMNS * _STEP
+    return f"M{x} {y + begin}h{_SIZE}v{end - begin}h-{_SIZE}z"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -1,4 +1,4 @@
-"""Attention in a few lines of NumPy, in float64: what quire.verify holds the reference itself to."""
+"""Attention in a few lines of NumPy, in float64: what quire.verify holds the reference to."""
 
 from __future__ import annotations
 

@@ -72,9 +72,14 @@ class Trace:
             raise ValueError(f"verify: steps: got {steps}, expected 1 to {len(self.q)}")
         return Trace(self.name, self.q[-steps:], self.k, self.v)
 
-    def without_first(self, tokens: int) -> Trace:
-        """A shorter context: the first tokens left out."""
-        return Trace(self.name, self.q, self.k[tokens:], self.v[tokens:])
+    def variant(self, dropped: int, rotation: int) -> Trace:
+        """Another sequence: the first tokens dropped, the channels of v rotated.
+
+        A shorter context alone would not do: a model that looks at recent tokens gives nearly the
+        same then. With the channels rotated no sequence can pass for another.
+        """
+        v = np.roll(self.v[dropped:], rotation, axis=2)
+        return Trace(self.name, self.q, self.k[dropped:], v)
 
 
 @dataclass(frozen=True)
@@ -128,12 +133,12 @@ def shipped_trace(*, layer: int | None = None) -> Trace:
     queries.
 
     Args:
-        layer: 1 or 4; None: 1.
+        layer: 1 or 4; None: 4, of which a missing block shows more.
     """
+    layer = 4 if layer is None else layer
     with resources.as_file(resources.files("quire") / "data" / "trace.npz") as path:
         trace = load_trace(path, layer=layer)
-    name = f"a real model's trace, layer {1 if layer is None else layer}"
-    return Trace(name, trace.q, trace.k, trace.v)
+    return Trace(f"a real model's trace, layer {layer}", trace.q, trace.k, trace.v)
 
 
 def load_trace(path: str | PathLike[str], *, layer: int | None = None) -> Trace:

@@ -1,4 +1,4 @@
-"""The command line: output and exit status."""
+"""The command line: exit statuses, what goes where, and files that are no traces."""
 
 from __future__ import annotations
 
@@ -6,85 +6,235 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from test_verification import corrupt_block
 
-from quire.cli import main
+import quire
+from quire import benchmark, cli, verification
+from quire.benchmark import DecodeRow
 
-
-def test_verify(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify", "--steps", "8"]) == 0
-    shown = capsys.readouterr()
-    assert "every step passes" in shown.out
-    assert "fused" in shown.out
-    assert "gather" in shown.out
-    assert "cache contents: exact" in shown.out
-    assert "step 8 of 8" in shown.err
+SYNTHETIC = ["verify", "--steps", "3", "--synthetic", "--context", "20", "--head-dim", "8"]
 
 
-def test_verify_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = "verify --steps 5 --synthetic --heads 4,2 --context 30 --forks --truncations --json"
-    assert main(arguments.split()) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["passed"] is True
-    assert len(report["implementations"]["fused"]["rms"]) == 5
-    assert report["settings"]["heads"] == [4, 2]
+def save(path: Path, prefix: str = "", tokens: int = 12, **change: Any) -> str:
+    random = np.random.default_rng(0)
+    shapes = {"q": (tokens, 4, 8), "k": (tokens, 2, 8), "v": (tokens, 2, 16)}
+    arrays: dict[str, Any] = {
+        name: random.standard_normal(shape, np.float32) for name, shape in shapes.items()
+    }
+    named = {prefix + name: array for name, array in {**arrays, **change}.items()}
+    np.savez(path, **{name: array for name, array in named.items() if array is not None})
+    return str(path)
 
 
-def test_verify_fails_with_status_1(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_verify_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["verify", "--steps", "8"]) == 0
+    out, err = capsys.readouterr()
+    for word in ("fused", "gather", "dense", "median", "cache contents: exact", "passed"):
+        assert word in out
+    assert err.splitlines() == [f"step {step} of 8" for step in (2, 4, 6, 8)]
+
+
+def test_verify_json_is_alone_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--heads", "6,3", "--v-head-dim", "5", "--batch", "2", "--block-size", "3"]
+    more = ["--dtype", "bfloat16", "--forks", "--truncations", "--sliding-window", "9"]
+    assert cli.main([*SYNTHETIC, *arguments, *more, "--softcap", "3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["passed"] is True
+    assert found["settings"]["heads"] == [6, 3]
+    assert found["settings"]["head_dims"] == [8, 5]
+    assert found["settings"]["sliding_window"] == 9
+    assert set(found["implementations"]) == {"fused", "gather", "dense"}
+    assert len(found["implementations"]["fused"]["rms"]) == 3
+
+
+def test_a_corrupted_block_is_exit_status_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    corrupt_block(monkeypatch, 300.0)
-    assert main(["verify", "--steps", "6"]) == 1
-    assert "FAILED" in capsys.readouterr().out
+    attend = verification.attend
+
+    def corrupting(q: Any, tables: Any, **options: Any) -> Any:
+        tables[0].pool.v_cache()[tables[0].blocks[0]] = 50
+        return attend(q, tables, **options)
+
+    monkeypatch.setattr(verification, "attend", corrupting)
+    assert cli.main(SYNTHETIC) == 1
+    out = capsys.readouterr().out
+    assert "cache contents: WRONG at step 0" in out
+    assert "FAILED" in out
+    assert cli.main([*SYNTHETIC, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["passed"] is False
 
 
-def test_verify_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("matplotlib")
-    assert main(["verify", "--steps", "3", "--plot", str(tmp_path / "a.png")]) == 0
-    assert (tmp_path / "a.png").stat().st_size > 1000
+def test_a_missed_step_is_exit_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    attend = verification.attend
+
+    def shifted(q: Any, tables: Any, **options: Any) -> Any:
+        out = attend(q, tables, **options)
+        return out + 0.01 if options["implementation"] == "gather" else out
+
+    monkeypatch.setattr(verification, "attend", shifted)
+    assert cli.main(SYNTHETIC) == 1
+
+
+def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = save(tmp_path / "plain.npz")
+    assert cli.main(["verify", "--steps", "5", "--trace", plain, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["context"] == 7
+    layers = save(tmp_path / "layers.npz", "layer7_")
+    assert cli.main(["verify", "--steps", "5", "--trace", layers]) == 0
+    assert cli.main(["verify", "--steps", "5", "--trace", layers, "--layer", "7"]) == 0
+    assert cli.main(["verify", "--steps", "5", "--trace", layers, "--layer", "2"]) == 2
+
+
+def no_traces(folder: Path) -> dict[str, str]:
+    """Files that are not traces, and a word of what should be said."""
+    whole = Path(save(folder / "whole.npz")).read_bytes()
+    np.save(folder / "array.npy", np.zeros(3))
+    broken = bytearray(whole)
+    broken[len(broken) // 3] ^= 0xFF
+    for name, content in {
+        "empty.npz": b"",
+        "text.npz": b"not an archive",
+        "cut.npz": whole[: len(whole) // 2],
+        "broken.npz": bytes(broken),
+    }.items():
+        (folder / name).write_bytes(content)
+    objects = np.array([{}], dtype=object)
+    np.savez(folder / "objects.npz", q=objects, k=objects, v=objects)
+    nan = np.full((12, 2, 8), np.nan, np.float32)
+    return {
+        str(folder / "absent.npz"): "No such file",
+        str(folder): "Is a directory",
+        str(folder / "array.npy"): "expected an npz file",
+        str(folder / "empty.npz"): "expected an npz file",
+        str(folder / "text.npz"): "expected an npz file",
+        str(folder / "cut.npz"): "expected an npz file",
+        str(folder / "broken.npz"): "broken.npz",
+        str(folder / "objects.npz"): "objects.npz",
+        save(folder / "no_v.npz", v=None): "expected also ['v']",
+        save(folder / "nan.npz", k=nan): "got nan at [0, 0, 0]",
+        save(folder / "ints.npz", k=np.ones((12, 2, 8), np.int32)): "got int32",
+        save(folder / "short.npz", v=np.ones((3, 2, 8), np.float32)): "Trace: v: got shape",
+    }
+
+
+def test_files_that_are_no_traces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path, word in no_traces(tmp_path).items():
+        assert cli.main(["verify", "--steps", "2", "--trace", path]) == 2, path
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("quire verify: error: "), err
+        assert err.count("\n") == 1, err
+        assert word in err
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["verify", "--trace", "no-such-file.npz"],
-        ["verify", "--heads", "8"],
+        ["verify", "--block-size", "0"],
         ["verify", "--steps", "0"],
         ["verify", "--dtype", "int8"],
-        ["verify", "--layer", "9"],
+        ["verify", "--threads", "0"],
+        ["verify", "--heads", "4,4"],  # without --synthetic
+        ["verify", "--context", "5"],
+        ["verify", "--synthetic", "--heads", "3,2"],
+        ["verify", "--synthetic", "--layer", "1"],
+        ["verify", "--synthetic", "--trace", "file.npz"],
     ],
 )
-def test_a_wrong_argument_is_one_line_and_status_2(
+def test_wrong_values_are_exit_status_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("quire verify: error: ")
-    assert error.count("\n") == 1
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("quire verify: error: ")
+    assert err.count("\n") == 1
 
 
-def test_a_file_that_is_no_npz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "x.npz").write_bytes(b"nonsense")
-    assert main(["verify", "--trace", str(tmp_path / "x.npz")]) == 2
-    assert "error" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ([], 2),
+        (["nonsense"], 2),
+        (["verify", "--steps", "many"], 2),
+        (["verify", "--synthetic", "--heads", "8"], 2),
+        (["verify", "--help"], 0),
+        (["bench", "--help"], 0),
+        (["info", "--help"], 0),
+    ],
+)
+def test_argparse(arguments: list[str], status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == status
+    out, err = capsys.readouterr()
+    assert "usage: quire" in (err if status else out)
 
 
-def test_info_and_bench(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info"]) == 0
-    shown = capsys.readouterr().out
-    assert "instruction sets built:" in shown
-    assert "scalar" in shown
-    assert main(["bench", "--quick", "--json"]) == 0
+def test_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "rms.png"
+    assert cli.main([*SYNTHETIC, "--plot", str(picture), "--json"]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    out, err = capsys.readouterr()
+    assert json.loads(out)["passed"]
+    assert f"wrote {picture}" in err
+    axes = quire.verify(3).plot().axes[0]
+    assert axes.get_yscale() == "log"
+    assert any(np.allclose(line.get_ydata(), 5e-3) for line in axes.get_lines())
+
+
+def test_plot_without_matplotlib(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert cli.main(["verify", "--plot", str(tmp_path / "x.png")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "quire[plot]" in err
+    assert "step" not in err  # told before the work
+
+
+def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "verify", interrupted)
+    assert cli.main(SYNTHETIC) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_info(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["info"]) == 0
+    printed = capsys.readouterr().out
+    for word in (quire.__version__, "instruction sets built", "in use", "threads", "scalar"):
+        assert word in printed
+    quire.show_config()
+    assert capsys.readouterr().out == printed
+
+
+def test_bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(benchmark, "cold_bytes", lambda: 1 << 23)  # runs, measures nothing
+    assert cli.main(["bench", "--quick", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert all(row["fused"] > 0 and row["of_ceiling"] > 0 for row in rows)
+    assert {"keys", "batch", "threads", "fused", "of_ceiling", "over_gather"} <= set(rows[0])
+    assert all(row["fused"] > 0 for row in rows)
+    monkeypatch.setattr(cli, "bench", lambda quick: [DecodeRow(512, 1, 2, 2e-4, 3e-4, 1e-4)])
+    assert cli.main(["bench"]) == 0
+    line = capsys.readouterr().out.splitlines()[2]
+    assert line.split() == ["512", "1", "2", "200", "us", "50%", "1.5", "x"]
 
 
-@pytest.mark.parametrize("command", [[], ["verify"], ["bench"], ["info"]])
-def test_help(command: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "quire", *command, "--help"], capture_output=True, text=True
-    )
-    assert done.returncode == 0
-    assert "usage: quire" in done.stdout
+def test_as_a_module() -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "quire", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert quire.__version__ in run("info").stdout
+    failed = run("verify", "--trace", "absent.npz")
+    assert failed.returncode == 2
+    assert "Traceback" not in failed.stderr

@@ -1,53 +1,101 @@
-"""The pictures of pools and tables."""
+"""Pictures of pools and tables: right, small, and readable without colours."""
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
 
 import quire
-from quire.display import COLOURS
+from quire.display import COLOURS, pool_html, table_html
+
+SVG = "{http://www.w3.org/2000/svg}"
+STATES = {colour: state for state, colour in COLOURS.items()}
 
 
-def squares(html: str) -> list[str]:
-    """The states drawn, in order. The picture must be well-formed."""
-    names = {colour: state for state, colour in COLOURS.items()}
-    root = ElementTree.fromstring(html)
-    return [names[rect.attrib["fill"]] for rect in root.iter("rect")]
+def parsed(html: str) -> ElementTree.Element:
+    """The picture; fails where it is not well formed."""
+    svg = ElementTree.fromstring(html.replace("&nbsp;", " ")).find(f"{SVG}svg")
+    assert svg is not None
+    return svg
 
 
-def new_pool(num_blocks: int = 12) -> quire.BlockPool:
-    return quire.BlockPool(num_blocks, block_size=4, num_kv_heads=1, head_dim=4)
+def states(html: str) -> list[str]:
+    """The state of each square, from its colour."""
+    return [STATES[path.attrib["fill"]] for path in parsed(html).iter(f"{SVG}path")]
 
 
-def test_a_pool_draws_its_blocks() -> None:
-    pool = new_pool()
-    table = quire.BlockTable(pool)
-    table.extend(10)
-    fork = table.fork()
-    fork.extend(1)
+def titles(html: str) -> list[str]:
+    return [path.findtext(f"{SVG}title", "") for path in parsed(html).iter(f"{SVG}path")]
+
+
+def area(html: str) -> dict[str, int]:
+    """Square pixels of each state."""
+    found = {}
+    for path in parsed(html).iter(f"{SVG}path"):
+        bars = re.findall(r"h(\d+)v(\d+)h", path.attrib["d"])
+        state = STATES[path.attrib["fill"]]
+        found[state] = found.get(state, 0) + sum(int(w) * int(h) for w, h in bars)
+    return found
+
+
+def test_each_block_of_a_pool() -> None:
+    pool = quire.BlockPool(70, num_kv_heads=1, head_dim=4)
+    ids = pool.allocate(3)
+    pool.retain(ids[1:2])
     html = pool._repr_html_()
-    states = squares(html)
-    assert len(states) == 12
-    assert (states.count("free"), states.count("private"), states.count("shared")) == (8, 2, 2)
-    assert "12 blocks of 4 tokens, 8 free, 4 used, 2 shared" in html
+    expected = ["free"] * 70
+    for block in ids:
+        expected[block] = "private"
+    expected[ids[1]] = "shared"
+    assert states(html) == expected
+    assert titles(html) == [f"block {i}, {state}" for i, state in enumerate(expected)]
+    assert parsed(html).attrib["aria-label"] == (
+        "BlockPool: 70 blocks of 16 tokens: 67 free, 2 private, 1 shared"
+    )
+    assert parsed(html).attrib["role"] == "img"
+    assert "67" in html.split("</svg>")[1]  # the legend counts too
 
 
-def test_a_table_draws_its_own() -> None:
-    pool = new_pool()
+def test_each_block_of_a_table() -> None:
+    pool = quire.BlockPool(8, block_size=4, num_kv_heads=1, head_dim=4)
     table = quire.BlockTable(pool)
-    assert squares(table._repr_html_()) == []
-    table.extend(6)
-    fork = table.fork()
-    fork.extend(4)
-    assert squares(fork._repr_html_()) == ["shared", "private", "private"]
-    table.free()
-    assert "freed" in table._repr_html_()
+    assert "0 tokens in 0 blocks" in table_html(table)
+    table.extend(8)
+    child = table.fork()
+    child.extend(1)
+    html = child._repr_html_()
+    assert states(html) == ["shared", "shared", "private"]
+    first, last = child.blocks[0], child.blocks[-1]
+    assert titles(html)[0] == f"block {first}, 2 references, shared"
+    assert titles(html)[-1] == f"block {last}, 1 reference, private"
+    assert "9 tokens in 3 blocks of 4 tokens" in html
+    child.free()
+    assert "freed" in table_html(child)
 
 
-def test_large_pools_stay_small() -> None:
-    pool = new_pool(1_000_000)
-    pool.allocate(1000)
-    html = pool._repr_html_()
-    assert len(html) < 200_000
-    assert "blocks and shows the most shared" in html
-    assert "private" in squares(html)
+@pytest.mark.parametrize("num_blocks", [448, 449, 10_000, 1_000_000])
+def test_large_pools_stay_small_and_keep_proportions(num_blocks: int) -> None:
+    pool = quire.BlockPool(num_blocks, block_size=1, num_kv_heads=1, head_dim=1, dtype="float16")
+    ids = pool.allocate(num_blocks * 3 // 4)
+    pool.retain(np.random.default_rng(0).permutation(ids)[: num_blocks // 4])
+    html = pool_html(pool)
+    assert len(html) < 50_000
+    found = area(html)
+    share = found["shared"] / sum(found.values())
+    assert abs(share - 0.25) < 0.05
+    assert abs(found["free"] / sum(found.values()) - 0.25) < 0.05
+    table = quire.BlockTable(pool)
+    pool.release(pool.allocate(0))
+    table.extend(pool.num_free)
+    assert len(table_html(table)) < 50_000
+
+
+def test_no_colour_of_text_is_set() -> None:
+    """Dark and light pages choose their own."""
+    html = pool_html(quire.BlockPool(3, num_kv_heads=1, head_dim=1))
+    outside = re.sub(r"<span[^>]*>&#9632;</span>", "", html)
+    assert "color:" not in outside
+    assert "<style" not in html
