@@ -6,14 +6,14 @@
 
 int main() {
   constexpr std::int64_t kTokens = 40, kHeads = 4, kKvHeads = 2, kDim = 64;
-  const auto pool = std::make_shared<quire::BlockPool>(
-      quire::KvGeometry{.num_blocks = 16,
-                        .block_size = 16,
-                        .num_kv_heads = kKvHeads,
-                        .head_dim = kDim,
-                        .v_head_dim = kDim,
-                        .num_layers = 1,
-                        .dtype = quire::DType::bfloat16});
+  const auto pool =
+      std::make_shared<quire::BlockPool>(quire::KvGeometry{.num_blocks = 16,
+                                                           .block_size = 16,
+                                                           .num_kv_heads = kKvHeads,
+                                                           .head_dim = kDim,
+                                                           .v_head_dim = kDim,
+                                                           .num_layers = 1,
+                                                           .dtype = quire::DType::bfloat16});
   const quire::ArrayView k_cache = pool->storage().k_cache(0);
   const quire::ArrayView v_cache = pool->storage().v_cache(0);
 
@@ -40,8 +40,8 @@ int main() {
   args.out = quire::contiguous_view(out.data(), quire::DType::float32, {1, kHeads, kDim});
   args.k_cache = k_cache;
   args.v_cache = v_cache;
-  args.block_tables = quire::contiguous_index_view(
-      blocks.data(), {1, static_cast<std::int64_t>(blocks.size())});
+  args.block_tables =
+      quire::contiguous_index_view(blocks.data(), {1, static_cast<std::int64_t>(blocks.size())});
   args.seq_lens = quire::contiguous_index_view(&seq_len, {1});
   quire::paged_attention(args);
 

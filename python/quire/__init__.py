@@ -27,7 +27,8 @@ from quire._core import (
     write_kv,
 )
 from quire.config import show_config
-from quire.verification import VerifyReport, verify
+from quire.report import VerifyReport
+from quire.verification import verify
 
 __all__ = [
     "BlockPool",

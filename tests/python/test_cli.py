@@ -229,6 +229,16 @@ def test_bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     assert line.split() == ["512", "1", "2", "200", "us", "50%", "1.5", "x"]
 
 
+def test_bench_warns_of_a_busy_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for ceiling, warned in ((1e-4, False), (4.6e-4, True)):
+        row = DecodeRow(512, 1, 2, fused=2e-4, gather=3e-4, ceiling=ceiling)
+        monkeypatch.setattr(cli, "bench", lambda quick, row=row: [row])
+        assert cli.main(["bench"]) == 0
+        assert ("WARNING: 230% of memory" in capsys.readouterr().out) == warned
+
+
 def test_as_a_module() -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "quire", *arguments]

@@ -40,8 +40,9 @@ class OutOfBlocks : public Error {
   using Error::Error;
 };
 
-// Appends text, or a number as briefly as it can be read back. Not by streams: their locales make two
-// copies of the C++ library in one process, as Python modules bring along, fall over each other.
+// Appends text, or a number as briefly as it can be read back. Not by streams: their locales make
+// two copies of the C++ library in one process, as Python modules bring along, fall over each
+// other.
 inline void append(std::string& text, std::string_view part) { text += part; }
 template <class Number>
   requires std::integral<Number> || std::floating_point<Number>
