@@ -1,7 +1,5 @@
 #include "arguments.h"
 
-#include "quire/base/check.h"
-
 namespace quire::python {
 
 namespace py = pybind11;
@@ -11,11 +9,15 @@ std::string Argument::place() const { return quire::place(function, name); }
 std::string type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
 
 std::int64_t to_int(Argument argument, py::handle object) {
-  if (PyBool_Check(object.ptr()) || !PyIndex_Check(object.ptr())) {
+  py::object number;
+  if (!PyBool_Check(object.ptr()) && PyIndex_Check(object.ptr())) {
+    number = py::reinterpret_steal<py::object>(PyNumber_Index(object.ptr()));
+  }
+  if (!number) {
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
+    PyErr_Clear();
     raise<TypeError>(argument.place(), "got ", type_name(object), ", expected an int");
   }
-  const py::object number = py::reinterpret_steal<py::object>(PyNumber_Index(object.ptr()));
-  if (!number) throw py::error_already_set();
   int overflow = 0;
   const long long value = PyLong_AsLongLongAndOverflow(number.ptr(), &overflow);
   if (overflow != 0) {
@@ -36,7 +38,11 @@ std::optional<double> to_optional_double(Argument argument, py::handle object) {
   const bool number = !PyBool_Check(object.ptr()) && PyNumber_Check(object.ptr());
   const double value = number ? PyFloat_AsDouble(object.ptr()) : 0.0;
   if (!number || PyErr_Occurred()) {
+    const bool too_large = number && PyErr_ExceptionMatches(PyExc_OverflowError);
     PyErr_Clear();
+    if (too_large)
+      raise<ValueError>(argument.place(),
+                        "got an int too large for a float, expected a float or None");
     raise<TypeError>(argument.place(), "got ", type_name(object), ", expected a float or None");
   }
   return value;

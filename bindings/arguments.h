@@ -8,6 +8,7 @@
 #include <string>
 
 #include "quire/attention/paged_attention.h"
+#include "quire/base/check.h"
 
 namespace quire::python {
 
@@ -24,7 +25,7 @@ struct Argument {
 std::int64_t to_int(Argument argument, pybind11::handle object);
 std::optional<std::int64_t> to_optional_int(Argument argument, pybind11::handle object);
 
-// A real number. Throws TypeError.
+// A real number. Throws TypeError, and ValueError for an int beyond every float.
 std::optional<double> to_optional_double(Argument argument, pybind11::handle object);
 
 // True or False, of Python or NumPy. Throws TypeError.
@@ -36,7 +37,21 @@ std::string to_string(Argument argument, pybind11::handle object);
 // "NHD" or "HND". Throws ValueError, or TypeError.
 Layout to_layout(Argument argument, pybind11::handle object);
 
-// "got an object of type X", for TypeErrors.
+// The name of an object's type, for TypeErrors.
 std::string type_name(pybind11::handle object);
+
+// ask(), which runs code of `object`. What that raises becomes a TypeError that names the argument.
+template <class Ask>
+auto ask_of(Argument argument, pybind11::handle object, Ask ask) {
+  try {
+    return ask();
+  } catch (const pybind11::error_already_set& error) {
+    if (!error.matches(PyExc_Exception)) throw;
+    raise<TypeError>(argument.place(), "got ", type_name(object),
+                     " that does not show its memory (", type_name(error.value()), ": ",
+                     std::string(pybind11::str(error.value())),
+                     "), expected an array in CPU memory");
+  }
+}
 
 }  // namespace quire::python

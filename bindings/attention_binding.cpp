@@ -1,5 +1,3 @@
-#include <limits>
-
 #include "attention_options.h"
 #include "bindings.h"
 #include "docstrings.h"
@@ -14,12 +12,11 @@ namespace py = pybind11;
 
 namespace {
 
-thread_local const char* last_implementation = nullptr;
+thread_local std::string_view last_implementation;  // empty: none yet
 
 }  // namespace
 
-AttentionCall::AttentionCall(const char* function, py::handle q, const AttentionOptions& options)
-    : function_(function) {
+AttentionCall::AttentionCall(const char* function, py::handle q, const AttentionOptions& options) {
   q_ = to_float_array({function, "q"}, q);
   args_.q = q_.view;
   if (!options.cu_seqlens_q.is_none()) {
@@ -45,34 +42,37 @@ AttentionCall::AttentionCall(const char* function, py::handle q, const Attention
                       ", expected 1 to 1024, or None");
   }
   num_threads_ = static_cast<int>(num_threads.value_or(0));
-  implementation_ =
-      implementation_from_name(to_string({function, "implementation"}, options.implementation));
-  const bool return_lse = to_bool({function, "return_lse"}, options.return_lse);
-  if (!options.out.is_none()) out_ = to_float_array({function, "out"}, options.out);
-  if (return_lse) lse_ = py::none();
+  implementation_ = implementation_from_name(
+      to_string({function, "implementation"}, options.implementation), function);
+  return_lse_ = to_bool({function, "return_lse"}, options.return_lse);
+  if (options.out.is_none()) return;
+  given_out_ = to_float_array({function, "out"}, options.out);
+  args_.out = given_out_.view;
+  out_ = options.out;
 }
 
-// Shapes are checked before memory is asked for, with an output that stands for the new one.
-py::object AttentionCall::run() {
-  const auto rows_fit = [&] { return args_.q.ndim == 3 && args_.v_cache.ndim == 4; };
-  if (!out_.owner && rows_fit()) {
-    out_.owner = new_float_array(
-        args_.q.dtype, {args_.q.shape[0], args_.q.shape[1], args_.v_cache.shape[3]}, &out_.view);
+// Where q or v_cache has another number of axes there is nothing to make, and validate says so.
+void AttentionCall::make_outputs() {
+  if (args_.q.ndim != 3 || args_.v_cache.ndim != 4) return;
+  const std::int64_t tokens = args_.q.shape[0], heads = args_.q.shape[1];
+  if (!out_) {
+    out_ = new_float_array(args_.q.dtype, {tokens, heads, args_.v_cache.shape[3]}, &args_.out);
   }
-  args_.out = out_.view;
-  if (lse_ && rows_fit()) {
+  if (return_lse_) {
     ArrayView lse;
-    lse_ = new_float_array(DType::float32, {args_.q.shape[0], args_.q.shape[1]}, &lse);
+    lse_ = new_float_array(DType::float32, {tokens, heads}, &lse);
     args_.lse = reinterpret_cast<float*>(lse.data);
   }
-  {
-    const py::gil_scoped_release unlocked;
-    validate(args_, function_);
-    paged_attention(args_, implementation_, num_threads_);
-  }
-  last_implementation = name_of(implementation_).data();
-  if (!lse_) return out_.owner;
-  return py::make_tuple(out_.owner, lse_);
+}
+
+void AttentionCall::compute() const {
+  paged_attention(args_, implementation_, num_threads_);
+  last_implementation = name_of(implementation_);
+}
+
+py::object AttentionCall::result() const {
+  if (!return_lse_) return out_;
+  return py::make_tuple(out_, lse_);
 }
 
 namespace {
@@ -95,7 +95,12 @@ py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cac
   call.args().v_cache = v.view;
   call.args().block_tables = tables.view;
   call.args().seq_lens = lengths.view;
-  return call.run();
+  call.make_outputs();
+  {
+    const py::gil_scoped_release unlocked;
+    call.compute();
+  }
+  return call.result();
 }
 
 py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::object cu_seqlens_q,
@@ -110,34 +115,37 @@ py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::obje
   if (call.args().layout != Layout::NHD) {
     raise<ValueError>("attend: layout", "got \"HND\", expected NHD, the layout of a pool");
   }
-  const TableList list(function, tables);
-  const HeldTables held = [&] {
-    const py::gil_scoped_release unlocked;
-    return HeldTables(function, list.tables());
-  }();
-  if (held.size() == 0) {
-    raise<ValueError>("attend: tables", "got none, expected at least one");
-  }
-  // a pool's views carry their layer's error under the name of the pool's own method
   const std::int64_t index = to_int({function, "layer"}, layer);
-  const std::int64_t num_layers = held.pool()->geometry().num_layers;
+  const TableList list(function, tables);
+  if (list.tables().empty()) raise<ValueError>("attend: tables", "got none, expected at least one");
+  const KvStorage& storage = list.tables()[0]->pool()->storage();
+  const std::int64_t num_layers = storage.geometry().num_layers;
   if (index < 0 || index >= num_layers) {
     raise<IndexError>("attend: layer", "got ", index, ", expected 0 to ", num_layers - 1);
   }
-  std::vector<std::int32_t> block_tables(static_cast<std::size_t>(held.size() * held.max_blocks()));
-  std::vector<std::int32_t> seq_lens(static_cast<std::size_t>(held.size()));
-  held.pack(-1, block_tables.data(), seq_lens.data());
-  call.args().k_cache = held.pool()->storage().k_cache(index);
-  call.args().v_cache = held.pool()->storage().v_cache(index);
-  call.args().block_tables =
-      contiguous_index_view(block_tables.data(), {held.size(), held.max_blocks()});
-  call.args().seq_lens = contiguous_index_view(seq_lens.data(), {held.size()});
-  return call.run();
+  call.args().k_cache = storage.k_cache(index);
+  call.args().v_cache = storage.v_cache(index);
+  call.make_outputs();
+  {
+    // Nothing of Python runs while the tables are held: it could wait for one of them.
+    const py::gil_scoped_release unlocked;
+    const HeldTables held(function, list.tables());
+    std::vector<std::int32_t> block_tables(
+        static_cast<std::size_t>(held.size() * held.max_blocks()));
+    std::vector<std::int32_t> seq_lens(static_cast<std::size_t>(held.size()));
+    held.pack(-1, block_tables.data(), seq_lens.data());
+    call.args().block_tables =
+        contiguous_index_view(block_tables.data(), {held.size(), held.max_blocks()});
+    call.args().seq_lens = contiguous_index_view(seq_lens.data(), {held.size()});
+    validate(call.args(), function);  // under the name of this function
+    call.compute();
+  }
+  return call.result();
 }
 
 py::object py_last_implementation() {
-  if (last_implementation == nullptr) return py::none();
-  return py::str(last_implementation);
+  if (last_implementation.empty()) return py::none();
+  return py::str(last_implementation.data(), last_implementation.size());
 }
 
 py::object py_merge_states(py::handle outs, py::handle lses) {
@@ -170,8 +178,9 @@ void bind_attention(py::module_& m) {
                    py::arg("seq_lens"), py::kw_only());
   def_with_options(m, "attend", &py_attend, docs::kAttend, py::arg("q"), py::arg("tables"),
                    py::kw_only(), py::arg("layer") = 0);
-  m.def("last_implementation", &py_last_implementation, docs::kLastImplementation);
-  m.def("merge_states", &py_merge_states, docs::kMergeStates, py::arg("outs"), py::arg("lses"));
+  def_function(m, "last_implementation", &py_last_implementation, docs::kLastImplementation);
+  def_function(m, "merge_states", &py_merge_states, docs::kMergeStates, py::arg("outs"),
+               py::arg("lses"));
 }
 
 }  // namespace quire::python

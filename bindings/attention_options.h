@@ -3,8 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
-#include <string>
-
+#include "define.h"
 #include "numpy_view.h"
 #include "quire/attention/paged_attention.h"
 #include "quire/cpu/operations.h"
@@ -17,25 +16,29 @@ struct AttentionOptions {
       layout, out, return_lse, implementation, num_threads;
 };
 
-// One call: options and arrays checked for type, then run, then returned. Shapes and values are
-// checked by quire::validate.
+// One call. The constructor checks the types of q and of the options; the caches and tables are the
+// caller's to fill in. Shapes and values are checked by quire::validate.
 class AttentionCall {
  public:
   AttentionCall(const char* function, pybind11::handle q, const AttentionOptions& options);
 
   PagedAttentionArgs& args() { return args_; }
 
-  // The new or the given output, or (out, lse). Runs without the GIL.
-  pybind11::object run();
+  // Makes the outputs that were not given, once the caches are known.
+  void make_outputs();
+
+  // Needs no GIL.
+  void compute() const;
+
+  // out, the new or the given one, or (out, lse).
+  pybind11::object result() const;
 
  private:
-  void prepare_outputs(const AttentionOptions& options);
-
-  const char* function_;
   PagedAttentionArgs args_;
-  FloatArray q_, out_, slopes_, sinks_;
+  FloatArray q_, given_out_, slopes_, sinks_;
   IndexArray cu_seqlens_q_;
-  pybind11::object lse_;
+  bool return_lse_ = false;
+  pybind11::object out_, lse_;
   Implementation implementation_ = Implementation::fused;
   int num_threads_ = 0;
 };
@@ -45,12 +48,13 @@ template <class Function, class... Arguments>
 void def_with_options(pybind11::module_& m, const char* name, Function function, const char* doc,
                       const Arguments&... arguments) {
   namespace py = pybind11;
-  m.def(name, function, doc, arguments..., py::arg("cu_seqlens_q") = py::none(),
-        py::arg("causal") = true, py::arg("scale") = py::none(),
-        py::arg("sliding_window") = py::none(), py::arg("softcap") = py::none(),
-        py::arg("alibi_slopes") = py::none(), py::arg("sinks") = py::none(),
-        py::arg("layout") = "NHD", py::arg("out") = py::none(), py::arg("return_lse") = false,
-        py::arg("implementation") = "auto", py::arg("num_threads") = py::none());
+  def_function(m, name, function, doc, arguments..., py::arg("cu_seqlens_q") = py::none(),
+               py::arg("causal") = true, py::arg("scale") = py::none(),
+               py::arg("sliding_window") = py::none(), py::arg("softcap") = py::none(),
+               py::arg("alibi_slopes") = py::none(), py::arg("sinks") = py::none(),
+               py::arg("layout") = "NHD", py::arg("out") = py::none(),
+               py::arg("return_lse") = false, py::arg("implementation") = "auto",
+               py::arg("num_threads") = py::none());
 }
 
 }  // namespace quire::python

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "bindings.h"
+#include "define.h"
 #include "docstrings.h"
 #include "numpy_view.h"
 #include "quire/base/check.h"
@@ -52,6 +53,10 @@ IndexArray ids_of(Argument argument, py::handle ids) {
     array.view = contiguous_index_view(data, {1});
   } else {
     array = to_index_array(argument, ids);
+  }
+  if (array.view.ndim == 0) {  // a NumPy integer
+    array.view.ndim = 1;
+    array.view.shape[0] = 1;
   }
   if (array.view.ndim != 1) {
     raise<ValueError>(argument.place(), "got shape ", shape_text(array.view),
@@ -130,30 +135,34 @@ void bind_block_pool(py::module_& m) {
   const auto size = [](std::int64_t KvGeometry::* member) {
     return [member](const BlockPool& pool) { return pool.geometry().*member; };
   };
-  py::class_<BlockPool, std::shared_ptr<BlockPool>>(m, "BlockPool", docs::kBlockPool)
-      .def(py::init(&new_pool), py::arg("num_blocks"), py::kw_only(), py::arg("block_size") = 16,
-           py::arg("num_kv_heads"), py::arg("head_dim"), py::arg("v_head_dim") = py::none(),
-           py::arg("num_layers") = 1, py::arg("dtype") = "bfloat16")
-      .def_property_readonly("num_blocks", size(&KvGeometry::num_blocks))
-      .def_property_readonly("block_size", size(&KvGeometry::block_size))
-      .def_property_readonly("num_kv_heads", size(&KvGeometry::num_kv_heads))
-      .def_property_readonly("head_dim", size(&KvGeometry::head_dim))
-      .def_property_readonly("v_head_dim", size(&KvGeometry::v_head_dim))
-      .def_property_readonly("num_layers", size(&KvGeometry::num_layers))
+  py::class_<BlockPool, std::shared_ptr<BlockPool>> pool(m, "BlockPool", docs::kBlockPool);
+  def_init(pool, "BlockPool", &new_pool, docs::kBlockPool, py::arg("num_blocks"), py::kw_only(),
+           py::arg("block_size") = 16, py::arg("num_kv_heads"), py::arg("head_dim"),
+           py::arg("v_head_dim") = py::none(), py::arg("num_layers") = 1,
+           py::arg("dtype") = "bfloat16");
+  def_method(pool, "BlockPool.k_cache", &k_cache, docs::kKCache, py::arg("layer") = 0);
+  def_method(pool, "BlockPool.v_cache", &v_cache, docs::kVCache, py::arg("layer") = 0);
+  def_method(pool, "BlockPool.allocate", &allocate, docs::kAllocate, py::arg("n") = 1);
+  def_method(pool, "BlockPool.retain", &retain, docs::kRetain, py::arg("ids"));
+  def_method(pool, "BlockPool.release", &release, docs::kRelease, py::arg("ids"));
+  def_method(pool, "BlockPool.stats", &BlockPool::stats, docs::kStats);
+  def_method(pool, "BlockPool.check", &BlockPool::check, docs::kCheck,
+             py::call_guard<py::gil_scoped_release>());
+  pool.def_property_readonly("num_blocks", size(&KvGeometry::num_blocks), "Blocks of a layer.")
+      .def_property_readonly("block_size", size(&KvGeometry::block_size), "Tokens of a block.")
+      .def_property_readonly("num_kv_heads", size(&KvGeometry::num_kv_heads), "Heads of a token.")
+      .def_property_readonly("head_dim", size(&KvGeometry::head_dim), "Elements of a key.")
+      .def_property_readonly("v_head_dim", size(&KvGeometry::v_head_dim), "Elements of a value.")
+      .def_property_readonly("num_layers", size(&KvGeometry::num_layers), "Layers of the pool.")
       .def_property_readonly(
-          "dtype", [](const BlockPool& pool) { return numpy_dtype(pool.geometry().dtype); })
-      .def_property_readonly("nbytes",
-                             [](const BlockPool& pool) { return pool.storage().nbytes(); })
-      .def_property_readonly("num_free", &BlockPool::num_free)
-      .def_property_readonly("num_used", &BlockPool::num_used)
+          "dtype", [](const BlockPool& self) { return numpy_dtype(self.geometry().dtype); },
+          "NumPy's dtype of keys and values.")
+      .def_property_readonly(
+          "nbytes", [](const BlockPool& self) { return self.storage().nbytes(); },
+          "Bytes of all layers.")
+      .def_property_readonly("num_free", &BlockPool::num_free, "Blocks that nobody holds.")
+      .def_property_readonly("num_used", &BlockPool::num_used, "Blocks that somebody holds.")
       .def_property_readonly("ref_counts", &ref_counts, docs::kRefCounts)
-      .def("k_cache", &k_cache, docs::kKCache, py::arg("layer") = 0)
-      .def("v_cache", &v_cache, docs::kVCache, py::arg("layer") = 0)
-      .def("allocate", &allocate, docs::kAllocate, py::arg("n") = 1)
-      .def("retain", &retain, docs::kRetain, py::arg("ids"))
-      .def("release", &release, docs::kRelease, py::arg("ids"))
-      .def("stats", &BlockPool::stats, docs::kStats)
-      .def("check", &BlockPool::check, docs::kCheck, py::call_guard<py::gil_scoped_release>())
       .def("__repr__", &pool_repr)
       .def("_repr_html_", [](py::object self) {
         return py::module_::import("quire.display").attr("pool_html")(self);

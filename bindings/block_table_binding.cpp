@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "bindings.h"
+#include "define.h"
 #include "docstrings.h"
 #include "numpy_view.h"
 #include "quire/attention/validate.h"
@@ -21,6 +22,13 @@ py::object array_of(const std::vector<T>& values) {
   py::object array = new_index_array({static_cast<std::int64_t>(values.size())}, &data);
   std::copy(values.begin(), values.end(), data);
   return array;
+}
+
+std::shared_ptr<BlockTable> new_table(py::handle pool) {
+  if (!py::isinstance<BlockPool>(pool)) {
+    raise<TypeError>("BlockTable: pool", "got ", type_name(pool), ", expected a BlockPool");
+  }
+  return std::make_shared<BlockTable>(pool.cast<std::shared_ptr<BlockPool>>());
 }
 
 // A table's lock may be waited for, and whoever has it may wait for the GIL: so every function here
@@ -50,8 +58,14 @@ class AppendedRows {
         k_(to_float_array({kFunction, "k"}, k)),
         v_(to_float_array({kFunction, "v"}, v)),
         stacked_(pool.geometry().num_layers > 1) {
-    check_layers("k", k_.view);
-    check_layers("v", v_.view);
+    const KvGeometry& geometry = storage_.geometry();
+    check_shape("k", k_.view, geometry.head_dim);
+    check_shape("v", v_.view, geometry.v_head_dim);
+    const std::int64_t room = geometry.num_blocks * geometry.block_size;
+    if (count() > room) {  // before memory for as many slots is asked for
+      raise<OutOfBlocks>(place(kFunction, "k"), "got ", count(), " tokens, expected at most ", room,
+                         ", the room of the whole pool");
+    }
   }
 
   std::int64_t count() const { return k_.view.shape[stacked_ ? 1 : 0]; }
@@ -66,14 +80,19 @@ class AppendedRows {
   }
 
  private:
-  void check_layers(const char* name, const ArrayView& view) const {
+  void check_shape(const char* name, const ArrayView& view, std::int64_t head_dim) const {
     const KvGeometry& geometry = storage_.geometry();
-    const int expected = stacked_ ? 4 : 3;
-    if (view.ndim == expected && (!stacked_ || view.shape[0] == geometry.num_layers)) return;
+    const auto axis = [&](int i) { return view.shape[stacked_ ? i + 1 : i]; };
+    const bool v_of_other_length = &view == &v_.view && axis(0) != count();
+    if (view.ndim == (stacked_ ? 4 : 3) && (!stacked_ || view.shape[0] == geometry.num_layers) &&
+        !v_of_other_length && axis(1) == geometry.num_kv_heads && axis(2) == head_dim) {
+      return;
+    }
     raise<ValueError>(place(kFunction, name), "got shape ", shape_text(view), ", expected [",
-                      stacked_ ? concat(geometry.num_layers, ", ") : "", "n, ",
-                      geometry.num_kv_heads, ", ",
-                      name[0] == 'k' ? geometry.head_dim : geometry.v_head_dim, "]");
+                      stacked_ ? concat(geometry.num_layers, ", ") : "",
+                      v_of_other_length ? std::to_string(count()) : "n", ", ",
+                      geometry.num_kv_heads, ", ", head_dim, "]",
+                      v_of_other_length ? ", tokens as k" : "");
   }
 
   template <class Visit>
@@ -123,6 +142,10 @@ void truncate(BlockTable& table, py::handle num_tokens) {
 py::object gather(const BlockTable& table, py::handle layer) {
   const std::int64_t index = to_int({"BlockTable.gather", "layer"}, layer);
   const KvGeometry& geometry = table.pool()->geometry();
+  {
+    const py::gil_scoped_release unlocked;
+    table.gather(index, 0, nullptr, nullptr);  // refuses a layer, or a freed table
+  }
   const std::int64_t room = num_tokens(table);
   ArrayView k_view, v_view;
   const py::object k =
@@ -205,32 +228,33 @@ py::object py_pack_tables(py::handle tables, py::handle pad) {
 }  // namespace
 
 void bind_block_table(py::module_& m) {
-  py::class_<BlockTable, std::shared_ptr<BlockTable>>(m, "BlockTable", docs::kBlockTable)
-      .def(py::init<std::shared_ptr<BlockPool>>(), py::arg("pool").none(false))
-      .def_property_readonly("pool", &BlockTable::pool)
-      .def_property_readonly("num_tokens", &num_tokens)
+  py::class_<BlockTable, std::shared_ptr<BlockTable>> table(m, "BlockTable", docs::kBlockTable);
+  def_init(table, "BlockTable", &new_table, docs::kBlockTable, py::arg("pool"));
+  def_method(table, "BlockTable.extend", &extend, docs::kExtend, py::arg("n"));
+  def_method(table, "BlockTable.append", &append, docs::kAppend, py::arg("k"), py::arg("v"));
+  def_method(table, "BlockTable.fork", &fork, docs::kFork);
+  def_method(table, "BlockTable.truncate", &truncate, docs::kTruncate, py::arg("num_tokens"));
+  def_method(table, "BlockTable.gather", &gather, docs::kGather, py::arg("layer") = 0);
+  def_method(table, "BlockTable.free", &BlockTable::free, docs::kFree,
+             py::call_guard<py::gil_scoped_release>());
+  table.def_property_readonly("pool", &BlockTable::pool, "The pool that its blocks are of.")
+      .def_property_readonly("num_tokens", &num_tokens, "Tokens of the sequence.")
       .def_property_readonly("blocks", &blocks, docs::kBlocks)
       .def("__len__", &num_tokens)
       .def("__bool__", [](const BlockTable&) { return true; })
       .def("__array__", &as_array, py::arg("dtype") = py::none(), py::arg("copy") = py::none())
-      .def("extend", &extend, docs::kExtend, py::arg("n"))
-      .def("append", &append, docs::kAppend, py::arg("k"), py::arg("v"))
-      .def("fork", &fork, docs::kFork)
-      .def("truncate", &truncate, docs::kTruncate, py::arg("num_tokens"))
-      .def("gather", &gather, docs::kGather, py::arg("layer") = 0)
-      .def("free", &BlockTable::free, docs::kFree, py::call_guard<py::gil_scoped_release>())
       .def("__enter__", [](py::object self) { return self; })
       .def("__exit__",
-           [](BlockTable& table, const py::args&) {
+           [](BlockTable& self, const py::args&) {
              const py::gil_scoped_release unlocked;
-             table.close();
+             self.close();
            })
       .def("__repr__", &table_repr)
       .def("_repr_html_", [](py::object self) {
         return py::module_::import("quire.display").attr("table_html")(self);
       });
-  m.def("pack_tables", &py_pack_tables, docs::kPackTables, py::arg("tables"), py::kw_only(),
-        py::arg("pad") = -1);
+  def_function(m, "pack_tables", &py_pack_tables, docs::kPackTables, py::arg("tables"),
+               py::kw_only(), py::arg("pad") = -1);
 }
 
 }  // namespace quire::python

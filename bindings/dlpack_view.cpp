@@ -8,6 +8,7 @@ namespace {
 namespace py = pybind11;
 
 constexpr std::int32_t kCpu = 1;
+constexpr std::int32_t kCudaHost = 3;  // CPU memory that a GPU can read
 constexpr std::uint64_t kReadOnly = 1;
 
 enum Code : std::uint8_t { kInt = 0, kFloat = 2, kBfloat = 4 };
@@ -17,6 +18,12 @@ struct DataType {
   std::uint8_t bits;
   std::uint16_t lanes;
 };
+
+void require_cpu(Argument argument, std::int32_t type, std::int32_t id) {
+  if (type == kCpu || type == kCudaHost) return;
+  raise<TypeError>(argument.place(), "got a tensor on DLPack device (", type, ", ", id,
+                   "), expected one in CPU memory (1, 0)");
+}
 
 // The capsule of an object, in the newest form that it offers.
 py::object capsule_of(py::handle object) {
@@ -47,14 +54,17 @@ bool has_dlpack(py::handle object) {
 }
 
 DlpackView::DlpackView(Argument argument, py::handle object) : argument_(argument) {
-  const py::tuple device = object.attr("__dlpack_device__")();
-  if (py::int_(device[0]).cast<int>() != kCpu) {
-    raise<TypeError>(argument.place(), "got a tensor on DLPack device ",
-                     std::string(py::str(device)), ", expected one in CPU memory (1, 0)");
-  }
-  capsule_ = capsule_of(object);
+  const py::tuple device =
+      ask_of(argument, object, [&] { return py::tuple(object.attr("__dlpack_device__")()); });
+  if (device.size() != 2)
+    raise<TypeError>(argument.place(), "got a __dlpack_device__ of ", device.size(),
+                     " numbers, expected 2");
+  const auto number = [&](int i) { return static_cast<std::int32_t>(to_int(argument, device[i])); };
+  require_cpu(argument, number(0), number(1));  // before memory of a device is asked for
+  capsule_ = ask_of(argument, object, [&] { return capsule_of(object); });
   if (PyCapsule_IsValid(capsule_.ptr(), "dltensor")) {
     tensor_ = static_cast<const Tensor*>(PyCapsule_GetPointer(capsule_.ptr(), "dltensor"));
+    require_cpu(argument, tensor_->device_type, tensor_->device_id);
     return;
   }
   struct Versioned {
@@ -75,6 +85,7 @@ DlpackView::DlpackView(Argument argument, py::handle object) : argument_(argumen
                      versioned->minor, ", expected 1");
   }
   tensor_ = &versioned->tensor;
+  require_cpu(argument, tensor_->device_type, tensor_->device_id);
   writable_ = (versioned->flags & kReadOnly) == 0;
 }
 

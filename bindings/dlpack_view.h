@@ -11,8 +11,9 @@ namespace quire::python {
 
 bool has_dlpack(pybind11::handle object);
 
-// A tensor borrowed from its capsule, which owner() keeps alive.
-// Source of the layout: the DLPack specification, versions 0.8 and 1.0.
+// A tensor borrowed from its capsule, which owner() keeps alive: the capsule stays ours alone,
+// under its own name, so that its destructor calls the tensor's deleter. Source of the layout: the
+// DLPack specification, versions 0.8 and 1.0.
 class DlpackView {
  public:
   // Throws TypeError for a tensor on another device, ValueError for too many axes.

@@ -1,11 +1,17 @@
-// What help() shows. T: query tokens of the whole batch; B: sequences; Hq, Hkv: query and key/value
-// heads, Hq a multiple of Hkv; D, Dv: head sizes of q/k and of v.
+// What help() shows. The lines above the dashes are the signatures, which inspect reads there.
+// T: query tokens of the whole batch; B: sequences; Hq, Hkv: query and key/value heads, Hq a
+// multiple of Hkv; D, Dv: head sizes of q/k and of v.
 #pragma once
 
 namespace quire::python::docs {
 
 inline constexpr const char* kPagedAttention =
-    R"(Attention of each query over the keys and values of its sequence, read from scattered blocks.
+    R"(paged_attention(q, k_cache, v_cache, block_tables, seq_lens, *, cu_seqlens_q=None,
+causal=True, scale=None, sliding_window=None, softcap=None, alibi_slopes=None, sinks=None,
+layout='NHD', out=None, return_lse=False, implementation='auto', num_threads=None)
+--
+
+Attention of each query over the keys and values of its sequence, read from scattered blocks.
 
 Args:
     q: [T, Hq, D], float32, float16 or bfloat16. Without cu_seqlens_q T == B: the last token of each
@@ -13,7 +19,8 @@ Args:
     k_cache: [num_blocks, block_size, Hkv, D] ("NHD") or [num_blocks, Hkv, block_size, D] ("HND"),
         any of the three dtypes.
     v_cache: as k_cache, with Dv for D; its dtype may differ.
-    block_tables: [B, max_blocks] int32 or int64. Entries past ceil(seq_len / block_size) are ignored.
+    block_tables: [B, max_blocks] int32 or int64. Entries past ceil(seq_len / block_size) are
+        ignored.
     seq_lens: [B] int32 or int64: tokens in the cache, those of q included. Slots past it are never
         read.
     cu_seqlens_q: [B + 1]: rows cu[i]:cu[i + 1] of q are the last tokens of sequence i.
@@ -45,11 +52,16 @@ Example:
 )";
 
 inline constexpr const char* kAttend =
-    R"(paged_attention over block tables: the last tokens of each table as queries.
+    R"(attend(q, tables, *, layer=0, cu_seqlens_q=None,
+causal=True, scale=None, sliding_window=None, softcap=None, alibi_slopes=None, sinks=None,
+layout='NHD', out=None, return_lse=False, implementation='auto', num_threads=None)
+--
+
+paged_attention over block tables: the last tokens of each table as queries.
 
 Args:
     q: [T, Hq, D].
-    tables: list of BlockTable of one pool. Nobody can change them while this runs.
+    tables: BlockTables of one pool, in any iterable. Nobody can change them while this runs.
     layer: of the pool.
     The other options are those of paged_attention.
 
@@ -64,7 +76,10 @@ Example:
 )";
 
 inline constexpr const char* kLastImplementation =
-    R"(The implementation that the last attention of this thread ran on, or None.
+    R"(last_implementation()
+--
+
+The implementation that the last attention of this thread ran on, or None.
 
 Example:
     >>> last_implementation()
@@ -72,7 +87,10 @@ Example:
 )";
 
 inline constexpr const char* kMergeStates =
-    R"(Joins partial results of attention over disjoint sets of keys.
+    R"(merge_states(outs, lses)
+--
+
+Joins partial results of attention over disjoint sets of keys.
 
 Args:
     outs: [n, T, H, Dv], float32, float16 or bfloat16.
@@ -89,7 +107,10 @@ Example:
 )";
 
 inline constexpr const char* kWriteKv =
-    R"(Writes rows of keys and values into their slots of a paged cache.
+    R"(write_kv(k, v, k_cache, v_cache, slot_mapping, *, layout='NHD')
+--
+
+Writes rows of keys and values into their slots of a paged cache.
 
 Args:
     k: [n, Hkv, D]. v: [n, Hkv, Dv]. float32, float16 or bfloat16.
@@ -106,11 +127,14 @@ Example:
 )";
 
 inline constexpr const char* kBlockPool =
-    R"(A pool of equally large blocks of keys and values, and who holds them.
+    R"(BlockPool(num_blocks, *, block_size=16, num_kv_heads, head_dim, v_head_dim=None,
+num_layers=1, dtype='bfloat16')
+--
 
-BlockPool(num_blocks, *, block_size=16, num_kv_heads, head_dim, v_head_dim=None, num_layers=1,
-dtype="bfloat16"). block_size is in tokens; dtype is float32, float16 or bfloat16, as a name or a
-NumPy dtype. Safe to use from several threads.
+A pool of equally large blocks of keys and values, and who holds them.
+
+block_size is in tokens; v_head_dim=None: as head_dim; dtype is float32, float16 or bfloat16, as a
+name or a NumPy dtype. Safe to use from several threads.
 
 Raises:
     ValueError: a size below 1. TypeError. MemoryError.
@@ -121,7 +145,10 @@ Example:
 )";
 
 inline constexpr const char* kKCache =
-    R"(A writable view of a layer's keys, [num_blocks, block_size, num_kv_heads, head_dim].
+    R"(k_cache(self, layer=0)
+--
+
+A writable view of a layer's keys, [num_blocks, block_size, num_kv_heads, head_dim].
 
 Nothing is copied, and the view keeps the pool alive. Raises IndexError for an unknown layer.
 
@@ -130,7 +157,10 @@ Example:
 )";
 
 inline constexpr const char* kVCache =
-    R"(A writable view of a layer's values, [num_blocks, block_size, num_kv_heads, v_head_dim].
+    R"(v_cache(self, layer=0)
+--
+
+A writable view of a layer's values, [num_blocks, block_size, num_kv_heads, v_head_dim].
 
 Nothing is copied, and the view keeps the pool alive. Raises IndexError for an unknown layer.
 
@@ -138,7 +168,10 @@ Example:
     >>> pool.v_cache()[block, row]
 )";
 
-inline constexpr const char* kAllocate = R"(n free blocks, with one reference each, as int32 [n].
+inline constexpr const char* kAllocate = R"(allocate(self, n=1)
+--
+
+n free blocks, with one reference each, as int32 [n].
 
 Raises OutOfBlocks where fewer are free, and takes none then.
 
@@ -148,7 +181,10 @@ Example:
 )";
 
 inline constexpr const char* kRetain =
-    R"(One reference more for each block id (int32 or int64 [n], or an int); all or nothing.
+    R"(retain(self, ids)
+--
+
+One reference more for each block id (int32 or int64 [n], or an int); all or nothing.
 
 Raises IndexError for an unknown id, ValueError for a free block.
 
@@ -157,7 +193,10 @@ Example:
 )";
 
 inline constexpr const char* kRelease =
-    R"(One reference fewer for each block id (int32 or int64 [n], or an int); all or nothing.
+    R"(release(self, ids)
+--
+
+One reference fewer for each block id (int32 or int64 [n], or an int); all or nothing.
 
 Only references of allocate and retain can be released; those of tables are the tables'. Raises
 IndexError for an unknown id, ValueError for a block of which fewer references are left than named.
@@ -170,7 +209,10 @@ inline constexpr const char* kRefCounts =
     R"(References to each block, int32 [num_blocks], a copy.)";
 
 inline constexpr const char* kStats =
-    R"(The pool in numbers, as PoolStats; takes the same short time for every pool.
+    R"(stats(self)
+--
+
+The pool in numbers, as PoolStats; takes the same short time for every pool.
 
 Example:
     >>> pool.stats().wasted_tokens
@@ -178,18 +220,24 @@ Example:
 )";
 
 inline constexpr const char* kCheck =
-    R"(Verifies every invariant of the pool's books; raises RuntimeError on the first that fails.)";
+    R"(check(self)
+--
+
+Verifies every invariant of the pool's books; raises RuntimeError on the first that fails.)";
 
 inline constexpr const char* kPoolStats = R"(A pool in numbers.
 
 num_blocks = free + used; shared: blocks with more than one reference; cached: blocks that only a
 prefix cache holds; reserved_tokens: room of the blocks that tables hold; filled_tokens: tokens that
-stand there, a shared block counted once; wasted_tokens = reserved_tokens - filled_tokens; peak_used:
-the most blocks ever used; copies_on_write: shared blocks copied since the beginning.
+stand there, a shared block counted once; wasted_tokens = reserved_tokens - filled_tokens;
+peak_used: the most blocks ever used; copies_on_write: shared blocks copied since the beginning.
 )";
 
 inline constexpr const char* kBlockTable =
-    R"(BlockTable(pool): one sequence, and the blocks that hold its keys and values.
+    R"(BlockTable(pool)
+--
+
+One sequence, and the blocks that hold its keys and values.
 
 Freed by free(), at the end of a with statement, or when it is collected. Safe to use from several
 threads. len(table) is its number of tokens, np.asarray(table) its block ids.
@@ -203,7 +251,10 @@ Example:
 inline constexpr const char* kBlocks =
     R"(The block ids in the order of the sequence, int32, a copy.)";
 
-inline constexpr const char* kExtend = R"(Room for n more tokens, as a slot_mapping, int64 [n].
+inline constexpr const char* kExtend = R"(extend(self, n)
+--
+
+Room for n more tokens, as a slot_mapping, int64 [n].
 
 A last block that is shared and has free rows is copied first. Raises OutOfBlocks, with the table as
 it was, ValueError for n < 0 or a freed table.
@@ -212,7 +263,10 @@ Example:
     >>> write_kv(k, v, pool.k_cache(), pool.v_cache(), table.extend(len(k)))
 )";
 
-inline constexpr const char* kAppend = R"(extend and write in one step.
+inline constexpr const char* kAppend = R"(append(self, k, v)
+--
+
+extend and write in one step.
 
 Args:
     k: [n, num_kv_heads, head_dim], or [num_layers, n, num_kv_heads, head_dim] where the pool has
@@ -226,14 +280,20 @@ Example:
 )";
 
 inline constexpr const char* kFork =
-    R"(A second table of the same tokens. It shares every block; the first write to a shared one copies it.
+    R"(fork(self)
+--
+
+A second table of the same tokens. It shares every block; the first write to a shared one copies it.
 
 Example:
     >>> child = table.fork()
 )";
 
 inline constexpr const char* kTruncate =
-    R"(Forgets all but the first num_tokens tokens and gives back blocks that only the others needed.
+    R"(truncate(self, num_tokens)
+--
+
+Forgets all but the first num_tokens tokens and gives back blocks that only the others needed.
 
 Raises ValueError unless 0 <= num_tokens <= len(table).
 
@@ -242,7 +302,10 @@ Example:
 )";
 
 inline constexpr const char* kGather =
-    R"((k [num_tokens, num_kv_heads, head_dim], v [num_tokens, num_kv_heads, v_head_dim]), contiguous copies.
+    R"(gather(self, layer=0)
+--
+
+(k [num_tokens, num_kv_heads, head_dim], v [num_tokens, num_kv_heads, v_head_dim]), both copies.
 
 Raises IndexError for an unknown layer.
 
@@ -251,17 +314,23 @@ Example:
 )";
 
 inline constexpr const char* kFree =
-    R"(Gives all blocks back. Any use of the table after it raises ValueError.
+    R"(free(self)
+--
+
+Gives all blocks back. Any use of the table after it raises ValueError.
 
 Example:
     >>> table.free()
 )";
 
 inline constexpr const char* kPackTables =
-    R"((block_tables int32 [B, max_blocks], seq_lens int32 [B]) of tables of one pool.
+    R"(pack_tables(tables, *, pad=-1)
+--
+
+(block_tables int32 [B, max_blocks], seq_lens int32 [B]) of tables of one pool.
 
 Args:
-    tables: list of BlockTable. pad: stands in the columns past a table's last block.
+    tables: BlockTables, in any iterable. pad: stands in the columns past a table's last block.
 
 Raises:
     ValueError for a freed table or tables of two pools; TypeError.

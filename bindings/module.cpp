@@ -3,6 +3,9 @@
 #include "numpy_view.h"
 
 PYBIND11_MODULE(_core, m) {
+  // each docstring starts with the signature, where help() and inspect look for it
+  pybind11::options options;
+  options.disable_function_signatures();
   m.doc() = "Quire's C++ library; import quire instead.";
   quire::python::initialise_numpy();
   quire::python::bind_errors(m);

@@ -19,11 +19,14 @@ struct TypeNumbers {
 TypeNumbers numbers;
 
 // The array behind `object`, if need be through __array_interface__; null where there is none.
-py::object as_ndarray(py::handle object) {
+py::object as_ndarray(Argument argument, py::handle object) {
   if (py::isinstance<py::array>(object)) return py::reinterpret_borrow<py::object>(object);
   if (!py::hasattr(object, "__array_interface__")) return py::object();
-  py::object array = py::module_::import("numpy").attr("asarray")(object);
-  return py::isinstance<py::array>(array) ? array : py::object();
+  const py::object asarray = py::module_::import("numpy").attr("asarray");
+  py::object array = ask_of(argument, object, [&] { return asarray(object); });
+  // that interface has no name for bfloat16; DLPack has
+  const bool nameless = py::reinterpret_borrow<py::array>(array).dtype().kind() == 'V';
+  return nameless && has_dlpack(object) ? py::object() : array;
 }
 
 bool is_writable(const py::array& array) {
@@ -76,7 +79,7 @@ void initialise_numpy() {
 }
 
 FloatArray to_float_array(Argument argument, py::handle object) {
-  const py::object found = as_ndarray(object);
+  const py::object found = as_ndarray(argument, object);
   if (!found) {
     if (!has_dlpack(object)) refuse(argument, object, kFloats);
     const DlpackView tensor(argument, object);
@@ -104,7 +107,7 @@ FloatArray to_float_array(Argument argument, py::handle object) {
 }
 
 IndexArray to_index_array(Argument argument, py::handle object) {
-  const py::object found = as_ndarray(object);
+  const py::object found = as_ndarray(argument, object);
   if (!found) {
     if (!has_dlpack(object)) refuse(argument, object, kIndices);
     const DlpackView tensor(argument, object);
@@ -129,7 +132,7 @@ IndexArray to_index_array(Argument argument, py::handle object) {
 }
 
 ByteArray to_byte_array(Argument argument, py::handle object) {
-  const py::object found = as_ndarray(object);
+  const py::object found = as_ndarray(argument, object);
   if (!found) refuse(argument, object, "an array of uint8");
   const py::array array = py::reinterpret_borrow<py::array>(found);
   if (array.dtype().num() != numbers.uint8 || array.ndim() != 1 ||

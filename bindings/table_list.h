@@ -1,4 +1,4 @@
-// A Python sequence of block tables.
+// A Python list, or other iterable, of block tables.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -12,18 +12,21 @@
 
 namespace quire::python {
 
-// Keeps every table alive, whatever becomes of the sequence. Throws TypeError.
+// Keeps every table alive, whatever becomes of the iterable. Throws TypeError.
 class TableList {
  public:
-  TableList(const char* function, pybind11::handle sequence) {
+  TableList(const char* function, pybind11::handle iterable) {
     namespace py = pybind11;
     const Argument argument{function, "tables"};
-    if (!PyList_Check(sequence.ptr()) && !PyTuple_Check(sequence.ptr())) {
-      raise<TypeError>(argument.place(), "got ", type_name(sequence),
-                       ", expected a list or tuple of BlockTable");
+    const auto list = py::reinterpret_steal<py::object>(PySequence_Fast(iterable.ptr(), ""));
+    if (!list) {
+      if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
+      PyErr_Clear();
+      raise<TypeError>(argument.place(), "got ", type_name(iterable),
+                       ", expected a list, or other iterable, of BlockTable");
     }
     std::size_t index = 0;
-    for (const py::handle item : sequence) {
+    for (const py::handle item : list) {
       if (!py::isinstance<BlockTable>(item)) {
         raise<TypeError>(argument.place(), "got ", type_name(item), " at index ", index,
                          ", expected a BlockTable");

@@ -1,4 +1,5 @@
 #include "bindings.h"
+#include "define.h"
 #include "docstrings.h"
 #include "numpy_view.h"
 #include "quire/attention/write_kv.h"
@@ -26,8 +27,9 @@ void py_write_kv(py::handle k, py::handle v, py::handle k_cache, py::handle v_ca
 }  // namespace
 
 void bind_write_kv(py::module_& m) {
-  m.def("write_kv", &py_write_kv, docs::kWriteKv, py::arg("k"), py::arg("v"), py::arg("k_cache"),
-        py::arg("v_cache"), py::arg("slot_mapping"), py::kw_only(), py::arg("layout") = "NHD");
+  def_function(m, "write_kv", &py_write_kv, docs::kWriteKv, py::arg("k"), py::arg("v"),
+               py::arg("k_cache"), py::arg("v_cache"), py::arg("slot_mapping"), py::kw_only(),
+               py::arg("layout") = "NHD");
 }
 
 }  // namespace quire::python

@@ -1,6 +1,6 @@
 """Types of the C++ module; help() of each object shows its documentation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Literal, Protocol, SupportsFloat, SupportsIndex, TypeAlias, overload
 
@@ -86,8 +86,8 @@ class BlockPool:
     def k_cache(self, layer: SupportsIndex = 0) -> _Array: ...
     def v_cache(self, layer: SupportsIndex = 0) -> _Array: ...
     def allocate(self, n: SupportsIndex = 1) -> npt.NDArray[np.int32]: ...
-    def retain(self, ids: _Ints | int) -> None: ...
-    def release(self, ids: _Ints | int) -> None: ...
+    def retain(self, ids: _Ints | SupportsIndex) -> None: ...
+    def release(self, ids: _Ints | SupportsIndex) -> None: ...
     def stats(self) -> PoolStats: ...
     def check(self) -> None: ...
     def _repr_html_(self) -> str: ...
@@ -118,7 +118,7 @@ class BlockTable:
     def _repr_html_(self) -> str: ...
 
 def pack_tables(
-    tables: Sequence[BlockTable], *, pad: SupportsIndex = -1
+    tables: Iterable[BlockTable], *, pad: SupportsIndex = -1
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]: ...
 def write_kv(
     k: _Floats,
@@ -176,7 +176,7 @@ def paged_attention(
 @overload
 def attend(
     q: _Floats,
-    tables: Sequence[BlockTable],
+    tables: Iterable[BlockTable],
     *,
     layer: SupportsIndex = 0,
     cu_seqlens_q: _Ints | None = None,
@@ -195,7 +195,7 @@ def attend(
 @overload
 def attend(
     q: _Floats,
-    tables: Sequence[BlockTable],
+    tables: Iterable[BlockTable],
     *,
     layer: SupportsIndex = 0,
     cu_seqlens_q: _Ints | None = None,

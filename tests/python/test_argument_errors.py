@@ -54,6 +54,18 @@ def overlapping_cache(given: dict[str, Any]) -> None:
     given["out"] = given["k_cache"].reshape(-1)[: 3 * 4 * 8].reshape(3, 4, 8)
 
 
+def overlapping_entries(name: str) -> Any:
+    """An output that writes over whole numbers that are checked before and read after it."""
+
+    def change(given: dict[str, Any]) -> None:
+        memory = np.zeros(3 * 4 * 8, np.int32)
+        entries = memory[: given[name].size].reshape(given[name].shape)
+        entries[...] = given[name]
+        given.update({name: entries, "out": memory.view(np.float32).reshape(3, 4, 8)})
+
+    return change
+
+
 def self_overlapping(given: dict[str, Any]) -> None:
     memory = np.zeros(400, np.float32)
     given["out"] = np.lib.stride_tricks.as_strided(memory, (3, 4, 8), (32, 32, 4))
@@ -143,6 +155,7 @@ CASES: list[tuple[Any, type[Exception], str]] = [
     (replaced("block_tables", (0, 0), INT64), IndexError, f"got {INT64} at sequence 0, column 0"),
     (setting(scale=float("nan")), ValueError, "scale: got nan, expected a finite number"),
     (setting(scale=float("inf")), ValueError, "scale: got inf"),
+    (setting(scale=10**400), ValueError, "scale: got an int too large for a float"),
     (setting(softcap=0.0), ValueError, "softcap: got 0, expected a finite number > 0"),
     (setting(softcap=-2), ValueError, "softcap: got -2"),
     (setting(sliding_window=0), ValueError, "sliding_window: got 0, expected >= 1"),
@@ -173,6 +186,10 @@ CASES: list[tuple[Any, type[Exception], str]] = [
     (read_only, ValueError, "out: got a read-only array"),
     (overlapping_q, ValueError, "out: got memory that overlaps q's"),
     (overlapping_cache, ValueError, "out: got memory that overlaps k_cache's"),
+    *(
+        (overlapping_entries(name), ValueError, f"out: got memory that overlaps {name}'s")
+        for name in ("block_tables", "seq_lens", "cu_seqlens_q")
+    ),
     (self_overlapping, ValueError, "out: got strides that reach an element twice"),
 ]
 
@@ -198,11 +215,40 @@ def test_the_unchanged_arguments_are_right() -> None:
     assert not (given["out"] == 7).any()
 
 
-@pytest.mark.parametrize("name", ["k_scale", "v_scale", "no_such_option"])
+@pytest.mark.parametrize("name", ["k_scale", "v_scale", "no_such_option", "scal", "NHD"])
 def test_options_that_do_not_exist(name: str) -> None:
     given = {**arguments(), name: None}
-    with pytest.raises(TypeError):
+    with pytest.raises(
+        TypeError, match=rf"^paged_attention: {name}: got .* expected paged_att.*\)$"
+    ):
         attention(given)
+
+
+def test_calls_that_fit_no_signature() -> None:
+    pool = quire.BlockPool(4, num_kv_heads=2, head_dim=8)
+    table = quire.BlockTable(pool)
+    q: Any = np.ones((1, 2, 8), np.float32)
+    calls: list[tuple[Any, str]] = [
+        (lambda: quire.attend(q), "attend: arguments: got 1 by position, expected attend"),
+        (lambda: quire.attend(q, [table], 0), "attend: arguments: got 3 by position"),
+        (lambda: quire.attend(q, [table], q=q), "attend: arguments: got 2 by position and q,"),
+        (lambda: quire.write_kv(q, q, q), "write_kv: arguments: got 3 by position"),
+        (lambda: quire.merge_states(q), "merge_states: arguments: got 1"),
+        (lambda: quire.pack_tables([], -1), "pack_tables: arguments: got 2"),
+        (lambda: quire.last_implementation(1), "last_implementation: arguments: got 1"),
+        (lambda: quire.BlockPool(3), r"BlockPool: arguments: got 1 .* BlockPool\(num_blocks, \*"),
+        (lambda: quire.BlockPool(3, heads=2), "BlockPool: heads: got an argument of this name"),
+        (lambda: quire.BlockTable(), "BlockTable: arguments: got 0"),
+        (lambda: quire.BlockTable(None), "BlockTable: pool: got NoneType, expected a BlockPool"),
+        (lambda: table.append(q), "BlockTable.append: arguments: got 1 by position, expected"),
+        (lambda: table.append(q, w=q), "BlockTable.append: w: got an argument of this name"),
+        (lambda: table.append(q, self=q), "BlockTable.append: self: got"),
+        (lambda: pool.stats(1), "BlockPool.stats: arguments: got 1"),
+    ]
+    for call, message in calls:
+        with pytest.raises(TypeError, match=f"^{message}"):
+            call()
+    assert pool.num_used == 0
 
 
 K = np.ones((2, 2, 8), np.float32)
@@ -240,6 +286,11 @@ def test_write_kv_into_wrong_memory() -> None:
     slots = np.array([0, 1])
     with pytest.raises(ValueError, match="write_kv: k: got memory that overlaps k_cache's"):
         quire.write_kv(cache[0, :2], K, cache, cache.copy(), slots)
+    inside = cache.reshape(-1).view(np.int32)[:2]
+    for caches, name in (((cache, cache.copy()), "k"), ((cache.copy(), cache), "v")):
+        message = f"write_kv: slot_mapping: got memory that overlaps {name}_cache's"
+        with pytest.raises(ValueError, match=message):
+            quire.write_kv(K, K, *caches, inside)
     frozen = cache.copy()
     frozen.flags.writeable = False
     with pytest.raises(ValueError, match="write_kv: v_cache: got a read-only array"):
@@ -318,6 +369,11 @@ def test_pool_and_table_methods() -> None:
         (lambda: pool.release(np.array([[0]])), ValueError, "BlockPool.release: ids: got shape"),
         (lambda: pool.release(True), TypeError, "BlockPool.release: ids: got bool"),
         (lambda: table.extend(-1), ValueError, "BlockTable.extend: n: got -1, expected >= 0"),
+        (
+            lambda: pool.allocate(np.array([1])),
+            TypeError,
+            "allocate: n: got numpy.ndarray, expected",
+        ),
         (lambda: table.extend("1"), TypeError, "BlockTable.extend: n: got str, expected an int"),
         (lambda: table.extend(2**64), ValueError, "BlockTable.extend: n: got .* 64 bits"),
         (lambda: table.truncate(None), TypeError, "BlockTable.truncate: num_tokens: got NoneType"),
@@ -327,7 +383,5 @@ def test_pool_and_table_methods() -> None:
     ):
         with pytest.raises(error, match=message):
             call()
-    with pytest.raises(TypeError):
-        quire.BlockTable(None)  # type: ignore[arg-type]
     assert pool.num_used == 0
     pool.check()

@@ -62,6 +62,8 @@ def test_into_out() -> None:
     out = np.zeros_like(q)
     assert quire.attend(q, [table], out=out) is out
     assert (out == quire.attend(q, (table,), implementation="fused")).all()
+    assert (out == quire.attend(q, {"one": table}.values())).all()
+    assert (out == quire.attend(q, iter([table]))).all()
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,11 @@ def test_into_out() -> None:
         ({"layer": 1}, IndexError, "attend: layer: got 1, expected 0 to 0"),
         ({"layer": 0.0}, TypeError, "attend: layer: got float, expected an int"),
         ({"layout": "HND"}, ValueError, 'attend: layout: got "HND", expected NHD'),
+        (
+            {"implementation": "best"},
+            ValueError,
+            'attend: implementation: got "best", expected auto',
+        ),
         ({"tables": []}, ValueError, "attend: tables: got none"),
         ({"tables": None}, TypeError, "attend: tables: got NoneType, expected a list"),
         ({"tables": [1]}, TypeError, "attend: tables: got int at index 0"),
@@ -87,6 +94,20 @@ def test_wrong_arguments(change: dict[str, Any], error: type[Exception], message
 def test_tables_of_two_pools() -> None:
     with pytest.raises(ValueError, match="attend: tables: got a table of another pool at index 1"):
         quire.attend(queries(2), [filled(new_pool(), 3), filled(new_pool(), 3)])
+
+
+def test_a_layer_may_run_code_of_its_own() -> None:
+    """Numbers are asked for before the tables are held, so that this may change one."""
+    table = filled(new_pool(), 9)
+
+    class Layer:
+        def __index__(self) -> int:
+            table.truncate(4)
+            return 0
+
+    out = quire.attend(queries(1), [table], layer=Layer())
+    assert len(table) == 4
+    assert np.isfinite(out).all()
 
 
 def test_tables_may_be_freed_and_written_by_others_meanwhile() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+import sys
+from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -73,8 +74,10 @@ class Tensor:
         device: tuple[int, int] = (1, 0),
         contiguous: bool = False,
         major: int = 1,
+        true_device: tuple[int, int] | None = None,
     ) -> None:
         self.array, self.versioned, self.read_only = array, versioned, read_only
+        self.true_device = true_device
         self.device, self.contiguous, self.major = device, contiguous, major
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -91,8 +94,7 @@ class Tensor:
         self.strides = axes(*(stride // item for stride in array.strides))
         tensor = _DLTensor(
             array.ctypes.data - 8,
-            1,
-            0,
+            *(self.device if self.true_device is None else self.true_device),
             array.ndim,
             4 if bfloat16 else CODES[array.dtype.kind],
             8 * item,
@@ -143,10 +145,78 @@ def test_strides_through_dlpack() -> None:
     assert out.tobytes() == expected.tobytes()
 
 
+class Delegate:
+    """Hands out an array's own capsules, and nothing else of it."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __dlpack_device__(self) -> Any:
+        return self.array.__dlpack_device__()
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.array.__dlpack__(**options)
+
+
+def test_tensors_are_given_back_after_the_call() -> None:
+    """NumPy's capsule holds a reference to its array, which the tensor's deleter drops."""
+    problem = make_problem([30])
+    counts = []
+    for _ in range(4):
+        quire.paged_attention(Delegate(problem.q), *problem.arguments[1:])
+        with pytest.raises(ValueError, match="paged_attention: seq_lens: got -1"):
+            quire.paged_attention(Delegate(problem.q), *problem.arguments[1:4], np.array([-1]))
+        counts.append(sys.getrefcount(problem.q))
+    assert counts == counts[:1] * 4
+
+
+def test_bfloat16_has_no_name_in_the_array_interface() -> None:
+    problem = make_problem([30], dtypes=("bfloat16", "float32", "float32"))
+
+    class Both(Interface, Delegate):
+        def __dlpack__(self, **options: Any) -> Any:
+            self.tensor = Tensor(self.array)
+            return self.tensor.__dlpack__(**options)
+
+        def __dlpack_device__(self) -> Any:
+            return 1, 0
+
+    expected = quire.paged_attention(*problem.arguments)
+    out = quire.paged_attention(Both(problem.q), *problem.arguments[1:])
+    assert out.tobytes() == expected.tobytes()
+    with pytest.raises(TypeError, match=r"q: got dtype .V2, expected float32, float16 or bfloat16"):
+        quire.paged_attention(Interface(problem.q), *problem.arguments[1:])
+
+
+def test_memory_that_a_gpu_can_read_is_cpu_memory() -> None:
+    problem = make_problem([30])
+    quire.paged_attention(Tensor(problem.q, device=(3, 0)), *problem.arguments[1:])
+
+
+class NeedsGradient(Tensor):
+    def __dlpack__(self, **options: Any) -> Any:
+        raise BufferError("cannot export a tensor that requires a gradient")
+
+
+class NoDevice(Tensor):
+    def __dlpack_device__(self) -> Any:
+        return ()
+
+
+class NoCapsule(Tensor):
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.array
+
+
+class Torn:
+    __array_interface__: ClassVar[dict[str, Any]] = {"shape": (1,), "version": 3}
+
+
 def test_a_tensor_is_written_in_place() -> None:
     problem = make_problem([30])
     out = np.zeros((1, 4, 64), np.float32)
-    quire.paged_attention(*problem.arguments, out=Tensor(out))
+    given = Tensor(out)
+    assert quire.paged_attention(*problem.arguments, out=given) is given
     assert (out == quire.paged_attention(*problem.arguments)).all()
     with pytest.raises(ValueError, match="out: got a read-only array"):
         quire.paged_attention(*problem.arguments, out=Tensor(out, versioned=True, read_only=True))
@@ -156,6 +226,15 @@ def test_a_tensor_is_written_in_place() -> None:
     ("make", "error", "message"),
     [
         (lambda q: Tensor(q, device=(2, 0)), TypeError, r"got a tensor on DLPack device \(2, 0\)"),
+        (
+            lambda q: Tensor(q, true_device=(2, 1)),
+            TypeError,
+            r"got a tensor on DLPack device \(2, 1\)",
+        ),
+        (NeedsGradient, TypeError, "got NeedsGradient that does not show its memory .BufferError"),
+        (NoDevice, TypeError, "got a __dlpack_device__ of 0 numbers, expected 2"),
+        (NoCapsule, TypeError, "got a __dlpack__ that returns numpy.ndarray, expected a DLPack"),
+        (lambda q: Torn(), TypeError, "got Torn that does not show its memory"),
         (lambda q: Tensor(q.astype(np.float64)), TypeError, r"got DLPack dtype \(code 2, bits 64"),
         (lambda q: Tensor(q, versioned=True, major=2), TypeError, "got DLPack version 2.0"),
         (lambda q: Tensor(q.reshape(1, 1, 1, 1, 4, 64)), ValueError, "got 6 axes"),
@@ -198,3 +277,9 @@ def test_inputs_may_be_read_only() -> None:
     for array in problem.arguments:
         array.flags.writeable = False
     assert np.isfinite(quire.paged_attention(*problem.arguments)).all()
+
+
+def test_an_array_without_elements_may_have_any_strides() -> None:
+    _, k_cache, v_cache, tables, lengths = make_problem([30]).arguments
+    q = np.zeros((3, 4, 128), np.float32)[:0, :, ::2]
+    assert quire.paged_attention(q, k_cache, v_cache, tables[:0], lengths[:0]).shape == (0, 4, 64)

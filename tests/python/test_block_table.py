@@ -109,6 +109,9 @@ def test_exhaustion_leaves_table_and_pool_as_they_were() -> None:
         assert (fork.blocks == table.blocks).all()
     with pytest.raises(quire.OutOfBlocks):
         table.extend(2**60)
+    endless = np.broadcast_to(rows(0, 1), (2**40, 2, 8))
+    with pytest.raises(quire.OutOfBlocks, match=f"append: k: got {2**40} tokens, expected at most"):
+        table.append(endless, endless)
     pool.check()
 
 
@@ -116,13 +119,20 @@ def test_a_refused_append_changes_nothing() -> None:
     pool = new_pool()
     table = filled(pool, 6)
     child = table.fork()
-    for k, v in (
-        (rows(0, 2), rows(0, 3)),
-        (rows(0, 2)[:, :1], rows(0, 2)[:, :1]),
-        (rows(0, 2)[..., :7], rows(0, 2)),
-        (rows(0, 2)[None], rows(0, 2)[None]),
+    two = rows(0, 2)
+    own = pool.k_cache()[0, :2]
+    for k, v, error, message in (
+        (two, rows(0, 3), ValueError, r"v: got shape \[3, 2, 8\], expected \[2, 2, 8\]"),
+        (two[:, :1], two[:, :1], ValueError, r"k: got shape \[2, 1, 8\], expected \[n, 2, 8\]"),
+        (two[..., :7], two, ValueError, r"k: got shape \[2, 2, 7\], expected \[n, 2, 8\]"),
+        (two, two[..., :7], ValueError, r"v: got shape \[2, 2, 7\], expected \[n, 2, 8\]"),
+        (two[None], two[None], ValueError, r"k: got shape \[1, 2, 2, 8\]"),
+        (two, two[..., ::-1], ValueError, "v: got a last axis of stride -4 bytes"),
+        (own, two, ValueError, "k: got memory that overlaps k_cache's"),
+        (two.astype(np.float64), two, TypeError, "k: got dtype float64"),
+        (two, two.tolist(), TypeError, "v: got list, expected an array"),
     ):
-        with pytest.raises(ValueError, match=r"BlockTable.append: (k|v|k_cache|v_cache): got"):
+        with pytest.raises(error, match=f"^BlockTable.append: {message}"):
             child.append(k, v)
         assert len(child) == 6
         assert pool.stats().copies_on_write == 0
@@ -154,19 +164,19 @@ def test_a_freed_table_raises() -> None:
     table = filled(pool, 5)
     table.free()
     assert pool.num_used == 0
-    for use in (
-        table.free,
-        table.fork,
-        table.gather,
-        lambda: len(table),
-        lambda: table.blocks,
-        lambda: table.extend(1),
-        lambda: table.truncate(0),
-        lambda: table.append(rows(0, 1), rows(0, 1)),
-        lambda: quire.pack_tables([table]),
-        lambda: quire.attend(np.ones((1, 2, 8), np.float32), [table]),
+    for use, name in (
+        (table.free, "BlockTable.free: table"),
+        (table.fork, "BlockTable.fork: table"),
+        (table.gather, "BlockTable.gather: table"),
+        (lambda: len(table), "BlockTable.num_tokens: table"),
+        (lambda: table.blocks, "BlockTable.blocks: table"),
+        (lambda: table.extend(1), "BlockTable.extend: table"),
+        (lambda: table.truncate(0), "BlockTable.truncate: table"),
+        (lambda: table.append(rows(0, 1), rows(0, 1)), "BlockTable.append: table"),
+        (lambda: quire.pack_tables([table]), "pack_tables: tables"),
+        (lambda: quire.attend(np.ones((1, 2, 8), np.float32), [table]), "attend: tables"),
     ):
-        with pytest.raises(ValueError, match=r"got a freed"):
+        with pytest.raises(ValueError, match=f"^{name}: got a freed"):
             use()
     assert "freed" in repr(table)
 

@@ -42,6 +42,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.alive: list[Sequence] = []
         self.held: list[int] = []  # a reference of ours each
         self.next_token = 0
+        self.peak_used = self.copies_on_write = 0
 
     def new_tokens(self, n: int) -> list[int]:
         self.next_token += n
@@ -52,12 +53,15 @@ class PoolMachine(RuleBasedStateMachine):
         self.alive.append(sequence)
         return sequence
 
+    def copies(self, sequence: Sequence, n: int) -> bool:
+        """Whether n more tokens begin in a last block that somebody else holds too."""
+        begun = n > 0 and len(sequence.tokens) % BLOCK_SIZE > 0
+        return begun and self.counts()[sequence.table.blocks[-1]] > 1
+
     def blocks_needed(self, sequence: Sequence, n: int) -> int:
         """By the plain rule: room in the last block, if it is not shared, then new blocks."""
-        used = len(sequence.tokens) % BLOCK_SIZE
-        room = (BLOCK_SIZE - used) % BLOCK_SIZE
-        copies = n > 0 and used > 0 and self.counts()[sequence.table.blocks[-1]] > 1
-        return -(-max(0, n - room) // BLOCK_SIZE) + int(copies)
+        room = -len(sequence.tokens) % BLOCK_SIZE
+        return -(-max(0, n - room) // BLOCK_SIZE) + self.copies(sequence, n)
 
     def counts(self) -> list[int]:
         counts = [0] * NUM_BLOCKS
@@ -86,6 +90,7 @@ class PoolMachine(RuleBasedStateMachine):
                 sequence.table.append(k, -k)
 
         if enough:
+            self.copies_on_write += self.copies(sequence, n)
             write()
             sequence.tokens.extend(tokens)
         else:
@@ -171,6 +176,10 @@ class PoolMachine(RuleBasedStateMachine):
                 filled[block] = max(filled.get(block, 0), rows_here)
         assert stats.filled_tokens == sum(filled.values())
         assert stats.reserved_tokens == len(filled) * BLOCK_SIZE
+        assert stats.wasted_tokens == stats.reserved_tokens - stats.filled_tokens
+        assert stats.copies_on_write == self.copies_on_write
+        self.peak_used = max(self.peak_used, stats.used)
+        assert stats.peak_used == self.peak_used
 
 
 PoolMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -1,5 +1,6 @@
 #include "quire/attention/merge_states.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -21,7 +22,7 @@ void merge_row(const MergeStatesArgs& args, std::int64_t token, std::int64_t hea
   const std::int64_t parts = args.outs.shape[0];
   double largest = -kInfinity;
   for (std::int64_t i = 0; i < parts; ++i) {
-    largest = std::fmax(largest, lse_at(args.lses, i, token, head));
+    largest = std::max(largest, lse_at(args.lses, i, token, head));
   }
   std::fill(sums.begin(), sums.end(), 0.0);
   double total = 0;

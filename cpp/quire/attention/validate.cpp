@@ -11,6 +11,19 @@ namespace {
 // An expected length of an axis; none: any length >= 1.
 using Length = std::optional<std::int64_t>;
 
+// The bytes from the first to the last entry.
+ByteRange range_of(const ArrayView& view) { return byte_range(view); }
+ByteRange range_of(const IndexView& view) {
+  const auto first = reinterpret_cast<std::uintptr_t>(view.data);
+  ByteRange range{first, first + (view.type == IndexType::int32 ? 4 : 8)};
+  for (int axis = 0; axis < view.ndim; ++axis) {
+    if (view.shape[axis] == 0) return {};
+    const std::int64_t span = (view.shape[axis] - 1) * view.strides[axis];
+    (span < 0 ? range.begin : range.end) += static_cast<std::uintptr_t>(span);
+  }
+  return range;
+}
+
 // Checks the arguments of one call of `function`.
 class Checker {
  public:
@@ -71,9 +84,11 @@ class Checker {
     }
   }
 
-  void apart(std::string_view argument, const ArrayView& view, std::string_view other_argument,
-             const ArrayView& other) const {
-    if (byte_range(view).overlaps(byte_range(other))) {
+  // What is written must not change what has been checked, or is still to be read.
+  template <class View, class Other>
+  void apart(std::string_view argument, const View& view, std::string_view other_argument,
+             const Other& other) const {
+    if (range_of(view).overlaps(range_of(other))) {
       fail<ValueError>(argument, "got memory that overlaps ", other_argument,
                        "'s, expected memory apart from it");
     }
@@ -204,6 +219,11 @@ void validate(const PagedAttentionArgs& args, std::string_view function) {
   check.apart("out", args.out, "q", args.q);
   check.apart("out", args.out, "k_cache", args.k_cache);
   check.apart("out", args.out, "v_cache", args.v_cache);
+  check.apart("out", args.out, "block_tables", args.block_tables);
+  check.apart("out", args.out, "seq_lens", args.seq_lens);
+  if (args.cu_seqlens_q) check.apart("out", args.out, "cu_seqlens_q", *args.cu_seqlens_q);
+  if (args.alibi_slopes) check.apart("out", args.out, "alibi_slopes", *args.alibi_slopes);
+  if (args.sinks) check.apart("out", args.out, "sinks", *args.sinks);
 }
 
 void validate(const WriteKvArgs& args, std::string_view function) {
@@ -221,6 +241,8 @@ void validate(const WriteKvArgs& args, std::string_view function) {
   }
 
   check.shape("slot_mapping", args.slot_mapping, {rows}, "[n], n as k");
+  check.apart("slot_mapping", args.slot_mapping, "k_cache", args.k_cache);
+  check.apart("slot_mapping", args.slot_mapping, "v_cache", args.v_cache);
   const std::int64_t block_size = args.k_cache.shape[args.layout == Layout::NHD ? 1 : 2];
   const std::int64_t num_slots = args.k_cache.shape[0] * block_size;
   for (std::int64_t row = 0; row < args.k.shape[0]; ++row) {

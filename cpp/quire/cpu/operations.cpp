@@ -36,10 +36,9 @@ std::string_view name_of(Implementation implementation) {
   return "fused";
 }
 
-Implementation implementation_from_name(std::string_view name) {
-  if (name != "auto") {
-    return named(name, "paged_attention: implementation", "auto, fused, gather or dense");
-  }
+Implementation implementation_from_name(std::string_view name, std::string_view function) {
+  const std::string argument = place(function, "implementation");
+  if (name != "auto") return named(name, argument, "auto, fused, gather or dense");
   const char* variable = std::getenv("QUIRE_ATTENTION");
   if (variable == nullptr || *variable == '\0') return Implementation::fused;
   return named(variable, "QUIRE_ATTENTION", "fused, gather or dense");

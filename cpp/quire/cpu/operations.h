@@ -19,8 +19,9 @@ enum class Implementation : std::uint8_t {
 };
 
 // "fused", "gather" or "dense"; "auto" is fused, or what the environment variable QUIRE_ATTENTION
-// names. Anything else is a ValueError.
-Implementation implementation_from_name(std::string_view name);
+// names. Anything else is a ValueError under the name of `function`.
+Implementation implementation_from_name(std::string_view name,
+                                        std::string_view function = "paged_attention");
 std::string_view name_of(Implementation implementation);
 
 // `num_threads`: 0 stands for default_num_threads() of quire/base/thread_pool.h. The result is the

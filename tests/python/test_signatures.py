@@ -1,0 +1,80 @@
+"""What inspect and help show of the C++ module is what its types promise."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import quire
+from quire import _core
+
+STUB = ast.parse(Path(_core.__file__).with_name("_core.pyi").read_text())
+
+
+def stub_parameters(function: ast.FunctionDef) -> list[tuple[str, Any, bool]]:
+    """(name, default, keyword only) of each parameter; ... for none."""
+    arguments = function.args
+    plain = [*arguments.posonlyargs, *arguments.args]
+    defaults = [None] * (len(plain) - len(arguments.defaults)) + list(arguments.defaults)
+    pairs = [(a, d, False) for a, d in zip(plain, defaults, strict=True)]
+    pairs += [
+        (a, d, True) for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    ]
+    return [(a.arg, ... if d is None else ast.literal_eval(d), only) for a, d, only in pairs]
+
+
+def real_parameters(function: Any) -> list[tuple[str, Any, bool]]:
+    return [
+        (p.name, ... if p.default is p.empty else p.default, p.kind is p.KEYWORD_ONLY)
+        for p in inspect.signature(function).parameters.values()
+    ]
+
+
+def public_functions() -> list[tuple[str, Any, ast.FunctionDef]]:
+    found = []
+    for node in STUB.body:
+        if isinstance(node, ast.FunctionDef) and node.name in quire.__all__:
+            found.append((node.name, getattr(quire, node.name), node))
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for method in node.body:
+            if isinstance(method, ast.FunctionDef) and not method.decorator_list:
+                cls = getattr(quire, node.name, None)
+                if method.name == "__init__" or not method.name.startswith("_"):
+                    found.append((f"{node.name}.{method.name}", getattr(cls, method.name), method))
+    return found
+
+
+FUNCTIONS = public_functions()
+
+
+@pytest.mark.parametrize(
+    ("function", "stub"), [case[1:] for case in FUNCTIONS], ids=[case[0] for case in FUNCTIONS]
+)
+def test_signature(function: Any, stub: ast.FunctionDef) -> None:
+    parameters = stub_parameters(stub)
+    overloads_differ = {"return_lse"}  # one overload of each has no default there
+    assert [p for p in real_parameters(function) if p[0] not in overloads_differ] == [
+        p for p in parameters if p[0] not in overloads_differ
+    ]
+    assert len(inspect.getdoc(function) or "") > 40
+
+
+def test_classes_show_their_constructors() -> None:
+    assert str(inspect.signature(quire.BlockTable)) == "(pool)"
+    assert "num_kv_heads, head_dim, v_head_dim=None" in str(inspect.signature(quire.BlockPool))
+
+
+@pytest.mark.parametrize("cls", [quire.BlockPool, quire.BlockTable, quire.PoolStats])
+def test_every_public_name_is_typed_and_documented(cls: type) -> None:
+    stub = next(n for n in STUB.body if isinstance(n, ast.ClassDef) and n.name == cls.__name__)
+    typed = {node.name for node in stub.body if isinstance(node, ast.FunctionDef)}
+    public = {name for name in vars(cls) if not name.startswith("_")}
+    assert {name for name in typed if not name.startswith("_")} == public
+    assert cls.__doc__
+    for name in public:
+        assert cls is quire.PoolStats or getattr(cls, name).__doc__, name
