@@ -58,7 +58,7 @@ cpp_tests() {
   shift
   pip_for_environment install --quiet cmake ninja
   apt_install googletest libeigen3-dev || echo "CMake fetches GoogleTest and Eigen" >&2
-  cmake --preset "$preset" >/dev/null
+  cmake --preset "$preset" -Wno-deprecated >/dev/null
   cmake --build --preset "$preset" --parallel "$(nproc)"
   ctest --preset "$preset" --parallel "$(nproc)" "$@"
 }

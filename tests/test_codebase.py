@@ -307,9 +307,9 @@ def test_a_stray_weak_symbol_is_found() -> None:
 
 def test_kernels_share_no_weak_symbols() -> None:
     build = Path(os.environ.get("QUIRE_BUILD_DIR", ROOT / "build" / "release"))
-    if not build.is_dir():
-        pytest.skip(f"no build in {build}: scripts/test makes one")
     objects = [path for path in build.rglob("kernels_*.cpp.o") if "scalar" not in path.name]
+    if not objects and "QUIRE_BUILD_DIR" not in os.environ:
+        pytest.skip(f"nothing built in {build}: scripts/test builds it")
     assert objects, f"no kernels in {build}"
     for path in objects:
         command = ["nm", "--demangle", str(path)]
