@@ -77,7 +77,8 @@ class Planner {
     for (std::int64_t part = 0; part < unit.num_parts; ++part) {
       const std::int64_t begin = unit.keys.begin + part * unit.part_keys;
       const std::int64_t end = std::min(begin + unit.part_keys, unit.keys.end);
-      const std::int64_t cost = (end - begin) * heads * bytes_per_key_ * passes;
+      const double cost =
+          static_cast<double>(end - begin) * static_cast<double>(heads * bytes_per_key_ * passes);
       plan_.parts.push_back({static_cast<std::int64_t>(plan_.units.size()), {begin, end}, cost});
       plan_.cost += cost;
     }

@@ -27,13 +27,13 @@ struct WorkUnit {
 struct WorkPart {
   std::int64_t unit;
   KeyRange keys;
-  std::int64_t cost;  // bytes of keys and values read, times the passes of query rows over them
+  double cost;  // bytes of keys and values read, times the passes of query rows over them
 };
 
 struct WorkPlan {
   std::vector<WorkUnit> units;
   std::vector<WorkPart> parts;
-  std::int64_t cost = 0;  // of all parts
+  double cost = 0;  // of all parts
 };
 
 inline constexpr std::int64_t kMostKeyParts = 64;  // of one unit

@@ -8,6 +8,13 @@
 namespace quire {
 namespace {
 
+// The longest sequence. Strides of 0 make arrays of any length; this keeps what is computed from
+// lengths within 64 bits.
+constexpr std::int64_t kMostTokens = std::int64_t{1} << 40;
+
+// The largest |scale|: with log2(e) it still is a float32.
+constexpr double kMostScale = 2e38;
+
 // An expected length of an axis; none: any length >= 1.
 using Length = std::optional<std::int64_t>;
 
@@ -151,10 +158,11 @@ void check_sequence(const Checker& check, const PagedAttentionArgs& args,
   const std::int64_t seq_len = args.seq_lens.at(seq);
   const std::int64_t max_blocks = args.block_tables.shape[1];
   const std::int64_t used_blocks = seq_len / sizes.block_size + (seq_len % sizes.block_size != 0);
-  if (seq_len < 0 || used_blocks > max_blocks) {
+  const std::int64_t room =
+      max_blocks > kMostTokens / sizes.block_size ? kMostTokens : max_blocks * sizes.block_size;
+  if (seq_len < 0 || seq_len > room) {
     check.fail<ValueError>("seq_lens", "got ", seq_len, " at sequence ", seq, ", expected 0 to ",
-                           max_blocks * sizes.block_size, " (", max_blocks, " blocks of ",
-                           sizes.block_size, " tokens)");
+                           room, " (", max_blocks, " blocks of ", sizes.block_size, " tokens)");
   }
   const QueryRows rows = query_rows(args, seq);
   // an empty sequence is padding, whose rows come out 0; any other holds its own query tokens
@@ -171,8 +179,9 @@ void check_sequence(const Checker& check, const PagedAttentionArgs& args,
 }
 
 void check_options(const Checker& check, const PagedAttentionArgs& args, std::int64_t num_heads) {
-  if (args.scale && !std::isfinite(*args.scale)) {
-    check.fail<ValueError>("scale", "got ", *args.scale, ", expected a finite number");
+  if (args.scale && !(std::abs(*args.scale) <= kMostScale)) {
+    check.fail<ValueError>("scale", "got ", *args.scale, ", expected a finite number, at most ",
+                           kMostScale, " in magnitude");
   }
   if (args.softcap && !(std::isfinite(*args.softcap) && *args.softcap > 0)) {
     check.fail<ValueError>("softcap", "got ", *args.softcap, ", expected a finite number > 0");
@@ -235,6 +244,9 @@ void validate(const WriteKvArgs& args, std::string_view function) {
                args.k.shape[1]);
   check.written("k_cache", args.k_cache);
   check.written("v_cache", args.v_cache);
+  if (args.k_cache.data == args.v_cache.data && args.k_cache.shape[0] > 0) {
+    check.fail<ValueError>("v_cache", "got the memory of k_cache, expected memory of its own");
+  }
   for (const auto& [name, source] : {std::pair{"k", &args.k}, std::pair{"v", &args.v}}) {
     check.apart(name, *source, "k_cache", args.k_cache);
     check.apart(name, *source, "v_cache", args.v_cache);
@@ -267,6 +279,9 @@ void validate(const MergeStatesArgs& args, std::string_view function) {
     check.fail<TypeError>("lses", "got ", name_of(args.lses.dtype), ", expected float32");
   }
   check.array("out", args.out, {outs.shape[1], outs.shape[2], outs.shape[3]}, "[T, H, Dv]");
+  check.written("out", args.out);
+  check.apart("out", args.out, "outs", args.outs);
+  check.apart("out", args.out, "lses", args.lses);
 }
 
 }  // namespace quire

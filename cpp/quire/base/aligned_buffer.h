@@ -16,6 +16,8 @@ class AlignedBuffer {
 
   // Room for `count` floats. What the buffer held before is lost.
   float* reserve(std::int64_t count) {
+    constexpr std::int64_t kMost = std::int64_t{1} << 48;  // more than any address space
+    if (count < 0 || count > kMost) throw std::bad_alloc();
     if (count > capacity_) {
       data_.reset();
       capacity_ = 0;

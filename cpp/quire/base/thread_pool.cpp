@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <charconv>
 #include <condition_variable>
@@ -10,10 +11,13 @@
 #include <exception>
 #include <mutex>
 #include <string_view>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "quire/base/check.h"
+#include "quire/base/float_mode.h"
 
 namespace quire {
 namespace {
@@ -21,6 +25,8 @@ namespace {
 // How often a waiting thread looks before it sleeps: some 20 us, so that a decode loop's calls find
 // the threads awake and an idle process costs nothing.
 constexpr int kSpins = 2000;
+
+constexpr int kMostThreads = 1024;
 
 void relax() {
 #if defined(__x86_64__)
@@ -83,8 +89,12 @@ class ThreadPool {
 
   // The caller holds the pool (see run_on_threads).
   void run(int num_workers, const std::function<void(int)>& body) {
-    while (static_cast<int>(threads_.size()) < num_workers - 1) {
-      threads_.emplace_back([this] { serve(); });
+    try {
+      while (static_cast<int>(threads_.size()) < num_workers - 1) {
+        threads_.emplace_back([this] { serve(); });
+      }
+    } catch (const std::system_error&) {
+      // no more threads to be had: those there are, and the caller, take all workers
     }
     body_ = &body;
     failure_ = nullptr;
@@ -111,6 +121,7 @@ class ThreadPool {
  private:
   void call_body(int worker) {
     try {
+      const DefaultFloatMode mode;
       (*body_)(worker);
     } catch (...) {
       const std::lock_guard lock(mutex_);
@@ -146,7 +157,7 @@ class ThreadPool {
 };
 
 struct SharedPool {
-  std::mutex busy;
+  std::atomic_flag busy;
   ThreadPool pool;
   pid_t owner = getpid();
 };
@@ -165,35 +176,49 @@ SharedPool& shared_pool() {
   return *pool;
 }
 
-int threads_from_environment(const char* variable) {
-  const char* text = std::getenv(variable);
-  if (text == nullptr || *text == '\0') return 0;
-  const std::string_view view(text);
+struct Release {
+  std::atomic_flag& busy;
+  ~Release() { busy.clear(std::memory_order_release); }
+};
+
+// The number that `text` begins with, at most kMostThreads, and whether it ends there; 0 for none.
+std::pair<int, bool> leading_number(std::string_view text) {
   int value = 0;
-  const auto [end, error] = std::from_chars(view.data(), view.data() + view.size(), value);
-  if (error != std::errc{} || end != view.data() + view.size() || value < 1) {
-    raise<ValueError>(variable, "got \"", view, "\", expected a whole number >= 1");
-  }
-  return value;
+  const char* const end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc{} || value < 1) return {0, false};
+  return {std::min(value, kMostThreads), stop == end};
 }
 
 }  // namespace
 
 int default_num_threads() {
-  for (const char* variable : {"QUIRE_NUM_THREADS", "OMP_NUM_THREADS"}) {
-    if (const int value = threads_from_environment(variable)) return value;
+  const char* ours = std::getenv("QUIRE_NUM_THREADS");
+  if (ours != nullptr && *ours != '\0') {
+    const auto [value, whole] = leading_number(ours);
+    if (whole) return value;
+    raise<ValueError>("QUIRE_NUM_THREADS", "got \"", ours, "\", expected a whole number >= 1");
+  }
+  // OpenMP's may be a list, a number for each level, and is not ours to refuse
+  const char* openmp = std::getenv("OMP_NUM_THREADS");
+  if (openmp != nullptr) {
+    while (*openmp == ' ') ++openmp;
+    if (const int value = leading_number(openmp).first) return value;
   }
   cpu_set_t cores;
   if (sched_getaffinity(0, sizeof cores, &cores) == 0) return CPU_COUNT(&cores);
-  return static_cast<int>(std::thread::hardware_concurrency());
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
 void run_on_threads(int num_workers, const std::function<void(int)>& body) {
   if (num_workers > 1) {
     SharedPool& shared = shared_pool();
-    const std::unique_lock lock(shared.busy, std::try_to_lock);
-    if (lock.owns_lock()) return shared.pool.run(num_workers, body);
+    if (!shared.busy.test_and_set(std::memory_order_acquire)) {
+      const Release release{shared.busy};
+      return shared.pool.run(num_workers, body);
+    }
   }
+  const DefaultFloatMode mode;
   for (int worker = 0; worker < num_workers; ++worker) body(worker);
 }
 

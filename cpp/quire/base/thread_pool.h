@@ -6,7 +6,7 @@
 namespace quire {
 
 // QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores this process may run on. Read at each
-// call. Throws ValueError where a variable is set to anything but a whole number >= 1.
+// call, 1024 at most. Throws ValueError where QUIRE_NUM_THREADS is not a whole number >= 1.
 int default_num_threads();
 
 // Calls body(worker) once for each worker in [0, num_workers), at the same time where threads

@@ -9,16 +9,19 @@
 
 #include "quire/attention/split.h"
 #include "quire/base/aligned_buffer.h"
+#include "quire/base/float_mode.h"
 #include "quire/base/thread_pool.h"
 
 namespace quire {
 namespace {
 
 // Work, in bytes read, that pays for waking one more thread.
-constexpr std::int64_t kCostPerThread = 256 * 1024;
+constexpr double kCostPerThread = 256 * 1024;
 
 // Floats of working memory that a thread keeps between calls (64 MiB).
 constexpr std::int64_t kKeptFloats = 16 * 1024 * 1024;
+
+constexpr double kLargestSoftcap = 1e30;
 
 static_assert(kMostKeyParts <= kMostParts);
 
@@ -65,7 +68,8 @@ class Launch {
     task_.block_size = sizes.block_size;
     task_.window = args.sliding_window.value_or(std::numeric_limits<std::int64_t>::max());
     task_.scale = args.scale.value_or(1.0 / std::sqrt(static_cast<double>(sizes.head_dim)));
-    task_.softcap = args.softcap.value_or(0.0);
+    // a cap that no float32 score can feel is none
+    task_.softcap = args.softcap && *args.softcap < kLargestSoftcap ? *args.softcap : 0.0;
     task_.causal = args.causal;
   }
 
@@ -123,9 +127,9 @@ struct Workspace {
   AlignedBuffer scratch;                  // of each worker
 };
 
-int worker_count(std::int64_t cost, std::int64_t items, int num_threads) {
-  const std::int64_t useful = std::min(items, 1 + cost / kCostPerThread);
-  return static_cast<int>(std::clamp<std::int64_t>(useful, 1, num_threads));
+int worker_count(double cost, std::int64_t items, int num_threads) {
+  const double useful = std::min(static_cast<double>(items), 1 + cost / kCostPerThread);
+  return static_cast<int>(std::clamp(useful, 1.0, static_cast<double>(num_threads)));
 }
 
 std::int64_t round_to_line(std::int64_t floats) { return (floats + 15) / 16 * 16; }
@@ -155,6 +159,7 @@ class FusedLaunch {
   void run(int num_workers) {
     scratch_ = work_.scratch.reserve(num_workers * worker_floats_);
     if (num_workers == 1) {
+      const DefaultFloatMode mode;
       for (const WorkPart& part : work_.plan.parts) run_part(part, 0);
       return;
     }
@@ -162,8 +167,8 @@ class FusedLaunch {
     order.resize(work_.plan.parts.size());
     std::iota(order.begin(), order.end(), 0);
     std::sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
-      const std::int64_t a_cost = work_.plan.parts[a].cost;
-      const std::int64_t b_cost = work_.plan.parts[b].cost;
+      const double a_cost = work_.plan.parts[a].cost;
+      const double b_cost = work_.plan.parts[b].cost;
       return a_cost != b_cost ? a_cost > b_cost : a < b;
     });
     std::atomic<std::size_t> next{0};
@@ -238,7 +243,8 @@ void launch_gather(const PagedAttentionArgs& args, const Kernels& kernels, int n
   const std::int64_t worker_floats =
       round_to_line(kernels.gather_scratch(launch.task(), most_keys));
   const std::int64_t items = sizes.num_seqs * sizes.num_kv_heads;
-  const std::int64_t cost = items * most_keys * (sizes.head_dim + sizes.v_head_dim);
+  const double cost = static_cast<double>(items) * static_cast<double>(most_keys) *
+                      static_cast<double>(sizes.head_dim + sizes.v_head_dim);
   const int num_workers = worker_count(cost, items, num_threads);
   AlignedBuffer memory;
   float* const scratch = memory.reserve(num_workers * worker_floats);

@@ -16,6 +16,12 @@ struct AttentionRows {
   static constexpr double kLog2E = 1.4426950408889634;
   static constexpr double kLn2 = 0.6931471805599453;
 
+  // The nearest finite float.
+  static float finite(double x) {
+    constexpr double kLargest = 3.4028234663852886e38;
+    return static_cast<float>(x > kLargest ? kLargest : x < -kLargest ? -kLargest : x);
+  }
+
   static std::int64_t padded(std::int64_t n) { return (n + kChunk - 1) / kChunk * kChunk; }
   static std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
   static std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }

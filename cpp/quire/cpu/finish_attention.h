@@ -46,7 +46,9 @@ struct FinishAttention {
   static void write_row(const AttentionTask& task, std::int64_t token, std::int64_t head,
                         const StateView* parts, std::int64_t num_parts, std::int64_t r) {
     float sink = -__builtin_inff();
-    if (task.sinks != nullptr) sink = static_cast<float>(task.sinks[head] * Rows::kLog2E);
+    if (task.sinks != nullptr && task.sinks[head] > sink) {
+      sink = Rows::finite(task.sinks[head] * Rows::kLog2E);
+    }
     float largest = sink;
     for (std::int64_t p = 0; p < num_parts; ++p) {
       largest = parts[p].maximum[r] > largest ? parts[p].maximum[r] : largest;

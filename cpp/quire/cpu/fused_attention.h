@@ -55,9 +55,9 @@ class FusedAttention {
         q_(scratch + kMostRows * kTileKeys) {
     const double scale = task.scale < 0 ? -task.scale : task.scale;
     softmax_.has_softcap = task.softcap != 0;
-    softmax_.cap_scale = softmax_.has_softcap ? static_cast<float>(scale / task.softcap) : 0.0f;
+    softmax_.cap_scale = softmax_.has_softcap ? Rows::finite(scale / task.softcap) : 0.0f;
     softmax_.exponent_scale =
-        static_cast<float>((softmax_.has_softcap ? task.softcap : scale) * Rows::kLog2E);
+        Rows::finite((softmax_.has_softcap ? task.softcap : scale) * Rows::kLog2E);
     choose_functions();
   }
 
@@ -218,11 +218,9 @@ class FusedAttention {
     float* const values = state_.values + row * v_stride_;
     for (int i = 0; i < num_rows; ++i) {
       if (begin[i] >= end[i]) continue;
-      const float slope =
-          task_.alibi_slopes == nullptr
-              ? 0.0f
-              : static_cast<float>(static_cast<double>(task_.alibi_slopes[heads[i]]) *
-                                   Rows::kLog2E);
+      const float slope = task_.alibi_slopes == nullptr
+                              ? 0.0f
+                              : Rows::finite(task_.alibi_slopes[heads[i]] * Rows::kLog2E);
       softmax_.update(scores_ + i * kTileKeys, begin[i], end[i], slope,
                       static_cast<float>(distances[i]), state_.maximum[row + i],
                       state_.sums + (row + i) * S::kWidth, values + i * v_stride_, v_stride_);

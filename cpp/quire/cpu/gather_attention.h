@@ -135,7 +135,7 @@ class GatherAttention {
   // Scores become weights e^(score - largest). Dot products are scaled after the largest is taken
   // away, as scaling first would round large ones apart; a softcap or ALiBi needs the scale before.
   void weigh(Row& row, float* scores) const {
-    const float scale = static_cast<float>(task_.scale < 0 ? -task_.scale : task_.scale);
+    const float scale = Rows::finite(task_.scale < 0 ? -task_.scale : task_.scale);
     const float slope = task_.alibi_slopes == nullptr ? 0.0f : task_.alibi_slopes[row.head];
     const bool bent = task_.softcap != 0 || task_.alibi_slopes != nullptr;
     const float cap = static_cast<float>(task_.softcap);

@@ -57,7 +57,12 @@ struct OnlineSoftmax {
     }
     const float tile_maximum = S::reduce_max(largest) * factor;
     if (tile_maximum == -__builtin_inff()) {
-      for (int i = 0; i < kVectors; ++i) S::store(scores + i * S::kWidth, S::zero());
+      // No key has any weight, unless a NaN hides behind the -inf of others: it must be seen.
+      for (int i = 0; i < kVectors; ++i) {
+        const Vec weight = S::select(S::less(x[i], S::zero()), S::zero(), x[i]);
+        S::store(sums, S::add(S::load(sums), weight));
+        S::store(scores + i * S::kWidth, weight);
+      }
       return;
     }
     if (!(tile_maximum <= maximum + kSlack)) raise(tile_maximum, maximum, sums, values, num_values);

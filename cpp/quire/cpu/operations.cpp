@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 
+#include "quire/attention/index_snapshot.h"
 #include "quire/attention/reference.h"
 #include "quire/attention/validate.h"
 #include "quire/base/check.h"
@@ -46,15 +47,18 @@ Implementation implementation_from_name(std::string_view name, std::string_view 
 
 void paged_attention(const PagedAttentionArgs& args, Implementation implementation,
                      int num_threads) {
-  validate(args);
   if (num_threads < 0) {
     raise<ValueError>("paged_attention: num_threads", "got ", num_threads, ", expected >= 1");
   }
-  if (implementation == Implementation::dense) return reference_attention(args);
+  validate(args);
+  thread_local IndexSnapshot snapshot;
+  const PagedAttentionArgs copied = snapshot.take(args);
+  validate(copied);
+  if (implementation == Implementation::dense) return reference_attention(copied);
   const Kernels& kernels = selected_kernels();
   const int threads = num_threads == 0 ? default_num_threads() : num_threads;
-  if (implementation == Implementation::fused) return launch_fused(args, kernels, threads);
-  launch_gather(args, kernels, threads);
+  if (implementation == Implementation::fused) return launch_fused(copied, kernels, threads);
+  launch_gather(copied, kernels, threads);
 }
 
 }  // namespace quire

@@ -7,8 +7,7 @@ template <class S>
 struct SimdMath {
   using Vec = typename S::Vec;
 
-  // 2^x for x <= 126, within 2 units in the last place. Below -126 it stays 2^-126, far under what
-  // a sum of float32 can notice. NaN stays NaN.
+  // 2^x for x <= 126, within 2 units in the last place; 0 below -126. NaN stays NaN.
   //
   // Adding 1.5 * 2^23 + 127 rounds x to a whole number n and leaves n's biased exponent in the
   // lowest bits. On what remains, [-1/2, 1/2], 2^r is the polynomial of degree 6 with p(0) = 1
@@ -25,7 +24,8 @@ struct SimdMath {
     p = S::fma(p, r, S::set1(2.402264791e-1f));
     p = S::fma(p, r, S::set1(6.931472029e-1f));
     p = S::fma(p, r, S::set1(1.0f));
-    return S::mul(p, S::shift_to_exponent(shifted));
+    const Vec power = S::mul(p, S::shift_to_exponent(shifted));
+    return S::select(S::less(x, S::set1(-126.0f)), S::zero(), power);
   }
 
   // tanh(x), relative error below 3e-7. NaN stays NaN.

@@ -1,6 +1,7 @@
 #include "quire/attention/write_kv.h"
 
 #include <cstring>
+#include <vector>
 
 #include "quire/attention/validate.h"
 #include "quire/cpu/operations.h"
@@ -46,9 +47,17 @@ void write_rows(const ArrayView& rows, const ArrayView& cache, const WriteKvArgs
 
 void write_kv(const WriteKvArgs& args) {
   validate(args);
+  // slots are copied, as another thread might change the caller's after they have been checked
+  std::vector<std::int64_t> slots(static_cast<std::size_t>(args.slot_mapping.shape[0]));
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    slots[i] = args.slot_mapping.at(static_cast<std::int64_t>(i));
+  }
+  WriteKvArgs copied = args;
+  copied.slot_mapping = contiguous_index_view(slots.data(), {args.slot_mapping.shape[0]});
+  validate(copied);
   const Kernels& kernels = selected_kernels();
-  write_rows(args.k, args.k_cache, args, kernels);
-  write_rows(args.v, args.v_cache, args, kernels);
+  write_rows(args.k, args.k_cache, copied, kernels);
+  write_rows(args.v, args.v_cache, copied, kernels);
 }
 
 }  // namespace quire

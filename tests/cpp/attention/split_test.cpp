@@ -33,7 +33,7 @@ TEST(Split, EveryVisibleKeyOnce) {
     plan_work(args, plan);
 
     std::map<std::pair<std::int64_t, std::int64_t>, int> rows;  // (row of q, KV head): units
-    std::int64_t cost = 0;
+    double cost = 0;
     std::size_t part = 0;
     for (std::size_t i = 0; i < plan.units.size(); ++i) {
       const WorkUnit& unit = plan.units[i];

@@ -96,6 +96,12 @@ TEST(ThreadPool, NumberOfThreadsFromTheEnvironment) {
     EXPECT_THROW(default_num_threads(), ValueError) << wrong;
   }
   unsetenv("QUIRE_NUM_THREADS");
+  for (const char* list : {"4,2", " 4", "4"}) {
+    setenv("OMP_NUM_THREADS", list, 1);
+    EXPECT_EQ(default_num_threads(), 4);
+  }
+  setenv("OMP_NUM_THREADS", "many", 1);
+  EXPECT_GE(default_num_threads(), 1);
   unsetenv("OMP_NUM_THREADS");
 }
 

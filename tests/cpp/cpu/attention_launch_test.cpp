@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cfenv>
 #include <cstdlib>
+#include <new>
 #include <random>
 
 #include "quire/base/check.h"
@@ -264,6 +266,109 @@ TEST_P(OnInstructionSet, BitsDoNotDependOnBatchOrThreads) {
           << name_of(implementation) << " sequence " << seq;
     }
   }
+}
+
+// The newest key of a tile with few keys, where a masked score could hide it.
+TEST_P(OnInstructionSet, ANaNIsSeenWhereverItStands) {
+  for (const std::int64_t length : {1, 33, 40}) {
+    ProblemSizes sizes;
+    sizes.seq_lens = {length};
+    for (const std::int64_t position : {std::int64_t{0}, length - 1}) {
+      Problem problem(sizes, 8);
+      problem.k_cache.set(problem.row(0, position, 1, 64) + 7, kNaN);
+      PagedAttentionArgs args = problem.args();
+      Array sinks = problem.filled(DType::float32, {8}, 1.0f);
+      args.sinks = sinks.view();
+      for (const Implementation implementation :
+           {Implementation::fused, Implementation::gather, Implementation::dense}) {
+        paged_attention(args, implementation);
+        EXPECT_FALSE(std::isnan(problem.out.get(0))) << name_of(implementation);
+        EXPECT_TRUE(std::isnan(problem.out.get(4 * 64))) << name_of(implementation) << length;
+        EXPECT_TRUE(std::isnan(problem.lse[4])) << name_of(implementation) << length;
+      }
+    }
+  }
+}
+
+TEST_P(OnInstructionSet, OptionsAtTheEndsOfTheirRange) {
+  ProblemSizes sizes;
+  sizes.seq_lens = {40};
+  Problem problem(sizes, 9);
+  for (const double softcap : {1e300, 1e31, 1e-3}) {
+    PagedAttentionArgs args = problem.args();
+    args.softcap = softcap;
+    expect_all(problem, args);
+  }
+  PagedAttentionArgs args = problem.args();
+  Array sinks(DType::float32, {8}), slopes(DType::float32, {8});
+  for (std::int64_t head = 0; head < 8; ++head) {
+    sinks.set(head, 3e38f);
+    slopes.set(head, 3e38f);
+  }
+  args.alibi_slopes = slopes.view();  // only the query's own key is left
+  expect_all(problem, args);
+  args.sinks = sinks.view();
+  for (const Implementation implementation : {Implementation::fused, Implementation::gather}) {
+    paged_attention(args, implementation);
+    for (std::int64_t i = 0; i < problem.out.size(); ++i) ASSERT_EQ(problem.out.get(i), 0);
+  }
+  args.scale = 1e39;
+  EXPECT_THROW(paged_attention(args), ValueError);
+}
+
+// A key of no weight has no value either, however large.
+TEST_P(OnInstructionSet, WeightsFarBelowTheLargestAreZero) {
+  ProblemSizes sizes;
+  sizes.seq_lens = {2};
+  Problem problem(sizes, 10);
+  for (std::int64_t i = 0; i < problem.q.size(); ++i) problem.q.set(i, 100);
+  for (std::int64_t head = 0; head < 2; ++head) {
+    for (std::int64_t d = 0; d < 64; ++d) {
+      problem.k_cache.set(problem.row(0, 0, head, 64) + d, -1);
+      problem.k_cache.set(problem.row(0, 1, head, 64) + d, 1);
+      problem.v_cache.set(problem.row(0, 0, head, 64) + d, 1e38f);
+      problem.v_cache.set(problem.row(0, 1, head, 64) + d, 2);
+    }
+  }
+  expect_all(problem, problem.args());
+}
+
+// Bits do not depend on the rounding mode that a caller has set.
+TEST_P(OnInstructionSet, BitsDoNotDependOnTheCallersFloatMode) {
+  ProblemSizes sizes;
+  sizes.seq_lens = {2000, 900};
+  Problem problem(sizes, 11);
+  for (const Implementation implementation : {Implementation::fused, Implementation::gather}) {
+    paged_attention(problem.args(), implementation, 1);
+    const std::vector<std::byte> expected = problem.out.bytes;
+    for (const int threads : {1, 2, 4}) {
+      std::fesetround(FE_UPWARD);
+      paged_attention(problem.args(), implementation, threads);
+      const int mode = std::fegetround();
+      std::fesetround(FE_TONEAREST);
+      EXPECT_EQ(mode, FE_UPWARD);
+      EXPECT_EQ(problem.out.bytes, expected) << name_of(implementation) << threads;
+    }
+  }
+}
+
+TEST(PagedAttention, ASequenceLongerThanAnyMemoryIsRefused) {
+  float zero = 0;
+  constexpr std::int64_t kKeys = std::int64_t{1} << 39;
+  PagedAttentionArgs args;
+  args.k_cache = contiguous_view(&zero, DType::float32, {1, kKeys, 1, 1});
+  args.k_cache.strides[1] = 0;
+  args.v_cache = args.k_cache;
+  float out = 0, q = 0;
+  args.q = contiguous_view(&q, DType::float32, {1, 1, 1});
+  args.out = contiguous_view(&out, DType::float32, {1, 1, 1});
+  const std::int64_t block = 0, length = kKeys;
+  args.block_tables = contiguous_index_view(&block, {1, 1});
+  args.seq_lens = contiguous_index_view(&length, {1});
+  EXPECT_THROW(paged_attention(args, Implementation::gather), std::bad_alloc);
+  const std::int64_t longer = kKeys * 4;
+  args.seq_lens = contiguous_index_view(&longer, {1});
+  EXPECT_THROW(paged_attention(args, Implementation::gather), ValueError);
 }
 
 TEST(SelectKernels, RefusesWhatTheMachineLacks) {
