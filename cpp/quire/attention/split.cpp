@@ -16,6 +16,8 @@ constexpr std::int64_t kRowsOfOneHead = 128;
 // A part is worth its own state and merging from this many bytes and keys on.
 constexpr std::int64_t kPartBytes = 256 * 1024;
 constexpr std::int64_t kPartKeys = 256;
+constexpr std::int64_t kShortPartKeys = 128;  // where there would be few parts otherwise
+constexpr std::int64_t kFewParts = 16;
 constexpr std::int64_t kKeyStep = 64;  // parts end at multiples of this, counted from the first key
 
 // Query rows that go through a tile of keys in the time that it takes to arrive.
@@ -67,7 +69,8 @@ class Planner {
     const std::int64_t heads = head_end - head_begin;
     const std::int64_t most_parts = std::max<std::int64_t>(1, kMostKeyParts / num_units);
     const std::int64_t least_keys =
-        std::max(kPartKeys, ceil_div(kPartBytes, heads * bytes_per_key_));
+        std::max(std::clamp(num_keys / kFewParts, kShortPartKeys, kPartKeys),
+                 ceil_div(kPartBytes, heads * bytes_per_key_));
     unit.part_keys =
         ceil_div(std::max(least_keys, ceil_div(num_keys, most_parts)), kKeyStep) * kKeyStep;
     unit.first_part = static_cast<std::int64_t>(plan_.parts.size());
