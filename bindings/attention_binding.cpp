@@ -3,6 +3,8 @@
 #include "docstrings.h"
 #include "quire/attention/validate.h"
 #include "quire/base/check.h"
+#include "quire/base/thread_pool.h"
+#include "quire/cpu/select_kernels.h"
 #include "quire/kv/block_table.h"
 #include "table_list.h"
 
@@ -41,7 +43,9 @@ AttentionCall::AttentionCall(const char* function, py::handle q, const Attention
     raise<ValueError>(place(function, "num_threads"), "got ", *num_threads,
                       ", expected 1 to 1024, or None");
   }
-  num_threads_ = static_cast<int>(num_threads.value_or(0));
+  // the environment is Python's to change, so it is read under the GIL
+  num_threads_ = num_threads ? static_cast<int>(*num_threads) : default_num_threads();
+  kernels_ = &selected_kernels();
   implementation_ = implementation_from_name(
       to_string({function, "implementation"}, options.implementation), function);
   return_lse_ = to_bool({function, "return_lse"}, options.return_lse);
@@ -66,7 +70,7 @@ void AttentionCall::make_outputs() {
 }
 
 void AttentionCall::compute() const {
-  paged_attention(args_, implementation_, num_threads_);
+  paged_attention(args_, implementation_, num_threads_, *kernels_);
   last_implementation = name_of(implementation_);
 }
 

@@ -40,7 +40,8 @@ class AttentionCall {
   bool return_lse_ = false;
   pybind11::object out_, lse_;
   Implementation implementation_ = Implementation::fused;
-  int num_threads_ = 0;
+  int num_threads_ = 1;
+  const Kernels* kernels_ = nullptr;
 };
 
 // Adds `function` with the options after its own `arguments`.

@@ -8,6 +8,7 @@
 #include "quire/attention/validate.h"
 #include "quire/base/check.h"
 #include "quire/cpu/operations.h"
+#include "quire/cpu/select_kernels.h"
 #include "quire/kv/block_table.h"
 #include "table_list.h"
 
@@ -76,7 +77,7 @@ class AppendedRows {
   }
 
   void write(std::span<const std::int64_t> slots) const {
-    for_layers(slots, [](const WriteKvArgs& args) { write_kv(args); });
+    for_layers(slots, [&](const WriteKvArgs& args) { write_kv(args, kernels_); });
   }
 
  private:
@@ -118,6 +119,7 @@ class AppendedRows {
   const KvStorage& storage_;
   const FloatArray k_, v_;
   const bool stacked_;
+  const Kernels& kernels_ = selected_kernels();  // under the GIL, as it reads the environment
 };
 
 void append(BlockTable& table, py::handle k, py::handle v) {

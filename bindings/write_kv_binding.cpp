@@ -4,6 +4,7 @@
 #include "numpy_view.h"
 #include "quire/attention/write_kv.h"
 #include "quire/cpu/operations.h"
+#include "quire/cpu/select_kernels.h"
 
 namespace quire::python {
 namespace {
@@ -20,8 +21,9 @@ void py_write_kv(py::handle k, py::handle v, py::handle k_cache, py::handle v_ca
   const IndexArray slots = to_index_array({function, "slot_mapping"}, slot_mapping);
   const WriteKvArgs args{k_array.view,       v_array.view, k_cache_array.view,
                          v_cache_array.view, slots.view,   to_layout({function, "layout"}, layout)};
+  const Kernels& kernels = selected_kernels();  // under the GIL, as it reads the environment
   const py::gil_scoped_release unlocked;
-  write_kv(args);
+  write_kv(args, kernels);
 }
 
 }  // namespace

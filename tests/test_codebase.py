@@ -248,7 +248,7 @@ BREACHES: dict[Law, tuple[Tree, list[str]]] = {
         ["a.h:1", "b.h:1", "c.h"],
     ),
     no_path_of_one_machine: (
-        {"a.md": "in " + "/home" + "/ann/quire\n", "good.md": "cpp/tmp/x, ~/work/, /usr/src/x\n"},
+        {"a.md": "in " + "/home" + "/ann/quire\n", "good.md": "cpp/tmp/x, ~/job/, /usr/src/x\n"},
         ["a.md:1"],
     ),
     versions_agree: (

@@ -8,9 +8,9 @@
 #include <charconv>
 #include <condition_variable>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <mutex>
-#include <string_view>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -89,13 +89,7 @@ class ThreadPool {
 
   // The caller holds the pool (see run_on_threads).
   void run(int num_workers, const std::function<void(int)>& body) {
-    try {
-      while (static_cast<int>(threads_.size()) < num_workers - 1) {
-        threads_.emplace_back([this] { serve(); });
-      }
-    } catch (const std::system_error&) {
-      // no more threads to be had: those there are, and the caller, take all workers
-    }
+    start_threads(num_workers - 1);
     body_ = &body;
     failure_ = nullptr;
     finished_workers_.store(0, std::memory_order_relaxed);
@@ -119,6 +113,18 @@ class ThreadPool {
   }
 
  private:
+  // As many threads as are wanted, or as the system has: those, and the caller, take all workers.
+  void start_threads(int wanted) {
+    bool refused = false;
+    while (static_cast<int>(threads_.size()) < wanted && !refused) {
+      try {
+        threads_.emplace_back([this] { serve(); });
+      } catch (const std::system_error&) {
+        refused = true;
+      }
+    }
+  }
+
   void call_body(int worker) {
     try {
       const DefaultFloatMode mode;
@@ -182,10 +188,10 @@ struct Release {
 };
 
 // The number that `text` begins with, at most kMostThreads, and whether it ends there; 0 for none.
-std::pair<int, bool> leading_number(std::string_view text) {
+std::pair<int, bool> leading_number(const char* text) {
   int value = 0;
-  const char* const end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  const char* const end = text + std::strlen(text);
+  const auto [stop, error] = std::from_chars(text, end, value);
   if (error != std::errc{} || value < 1) return {0, false};
   return {std::min(value, kMostThreads), stop == end};
 }

@@ -50,15 +50,24 @@ void paged_attention(const PagedAttentionArgs& args, Implementation implementati
   if (num_threads < 0) {
     raise<ValueError>("paged_attention: num_threads", "got ", num_threads, ", expected >= 1");
   }
+  paged_attention(args, implementation, num_threads == 0 ? default_num_threads() : num_threads,
+                  selected_kernels());
+}
+
+void paged_attention(const PagedAttentionArgs& args, Implementation implementation, int num_threads,
+                     const Kernels& kernels) {
   validate(args);
   thread_local IndexSnapshot snapshot;
   const PagedAttentionArgs copied = snapshot.take(args);
   validate(copied);
-  if (implementation == Implementation::dense) return reference_attention(copied);
-  const Kernels& kernels = selected_kernels();
-  const int threads = num_threads == 0 ? default_num_threads() : num_threads;
-  if (implementation == Implementation::fused) return launch_fused(copied, kernels, threads);
-  launch_gather(copied, kernels, threads);
+  switch (implementation) {
+    case Implementation::dense:
+      return reference_attention(copied);
+    case Implementation::gather:
+      return launch_gather(copied, kernels, num_threads);
+    case Implementation::fused:
+      return launch_fused(copied, kernels, num_threads);
+  }
 }
 
 }  // namespace quire

@@ -31,4 +31,11 @@ void paged_attention(const PagedAttentionArgs& args,
 
 void write_kv(const WriteKvArgs& args);
 
+// The same without a look at the environment, which another thread may be changing: threads >= 1,
+// and kernels from selected_kernels() of quire/cpu/select_kernels.h.
+struct Kernels;
+void paged_attention(const PagedAttentionArgs& args, Implementation implementation, int num_threads,
+                     const Kernels& kernels);
+void write_kv(const WriteKvArgs& args, const Kernels& kernels);
+
 }  // namespace quire

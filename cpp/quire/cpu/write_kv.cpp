@@ -45,7 +45,9 @@ void write_rows(const ArrayView& rows, const ArrayView& cache, const WriteKvArgs
 
 }  // namespace
 
-void write_kv(const WriteKvArgs& args) {
+void write_kv(const WriteKvArgs& args) { write_kv(args, selected_kernels()); }
+
+void write_kv(const WriteKvArgs& args, const Kernels& kernels) {
   validate(args);
   // slots are copied, as another thread might change the caller's after they have been checked
   std::vector<std::int64_t> slots(static_cast<std::size_t>(args.slot_mapping.shape[0]));
@@ -55,7 +57,6 @@ void write_kv(const WriteKvArgs& args) {
   WriteKvArgs copied = args;
   copied.slot_mapping = contiguous_index_view(slots.data(), {args.slot_mapping.shape[0]});
   validate(copied);
-  const Kernels& kernels = selected_kernels();
   write_rows(args.k, args.k_cache, copied, kernels);
   write_rows(args.v, args.v_cache, copied, kernels);
 }
