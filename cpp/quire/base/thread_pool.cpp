@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <charconv>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
@@ -22,9 +23,12 @@
 namespace quire {
 namespace {
 
-// How often a waiting thread looks before it sleeps: some 20 us, so that a decode loop's calls find
-// the threads awake and an idle process costs nothing.
+// How a waiting thread waits before it sleeps: it looks at every turn for some 20 us, then gives
+// way to others between looks. A decode loop's calls find the threads awake, each on a core of its
+// own (a thread that is woken often starts on its waker's, and waits for it); an idle process costs
+// nothing.
 constexpr int kSpins = 2000;
+constexpr std::chrono::microseconds kLongestWait{2000};
 
 constexpr int kMostThreads = 1024;
 
@@ -36,14 +40,32 @@ void relax() {
 #endif
 }
 
-// True once `ready()` holds; false when it did not within kSpins looks.
+// True once `ready()` holds; false when it did not within kLongestWait.
 template <class Ready>
 bool spin_until(Ready ready) {
   for (int i = 0; i < kSpins; ++i) {
     if (ready()) return true;
     relax();
   }
+  const auto end = std::chrono::steady_clock::now() + kLongestWait;
+  do {
+    sched_yield();
+    if (ready()) return true;
+  } while (std::chrono::steady_clock::now() < end);
   return false;
+}
+
+// Moves the calling thread off `core`, to another that it may run on. A thread that is woken often
+// starts on its waker's core, and would wait there until the waker is done.
+void leave_core(int core) {
+  cpu_set_t allowed;
+  if (core < 0 || core >= CPU_SETSIZE || sched_getcpu() != core) return;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) < 2) return;
+  cpu_set_t others = allowed;
+  CPU_CLR(static_cast<std::size_t>(core), &others);
+  if (sched_setaffinity(0, sizeof others, &others) == 0) {
+    sched_setaffinity(0, sizeof allowed, &allowed);
+  }
 }
 
 // Workers of one round, waiting to be run: `round`, and how many of them nobody has taken yet, in
@@ -93,11 +115,17 @@ class ThreadPool {
     body_ = &body;
     failure_ = nullptr;
     finished_workers_.store(0, std::memory_order_relaxed);
+    caller_core_.store(sched_getcpu(), std::memory_order_relaxed);
+    bool woken;
     {
       const std::lock_guard lock(mutex_);
       tickets_.open(static_cast<std::uint32_t>(num_workers - 1));
+      woken = sleepers_ > 0;
     }
-    wake_.notify_all();
+    if (woken) {
+      wake_.notify_all();
+      sched_yield();  // to a thread that has been put on this core: it leaves (serve)
+    }
     call_body(0);
     int others = num_workers - 1;
     while (const int worker = tickets_.take()) {
@@ -139,9 +167,12 @@ class ThreadPool {
     for (;;) {
       if (!spin_until([&] { return tickets_.any(); })) {
         std::unique_lock lock(mutex_);
+        ++sleepers_;
         wake_.wait(lock, [&] { return stopping_ || tickets_.any(); });
+        --sleepers_;
         if (stopping_) return;
       }
+      leave_core(caller_core_.load(std::memory_order_relaxed));
       while (const int worker = tickets_.take()) {
         call_body(worker);
         const std::lock_guard lock(mutex_);
@@ -157,8 +188,10 @@ class ThreadPool {
   std::condition_variable finished_;
   Tickets tickets_;
   std::atomic<int> finished_workers_{0};
+  std::atomic<int> caller_core_{-1};
   const std::function<void(int)>* body_ = nullptr;
   std::exception_ptr failure_;
+  int sleepers_ = 0;
   bool stopping_ = false;
 };
 

@@ -87,12 +87,13 @@ class Launch {
     unit.seq_len = rows.seq_len;
     unit.kv_head_begin = work.kv_head_begin;
     unit.kv_head_end = work.kv_head_end;
+    unit.head_rows = head_rows(work);
     return unit;
   }
 
+  // Rows of a unit's states.
   std::int64_t rows_of(const WorkUnit& unit) const {
-    return (unit.token_end - unit.token_begin) * (unit.kv_head_end - unit.kv_head_begin) *
-           task_.group;
+    return (unit.kv_head_end - unit.kv_head_begin) * head_rows(unit);
   }
 
   // A state's memory, in floats: a multiple of a cache line.
@@ -106,6 +107,11 @@ class Launch {
   }
 
  private:
+  std::int64_t head_rows(const WorkUnit& unit) const {
+    const std::int64_t rows = (unit.token_end - unit.token_begin) * task_.group;
+    return rows <= 4 ? rows : (rows + 3) / 4 * 4;
+  }
+
   std::int64_t padded_values() const {
     const std::int64_t chunk = 2 * kernels_.width;
     return (task_.v_head_dim + chunk - 1) / chunk * chunk;

@@ -19,8 +19,8 @@ struct FinishAttention {
 
   static void run(const AttentionTask& task, const AttentionUnit& unit, const StateView* parts,
                   std::int64_t num_parts) {
-    std::int64_t r = 0;
     for (std::int64_t head = unit.kv_head_begin; head < unit.kv_head_end; ++head) {
+      std::int64_t r = (head - unit.kv_head_begin) * unit.head_rows;
       for (std::int64_t token = unit.token_begin; token < unit.token_end; ++token) {
         const std::int64_t position = unit.first_position + token - unit.token_begin;
         const bool sees = Rows::first_key(task, position) < Rows::end_key(task, unit, position);

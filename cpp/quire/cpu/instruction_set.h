@@ -1,6 +1,7 @@
 // Every kernel of one instruction set, as a table: what its kernels_<isa>.cpp hands out.
 #pragma once
 
+#include "quire/cpu/arithmetic_loop.h"
 #include "quire/cpu/finish_attention.h"
 #include "quire/cpu/fused_attention.h"
 #include "quire/cpu/gather_attention.h"
@@ -33,7 +34,8 @@ struct InstructionSet {
             &FinishAttention<S>::run,
             &GatherAttention<S>::run,
             &GatherAttention<S>::scratch_floats,
-            &convert};
+            &convert,
+            &ArithmeticLoop<S>::run};
   }
 };
 

@@ -17,6 +17,8 @@ extern const Kernels kNeonKernels;
 struct KernelChoice {
   const Kernels* kernels;
   bool (*runs_here)();  // whether this processor and its operating system have the instructions
+  // Whether it is worth being chosen unasked, where it runs; null: always.
+  bool (*pays_here)() = nullptr;
 };
 
 // Best first; the last runs anywhere.

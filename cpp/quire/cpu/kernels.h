@@ -53,6 +53,9 @@ struct AttentionUnit {
   std::int64_t first_position;          // of token_begin in the sequence
   std::int64_t seq_len;
   std::int64_t kv_head_begin, kv_head_end;
+  // Rows that each KV head has in states: its own, tokens x group, and from 5 on some more, up to a
+  // multiple of 4, which hold nothing.
+  std::int64_t head_rows;
 };
 
 // The softmax over some of the keys, of every row of a unit, in float32 and in units of log2:
@@ -89,6 +92,10 @@ struct Kernels {
   // `count` elements, rounded to nearest even.
   void (*convert)(const std::byte* from, DType from_dtype, std::byte* to, DType to_dtype,
                   std::int64_t count);
+
+  // `rounds` of multiply-adds of registers, in float32 or of pairs of bfloat16: returns the FLOPs
+  // done, 0 where there is no such instruction, and their sum. For arithmetic_peak.h.
+  double (*arithmetic)(DType dtype, std::int64_t rounds, float* total);
 };
 
 }  // namespace quire

@@ -2,13 +2,20 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
+#include "quire/base/dtype.h"
 #include "quire/cpu/simd_math.h"
 
 namespace quire {
 
-// Keys that the fused kernel takes at a time.
-inline constexpr int kTileKeys = 32;
+// One row of a StateView (kernels.h).
+struct RowState {
+  float* maximum;
+  float* sums;    // [kWidth]
+  float* values;  // [num_values]
+  std::int64_t num_values;
+};
 
 // Scores are dot products as the kernel makes them, not yet scaled: s. In units of log2 they are
 //   x = exponent_scale * s                                          or, with a softcap,
@@ -19,7 +26,6 @@ inline constexpr int kTileKeys = 32;
 template <class S>
 struct OnlineSoftmax {
   using Vec = typename S::Vec;
-  static constexpr int kVectors = kTileKeys / S::kWidth;
 
   // A sum may grow by 2^kSlack before it is rescaled: rescaling is rare, and float32 has room.
   // Source: Dao, "FlashAttention-4"; the threshold of 8 is that of log2(256).
@@ -29,12 +35,16 @@ struct OnlineSoftmax {
   bool has_softcap;
   float cap_scale;  // where there is one
 
-  // Turns the scores of keys [begin, end) of the tile into weights 2^(x - maximum), those outside
-  // into 0, and takes them into the row's maximum, sums [kWidth] and values [num_values]. `slope`
-  // in log2 units; `distance`: position of the tile's first key less that of the query.
-  void update(float* scores, int begin, int end, float slope, float distance, float& maximum,
-              float* sums, float* values, std::int64_t num_values) const {
+  // Turns the scores of keys [begin, end) of a tile of kKeys into weights 2^(x - maximum), those
+  // outside into 0, and takes them into the row's maximum, sums and values. Weights are rounded to
+  // Weight, and summed as rounded. `slope` in log2 units; `distance`: position of the tile's first
+  // key less that of the query.
+  template <int kKeys, class Weight>
+  void update(float* scores, int begin, int end, float slope, float distance,
+              const RowState& row) const {
+    constexpr int kVectors = kKeys / S::kWidth;
     Vec x[kVectors];
+#pragma GCC unroll 8
     for (int i = 0; i < kVectors; ++i) x[i] = S::load(scores + i * S::kWidth);
     if (has_softcap) {
       for (int i = 0; i < kVectors; ++i) x[i] = SimdMath<S>::tanh(S::mul(x[i], S::set1(cap_scale)));
@@ -48,33 +58,40 @@ struct OnlineSoftmax {
       factor = 1.0f;
     }
 
-    const bool whole = begin <= 0 && end >= kTileKeys;
+    const bool whole = begin <= 0 && end >= kKeys;
     const Vec minus_infinity = S::set1(-__builtin_inff());
     Vec largest = minus_infinity;
+#pragma GCC unroll 8
     for (int i = 0; i < kVectors; ++i) {
       if (!whole) x[i] = S::select(lanes(i, begin, end), x[i], minus_infinity);
       largest = S::max(largest, x[i]);
     }
-    const float tile_maximum = S::reduce_max(largest) * factor;
-    if (tile_maximum == -__builtin_inff()) {
-      // No key has any weight, unless a NaN hides behind the -inf of others: it must be seen.
+    const Vec limit = S::set1(*row.maximum + kSlack);
+    if (S::any(S::less(limit, S::mul(largest, S::set1(factor))))) {
+      raise(S::reduce_max(largest) * factor, row);
+    }
+    Vec sum = S::load(row.sums);
+    if (*row.maximum == -__builtin_inff()) {
+      // No key has any weight yet, unless a NaN hides behind the -inf of others: it must be seen.
       for (int i = 0; i < kVectors; ++i) {
         const Vec weight = S::select(S::less(x[i], S::zero()), S::zero(), x[i]);
-        S::store(sums, S::add(S::load(sums), weight));
+        sum = S::add(sum, weight);
         S::store(scores + i * S::kWidth, weight);
       }
+      S::store(row.sums, sum);
       return;
     }
-    if (!(tile_maximum <= maximum + kSlack)) raise(tile_maximum, maximum, sums, values, num_values);
-
-    Vec sum = S::load(sums);
+    const Vec scale = S::set1(factor);
+    const Vec minus_maximum = S::set1(-*row.maximum);
+#pragma GCC unroll 8
     for (int i = 0; i < kVectors; ++i) {
-      Vec weight = SimdMath<S>::exp2(S::fma(x[i], S::set1(factor), S::set1(-maximum)));
+      Vec weight = SimdMath<S>::exp2(S::fma(x[i], scale, minus_maximum));
       if (!whole) weight = S::select(lanes(i, begin, end), weight, S::zero());
+      if constexpr (std::is_same_v<Weight, BFloat16>) weight = S::round_to_bfloat16(weight);
       sum = S::add(sum, weight);
       S::store(scores + i * S::kWidth, weight);
     }
-    S::store(sums, sum);
+    S::store(row.sums, sum);
   }
 
  private:
@@ -82,15 +99,15 @@ struct OnlineSoftmax {
     return S::lanes(begin - vector * S::kWidth, end - vector * S::kWidth);
   }
 
-  static void raise(float to, float& maximum, float* sums, float* values, std::int64_t num_values) {
-    if (maximum != -__builtin_inff()) {
-      const Vec shrink = SimdMath<S>::exp2(S::set1(maximum - to));
-      S::store(sums, S::mul(S::load(sums), shrink));
-      for (std::int64_t i = 0; i < num_values; i += S::kWidth) {
-        S::store(values + i, S::mul(S::load(values + i), shrink));
-      }
+  static void raise(float to, const RowState& row) {
+    const float from = *row.maximum;
+    *row.maximum = to;
+    if (from == -__builtin_inff()) return;
+    const Vec shrink = SimdMath<S>::exp2(S::set1(from - to));
+    S::store(row.sums, S::mul(S::load(row.sums), shrink));
+    for (std::int64_t i = 0; i < row.num_values; i += S::kWidth) {
+      S::store(row.values + i, S::mul(S::load(row.values + i), shrink));
     }
-    maximum = to;
   }
 };
 

@@ -1,6 +1,7 @@
 #include "quire/cpu/operations.h"
 
 #include <cstdlib>
+#include <optional>
 
 #include "quire/attention/index_snapshot.h"
 #include "quire/attention/reference.h"
@@ -16,11 +17,11 @@ namespace {
 constexpr Implementation kImplementations[] = {Implementation::fused, Implementation::gather,
                                                Implementation::dense};
 
-Implementation named(std::string_view name, std::string_view place, std::string_view expected) {
+std::optional<Implementation> named(std::string_view name) {
   for (const Implementation implementation : kImplementations) {
     if (name == name_of(implementation)) return implementation;
   }
-  raise<ValueError>(place, "got \"", name, "\", expected ", expected);
+  return std::nullopt;
 }
 
 }  // namespace
@@ -38,11 +39,15 @@ std::string_view name_of(Implementation implementation) {
 }
 
 Implementation implementation_from_name(std::string_view name, std::string_view function) {
-  const std::string argument = place(function, "implementation");
-  if (name != "auto") return named(name, argument, "auto, fused, gather or dense");
+  if (name != "auto") {
+    if (const auto implementation = named(name)) return *implementation;
+    raise<ValueError>(place(function, "implementation"), "got \"", name,
+                      "\", expected auto, fused, gather or dense");
+  }
   const char* variable = std::getenv("QUIRE_ATTENTION");
   if (variable == nullptr || *variable == '\0') return Implementation::fused;
-  return named(variable, "QUIRE_ATTENTION", "fused, gather or dense");
+  if (const auto implementation = named(variable)) return *implementation;
+  raise<ValueError>("QUIRE_ATTENTION", "got \"", variable, "\", expected fused, gather or dense");
 }
 
 void paged_attention(const PagedAttentionArgs& args, Implementation implementation,

@@ -24,18 +24,18 @@ Implementation implementation_from_name(std::string_view name,
                                         std::string_view function = "paged_attention");
 std::string_view name_of(Implementation implementation);
 
-// `num_threads`: 0 stands for default_num_threads() of quire/base/thread_pool.h. The result is the
-// same bits whatever it is.
+// `num_threads`, here and below: 0 stands for default_num_threads() of quire/base/thread_pool.h.
+// The result is the same bits whatever it is.
 void paged_attention(const PagedAttentionArgs& args,
                      Implementation implementation = Implementation::fused, int num_threads = 0);
 
-void write_kv(const WriteKvArgs& args);
+void write_kv(const WriteKvArgs& args, int num_threads = 0);
 
 // The same without a look at the environment, which another thread may be changing: threads >= 1,
 // and kernels from selected_kernels() of quire/cpu/select_kernels.h.
 struct Kernels;
 void paged_attention(const PagedAttentionArgs& args, Implementation implementation, int num_threads,
                      const Kernels& kernels);
-void write_kv(const WriteKvArgs& args, const Kernels& kernels);
+void write_kv(const WriteKvArgs& args, int num_threads, const Kernels& kernels);
 
 }  // namespace quire

@@ -11,7 +11,8 @@ namespace {
 
 const Kernels& best_kernels() {
   for (const KernelChoice& choice : kernel_list()) {
-    if (choice.runs_here()) return *choice.kernels;
+    const bool pays = choice.pays_here == nullptr || choice.pays_here();
+    if (choice.runs_here() && pays) return *choice.kernels;
   }
   return kScalarKernels;
 }

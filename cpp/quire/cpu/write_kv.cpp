@@ -1,53 +1,81 @@
 #include "quire/attention/write_kv.h"
 
-#include <cstring>
+#include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "quire/attention/validate.h"
+#include "quire/base/check.h"
+#include "quire/base/thread_pool.h"
 #include "quire/cpu/operations.h"
+#include "quire/cpu/row_writer.h"
 #include "quire/cpu/select_kernels.h"
+#include "quire/cpu/stream_copy.h"
 
 namespace quire {
 namespace {
 
-// The rows of k, or of v, into their slots.
-void write_rows(const ArrayView& rows, const ArrayView& cache, const WriteKvArgs& args,
-                const Kernels& kernels) {
-  const int token_axis = args.layout == Layout::NHD ? 1 : 2;
-  const std::int64_t block_size = cache.shape[token_axis];
-  const std::int64_t head_stride = cache.strides[3 - token_axis];
-  const std::int64_t item = static_cast<std::int64_t>(size_of(cache.dtype));
-  const std::int64_t row_item = static_cast<std::int64_t>(size_of(rows.dtype));
-  std::int64_t heads = rows.shape[1];
-  std::int64_t count = rows.shape[2];
-  // heads that follow one another in both arrays are one long row
-  if (head_stride == count * item && rows.strides[1] == count * row_item) {
-    count *= heads;
-    heads = 1;
-  }
-  for (std::int64_t i = 0; i < rows.shape[0]; ++i) {
-    const std::int64_t slot = args.slot_mapping.at(i);
-    if (slot < 0) continue;
-    std::byte* to = cache.data + slot / block_size * cache.strides[0] +
-                    slot % block_size * cache.strides[token_axis];
-    const std::byte* from = rows.data + i * rows.strides[0];
-    for (std::int64_t head = 0; head < heads; ++head) {
-      if (rows.dtype == cache.dtype) {
-        std::memcpy(to, from, static_cast<std::size_t>(count * item));
-      } else {
-        kernels.convert(from, rows.dtype, to, cache.dtype, count);
-      }
-      to += head_stride;
-      from += rows.strides[1];
+// Bytes written that pay for waking one more thread.
+constexpr std::int64_t kBytesPerThread = 256 * 1024;
+
+// From here on a call streams: it would drive more from a core's caches than it leaves there for
+// the attention that follows.
+constexpr std::int64_t kStreamedBytes = 1024 * 1024;
+
+// Slots that one thread writes, in the order of rows: of two rows with one slot the last wins,
+// however many threads there are. A large block is several such stretches.
+constexpr std::int64_t kMostSlotsOfStretch = 64;
+
+// Threads take parts of a call as they come, several for each.
+constexpr std::uint64_t kPartsPerThread = 8;
+
+struct Run {
+  SlotRun slots;        // of one stretch
+  std::uint32_t mixed;  // the number of the stretch, hashed
+};
+
+// The slots that are not -1 as runs, in the order of rows.
+std::vector<Run> runs_of(const std::vector<std::int64_t>& slots, std::int64_t block_size) {
+  const std::int64_t stretches = (block_size - 1) / kMostSlotsOfStretch + 1;  // of a block
+  const auto num_rows = static_cast<std::int64_t>(slots.size());
+  std::vector<Run> runs;
+  for (std::int64_t row = 0; row < num_rows;) {
+    if (slots[row] < 0) {
+      ++row;
+      continue;
     }
+    const std::int64_t block = slots[row] / block_size;
+    const std::int64_t offset = slots[row] % block_size;
+    const std::int64_t stretch = offset / kMostSlotsOfStretch;
+    const std::int64_t end = std::min(block_size, (stretch + 1) * kMostSlotsOfStretch);
+    const std::int64_t most = std::min(end - offset, num_rows - row);
+    std::int64_t count = 1;
+    while (count < most && slots[row + count] == slots[row] + count) ++count;
+    // multiplied by the golden ratio, neighbours and blocks at any even distance end up far apart
+    const auto number = static_cast<std::uint64_t>(block * stretches + stretch);
+    runs.push_back({{row, block, offset, count},
+                    static_cast<std::uint32_t>(number * 0x9e3779b97f4a7c15u >> 32)});
+    row += count;
   }
+  return runs;
+}
+
+std::int64_t bytes_written(const WriteKvArgs& args) {
+  return args.k.shape[0] * args.k.shape[1] *
+         (args.k.shape[2] * static_cast<std::int64_t>(size_of(args.k_cache.dtype)) +
+          args.v.shape[2] * static_cast<std::int64_t>(size_of(args.v_cache.dtype)));
 }
 
 }  // namespace
 
-void write_kv(const WriteKvArgs& args) { write_kv(args, selected_kernels()); }
+void write_kv(const WriteKvArgs& args, int num_threads) {
+  if (num_threads < 0) {
+    raise<ValueError>("write_kv: num_threads", "got ", num_threads, ", expected >= 1");
+  }
+  write_kv(args, num_threads == 0 ? default_num_threads() : num_threads, selected_kernels());
+}
 
-void write_kv(const WriteKvArgs& args, const Kernels& kernels) {
+void write_kv(const WriteKvArgs& args, int num_threads, const Kernels& kernels) {
   validate(args);
   // slots are copied, as another thread might change the caller's after they have been checked
   std::vector<std::int64_t> slots(static_cast<std::size_t>(args.slot_mapping.shape[0]));
@@ -57,8 +85,28 @@ void write_kv(const WriteKvArgs& args, const Kernels& kernels) {
   WriteKvArgs copied = args;
   copied.slot_mapping = contiguous_index_view(slots.data(), {args.slot_mapping.shape[0]});
   validate(copied);
-  write_rows(args.k, args.k_cache, copied, kernels);
-  write_rows(args.v, args.v_cache, copied, kernels);
+
+  const RowWriter k(args.k, args.k_cache, args.layout, kernels);
+  const RowWriter v(args.v, args.v_cache, args.layout, kernels);
+  const std::vector<Run> runs =
+      runs_of(slots, args.k_cache.shape[args.layout == Layout::NHD ? 1 : 2]);
+  const std::int64_t bytes = bytes_written(args);
+  const bool streamed = bytes >= kStreamedBytes;
+  const std::int64_t useful =
+      std::min(1 + bytes / kBytesPerThread, static_cast<std::int64_t>(runs.size()));
+  const int num_workers = static_cast<int>(std::clamp<std::int64_t>(useful, 1, num_threads));
+  const std::uint64_t num_parts = num_workers == 1 ? 1 : num_workers * kPartsPerThread;
+  std::atomic<std::uint64_t> next{0};
+  run_on_threads(num_workers, [&](int) {
+    for (std::uint64_t part = next++; part < num_parts; part = next++) {
+      for (const Run& run : runs) {
+        if (run.mixed * num_parts >> 32 != part) continue;
+        k.write(run.slots, streamed);
+        v.write(run.slots, streamed);
+      }
+    }
+    if (streamed) stream_fence();
+  });
 }
 
 }  // namespace quire

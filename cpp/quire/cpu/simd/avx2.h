@@ -10,6 +10,7 @@ namespace quire {
 struct Avx2 {
   static constexpr int kWidth = 8;
   static constexpr int kAccumulators = 8;
+  static constexpr int kRowGroups[] = {6, 4};
   static constexpr bool kDotsBFloat16 = false;
 
   using Vec = __m256;
@@ -39,6 +40,7 @@ struct Avx2 {
     return _mm256_castsi256_ps(_mm256_and_si256(past_begin, before_end));
   }
   static Mask less(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+  static bool any(Mask mask) { return _mm256_movemask_ps(mask) != 0; }
   static Vec select(Mask mask, Vec a, Vec b) { return _mm256_blendv_ps(b, a, mask); }
 
   static float reduce_max(Vec x) {
@@ -56,6 +58,27 @@ struct Avx2 {
     const Vec b0 = _mm256_hadd_ps(a0, a1);
     const Vec b1 = _mm256_hadd_ps(a2, a3);
     return add(_mm256_permute2f128_ps(b0, b1, 0x20), _mm256_permute2f128_ps(b0, b1, 0x31));
+  }
+
+  // Pairs, then quads of rows change places within halves of 128 bits; then the halves do.
+  static void transpose(Vec* v) {
+    Vec b[8];
+#pragma GCC unroll 4
+    for (int i = 0; i < 8; i += 4) {
+      const Vec a0 = _mm256_unpacklo_ps(v[i], v[i + 1]);
+      const Vec a1 = _mm256_unpackhi_ps(v[i], v[i + 1]);
+      const Vec a2 = _mm256_unpacklo_ps(v[i + 2], v[i + 3]);
+      const Vec a3 = _mm256_unpackhi_ps(v[i + 2], v[i + 3]);
+      b[i] = _mm256_shuffle_ps(a0, a2, _MM_SHUFFLE(1, 0, 1, 0));
+      b[i + 1] = _mm256_shuffle_ps(a0, a2, _MM_SHUFFLE(3, 2, 3, 2));
+      b[i + 2] = _mm256_shuffle_ps(a1, a3, _MM_SHUFFLE(1, 0, 1, 0));
+      b[i + 3] = _mm256_shuffle_ps(a1, a3, _MM_SHUFFLE(3, 2, 3, 2));
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      v[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+      v[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+    }
   }
 
   static Vec load(const float* p) { return _mm256_loadu_ps(p); }
@@ -97,12 +120,7 @@ struct Avx2 {
   // bfloat16 pairs hold the even elements, then the odd ones: a shift and a mask make them.
   static Pair load_pair(const float* p) { return {load(p), load(p + kWidth)}; }
   static Pair load_pair(const Float16* p) { return {load(p), load(p + kWidth)}; }
-  static Pair load_pair(const BFloat16* p) {
-    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    return {_mm256_castsi256_ps(_mm256_slli_epi32(bits, 16)),
-            _mm256_castsi256_ps(
-                _mm256_and_si256(bits, _mm256_set1_epi32(static_cast<int>(0xffff0000u))))};
-  }
+  static Pair load_pair(const BFloat16* p) { return widen(load_bits(p)); }
   template <class T>
   static Pair load_pair(const T* p, int n) {
     T buffer[2 * kWidth] = {};
@@ -119,7 +137,23 @@ struct Avx2 {
     return x;
   }
 
+  static Vec load_bits(const BFloat16* p) {
+    return _mm256_loadu_ps(reinterpret_cast<const float*>(p));
+  }
+  static Vec load_bits(const BFloat16* p, int n) {
+    BFloat16 buffer[2 * kWidth] = {};
+    __builtin_memcpy(buffer, p, static_cast<std::size_t>(n) * sizeof(BFloat16));
+    return load_bits(buffer);
+  }
+  static Pair widen(Vec pairs) {
+    const __m256i bits = _mm256_castps_si256(pairs);
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(bits, 16)),
+            _mm256_castsi256_ps(
+                _mm256_and_si256(bits, _mm256_set1_epi32(static_cast<int>(0xffff0000u))))};
+  }
+
   static void prefetch(const void* p) { _mm_prefetch(p, _MM_HINT_T0); }
+  static void prefetch_l2(const void* p) { _mm_prefetch(p, _MM_HINT_T1); }
 
  private:
   static const __m128i* as_128(const void* p) { return static_cast<const __m128i*>(p); }

@@ -10,6 +10,7 @@ namespace quire {
 struct Avx512 {
   static constexpr int kWidth = 16;
   static constexpr int kAccumulators = 16;
+  static constexpr int kRowGroups[] = {12, 8, 4};
   static constexpr bool kDotsBFloat16 = false;
 
   using Vec = __m512;
@@ -39,6 +40,7 @@ struct Avx512 {
     return static_cast<Mask>(below(end) & ~below(begin));
   }
   static Mask less(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+  static bool any(Mask mask) { return mask != 0; }
   static Vec select(Mask mask, Vec a, Vec b) { return _mm512_mask_blend_ps(mask, b, a); }
 
   static float reduce_max(Vec x) {
@@ -71,6 +73,33 @@ struct Avx512 {
                _mm512_shuffle_f32x4(d0, d1, _MM_SHUFFLE(3, 1, 3, 1)));
   }
 
+  // Within quarters of 128 bits, 4 by 4; then the quarters change places, 4 by 4 as well.
+  static void transpose(Vec* v) {
+    Vec b[16];
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+      const Vec a0 = _mm512_unpacklo_ps(v[i], v[i + 1]);
+      const Vec a1 = _mm512_unpackhi_ps(v[i], v[i + 1]);
+      const Vec a2 = _mm512_unpacklo_ps(v[i + 2], v[i + 3]);
+      const Vec a3 = _mm512_unpackhi_ps(v[i + 2], v[i + 3]);
+      b[i] = _mm512_shuffle_ps(a0, a2, _MM_SHUFFLE(1, 0, 1, 0));
+      b[i + 1] = _mm512_shuffle_ps(a0, a2, _MM_SHUFFLE(3, 2, 3, 2));
+      b[i + 2] = _mm512_shuffle_ps(a1, a3, _MM_SHUFFLE(1, 0, 1, 0));
+      b[i + 3] = _mm512_shuffle_ps(a1, a3, _MM_SHUFFLE(3, 2, 3, 2));
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const Vec c0 = _mm512_shuffle_f32x4(b[i], b[i + 4], _MM_SHUFFLE(2, 0, 2, 0));
+      const Vec c1 = _mm512_shuffle_f32x4(b[i], b[i + 4], _MM_SHUFFLE(3, 1, 3, 1));
+      const Vec c2 = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], _MM_SHUFFLE(2, 0, 2, 0));
+      const Vec c3 = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], _MM_SHUFFLE(3, 1, 3, 1));
+      v[i] = _mm512_shuffle_f32x4(c0, c2, _MM_SHUFFLE(2, 0, 2, 0));
+      v[i + 8] = _mm512_shuffle_f32x4(c0, c2, _MM_SHUFFLE(3, 1, 3, 1));
+      v[i + 4] = _mm512_shuffle_f32x4(c1, c3, _MM_SHUFFLE(2, 0, 2, 0));
+      v[i + 12] = _mm512_shuffle_f32x4(c1, c3, _MM_SHUFFLE(3, 1, 3, 1));
+    }
+  }
+
   static Vec load(const float* p) { return _mm512_loadu_ps(p); }
   static Vec load(const Float16* p) { return from_float16(_mm256_loadu_si256(as_256(p))); }
   static Vec load(const BFloat16* p) { return from_bfloat16(_mm256_loadu_si256(as_256(p))); }
@@ -96,10 +125,8 @@ struct Avx512 {
   // bfloat16 pairs hold the even elements, then the odd ones: a shift and a mask make them.
   static Pair load_pair(const float* p) { return {load(p), load(p + kWidth)}; }
   static Pair load_pair(const Float16* p) { return {load(p), load(p + kWidth)}; }
-  static Pair load_pair(const BFloat16* p) { return even_odd(_mm512_loadu_si512(p)); }
-  static Pair load_pair(const BFloat16* p, int n) {
-    return even_odd(_mm512_maskz_loadu_epi16((1u << n) - 1u, p));
-  }
+  static Pair load_pair(const BFloat16* p) { return widen(load_bits(p)); }
+  static Pair load_pair(const BFloat16* p, int n) { return widen(load_bits(p, n)); }
   template <class T>
   static Pair load_pair(const T* p, int n) {
     return {load(p, n), n > kWidth ? load(p + kWidth, n - kWidth) : zero()};
@@ -114,7 +141,19 @@ struct Avx512 {
     return x;
   }
 
+  static Vec load_bits(const BFloat16* p) { return _mm512_castsi512_ps(_mm512_loadu_si512(p)); }
+  static Vec load_bits(const BFloat16* p, int n) {
+    return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16((1u << n) - 1u, p));
+  }
+  static Pair widen(Vec pairs) {
+    const __m512i bits = _mm512_castps_si512(pairs);
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(bits, 16)),
+            _mm512_castsi512_ps(
+                _mm512_and_si512(bits, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
+  }
+
   static void prefetch(const void* p) { _mm_prefetch(p, _MM_HINT_T0); }
+  static void prefetch_l2(const void* p) { _mm_prefetch(p, _MM_HINT_T1); }
 
  private:
   static const __m256i* as_256(const void* p) { return static_cast<const __m256i*>(p); }
@@ -136,11 +175,6 @@ struct Avx512 {
     const Mask nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
     return _mm512_cvtepi32_epi16(
         _mm512_srli_epi32(_mm512_mask_blend_epi32(nan, rounded, quiet), 16));
-  }
-  static Pair even_odd(__m512i bits) {
-    return {_mm512_castsi512_ps(_mm512_slli_epi32(bits, 16)),
-            _mm512_castsi512_ps(
-                _mm512_and_si512(bits, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
   }
 
   template <class Op>

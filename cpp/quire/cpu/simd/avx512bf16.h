@@ -8,17 +8,25 @@ namespace quire {
 struct Avx512Bf16 : Avx512 {
   static constexpr bool kDotsBFloat16 = true;
 
-  // 2 * kWidth bfloat16 elements as they lie in memory.
-  using BFloat16s = __m512i;
-  static BFloat16s load_bfloat16s(const BFloat16* p) { return _mm512_loadu_si512(p); }
-  static BFloat16s load_bfloat16s(const BFloat16* p, int n) {
-    return _mm512_maskz_loadu_epi16((1u << n) - 1u, p);
+  // sum + the products of the pairs in each lane (load_bits). Products are exact; the instruction
+  // takes subnormal numbers for zero.
+  static Vec dot(Vec sum, Vec a, Vec b) {
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
   }
 
-  // sum + the products of neighbouring elements. Products are exact; the instruction takes
-  // subnormal numbers for zero.
-  static Vec dot(Vec sum, BFloat16s a, BFloat16s b) {
-    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+  // The nearest bfloat16, as a float; subnormal numbers become zero.
+  static Vec round_to_bfloat16(Vec x) {
+    const __m256i bits = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+
+  // Elements of two rows in pairs, in the order of load_pair: lo the even ones, hi the odd ones.
+  static Pair pair_up(Vec a, Vec b) {
+    const __m512i x = _mm512_castps_si512(a);
+    const __m512i y = _mm512_castps_si512(b);
+    constexpr __mmask32 kUpper = 0xaaaaaaaau;
+    return {_mm512_castsi512_ps(_mm512_mask_blend_epi16(kUpper, x, _mm512_slli_epi32(y, 16))),
+            _mm512_castsi512_ps(_mm512_mask_blend_epi16(kUpper, _mm512_srli_epi32(x, 16), y))};
   }
 };
 

@@ -10,6 +10,7 @@ namespace quire {
 struct Neon {
   static constexpr int kWidth = 4;
   static constexpr int kAccumulators = 16;
+  static constexpr int kRowGroups[] = {12, 8, 4};
   static constexpr bool kDotsBFloat16 = false;
 
   using Vec = float32x4_t;
@@ -37,12 +38,22 @@ struct Neon {
     return vandq_u32(vcgeq_s32(lane, vdupq_n_s32(begin)), vcltq_s32(lane, vdupq_n_s32(end)));
   }
   static Mask less(Vec a, Vec b) { return vcltq_f32(a, b); }
+  static bool any(Mask mask) { return vmaxvq_u32(mask) != 0; }
   static Vec select(Mask mask, Vec a, Vec b) { return vbslq_f32(mask, a, b); }
 
   static float reduce_max(Vec x) { return vmaxvq_f32(x); }
   static float reduce_add(Vec x) { return vaddvq_f32(x); }
   static Vec transpose_add(const Vec* v) {
     return vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3]));
+  }
+
+  static void transpose(Vec* v) {
+    const float32x4x2_t a = vtrnq_f32(v[0], v[1]);
+    const float32x4x2_t b = vtrnq_f32(v[2], v[3]);
+    v[0] = vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0]));
+    v[1] = vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1]));
+    v[2] = vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0]));
+    v[3] = vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1]));
   }
 
   static Vec load(const float* p) { return vld1q_f32(p); }
@@ -104,7 +115,20 @@ struct Neon {
     return x;
   }
 
+  static Vec load_bits(const BFloat16* p) { return vreinterpretq_f32_u16(vld1q_u16(&p->bits)); }
+  static Vec load_bits(const BFloat16* p, int n) {
+    BFloat16 buffer[2 * kWidth] = {};
+    __builtin_memcpy(buffer, p, static_cast<std::size_t>(n) * sizeof(BFloat16));
+    return load_bits(buffer);
+  }
+  static Pair widen(Vec pairs) {
+    const uint32x4_t bits = vreinterpretq_u32_f32(pairs);
+    return {vreinterpretq_f32_u32(vshlq_n_u32(bits, 16)),
+            vreinterpretq_f32_u32(vandq_u32(bits, vdupq_n_u32(0xffff0000u)))};
+  }
+
   static void prefetch(const void* p) { __builtin_prefetch(p); }
+  static void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
 
  private:
   static int32x4_t lane_numbers() {

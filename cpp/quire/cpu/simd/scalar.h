@@ -20,6 +20,9 @@ struct Scalar {
   static constexpr int kWidth = 1;
   static constexpr int kAccumulators =
       16;  // sums that a kernel keeps in registers; a multiple of kWidth
+  // rows that go through a packed tile together, two vectors wide: sizes that add up to any
+  // multiple of 4, the largest as many as leave registers for the operands
+  static constexpr int kRowGroups[] = {4};
   static constexpr bool kDotsBFloat16 = false;  // see simd/avx512bf16.h
 
   using Vec = float;
@@ -49,11 +52,13 @@ struct Scalar {
 
   static Mask lanes(int begin, int end) { return begin <= 0 && 0 < end; }  // begin <= lane < end
   static Mask less(Vec a, Vec b) { return a < b; }
+  static bool any(Mask mask) { return mask; }
   static Vec select(Mask mask, Vec a, Vec b) { return mask ? a : b; }
 
   static float reduce_max(Vec x) { return x; }
   static float reduce_add(Vec x) { return x; }
   static Vec transpose_add(const Vec* v) { return v[0]; }  // lane i: the sum of v[i]'s lanes
+  static void transpose(Vec*) {}  // kWidth vectors: lane j of v[i] and lane i of v[j] change places
 
   // kWidth elements, or n of them with 0 in the lanes past n, in natural order. Stores round to
   // nearest even, as from_float of quire/base/dtype.h.
@@ -98,7 +103,19 @@ struct Scalar {
     return x;
   }
 
-  static void prefetch(const void*) {}
+  // 2 * kWidth bfloat16 elements as they lie in memory, a pair in each lane, and those pairs apart.
+  static Vec load_bits(const BFloat16* p) { return load_bits(p, 2); }
+  static Vec load_bits(const BFloat16* p, int n) {
+    return of_bits(p[0].bits | (n > 1 ? static_cast<std::uint32_t>(p[1].bits) << 16 : 0u));
+  }
+  static Pair widen(Vec pairs) {
+    std::uint32_t bits;
+    __builtin_memcpy(&bits, &pairs, sizeof bits);
+    return {of_bits(bits << 16), of_bits(bits & 0xffff0000u)};
+  }
+
+  static void prefetch(const void*) {}     // into the first-level cache
+  static void prefetch_l2(const void*) {}  // into the second
 
  private:
   static float of_bits(std::uint32_t bits) {

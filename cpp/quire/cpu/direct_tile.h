@@ -7,16 +7,12 @@
 
 #include <cstdint>
 
-#include "quire/cpu/online_softmax.h"
+#include "quire/cpu/key_tile.h"
 
 namespace quire {
 
-// Where the rows of a tile lie, for KV head 0; `offset` leads on to the wanted head. Rows past the
-// last key repeat it, so that a pointer can always be read.
-struct TileRows {
-  const std::byte* const* rows;  // [kTileKeys]
-  std::int64_t offset;           // bytes
-};
+// Keys that this path takes at a time.
+inline constexpr int kDirectKeys = 32;
 
 // How a key row of dtype T meets a query: 2 * kWidth elements a step, in float32.
 template <class S, class T>
@@ -37,13 +33,13 @@ struct BFloat16Product {};
 template <class S>
 struct KeyDot<S, BFloat16Product> {
   using Vec = typename S::Vec;
-  using Chunk = typename S::BFloat16s;
+  using Chunk = typename S::Vec;
   using Query = BFloat16;
   using Key = BFloat16;
 
-  static Chunk load_query(const BFloat16* p) { return S::load_bfloat16s(p); }
-  static Chunk load_key(const BFloat16* p) { return S::load_bfloat16s(p); }
-  static Chunk load_key(const BFloat16* p, int n) { return S::load_bfloat16s(p, n); }
+  static Chunk load_query(const BFloat16* p) { return S::load_bits(p); }
+  static Chunk load_key(const BFloat16* p) { return S::load_bits(p); }
+  static Chunk load_key(const BFloat16* p, int n) { return S::load_bits(p, n); }
   static Vec add(Vec sum, Chunk q, Chunk k) { return S::dot(sum, q, k); }
 };
 
@@ -93,7 +89,7 @@ struct ScoreTile {
     }
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
-      __builtin_memcpy(scores + r * kTileKeys + key, totals + r * kKeys, kKeys * sizeof(float));
+      __builtin_memcpy(scores + r * kDirectKeys + key, totals + r * kKeys, kKeys * sizeof(float));
     }
   }
 
@@ -185,7 +181,7 @@ struct ValueTile {
       }
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
-        const Vec weight = S::set1(span.weights[r * kTileKeys + key]);
+        const Vec weight = S::set1(span.weights[r * kDirectKeys + key]);
 #pragma GCC unroll 4
         for (int c = 0; c < C; ++c) {
           sums[r][2 * c] = S::fma(weight, v[c].lo, sums[r][2 * c]);

@@ -1,0 +1,180 @@
+// Few query rows for a KV head: keys and values are read where they lie, and go through registers
+// once.
+#pragma once
+
+#include "quire/cpu/direct_tile.h"
+#include "quire/cpu/part_rows.h"
+
+namespace quire {
+
+template <class S>
+class DirectAttention {
+ public:
+  using Rows = AttentionRows<S>;
+  static constexpr int kMostRows = 4;  // rows that go through a tile together
+
+  static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
+    return (rows + 1) * Rows::padded(task.head_dim) + kMostRows * kDirectKeys;
+  }
+
+  DirectAttention(const AttentionTask& task, const AttentionUnit& unit, float* scratch,
+                  StateView state)
+      : task_(task),
+        unit_(unit),
+        rows_(task, unit, state),
+        q_stride_(Rows::padded(task.head_dim)),
+        scores_(scratch),
+        q_(scratch + kMostRows * kDirectKeys) {
+    choose_functions();
+  }
+
+  void run(std::int64_t key_begin, std::int64_t key_end) {
+    rows_.clear();
+    if (key_begin >= key_end) return;
+    prepare_queries();
+    Tile tiles[2];
+    int current = 0;
+    tiles[current].find(task_, unit_, key_begin, key_end);
+    for (std::int64_t key = key_begin; key < key_end; key += kDirectKeys) {
+      const bool last = key + kDirectKeys >= key_end;
+      const Tile& tile = tiles[current];
+      const Tile& next = last ? tile : tiles[current ^ 1];
+      if (!last) tiles[current ^ 1].find(task_, unit_, key + kDirectKeys, key_end);
+      for (std::int64_t head = unit_.kv_head_begin; head < unit_.kv_head_end; ++head) {
+        const bool next_head = head + 1 < unit_.kv_head_end;
+        attend_tile(tile, head, next_head ? tile : next,
+                    next_head ? head + 1 : unit_.kv_head_begin);
+      }
+      current ^= 1;
+    }
+  }
+
+ private:
+  using Tile = KeyTile<S, kDirectKeys>;
+  using Group = RowGroup<kMostRows>;
+  using ScoreFunction = void (*)(const void*, std::int64_t, std::int64_t, TileRows, TileRows, int,
+                                 int, float*);
+  using ValueFunction = void (*)(const float*, TileRows, TileRows, int, int, std::int64_t, float*,
+                                 std::int64_t);
+  struct Functions {  // for 1, 2 and 4 rows; [1]: with prefetch
+    ScoreFunction score[3][2];
+    ValueFunction value[3][2];
+  };
+
+  // A tile as one head sees it, and what comes after it.
+  struct Place {
+    TileRows k, v, next_k, next_v;
+  };
+
+  // Query rows in the order of lanes that the keys load in.
+  void prepare_queries() {
+    const std::int64_t heads = unit_.kv_head_end - unit_.kv_head_begin;
+    float* const buffer = q_ + heads * rows_.count() * q_stride_;
+    rows_.for_queries(buffer, [&](const float* row, std::int64_t head, std::int64_t r) {
+      arrange_query(row, q_row(head * rows_.count() + r));
+    });
+  }
+
+  void arrange_query(const float* row, void* to) const {
+    if (multiplies_bfloat16()) {
+      for (std::int64_t d = 0; d < q_stride_; d += S::kWidth) {
+        S::store(static_cast<BFloat16*>(to) + d, S::load(row + d));
+      }
+      return;
+    }
+    Rows::visit(task_.k.dtype, [&](auto type) {
+      float* out = static_cast<float*>(to);
+      for (std::int64_t d = 0; d < q_stride_; d += Rows::kChunk) {
+        const auto pair = S::template from_natural<decltype(type)>(
+            {S::load(row + d), S::load(row + d + S::kWidth)});
+        S::store(out + d, pair.lo);
+        S::store(out + d + S::kWidth, pair.hi);
+      }
+    });
+  }
+
+  // Row r of the prepared queries; they are bfloat16 or float, with the same stride in elements.
+  void* q_row(std::int64_t r) const {
+    if (multiplies_bfloat16()) return reinterpret_cast<BFloat16*>(q_) + r * q_stride_;
+    return q_ + r * q_stride_;
+  }
+
+  bool multiplies_bfloat16() const {
+    return S::kDotsBFloat16 && task_.q.dtype == DType::bfloat16 && task_.k.dtype == DType::bfloat16;
+  }
+
+  // All rows of one KV head through one tile, in groups of 4, 2 and 1.
+  void attend_tile(const Tile& tile, std::int64_t head, const Tile& next, std::int64_t next_head) {
+    const Place at{tile.k(task_, head), tile.v(task_, head), next.k(task_, next_head),
+                   next.v(task_, next_head)};
+    bool prefetch = true;
+    for (std::int64_t r = 0; r < rows_.count();) {
+      const std::int64_t left = rows_.count() - r;
+      const int size = left >= 4 ? 2 : left >= 2 ? 1 : 0;
+      const Group group = rows_.template group<kMostRows>(head, r, 1 << size, tile);
+      if (group.first < group.last) {
+        attend_group(at, group, size, prefetch);
+        prefetch = false;
+      }
+      r += group.count;
+    }
+  }
+
+  void attend_group(const Place& at, const Group& group, int size, bool prefetch) {
+    const std::int64_t row = (group.head - unit_.kv_head_begin) * rows_.count() + group.row;
+    functions_.score[size][prefetch](q_row(row), q_stride_, task_.head_dim, at.k, at.next_k,
+                                     group.first, group.last, scores_);
+    rows_.template weigh<kDirectKeys, float>(group, scores_, [] {});
+    float* const values = rows_.values(group.head, group.row);
+    if (group.shared_first < group.shared_last) {
+      functions_.value[size][prefetch](scores_, at.v, at.next_v, group.shared_first,
+                                       group.shared_last, task_.v_head_dim, values,
+                                       rows_.v_stride());
+    }
+    rows_.for_unshared(
+        group, group.shared_first, group.shared_last, [&](int i, int begin, int end) {
+          functions_.value[0][0](scores_ + i * kDirectKeys, at.v, at.next_v, begin, end,
+                                 task_.v_head_dim, values + i * rows_.v_stride(), rows_.v_stride());
+        });
+  }
+
+  template <class T>
+  void use_scores() {
+    using Score = ScoreTile<S, T>;
+    functions_.score[0][0] = &Score::template run<1, false>;
+    functions_.score[0][1] = &Score::template run<1, true>;
+    functions_.score[1][0] = &Score::template run<2, false>;
+    functions_.score[1][1] = &Score::template run<2, true>;
+    functions_.score[2][0] = &Score::template run<4, false>;
+    functions_.score[2][1] = &Score::template run<4, true>;
+  }
+
+  template <class T>
+  void use_values() {
+    using Value = ValueTile<S, T>;
+    functions_.value[0][0] = &Value::template run<1, false>;
+    functions_.value[0][1] = &Value::template run<1, true>;
+    functions_.value[1][0] = &Value::template run<2, false>;
+    functions_.value[1][1] = &Value::template run<2, true>;
+    functions_.value[2][0] = &Value::template run<4, false>;
+    functions_.value[2][1] = &Value::template run<4, true>;
+  }
+
+  void choose_functions() {
+    Rows::visit(task_.v.dtype, [&](auto type) { use_values<decltype(type)>(); });
+    if constexpr (S::kDotsBFloat16) {
+      if (multiplies_bfloat16()) return use_scores<BFloat16Product>();
+    }
+    Rows::visit(task_.k.dtype, [&](auto type) { use_scores<decltype(type)>(); });
+  }
+
+  const AttentionTask& task_;
+  const AttentionUnit& unit_;
+  const PartRows<S> rows_;
+  const std::int64_t q_stride_;
+  float* const scores_;  // [kMostRows, kDirectKeys]
+  float* const q_;
+  Functions functions_;
+};
+
+}  // namespace quire

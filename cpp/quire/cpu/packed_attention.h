@@ -1,0 +1,262 @@
+// Many query rows for a KV head: a group of heads that share it, or several query tokens. Each tile
+// is packed once (packed_tile.h) and multiplied by all rows, a group at a time.
+#pragma once
+
+#include "quire/cpu/direct_tile.h"
+#include "quire/cpu/packed_product.h"
+#include "quire/cpu/part_rows.h"
+
+namespace quire {
+
+// kKeys: keys that are taken at a time.
+template <class S, int kKeys>
+class PackedAttention {
+ public:
+  using Rows = AttentionRows<S>;
+  static constexpr int kMostRows = S::kRowGroups[0];
+
+  // `rows`: of all states of the unit.
+  static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
+    return (rows + kMostRows) * kKeys + (kPanel + rows + 1) * Rows::padded(task.head_dim);
+  }
+
+  PackedAttention(const AttentionTask& task, const AttentionUnit& unit, float* scratch,
+                  StateView state)
+      : task_(task),
+        unit_(unit),
+        rows_(task, unit, state),
+        q_stride_(Rows::padded(task.head_dim)),
+        scores_(scratch),
+        weights_(scores_ + unit.head_rows * kKeys),
+        k_(weights_ + kMostRows * kKeys),
+        q_(k_ + kPanel * q_stride_) {
+    choose_functions();
+  }
+
+  void run(std::int64_t key_begin, std::int64_t key_end) {
+    rows_.clear();
+    if (key_begin >= key_end) return;
+    prepare_queries();
+    Tile tiles[2];
+    int current = 0;
+    tiles[current].find(task_, unit_, key_begin, key_end);
+    for (std::int64_t key = key_begin; key < key_end; key += kKeys) {
+      const bool last = key + kKeys >= key_end;
+      const Tile& tile = tiles[current];
+      const Tile& next = last ? tile : tiles[current ^ 1];
+      if (!last) tiles[current ^ 1].find(task_, unit_, key + kKeys, key_end);
+      for (std::int64_t head = unit_.kv_head_begin; head < unit_.kv_head_end; ++head) {
+        const bool next_head = head + 1 < unit_.kv_head_end;
+        attend_tile(tile, head, next_head ? tile : next, next_head ? head + 1 : unit_.kv_head_begin,
+                    last && !next_head);
+      }
+      current ^= 1;
+    }
+  }
+
+ private:
+  static constexpr int kPanel = 2 * S::kWidth;
+
+  using Tile = KeyTile<S, kKeys>;
+  using Group = RowGroup<kMostRows>;
+  using Lines = LineQueue<S>;
+  using Score = void (*)(const float*, const float*, std::int64_t, float*, Lines&);
+  using Value = void (*)(const float*, TileRows, int, int, std::int64_t, float*, std::int64_t,
+                         Lines&);
+  using PackKeys = void (*)(TileRows, int, std::int64_t, float*, Lines&);
+  using AddValues = void (*)(const float*, TileRows, TileRows, int, int, std::int64_t, float*,
+                             std::int64_t);
+  using Weigh = void (*)(const PartRows<S>&, const Group&, float*, Lines&);
+
+  // Rows of the group that begins where `left` rows are left: they come out even, as `left` is a
+  // multiple of the smallest size that divides it.
+  static int group_size(std::int64_t left) {
+    for (const int size : S::kRowGroups) {
+      if (size == left || size + kSmallestGroup <= left) return size;
+    }
+    return kSmallestGroup;
+  }
+  static constexpr int kSmallestGroup = 4;
+
+  // Where products are of pairs, packed entries hold two elements.
+  int k_elements() const { return score_pairs_ ? 2 : 1; }
+  int v_elements() const { return value_pairs_ ? 2 : 1; }
+
+  // Queries as [group][block of kWidth entries][row of the group][kWidth]; rows past the last are
+  // zero.
+  void prepare_queries() {
+    const std::int64_t heads = unit_.kv_head_end - unit_.kv_head_begin;
+    const std::int64_t floats = heads * unit_.head_rows * q_stride_;
+    if (unit_.head_rows != rows_.count()) {
+      for (std::int64_t i = 0; i < floats; i += S::kWidth) S::store(q_ + i, S::zero());
+    }
+    std::int64_t begin = 0;  // of the row's group
+    int size = group_size(unit_.head_rows);
+    rows_.for_queries(q_ + floats, [&](const float* row, std::int64_t head, std::int64_t r) {
+      if (r == 0 || r == begin + size) {
+        begin = r;
+        size = group_size(unit_.head_rows - r);
+      }
+      float* const to = q_group(head, begin) + (r - begin) * S::kWidth;
+      for (std::int64_t d = 0; d < q_stride_; d += S::kWidth) {
+        if (score_pairs_) {
+          S::store(reinterpret_cast<BFloat16*>(to + d / kPanel * size * S::kWidth) + d % kPanel,
+                   S::load(row + d));
+        } else {
+          S::store(to + d * size, S::load(row + d));
+        }
+      }
+    });
+  }
+
+  // `head` counted from the unit's first.
+  float* q_group(std::int64_t head, std::int64_t row) const {
+    return q_ + (head * unit_.head_rows + row) * q_stride_;
+  }
+
+  void attend_tile(const Tile& tile, std::int64_t head, const Tile& next, std::int64_t next_head,
+                   bool is_last) {
+    const int ahead = is_last ? 0 : next.num_keys();
+    Lines lines(
+        {next.k(task_, next_head), ahead, task_.head_dim * Rows::item_size(task_.k.dtype)},
+        {next.v(task_, next_head), ahead, task_.v_head_dim * Rows::item_size(task_.v.dtype)},
+        work_of_tile(tile.num_keys()));
+    for (int key = 0; key < tile.num_keys(); key += kPanel) {
+      pack_keys_(tile.k(task_, head), key, task_.head_dim, k_, lines);
+      for_groups(head, tile, [&](const Group& group, int size) {
+        if (group.last <= key || group.first >= key + kPanel) return;
+        functions_for(size).score(q_group(head - unit_.kv_head_begin, group.row), k_, entries(),
+                                  scores(group) + key, lines);
+      });
+    }
+    for_groups(head, tile, [&](const Group& group, int size) {
+      if (group.first < group.last) add_group(tile, group, size, lines);
+    });
+  }
+
+  // Calls visitor(group, rows with padding) for the groups of a head's rows.
+  template <class Visitor>
+  void for_groups(std::int64_t head, const Tile& tile, Visitor visitor) const {
+    for (std::int64_t r = 0; r < rows_.count();) {
+      const int size = group_size(unit_.head_rows - r);
+      const int count = static_cast<int>(Rows::smaller(size, rows_.count() - r));
+      visitor(rows_.template group<kMostRows>(head, r, count, tile), size);
+      r += size;
+    }
+  }
+
+  // In multiply-adds of a pair of vectors.
+  std::int64_t work_of_tile(int num_keys) const {
+    const std::int64_t panels = (num_keys + kPanel - 1) / kPanel;
+    const std::int64_t chunks = (task_.v_head_dim + kPanel - 1) / kPanel;
+    const std::int64_t k_chunks = (task_.head_dim + kPanel - 1) / kPanel;
+    return panels * k_chunks * 2 * PackedKeys<S>::kTurnWork +
+           unit_.head_rows * (panels * entries() + kWeighWork + num_keys / v_elements() * chunks);
+  }
+  static constexpr int kWeighWork = 64;  // of one row's softmax
+
+  std::int64_t entries() const { return (task_.head_dim + k_elements() - 1) / k_elements(); }
+  float* scores(const Group& group) const { return scores_ + group.row * kKeys; }
+
+  void add_group(const Tile& tile, const Group& group, int size, Lines& lines) {
+    float* const scores = this->scores(group);
+    weigh_(rows_, group, scores, lines);
+    float* const values = rows_.values(group.head, group.row);
+    // pairs of keys begin at an even one
+    const int first = (group.shared_first + v_elements() - 1) / v_elements();
+    const int last = group.shared_last / v_elements();
+    const TileRows v = tile.v(task_, group.head);
+    if (first < last) {
+      const float* const weights = value_pairs_ ? pair_weights(scores, size) : scores;
+      functions_for(size).value(weights, v, first, last, task_.v_head_dim, values, rows_.v_stride(),
+                                lines);
+    }
+    rows_.for_unshared(group, first * v_elements(), last * v_elements(),
+                       [&](int i, int begin, int end) {
+                         add_values_(scores + i * kKeys, v, v, begin, end, task_.v_head_dim,
+                                     values + i * rows_.v_stride(), rows_.v_stride());
+                       });
+  }
+
+  template <class Weight>
+  static void weigh(const PartRows<S>& rows, const Group& group, float* scores, Lines& lines) {
+    rows.template weigh<kKeys, Weight>(group, scores, [&] { lines.advance(kWeighWork); });
+  }
+
+  // The weights of a group as pairs of bfloat16, which they have been rounded to.
+  const float* pair_weights(const float* scores, int size) {
+    auto* const to = reinterpret_cast<BFloat16*>(weights_);
+    for (int i = 0; i < size * kKeys; i += S::kWidth) {
+      S::store(to + i, S::load(scores + i));
+    }
+    return weights_;
+  }
+
+  struct Functions {
+    Score score;
+    Value value;
+  };
+
+  const Functions& functions_for(int size) const {
+    int i = 0;
+    while (S::kRowGroups[i] != size) ++i;
+    return functions_[i];
+  }
+
+  template <int i, class ScoreProduct, class ValueProduct, class T>
+  void use_products() {
+    if constexpr (i < kNumSizes) {
+      constexpr int kRows = S::kRowGroups[i];
+      functions_[i] = {&PackedProduct<S, ScoreProduct>::template score<kRows, kKeys>,
+                       &PackedProduct<S, ValueProduct>::template add_values<kRows, kKeys, T>};
+      use_products<i + 1, ScoreProduct, ValueProduct, T>();
+    }
+  }
+
+  void choose_functions() {
+    using Floats = FloatProduct<S>;
+    weigh_ = &weigh<float>;
+    Rows::visit(task_.k.dtype, [&](auto type) {
+      pack_keys_ = &PackedKeys<S>::template pack<decltype(type), Floats>;
+    });
+    if constexpr (S::kDotsBFloat16) {
+      using Pairs = BFloat16PairProduct<S>;
+      constexpr DType kType = DType::bfloat16;
+      score_pairs_ = task_.q.dtype == kType && task_.k.dtype == kType;
+      value_pairs_ = score_pairs_ && task_.v.dtype == kType && task_.out.dtype == kType;
+      if (score_pairs_) pack_keys_ = &PackedKeys<S>::template pack<BFloat16, Pairs>;
+      if (value_pairs_) {
+        weigh_ = &weigh<BFloat16>;
+        add_values_ = &ValueTile<S, BFloat16>::template run<1, false>;
+        return use_products<0, Pairs, Pairs, BFloat16>();
+      }
+    }
+    Rows::visit(task_.v.dtype, [&](auto type) {
+      using T = decltype(type);
+      add_values_ = &ValueTile<S, T>::template run<1, false>;
+      if constexpr (S::kDotsBFloat16) {
+        if (score_pairs_) return use_products<0, BFloat16PairProduct<S>, Floats, T>();
+      }
+      use_products<0, Floats, Floats, T>();
+    });
+  }
+
+  static constexpr int kNumSizes = sizeof(S::kRowGroups) / sizeof(S::kRowGroups[0]);
+
+  const AttentionTask& task_;
+  const AttentionUnit& unit_;
+  const PartRows<S> rows_;
+  const std::int64_t q_stride_;
+  float* const scores_;   // [head_rows, kKeys]
+  float* const weights_;  // [kMostRows, kKeys], bfloat16
+  float* const k_;        // a panel of PackedKeys
+  float* const q_;
+  bool score_pairs_ = false;
+  bool value_pairs_ = false;
+  Functions functions_[kNumSizes];
+  PackKeys pack_keys_;
+  AddValues add_values_;
+  Weigh weigh_;
+};
+
+}  // namespace quire

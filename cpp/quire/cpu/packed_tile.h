@@ -1,0 +1,107 @@
+// A tile's keys copied into the order in which many query rows multiply them, rows turned into
+// columns:
+//
+//   [panel of kPanel keys][element of the head][kPanel]
+//
+// An entry is a float. Where products are of bfloat16 pairs it is two neighbouring elements, and
+// there are half as many.
+#pragma once
+
+#include <cstdint>
+
+#include "quire/cpu/line_queue.h"
+
+namespace quire {
+
+// How packed entries are multiplied, and how many elements of the axis summed over one holds.
+template <class S>
+struct FloatProduct {
+  static constexpr int kElements = 1;
+  static typename S::Vec add(typename S::Vec sum, typename S::Vec a, typename S::Vec b) {
+    return S::fma(a, b, sum);
+  }
+};
+template <class S>
+struct BFloat16PairProduct {
+  static constexpr int kElements = 2;
+  static typename S::Vec add(typename S::Vec sum, typename S::Vec a, typename S::Vec b) {
+    return S::dot(sum, a, b);
+  }
+};
+
+template <class S>
+struct PackedKeys {
+  using Vec = typename S::Vec;
+  static constexpr int kPanel = 2 * S::kWidth;
+
+  // Work, in multiply-adds of a pair of vectors, of turning kWidth keys by kPanel elements.
+  static constexpr int kTurnWork = 6 * S::kWidth;
+
+  // One panel: kPanel keys from `key` on, all elements up to the padded head size.
+  template <class T, class Product>
+  static void pack(TileRows keys, int key, std::int64_t head_dim, float* panel,
+                   LineQueue<S>& lines) {
+    for (std::int64_t d = 0; d < head_dim; d += kPanel) {
+      const int n = static_cast<int>(head_dim - d < kPanel ? head_dim - d : kPanel);
+      for (int half = 0; half < 2; ++half) {
+        Columns<T, Product>::turn(keys, key + half * S::kWidth, d, n,
+                                  panel + d / Product::kElements * kPanel + half * S::kWidth);
+        lines.advance(kTurnWork);
+      }
+    }
+  }
+
+ private:
+  template <class T>
+  static const T* row(TileRows keys, int key) {
+    return reinterpret_cast<const T*>(keys.rows[key] + keys.offset);
+  }
+
+  // kWidth keys by kPanel elements: n of them, then zeros.
+  template <class T, class Product>
+  struct Columns {
+    static void turn(TileRows keys, int key, std::int64_t d, int n, float* to) {
+      Vec lo[S::kWidth], hi[S::kWidth];
+#pragma GCC unroll 16
+      for (int i = 0; i < S::kWidth; ++i) {
+        const T* const p = row<T>(keys, key + i) + d;
+        const auto pair = n == kPanel ? S::load_pair(p) : S::load_pair(p, n);
+        lo[i] = pair.lo;
+        hi[i] = pair.hi;
+      }
+      S::transpose(lo);
+      S::transpose(hi);
+#pragma GCC unroll 16
+      for (int i = 0; i < S::kWidth; ++i) {
+        S::store(to + i * kPanel, lo[i]);
+        S::store(to + (S::kWidth + i) * kPanel, hi[i]);
+      }
+    }
+  };
+
+  // Pairs are turned as they lie, which is half the work, and widened after.
+  template <class Product>
+  struct Columns<BFloat16, Product> {
+    static void turn(TileRows keys, int key, std::int64_t d, int n, float* to) {
+      Vec pairs[S::kWidth];
+#pragma GCC unroll 16
+      for (int i = 0; i < S::kWidth; ++i) {
+        const BFloat16* const p = row<BFloat16>(keys, key + i) + d;
+        pairs[i] = n == kPanel ? S::load_bits(p) : S::load_bits(p, n);
+      }
+      S::transpose(pairs);
+#pragma GCC unroll 16
+      for (int i = 0; i < S::kWidth; ++i) {
+        if constexpr (Product::kElements == 2) {
+          S::store(to + i * kPanel, pairs[i]);
+        } else {
+          const auto pair = S::widen(pairs[i]);
+          S::store(to + 2 * i * kPanel, pair.lo);
+          S::store(to + (2 * i + 1) * kPanel, pair.hi);
+        }
+      }
+    }
+  };
+};
+
+}  // namespace quire
