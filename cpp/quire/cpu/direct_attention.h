@@ -42,8 +42,10 @@ class DirectAttention {
       if (!last) tiles[current ^ 1].find(task_, unit_, key + kDirectKeys, key_end);
       for (std::int64_t head = unit_.kv_head_begin; head < unit_.kv_head_end; ++head) {
         const bool next_head = head + 1 < unit_.kv_head_end;
-        attend_tile(tile, head, next_head ? tile : next,
-                    next_head ? head + 1 : unit_.kv_head_begin);
+        Lines lines = Lines::of_tile(task_, next_head ? tile : next,
+                                     next_head ? head + 1 : unit_.kv_head_begin, last && !next_head,
+                                     work_of_tile());
+        attend_tile(tile, head, lines);
       }
       current ^= 1;
     }
@@ -52,19 +54,11 @@ class DirectAttention {
  private:
   using Tile = KeyTile<S, kDirectKeys>;
   using Group = RowGroup<kMostRows>;
-  using ScoreFunction = void (*)(const void*, std::int64_t, std::int64_t, TileRows, TileRows, int,
-                                 int, float*);
-  using ValueFunction = void (*)(const float*, TileRows, TileRows, int, int, std::int64_t, float*,
-                                 std::int64_t);
-  struct Functions {  // for 1, 2 and 4 rows; [1]: with prefetch
-    ScoreFunction score[3][2];
-    ValueFunction value[3][2];
-  };
-
-  // A tile as one head sees it, and what comes after it.
-  struct Place {
-    TileRows k, v, next_k, next_v;
-  };
+  using Lines = LineQueue<S>;
+  using Score = void (*)(const void*, std::int64_t, std::int64_t, TileRows, int, int, float*,
+                         Lines&);
+  using Value = void (*)(const float*, TileRows, int, int, std::int64_t, float*, std::int64_t,
+                         Lines&);
 
   // Query rows in the order of lanes that the keys load in.
   void prepare_queries() {
@@ -103,61 +97,55 @@ class DirectAttention {
     return S::kDotsBFloat16 && task_.q.dtype == DType::bfloat16 && task_.k.dtype == DType::bfloat16;
   }
 
+  std::int64_t work_of_tile() const {
+    const std::int64_t chunks = Rows::padded(task_.head_dim) / Rows::kChunk;
+    const std::int64_t v_chunks = Rows::padded(task_.v_head_dim) / Rows::kChunk;
+    return rows_.count() *
+           (kDirectKeys * (chunks * kScoreWork + v_chunks * kValueWork) + kDirectWeighWork);
+  }
+
   // All rows of one KV head through one tile, in groups of 4, 2 and 1.
-  void attend_tile(const Tile& tile, std::int64_t head, const Tile& next, std::int64_t next_head) {
-    const Place at{tile.k(task_, head), tile.v(task_, head), next.k(task_, next_head),
-                   next.v(task_, next_head)};
-    bool prefetch = true;
+  void attend_tile(const Tile& tile, std::int64_t head, Lines& lines) {
     for (std::int64_t r = 0; r < rows_.count();) {
       const std::int64_t left = rows_.count() - r;
       const int size = left >= 4 ? 2 : left >= 2 ? 1 : 0;
       const Group group = rows_.template group<kMostRows>(head, r, 1 << size, tile);
-      if (group.first < group.last) {
-        attend_group(at, group, size, prefetch);
-        prefetch = false;
-      }
+      if (group.first < group.last) attend_group(tile, group, size, lines);
       r += group.count;
     }
   }
 
-  void attend_group(const Place& at, const Group& group, int size, bool prefetch) {
+  void attend_group(const Tile& tile, const Group& group, int size, Lines& lines) {
     const std::int64_t row = (group.head - unit_.kv_head_begin) * rows_.count() + group.row;
-    functions_.score[size][prefetch](q_row(row), q_stride_, task_.head_dim, at.k, at.next_k,
-                                     group.first, group.last, scores_);
-    rows_.template weigh<kDirectKeys, float>(group, scores_, [] {});
+    score_[size](q_row(row), q_stride_, task_.head_dim, tile.k(task_, group.head), group.first,
+                 group.last, scores_, lines);
+    rows_.template weigh<kDirectKeys, float>(group, scores_,
+                                             [&] { lines.advance(kDirectWeighWork); });
     float* const values = rows_.values(group.head, group.row);
+    const TileRows v = tile.v(task_, group.head);
     if (group.shared_first < group.shared_last) {
-      functions_.value[size][prefetch](scores_, at.v, at.next_v, group.shared_first,
-                                       group.shared_last, task_.v_head_dim, values,
-                                       rows_.v_stride());
+      value_[size](scores_, v, group.shared_first, group.shared_last, task_.v_head_dim, values,
+                   rows_.v_stride(), lines);
     }
-    rows_.for_unshared(
-        group, group.shared_first, group.shared_last, [&](int i, int begin, int end) {
-          functions_.value[0][0](scores_ + i * kDirectKeys, at.v, at.next_v, begin, end,
-                                 task_.v_head_dim, values + i * rows_.v_stride(), rows_.v_stride());
-        });
+    rows_.for_unshared(group, group.shared_first, group.shared_last,
+                       [&](int i, int begin, int end) {
+                         value_[0](scores_ + i * kDirectKeys, v, begin, end, task_.v_head_dim,
+                                   values + i * rows_.v_stride(), rows_.v_stride(), lines);
+                       });
   }
 
   template <class T>
   void use_scores() {
-    using Score = ScoreTile<S, T>;
-    functions_.score[0][0] = &Score::template run<1, false>;
-    functions_.score[0][1] = &Score::template run<1, true>;
-    functions_.score[1][0] = &Score::template run<2, false>;
-    functions_.score[1][1] = &Score::template run<2, true>;
-    functions_.score[2][0] = &Score::template run<4, false>;
-    functions_.score[2][1] = &Score::template run<4, true>;
+    score_[0] = &ScoreTile<S, T>::template run<1>;
+    score_[1] = &ScoreTile<S, T>::template run<2>;
+    score_[2] = &ScoreTile<S, T>::template run<4>;
   }
 
   template <class T>
   void use_values() {
-    using Value = ValueTile<S, T>;
-    functions_.value[0][0] = &Value::template run<1, false>;
-    functions_.value[0][1] = &Value::template run<1, true>;
-    functions_.value[1][0] = &Value::template run<2, false>;
-    functions_.value[1][1] = &Value::template run<2, true>;
-    functions_.value[2][0] = &Value::template run<4, false>;
-    functions_.value[2][1] = &Value::template run<4, true>;
+    value_[0] = &ValueTile<S, T>::template run<1>;
+    value_[1] = &ValueTile<S, T>::template run<2>;
+    value_[2] = &ValueTile<S, T>::template run<4>;
   }
 
   void choose_functions() {
@@ -174,7 +162,8 @@ class DirectAttention {
   const std::int64_t q_stride_;
   float* const scores_;  // [kMostRows, kDirectKeys]
   float* const q_;
-  Functions functions_;
+  Score score_[3];  // of 1, 2 and 4 rows
+  Value value_[3];
 };
 
 }  // namespace quire

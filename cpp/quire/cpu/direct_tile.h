@@ -1,13 +1,12 @@
 // The two products of attention on one tile of keys, read where they lie.
 //
 // A group of R query rows goes through the tile together, so that each key and value is loaded and
-// converted once for R rows. While a tile is worked on, the one that comes next is prefetched, a
-// line for every load, so that memory is never idle and its queue never full.
+// converted once for R rows.
 #pragma once
 
 #include <cstdint>
 
-#include "quire/cpu/key_tile.h"
+#include "quire/cpu/line_queue.h"
 
 namespace quire {
 
@@ -43,6 +42,11 @@ struct KeyDot<S, BFloat16Product> {
   static Vec add(Vec sum, Chunk q, Chunk k) { return S::dot(sum, q, k); }
 };
 
+// Work, for a LineQueue, in thirds of a multiply-add of two vectors: what each step takes.
+inline constexpr int kScoreWork = 5;
+inline constexpr int kValueWork = 3;
+inline constexpr int kDirectWeighWork = 256;  // of one row's softmax
+
 // scores[r][key] = q[r] . key row, for R rows and the keys [key_begin, key_end) of a tile.
 template <class S, class T>
 struct ScoreTile {
@@ -52,32 +56,33 @@ struct ScoreTile {
   using Key = typename Dot::Key;
   static constexpr int kChunk = 2 * S::kWidth;
 
-  template <int R, bool kPrefetch>
+  template <int R>
   static void run(const void* q, std::int64_t q_stride, std::int64_t head_dim, TileRows keys,
-                  TileRows next, int key_begin, int key_end, float* scores) {
+                  int key_begin, int key_end, float* scores, LineQueue<S>& queue) {
+    LineQueue<S> lines = queue;  // in registers
     constexpr int kKeys = S::kAccumulators / R;
     for (int key = key_begin / kKeys * kKeys; key < key_end; key += kKeys) {
-      group<R, kKeys, kPrefetch>(static_cast<const Query*>(q), q_stride, head_dim, keys, next, key,
-                                 scores);
+      group<R, kKeys>(static_cast<const Query*>(q), q_stride, head_dim, keys, key, scores, lines);
     }
+    queue = lines;
   }
 
  private:
-  template <int R, int kKeys, bool kPrefetch>
+  template <int R, int kKeys>
   static void group(const Query* q, std::int64_t q_stride, std::int64_t head_dim, TileRows keys,
-                    TileRows next, int key, float* scores) {
+                    int key, float* scores, LineQueue<S>& lines) {
     Vec sums[S::kAccumulators];
 #pragma GCC unroll 16
     for (int i = 0; i < S::kAccumulators; ++i) sums[i] = S::zero();
 
     std::int64_t d = 0;
     for (; d + kChunk <= head_dim; d += kChunk) {
-      if constexpr (kPrefetch) prefetch<kKeys>(next, key, d);
+      lines.advance(R * kKeys * kScoreWork);
       step<R, kKeys>(q + d, q_stride, sums,
                      [&](int j) { return Dot::load_key(row(keys, key + j) + d); });
     }
     if (const int rest = static_cast<int>(head_dim - d); rest > 0) {
-      if constexpr (kPrefetch) prefetch<kKeys>(next, key, d);
+      lines.advance(R * kKeys * kScoreWork);
       step<R, kKeys>(q + d, q_stride, sums,
                      [&](int j) { return Dot::load_key(row(keys, key + j) + d, rest); });
     }
@@ -109,15 +114,6 @@ struct ScoreTile {
   static const Key* row(TileRows keys, int key) {
     return reinterpret_cast<const Key*>(keys.rows[key] + keys.offset);
   }
-
-  template <int kKeys>
-  static void prefetch(TileRows next, int key, std::int64_t d) {
-#pragma GCC unroll 16
-    for (int j = 0; j < kKeys; ++j) {
-      const std::byte* p = reinterpret_cast<const std::byte*>(row(next, key + j) + d);
-      for (std::size_t line = 0; line < kChunk * sizeof(Key); line += 64) S::prefetch(p + line);
-    }
-  }
 };
 
 // values[r] += sum over keys of weights[r][key] * value row, for R rows and keys [key_begin,
@@ -127,40 +123,43 @@ struct ValueTile {
   using Vec = typename S::Vec;
   static constexpr int kChunk = 2 * S::kWidth;
 
-  template <int R, bool kPrefetch>
-  static void run(const float* weights, TileRows rows, TileRows next, int key_begin, int key_end,
-                  std::int64_t v_head_dim, float* values, std::int64_t values_stride) {
-    const Span span{weights, rows, next, key_begin, key_end, values, values_stride};
+  template <int R>
+  static void run(const float* weights, TileRows rows, int key_begin, int key_end,
+                  std::int64_t v_head_dim, float* values, std::int64_t values_stride,
+                  LineQueue<S>& lines) {
+    const Span span{weights, rows, key_begin, key_end, values, values_stride};
     constexpr int kMost = S::kAccumulators / (2 * R);
     std::int64_t d = 0;
-    if constexpr (kMost >= 4) d = columns<R, 4, kPrefetch>(span, d, v_head_dim);
-    if constexpr (kMost >= 2) d = columns<R, 2, kPrefetch>(span, d, v_head_dim);
-    d = columns<R, 1, kPrefetch>(span, d, v_head_dim);
+    if constexpr (kMost >= 4) d = columns<R, 4>(span, d, v_head_dim, lines);
+    if constexpr (kMost >= 2) d = columns<R, 2>(span, d, v_head_dim, lines);
+    d = columns<R, 1>(span, d, v_head_dim, lines);
     if (const int rest = static_cast<int>(v_head_dim - d); rest > 0) {
-      block<R, 1, kPrefetch>(span, d, [rest](const T* p) { return S::load_pair(p, rest); });
+      block<R, 1>(span, d, [rest](const T* p) { return S::load_pair(p, rest); }, lines);
     }
   }
 
  private:
   struct Span {
     const float* weights;
-    TileRows rows, next;
+    TileRows rows;
     int key_begin, key_end;
     float* values;
     std::int64_t values_stride;
   };
 
   // As many blocks of C chunks of columns as there are from d on; returns where they end.
-  template <int R, int C, bool kPrefetch>
-  static std::int64_t columns(const Span& span, std::int64_t d, std::int64_t v_head_dim) {
+  template <int R, int C>
+  static std::int64_t columns(const Span& span, std::int64_t d, std::int64_t v_head_dim,
+                              LineQueue<S>& lines) {
     for (; d + C * kChunk <= v_head_dim; d += C * kChunk) {
-      block<R, C, kPrefetch>(span, d, [](const T* p) { return S::load_pair(p); });
+      block<R, C>(span, d, [](const T* p) { return S::load_pair(p); }, lines);
     }
     return d;
   }
 
-  template <int R, int C, bool kPrefetch, class LoadPair>
-  static void block(const Span& span, std::int64_t d, LoadPair load_pair) {
+  template <int R, int C, class LoadPair>
+  static void block(const Span& span, std::int64_t d, LoadPair load_pair, LineQueue<S>& queue) {
+    LineQueue<S> lines = queue;  // in registers
     Vec sums[R][2 * C];
     float* const values = span.values + d;
 #pragma GCC unroll 4
@@ -175,10 +174,7 @@ struct ValueTile {
       typename S::Pair v[C];
 #pragma GCC unroll 4
       for (int c = 0; c < C; ++c) v[c] = load_pair(row + c * kChunk);
-      if constexpr (kPrefetch) {
-        const std::byte* p = reinterpret_cast<const std::byte*>(at(span.next, key, d));
-        for (std::size_t line = 0; line < C * kChunk * sizeof(T); line += 64) S::prefetch(p + line);
-      }
+      lines.advance(R * C * kValueWork);
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
         const Vec weight = S::set1(span.weights[r * kDirectKeys + key]);
@@ -189,6 +185,7 @@ struct ValueTile {
         }
       }
     }
+    queue = lines;
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8

@@ -13,6 +13,26 @@ class LineQueue {
  public:
   static constexpr std::int64_t kLine = 64;
 
+  // All lines of a head's keys and values in a tile, in the course of `work`, in units of one's
+  // own. `none`: no lines.
+  template <class Tile>
+  static LineQueue of_tile(const AttentionTask& task, const Tile& tile, std::int64_t head,
+                           bool none, std::int64_t work) {
+    using Rows = AttentionRows<S>;
+    const int count = none ? 0 : tile.num_keys();
+    return LineQueue({tile.k(task, head), count, task.head_dim * Rows::item_size(task.k.dtype)},
+                     {tile.v(task, head), count, task.v_head_dim * Rows::item_size(task.v.dtype)},
+                     work);
+  }
+
+  // Some of the work is done.
+  void advance(std::int64_t work) {
+    for (credit_ += work * rate_; credit_ >= kOne; credit_ -= kOne) ask();
+  }
+
+ private:
+  static constexpr std::int64_t kOne = 1 << 16;  // a line
+
   struct Span {  // of rows
     TileRows rows;
     int count;
@@ -21,7 +41,6 @@ class LineQueue {
     std::int64_t lines() const { return count * ((row_bytes + kLine - 1) / kLine); }
   };
 
-  // All lines of both spans, in order, in the course of `work`, in units of one's own.
   LineQueue(const Span& first, const Span& second, std::int64_t work)
       : row_(first.rows.rows),
         end_(first.rows.rows + first.count),
@@ -33,16 +52,8 @@ class LineQueue {
     if (first.count == 0) go_on();
   }
 
-  // Some of the work is done.
-  void advance(std::int64_t work) {
-    for (credit_ += work * rate_; credit_ >= kOne; credit_ -= kOne) ask();
-  }
-
- private:
-  static constexpr std::int64_t kOne = 1 << 16;  // a line
-
   void ask() {
-    S::prefetch_l2(*row_ + offset_ + at_);
+    S::prefetch(*row_ + offset_ + at_);
     at_ += kLine;
     if (at_ < row_bytes_) return;
     at_ = 0;

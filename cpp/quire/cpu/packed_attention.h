@@ -47,8 +47,10 @@ class PackedAttention {
       if (!last) tiles[current ^ 1].find(task_, unit_, key + kKeys, key_end);
       for (std::int64_t head = unit_.kv_head_begin; head < unit_.kv_head_end; ++head) {
         const bool next_head = head + 1 < unit_.kv_head_end;
-        attend_tile(tile, head, next_head ? tile : next, next_head ? head + 1 : unit_.kv_head_begin,
-                    last && !next_head);
+        Lines lines = Lines::of_tile(task_, next_head ? tile : next,
+                                     next_head ? head + 1 : unit_.kv_head_begin, last && !next_head,
+                                     work_of_tile(tile.num_keys()));
+        attend_tile(tile, head, lines);
       }
       current ^= 1;
     }
@@ -64,8 +66,6 @@ class PackedAttention {
   using Value = void (*)(const float*, TileRows, int, int, std::int64_t, float*, std::int64_t,
                          Lines&);
   using PackKeys = void (*)(TileRows, int, std::int64_t, float*, Lines&);
-  using AddValues = void (*)(const float*, TileRows, TileRows, int, int, std::int64_t, float*,
-                             std::int64_t);
   using Weigh = void (*)(const PartRows<S>&, const Group&, float*, Lines&);
 
   // Rows of the group that begins where `left` rows are left: they come out even, as `left` is a
@@ -114,13 +114,7 @@ class PackedAttention {
     return q_ + (head * unit_.head_rows + row) * q_stride_;
   }
 
-  void attend_tile(const Tile& tile, std::int64_t head, const Tile& next, std::int64_t next_head,
-                   bool is_last) {
-    const int ahead = is_last ? 0 : next.num_keys();
-    Lines lines(
-        {next.k(task_, next_head), ahead, task_.head_dim * Rows::item_size(task_.k.dtype)},
-        {next.v(task_, next_head), ahead, task_.v_head_dim * Rows::item_size(task_.v.dtype)},
-        work_of_tile(tile.num_keys()));
+  void attend_tile(const Tile& tile, std::int64_t head, Lines& lines) {
     for (int key = 0; key < tile.num_keys(); key += kPanel) {
       pack_keys_(tile.k(task_, head), key, task_.head_dim, k_, lines);
       for_groups(head, tile, [&](const Group& group, int size) {
@@ -173,8 +167,8 @@ class PackedAttention {
     }
     rows_.for_unshared(group, first * v_elements(), last * v_elements(),
                        [&](int i, int begin, int end) {
-                         add_values_(scores + i * kKeys, v, v, begin, end, task_.v_head_dim,
-                                     values + i * rows_.v_stride(), rows_.v_stride());
+                         add_values_(scores + i * kKeys, v, begin, end, task_.v_head_dim,
+                                     values + i * rows_.v_stride(), rows_.v_stride(), lines);
                        });
   }
 
@@ -227,13 +221,13 @@ class PackedAttention {
       if (score_pairs_) pack_keys_ = &PackedKeys<S>::template pack<BFloat16, Pairs>;
       if (value_pairs_) {
         weigh_ = &weigh<BFloat16>;
-        add_values_ = &ValueTile<S, BFloat16>::template run<1, false>;
+        add_values_ = &ValueTile<S, BFloat16>::template run<1>;
         return use_products<0, Pairs, Pairs, BFloat16>();
       }
     }
     Rows::visit(task_.v.dtype, [&](auto type) {
       using T = decltype(type);
-      add_values_ = &ValueTile<S, T>::template run<1, false>;
+      add_values_ = &ValueTile<S, T>::template run<1>;
       if constexpr (S::kDotsBFloat16) {
         if (score_pairs_) return use_products<0, BFloat16PairProduct<S>, Floats, T>();
       }
@@ -255,7 +249,7 @@ class PackedAttention {
   bool value_pairs_ = false;
   Functions functions_[kNumSizes];
   PackKeys pack_keys_;
-  AddValues add_values_;
+  Value add_values_;  // of one row
   Weigh weigh_;
 };
 

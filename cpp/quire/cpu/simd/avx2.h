@@ -152,8 +152,7 @@ struct Avx2 {
                 _mm256_and_si256(bits, _mm256_set1_epi32(static_cast<int>(0xffff0000u))))};
   }
 
-  static void prefetch(const void* p) { _mm_prefetch(p, _MM_HINT_T0); }
-  static void prefetch_l2(const void* p) { _mm_prefetch(p, _MM_HINT_T1); }
+  static void prefetch(const void* p) { _mm_prefetch(p, _MM_HINT_T1); }
 
  private:
   static const __m128i* as_128(const void* p) { return static_cast<const __m128i*>(p); }

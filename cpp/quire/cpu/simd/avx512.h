@@ -152,8 +152,7 @@ struct Avx512 {
                 _mm512_and_si512(bits, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
   }
 
-  static void prefetch(const void* p) { _mm_prefetch(p, _MM_HINT_T0); }
-  static void prefetch_l2(const void* p) { _mm_prefetch(p, _MM_HINT_T1); }
+  static void prefetch(const void* p) { _mm_prefetch(p, _MM_HINT_T1); }
 
  private:
   static const __m256i* as_256(const void* p) { return static_cast<const __m256i*>(p); }

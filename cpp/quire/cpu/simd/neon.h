@@ -127,8 +127,7 @@ struct Neon {
             vreinterpretq_f32_u32(vandq_u32(bits, vdupq_n_u32(0xffff0000u)))};
   }
 
-  static void prefetch(const void* p) { __builtin_prefetch(p); }
-  static void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
+  static void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 
  private:
   static int32x4_t lane_numbers() {

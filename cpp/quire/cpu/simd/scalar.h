@@ -114,8 +114,7 @@ struct Scalar {
     return {of_bits(bits << 16), of_bits(bits & 0xffff0000u)};
   }
 
-  static void prefetch(const void*) {}     // into the first-level cache
-  static void prefetch_l2(const void*) {}  // into the second
+  static void prefetch(const void*) {}  // a line, into the second-level cache
 
  private:
   static float of_bits(std::uint32_t bits) {
