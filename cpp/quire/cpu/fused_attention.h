@@ -4,7 +4,7 @@
 // in the block table, then each KV head scores it, takes it into the softmax and adds its values,
 // for all query rows of that head. Tiles are the outer loop, as a block's heads lie together in
 // memory. Few rows are bound by memory and read it directly; many are bound by arithmetic and worth
-// a packed copy of the tile.
+// a packed copy of the keys.
 #pragma once
 
 #include "quire/cpu/direct_attention.h"
@@ -24,11 +24,19 @@ struct FusedAttention {
 
   static void part(const AttentionTask& task, const AttentionUnit& unit, std::int64_t key_begin,
                    std::int64_t key_end, float* scratch, StateView state) {
-    if (unit.head_rows <= Direct::kMostRows) {
+    if (is_direct(task, unit)) {
       Direct(task, unit, scratch, state).run(key_begin, key_end);
     } else {
       Packed(task, unit, scratch, state).run(key_begin, key_end);
     }
+  }
+
+ private:
+  // Packing costs as much as a key is long, and adding up across lanes, which it saves, as there
+  // are rows. The rule is where they were measured to break even.
+  static bool is_direct(const AttentionTask& task, const AttentionUnit& unit) {
+    const std::int64_t rows = (unit.token_end - unit.token_begin) * task.group;
+    return rows <= 4 || (rows <= 8 && rows * 16 <= task.head_dim);
   }
 };
 

@@ -11,16 +11,13 @@ namespace quire {
 
 template <class S>
 struct InstructionSet {
-  static void convert(const std::byte* from, DType from_dtype, std::byte* to, DType to_dtype,
-                      std::int64_t count) {
-    AttentionRows<S>::visit(from_dtype, [&](auto from_type) {
-      const auto* source = reinterpret_cast<const decltype(from_type)*>(from);
-      AttentionRows<S>::visit(to_dtype, [&](auto to_type) {
-        auto* target = reinterpret_cast<decltype(to_type)*>(to);
-        std::int64_t i = 0;
-        for (; i + S::kWidth <= count; i += S::kWidth) S::store(target + i, S::load(source + i));
-        if (const int rest = static_cast<int>(count - i); rest > 0) {
-          S::store(target + i, S::load(source + i, rest), rest);
+  static void convert(const RowsCopy& rows, DType from, DType to) {
+    AttentionRows<S>::visit(from, [&](auto from_type) {
+      AttentionRows<S>::visit(to, [&](auto to_type) {
+        for (std::int64_t row = 0; row < rows.count; ++row) {
+          convert_row(
+              reinterpret_cast<const decltype(from_type)*>(rows.from + row * rows.from_stride),
+              reinterpret_cast<decltype(to_type)*>(rows.to + row * rows.to_stride), rows.length);
         }
       });
     });
@@ -36,6 +33,16 @@ struct InstructionSet {
             &GatherAttention<S>::scratch_floats,
             &convert,
             &ArithmeticLoop<S>::run};
+  }
+
+ private:
+  template <class From, class To>
+  static void convert_row(const From* from, To* to, std::int64_t length) {
+    std::int64_t i = 0;
+    for (; i + S::kWidth <= length; i += S::kWidth) S::store(to + i, S::load(from + i));
+    if (const int rest = static_cast<int>(length - i); rest > 0) {
+      S::store(to + i, S::load(from + i, rest), rest);
+    }
   }
 };
 

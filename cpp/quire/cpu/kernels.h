@@ -67,6 +67,15 @@ struct StateView {
   float* values;   // [rows, padded v_head_dim]
 };
 
+// `count` rows of `length` elements, from one array to another; strides in bytes.
+struct RowsCopy {
+  const std::byte* from;
+  std::int64_t from_stride;
+  std::byte* to;
+  std::int64_t to_stride;
+  std::int64_t count, length;
+};
+
 // The most parts that one unit's keys are split into.
 inline constexpr std::int64_t kMostParts = 64;
 
@@ -89,9 +98,8 @@ struct Kernels {
                  std::int64_t key_end, float* scratch);
   std::int64_t (*gather_scratch)(const AttentionTask& task, std::int64_t num_keys);
 
-  // `count` elements, rounded to nearest even.
-  void (*convert)(const std::byte* from, DType from_dtype, std::byte* to, DType to_dtype,
-                  std::int64_t count);
+  // Rows of one dtype as rows of another, rounded to nearest even.
+  void (*convert)(const RowsCopy& rows, DType from, DType to);
 
   // `rounds` of multiply-adds of registers, in float32 or of pairs of bfloat16: returns the FLOPs
   // done, 0 where there is no such instruction, and their sum. For arithmetic_peak.h.

@@ -42,7 +42,7 @@ RowWriter::RowWriter(const ArrayView& rows, const ArrayView& cache, Layout layou
 
 // A head at a time, as its tokens lie together in the cache.
 void RowWriter::write(const SlotRun& run, bool streamed) const {
-  Rows rows = rows_;
+  RowsCopy rows = rows_;
   rows.from += run.row * rows.from_stride;
   rows.to += run.block * block_stride_ + run.offset * rows.to_stride;
   rows.count = run.count;
@@ -62,39 +62,35 @@ void RowWriter::write(const SlotRun& run, bool streamed) const {
   }
 }
 
-void RowWriter::convert(const std::byte* from, std::byte* to, std::int64_t length) const {
-  if (from_dtype_ == dtype_) {
-    std::memcpy(to, from, static_cast<std::size_t>(length * item_));
-  } else {
-    kernels_.convert(from, from_dtype_, to, dtype_, length);
-  }
-}
-
-void RowWriter::copy(const Rows& rows) const {
+void RowWriter::copy(const RowsCopy& rows) const {
+  if (from_dtype_ != dtype_) return kernels_.convert(rows, from_dtype_, dtype_);
   for (std::int64_t row = 0; row < rows.count; ++row) {
-    convert(rows.from + row * rows.from_stride, rows.to + row * rows.to_stride, rows.length);
+    std::memcpy(rows.to + row * rows.to_stride, rows.from + row * rows.from_stride,
+                static_cast<std::size_t>(rows.length * item_));
   }
 }
 
-void RowWriter::stream(const Rows& rows) const {
+void RowWriter::stream(const RowsCopy& rows) const {
   const std::int64_t row_bytes = rows.length * item_;
   const bool by_lines =
       rows.count == 1 || (reinterpret_cast<std::uintptr_t>(rows.to) | row_bytes) % kLine == 0;
   if (from_dtype_ == dtype_ && by_lines) {
-    for (std::int64_t row = 0; row < rows.count; ++row) {
-      stream_copy(rows.to + row * row_bytes, rows.from + row * rows.from_stride, row_bytes);
-    }
-    return;
+    return stream_rows(rows.to, rows.from, rows.from_stride, rows.count, row_bytes);
   }
+  // some rows, or a part of one, at a time
   LineStream lines(rows.to);
-  const std::int64_t most = LineStream::kMostBytes / item_;  // elements of a piece
-  for (std::int64_t row = 0; row < rows.count; ++row) {
-    const std::byte* from = rows.from + row * rows.from_stride;
+  const std::int64_t most_rows = std::max<std::int64_t>(1, LineStream::kMostBytes / row_bytes);
+  const std::int64_t most = std::min(rows.length, LineStream::kMostBytes / item_);
+  RowsCopy piece = rows;
+  for (std::int64_t row = 0; row < rows.count; row += most_rows) {
+    piece.count = std::min(most_rows, rows.count - row);
     for (std::int64_t at = 0; at < rows.length; at += most) {
-      const std::int64_t length = std::min(most, rows.length - at);
-      if (rows.count == 1) prefetch(from + kAhead, length * from_item_);
-      convert(from, lines.next(length * item_), length);
-      from += length * from_item_;
+      piece.length = std::min(most, rows.length - at);
+      piece.from = rows.from + row * rows.from_stride + at * from_item_;
+      piece.to_stride = piece.length * item_;
+      piece.to = lines.next(piece.count * piece.to_stride);
+      if (rows.count == 1) prefetch(piece.from + kAhead, piece.length * from_item_);
+      copy(piece);
     }
   }
 }

@@ -24,20 +24,10 @@ class RowWriter {
   void write(const SlotRun& run, bool streamed) const;
 
  private:
-  // `count` rows of `length` elements; strides in bytes.
-  struct Rows {
-    const std::byte* from;
-    std::int64_t from_stride;
-    std::byte* to;
-    std::int64_t to_stride;
-    std::int64_t count, length;
-  };
+  void copy(const RowsCopy& rows) const;
+  void stream(const RowsCopy& rows) const;
 
-  void convert(const std::byte* from, std::byte* to, std::int64_t length) const;
-  void copy(const Rows& rows) const;
-  void stream(const Rows& rows) const;
-
-  Rows rows_;  // the first token's, of head 0, which would go to offset 0 of block 0
+  RowsCopy rows_;  // the first token's, of head 0, which would go to offset 0 of block 0
   DType from_dtype_, dtype_;
   std::int64_t from_item_, item_;  // bytes of an element
   std::int64_t heads_;

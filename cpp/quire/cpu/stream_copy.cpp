@@ -42,10 +42,30 @@ void stream_copy(std::byte* to, const std::byte* from, std::int64_t bytes) {
   if (end < bytes) std::memcpy(to + end, from + end, static_cast<std::size_t>(bytes - end));
 }
 
+void stream_rows(std::byte* to, const std::byte* from, std::int64_t stride, std::int64_t count,
+                 std::int64_t bytes) {
+  if (past_line(to) != 0 || bytes % kLine != 0) {
+    for (std::int64_t row = 0; row < count; ++row) {
+      stream_copy(to + row * bytes, from + row * stride, bytes);
+    }
+    return;
+  }
+  for (std::int64_t row = 0; row < count; ++row, from += stride) {
+    for (std::int64_t at = 0; at < bytes; at += kLine, to += kLine) stream_line(to, from + at);
+  }
+}
+
 void stream_fence() { asm volatile("sfence" : : : "memory"); }
 #else
 void stream_copy(std::byte* to, const std::byte* from, std::int64_t bytes) {
   std::memcpy(to, from, static_cast<std::size_t>(bytes));
+}
+
+void stream_rows(std::byte* to, const std::byte* from, std::int64_t stride, std::int64_t count,
+                 std::int64_t bytes) {
+  for (std::int64_t row = 0; row < count; ++row) {
+    stream_copy(to + row * bytes, from + row * stride, bytes);
+  }
 }
 
 void stream_fence() {}

@@ -12,12 +12,17 @@ namespace quire {
 
 // Copies `bytes` bytes, which do not overlap. Parts of lines at both ends are written as usual.
 void stream_copy(std::byte* to, const std::byte* from, std::int64_t bytes);
+
+// Copies `count` rows of `bytes` bytes, `stride` apart in `from`, next to each other.
+void stream_rows(std::byte* to, const std::byte* from, std::int64_t stride, std::int64_t count,
+                 std::int64_t bytes);
+
 void stream_fence();
 
 // A stretch of memory, written front to back in pieces of any size and length by whole lines.
 class LineStream {
  public:
-  static constexpr std::int64_t kMostBytes = 512;  // of a piece
+  static constexpr std::int64_t kMostBytes = 256;  // of a piece
 
   explicit LineStream(std::byte* to);
   ~LineStream() { stream_copy(line_ + begin_, buffer_ + begin_, end_ - begin_); }
