@@ -58,6 +58,7 @@ class PackedAttention {
 
  private:
   static constexpr int kPanel = 2 * S::kWidth;
+  static constexpr int kNumSizes = sizeof(S::kRowGroups) / sizeof(S::kRowGroups[0]);
 
   using Tile = KeyTile<S, kKeys>;
   using Group = RowGroup<kMostRows>;
@@ -68,15 +69,15 @@ class PackedAttention {
   using PackKeys = void (*)(TileRows, int, std::int64_t, float*, Lines&);
   using Weigh = void (*)(const PartRows<S>&, const Group&, float*, Lines&);
 
-  // Rows of the group that begins where `left` rows are left: they come out even, as `left` is a
-  // multiple of the smallest size that divides it.
+  // Rows of the group that begins where `left` rows, a multiple of 4, are left: the most that leave
+  // none, or enough for the next size. The sizes of kRowGroups add up to any multiple of 4 so.
   static int group_size(std::int64_t left) {
-    for (const int size : S::kRowGroups) {
-      if (size == left || size + kSmallestGroup <= left) return size;
+    for (int i = 0; i + 1 < kNumSizes; ++i) {
+      const std::int64_t rest = left - S::kRowGroups[i];
+      if (rest == 0 || rest >= S::kRowGroups[i + 1]) return S::kRowGroups[i];
     }
-    return kSmallestGroup;
+    return S::kRowGroups[kNumSizes - 1];
   }
-  static constexpr int kSmallestGroup = 4;
 
   // Where products are of pairs, packed entries hold two elements.
   int k_elements() const { return score_pairs_ ? 2 : 1; }
@@ -234,8 +235,6 @@ class PackedAttention {
       use_products<0, Floats, Floats, T>();
     });
   }
-
-  static constexpr int kNumSizes = sizeof(S::kRowGroups) / sizeof(S::kRowGroups[0]);
 
   const AttentionTask& task_;
   const AttentionUnit& unit_;

@@ -8,14 +8,12 @@
 namespace quire {
 namespace {
 
-constexpr std::int64_t kLine = 64;
-
 // The processor's own prefetching stops at the end of each page, so that one long row is asked for
 // this far ahead. Several rows are read side by side, and need none.
 constexpr std::int64_t kAhead = 8 * 1024;
 
 void prefetch(const std::byte* from, std::int64_t bytes) {
-  for (std::int64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(from + at);
+  for (std::int64_t at = 0; at < bytes; at += kLineBytes) __builtin_prefetch(from + at);
 }
 
 }  // namespace
@@ -72,10 +70,18 @@ void RowWriter::copy(const RowsCopy& rows) const {
 
 void RowWriter::stream(const RowsCopy& rows) const {
   const std::int64_t row_bytes = rows.length * item_;
-  const bool by_lines =
-      rows.count == 1 || (reinterpret_cast<std::uintptr_t>(rows.to) | row_bytes) % kLine == 0;
-  if (from_dtype_ == dtype_ && by_lines) {
-    return stream_rows(rows.to, rows.from, rows.from_stride, rows.count, row_bytes);
+  if (from_dtype_ == dtype_ && rows.count == 1) {
+    return stream_copy(rows.to, rows.from, row_bytes);
+  }
+  if (from_dtype_ == dtype_ && past_line(rows.to) == 0 && row_bytes % kLineBytes == 0) {
+    std::byte* to = rows.to;
+    for (std::int64_t row = 0; row < rows.count; ++row) {
+      const std::byte* from = rows.from + row * rows.from_stride;
+      for (std::int64_t at = 0; at < row_bytes; at += kLineBytes, to += kLineBytes) {
+        stream_line(to, from + at);
+      }
+    }
+    return;
   }
   // some rows, or a part of one, at a time
   LineStream lines(rows.to);
