@@ -60,9 +60,11 @@ struct FinishAttention {
       weights[p] = maximum == largest ? 1.0f : power(maximum - largest);
       total += weights[p] * S::reduce_add(S::load(parts[p].sums + r * S::kWidth));
     }
-    Rows::visit(task.v.dtype, [&](auto type) {
-      write_values<decltype(type)>(task, Rows::at(task.out, token, head), parts, num_parts, r,
-                                   weights, total);
+    Rows::visit(task.v.dtype, [&](auto v_type) {
+      Rows::visit(task.out.dtype, [&](auto type) {
+        auto* const out = reinterpret_cast<decltype(type)*>(Rows::at(task.out, token, head));
+        write_values<decltype(v_type)>(task, out, parts, num_parts, r, weights, total);
+      });
     });
     if (task.lse != nullptr) {
       task.lse[token * task.num_heads + head] =
@@ -70,8 +72,9 @@ struct FinishAttention {
     }
   }
 
-  template <class T>
-  static void write_values(const AttentionTask& task, std::byte* out, const StateView* parts,
+  // T: of the values, which decides their order of lanes.
+  template <class T, class Out>
+  static void write_values(const AttentionTask& task, Out* out, const StateView* parts,
                            std::int64_t num_parts, std::int64_t r, const float* weights,
                            float total) {
     const std::int64_t stride = Rows::padded(task.v_head_dim);
@@ -86,11 +89,18 @@ struct FinishAttention {
         hi = S::fma(weight, S::load(values + S::kWidth), hi);
       }
       const auto pair = S::template to_natural<T>({S::div(lo, divisor), S::div(hi, divisor)});
-      float natural[Rows::kChunk];
-      S::store(natural, pair.lo);
-      S::store(natural + S::kWidth, pair.hi);
-      Rows::store_floats(natural, Rows::smaller(Rows::kChunk, task.v_head_dim - d),
-                         out + d * Rows::item_size(task.out.dtype), task.out.dtype);
+      store(out + d, pair.lo, task.v_head_dim - d);
+      store(out + d + S::kWidth, pair.hi, task.v_head_dim - d - S::kWidth);
+    }
+  }
+
+  // As many elements of x as are left.
+  template <class Out>
+  static void store(Out* to, Vec x, std::int64_t left) {
+    if (left >= S::kWidth) {
+      S::store(to, x);
+    } else if (left > 0) {
+      S::store(to, x, static_cast<int>(left));
     }
   }
 

@@ -17,7 +17,7 @@ class PackedAttention {
 
   // `rows`: of all states of the unit.
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
-    return (rows + kMostRows) * kKeys + (kPanel + rows + 1) * Rows::padded(task.head_dim);
+    return (2 * rows + kPanel) * kKeys + (kPanel + rows + 1) * Rows::padded(task.head_dim);
   }
 
   PackedAttention(const AttentionTask& task, const AttentionUnit& unit, float* scratch,
@@ -28,7 +28,8 @@ class PackedAttention {
         q_stride_(Rows::padded(task.head_dim)),
         scores_(scratch),
         weights_(scores_ + unit.head_rows * kKeys),
-        k_(weights_ + kMostRows * kKeys),
+        v_(weights_ + unit.head_rows * kKeys),
+        k_(v_ + kPanel * kKeys),
         q_(k_ + kPanel * q_stride_) {
     choose_functions();
   }
@@ -66,6 +67,8 @@ class PackedAttention {
   using Score = void (*)(const float*, const float*, std::int64_t, float*, Lines&);
   using Value = void (*)(const float*, TileRows, int, int, std::int64_t, float*, std::int64_t,
                          Lines&);
+  using Panel = void (*)(const float*, const float*, int, int, float*, std::int64_t, Lines&);
+  using PackValues = void (*)(TileRows, int, std::int64_t, std::int64_t, float*, Lines&);
   using PackKeys = void (*)(TileRows, int, std::int64_t, float*, Lines&);
   using Weigh = void (*)(const PartRows<S>&, const Group&, float*, Lines&);
 
@@ -125,8 +128,11 @@ class PackedAttention {
       });
     }
     for_groups(head, tile, [&](const Group& group, int size) {
-      if (group.first < group.last) add_group(tile, group, size, lines);
+      if (group.first >= group.last) return;
+      weigh_(rows_, group, scores(group), lines);
+      if (value_pairs_) pair_weights(group, size);
     });
+    add_values(tile, head, lines);
   }
 
   // Calls visitor(group, rows with padding) for the groups of a head's rows.
@@ -153,43 +159,63 @@ class PackedAttention {
   std::int64_t entries() const { return (task_.head_dim + k_elements() - 1) / k_elements(); }
   float* scores(const Group& group) const { return scores_ + group.row * kKeys; }
 
-  void add_group(const Tile& tile, const Group& group, int size, Lines& lines) {
-    float* const scores = this->scores(group);
-    weigh_(rows_, group, scores, lines);
-    float* const values = rows_.values(group.head, group.row);
-    // pairs of keys begin at an even one
-    const int first = (group.shared_first + v_elements() - 1) / v_elements();
-    const int last = group.shared_last / v_elements();
-    const TileRows v = tile.v(task_, group.head);
-    if (first < last) {
-      const float* const weights = value_pairs_ ? pair_weights(scores, size) : scores;
-      functions_for(size).value(weights, v, first, last, task_.v_head_dim, values, rows_.v_stride(),
-                                lines);
-    }
-    rows_.for_unshared(group, first * v_elements(), last * v_elements(),
-                       [&](int i, int begin, int end) {
-                         add_values_(scores + i * kKeys, v, begin, end, task_.v_head_dim,
-                                     values + i * rows_.v_stride(), rows_.v_stride(), lines);
-                       });
+  // Entries of the keys that all rows of a group see. Pairs of keys begin at an even one.
+  int first_entry(const Group& group) const {
+    return (group.shared_first + v_elements() - 1) / v_elements();
   }
+  int last_entry(const Group& group) const { return group.shared_last / v_elements(); }
+
+  // Values are packed where enough groups share the copy.
+  void add_values(const Tile& tile, std::int64_t head, Lines& lines) {
+    const TileRows v = tile.v(task_, head);
+    const bool packs = unit_.head_rows >= kRowsWorthPacking;
+    for (std::int64_t d = 0; packs && d < task_.v_head_dim; d += kPanel) {
+      pack_values_(v, (tile.num_keys() + v_elements() - 1) / v_elements(), d, task_.v_head_dim, v_,
+                   lines);
+      for_groups(head, tile, [&](const Group& group, int size) {
+        const int first = first_entry(group), last = last_entry(group);
+        if (first >= last) return;
+        functions_for(size).panel(weights(group), v_, first, last,
+                                  rows_.values(head, group.row) + d, rows_.v_stride(), lines);
+      });
+    }
+    for_groups(head, tile, [&](const Group& group, int size) {
+      if (group.first >= group.last) return;
+      float* const values = rows_.values(head, group.row);
+      const int first = first_entry(group), last = last_entry(group);
+      if (!packs && first < last) {
+        functions_for(size).value(weights(group), v, first, last, task_.v_head_dim, values,
+                                  rows_.v_stride(), lines);
+      }
+      rows_.for_unshared(group, first * v_elements(), last * v_elements(),
+                         [&](int i, int begin, int end) {
+                           add_values_(scores(group) + i * kKeys, v, begin, end, task_.v_head_dim,
+                                       values + i * rows_.v_stride(), rows_.v_stride(), lines);
+                         });
+    });
+  }
+  static constexpr int kRowsWorthPacking = 64;
 
   template <class Weight>
   static void weigh(const PartRows<S>& rows, const Group& group, float* scores, Lines& lines) {
     rows.template weigh<kKeys, Weight>(group, scores, [&] { lines.advance(kWeighWork); });
   }
 
-  // The weights of a group as pairs of bfloat16, which they have been rounded to.
-  const float* pair_weights(const float* scores, int size) {
-    auto* const to = reinterpret_cast<BFloat16*>(weights_);
+  // What values are multiplied by: floats, or pairs of bfloat16, which they have been rounded to.
+  const float* weights(const Group& group) const {
+    return value_pairs_ ? weights_ + group.row * kKeys / 2 : scores(group);
+  }
+  void pair_weights(const Group& group, int size) {
+    auto* const to = reinterpret_cast<BFloat16*>(weights_) + group.row * kKeys;
     for (int i = 0; i < size * kKeys; i += S::kWidth) {
-      S::store(to + i, S::load(scores + i));
+      S::store(to + i, S::load(scores(group) + i));
     }
-    return weights_;
   }
 
   struct Functions {
     Score score;
     Value value;
+    Panel panel;
   };
 
   const Functions& functions_for(int size) const {
@@ -203,7 +229,9 @@ class PackedAttention {
     if constexpr (i < kNumSizes) {
       constexpr int kRows = S::kRowGroups[i];
       functions_[i] = {&PackedProduct<S, ScoreProduct>::template score<kRows, kKeys>,
-                       &PackedProduct<S, ValueProduct>::template add_values<kRows, kKeys, T>};
+                       &PackedProduct<S, ValueProduct>::template add_values<kRows, kKeys, T>,
+                       &PackedProduct<S, ValueProduct>::template add_panel<kRows, kKeys>};
+      pack_values_ = &PackedValues<S>::template pack<T, ValueProduct>;
       use_products<i + 1, ScoreProduct, ValueProduct, T>();
     }
   }
@@ -241,13 +269,15 @@ class PackedAttention {
   const PartRows<S> rows_;
   const std::int64_t q_stride_;
   float* const scores_;   // [head_rows, kKeys]
-  float* const weights_;  // [kMostRows, kKeys], bfloat16
+  float* const weights_;  // likewise; bfloat16, where pairs are multiplied
+  float* const v_;        // a panel of PackedValues
   float* const k_;        // a panel of PackedKeys
   float* const q_;
   bool score_pairs_ = false;
   bool value_pairs_ = false;
   Functions functions_[kNumSizes];
   PackKeys pack_keys_;
+  PackValues pack_values_;
   Value add_values_;  // of one row
   Weigh weigh_;
 };

@@ -8,41 +8,14 @@
 
 namespace quire {
 
-// Columns of packed keys: kPanel keys, for entry i of the head.
+// Entries of a packed panel.
 template <class S>
-struct KeyColumns {
+struct PanelColumns {
   const float* panel;
 
   typename S::Pair load(std::int64_t i) const {
     const float* const p = panel + i * 2 * S::kWidth;
     return {S::load(p), S::load(p + S::kWidth)};
-  }
-};
-
-// Columns of values where they lie: kPanel elements of the head from `column` on, or the `rest` of
-// them, for entry i of the keys. An entry is a key or, with pairs, two.
-template <class S, class T, class Product, bool kWhole>
-struct ValueColumns {
-  TileRows rows;
-  std::int64_t column;
-  int rest;
-
-  typename S::Pair load(std::int64_t i) const {
-    if constexpr (Product::kElements == 2) {
-      return S::pair_up(bits(2 * i), bits(2 * i + 1));
-    } else {
-      if constexpr (kWhole) return S::load_pair(row(i));
-      return S::load_pair(row(i), rest);
-    }
-  }
-
- private:
-  const T* row(std::int64_t key) const {
-    return reinterpret_cast<const T*>(rows.rows[key] + rows.offset) + column;
-  }
-  typename S::Vec bits(std::int64_t key) const {
-    if constexpr (kWhole) return S::load_bits(row(key));
-    return S::load_bits(row(key), rest);
   }
 };
 
@@ -57,10 +30,19 @@ struct PackedProduct {
   template <int R, int kKeys>
   static void score(const float* q, const float* panel, std::int64_t entries, float* scores,
                     Lines& lines) {
-    run<R, S::kWidth, false>(q, KeyColumns<S>{panel}, 0, entries, scores, kKeys, lines);
+    run<R, S::kWidth, false>(q, PanelColumns<S>{panel}, 0, entries, scores, kKeys, lines);
   }
 
-  // values[r] += the sum over entries [begin, end) of weights[r, entry] * the entry's values.
+  // values[r, 0..kPanel) += the sum over entries [begin, end) of weights[r, entry] * the panel's
+  // entry.
+  template <int R, int kKeys>
+  static void add_panel(const float* weights, const float* panel, int begin, int end, float* values,
+                        std::int64_t values_stride, Lines& lines) {
+    run<R, kKeys / Product::kElements, true>(weights, PanelColumns<S>{panel}, begin, end, values,
+                                             values_stride, lines);
+  }
+
+  // The same with all values where they lie.
   template <int R, int kKeys, class T>
   static void add_values(const float* weights, TileRows rows, int begin, int end,
                          std::int64_t v_head_dim, float* values, std::int64_t values_stride,

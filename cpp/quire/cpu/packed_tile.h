@@ -1,10 +1,10 @@
-// A tile's keys copied into the order in which many query rows multiply them, rows turned into
-// columns:
+// A panel of a tile's keys or values, copied into the order in which many query rows multiply it:
 //
-//   [panel of kPanel keys][element of the head][kPanel]
+//   keys     [element of the head][kPanel keys]       rows turned into columns
+//   values   [key][kPanel elements of the head]       in the order of lanes of their dtype
 //
-// An entry is a float. Where products are of bfloat16 pairs it is two neighbouring elements, and
-// there are half as many.
+// An entry of the first axis is a float. Where products are of bfloat16 pairs it is two
+// neighbouring elements or keys, and there are half as many.
 #pragma once
 
 #include <cstdint>
@@ -102,6 +102,61 @@ struct PackedKeys {
       }
     }
   };
+};
+
+// Values where they lie: kPanel elements of the head from `column` on, or the `rest` of them, for
+// entry i of the keys. An entry is a key or, with pairs, two.
+template <class S, class T, class Product, bool kWhole>
+struct ValueColumns {
+  TileRows rows;
+  std::int64_t column;
+  int rest;
+
+  typename S::Pair load(std::int64_t i) const {
+    if constexpr (Product::kElements == 2) {
+      return S::pair_up(bits(2 * i), bits(2 * i + 1));
+    } else {
+      if constexpr (kWhole) return S::load_pair(row(i));
+      return S::load_pair(row(i), rest);
+    }
+  }
+
+ private:
+  const T* row(std::int64_t key) const {
+    return reinterpret_cast<const T*>(rows.rows[key] + rows.offset) + column;
+  }
+  typename S::Vec bits(std::int64_t key) const {
+    if constexpr (kWhole) return S::load_bits(row(key));
+    return S::load_bits(row(key), rest);
+  }
+};
+
+template <class S>
+struct PackedValues {
+  static constexpr int kPanel = 2 * S::kWidth;
+
+  // The entries [0, entries) of kPanel elements of the head from `column` on.
+  template <class T, class Product>
+  static void pack(TileRows values, int entries, std::int64_t column, std::int64_t v_head_dim,
+                   float* panel, LineQueue<S>& lines) {
+    if (const std::int64_t rest = v_head_dim - column; rest >= kPanel) {
+      copy(ValueColumns<S, T, Product, true>{values, column, kPanel}, entries, panel);
+    } else {
+      copy(ValueColumns<S, T, Product, false>{values, column, static_cast<int>(rest)}, entries,
+           panel);
+    }
+    lines.advance(entries);
+  }
+
+ private:
+  template <class Columns>
+  static void copy(const Columns& columns, int entries, float* panel) {
+    for (int i = 0; i < entries; ++i, panel += kPanel) {
+      const auto pair = columns.load(i);
+      S::store(panel, pair.lo);
+      S::store(panel + S::kWidth, pair.hi);
+    }
+  }
 };
 
 }  // namespace quire

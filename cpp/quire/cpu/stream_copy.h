@@ -28,9 +28,9 @@ inline void stream_line(std::byte* to, const std::byte* from) {
   std::memcpy(&b, from + 16, 16);
   std::memcpy(&c, from + 32, 16);
   std::memcpy(&d, from + 48, 16);
-  auto* line = reinterpret_cast<Quarter*>(to);
+  const auto quarter = [to](int i) -> Quarter& { return reinterpret_cast<Quarter*>(to)[i]; };
   asm volatile("movntps %4, %0; movntps %5, %1; movntps %6, %2; movntps %7, %3"
-               : "=m"(line[0]), "=m"(line[1]), "=m"(line[2]), "=m"(line[3])
+               : "=m"(quarter(0)), "=m"(quarter(1)), "=m"(quarter(2)), "=m"(quarter(3))
                : "x"(a), "x"(b), "x"(c), "x"(d));
 }
 

@@ -60,6 +60,25 @@ std::vector<Run> runs_of(const std::vector<std::int64_t>& slots, std::int64_t bl
   return runs;
 }
 
+// Copies of the slots of validated arguments. Another thread might change the caller's after they
+// have been checked, so what was copied is checked itself.
+std::vector<std::int64_t> checked_slots(const WriteKvArgs& args) {
+  const auto& shape = args.k_cache.shape;
+  const std::int64_t num_slots = shape[0] * shape[args.layout == Layout::NHD ? 1 : 2];
+  std::vector<std::int64_t> slots(static_cast<std::size_t>(args.slot_mapping.shape[0]));
+  bool good = true;
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    slots[i] = args.slot_mapping.at(static_cast<std::int64_t>(i));
+    good = good && slots[i] >= -1 && slots[i] < num_slots;
+  }
+  if (!good) {
+    WriteKvArgs copied = args;
+    copied.slot_mapping = contiguous_index_view(slots.data(), {args.slot_mapping.shape[0]});
+    validate(copied);  // says which
+  }
+  return slots;
+}
+
 std::int64_t bytes_written(const WriteKvArgs& args) {
   return args.k.shape[0] * args.k.shape[1] *
          (args.k.shape[2] * static_cast<std::int64_t>(size_of(args.k_cache.dtype)) +
@@ -77,15 +96,7 @@ void write_kv(const WriteKvArgs& args, int num_threads) {
 
 void write_kv(const WriteKvArgs& args, int num_threads, const Kernels& kernels) {
   validate(args);
-  // slots are copied, as another thread might change the caller's after they have been checked
-  std::vector<std::int64_t> slots(static_cast<std::size_t>(args.slot_mapping.shape[0]));
-  for (std::size_t i = 0; i < slots.size(); ++i) {
-    slots[i] = args.slot_mapping.at(static_cast<std::int64_t>(i));
-  }
-  WriteKvArgs copied = args;
-  copied.slot_mapping = contiguous_index_view(slots.data(), {args.slot_mapping.shape[0]});
-  validate(copied);
-
+  const std::vector<std::int64_t> slots = checked_slots(args);
   const RowWriter k(args.k, args.k_cache, args.layout, kernels);
   const RowWriter v(args.v, args.v_cache, args.layout, kernels);
   const std::vector<Run> runs =

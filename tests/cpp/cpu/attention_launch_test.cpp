@@ -12,57 +12,11 @@
 #include "quire/base/check.h"
 #include "quire/cpu/operations.h"
 #include "quire/cpu/select_kernels.h"
-#include "support/attention_problem.h"
+#include "support/on_instruction_set.h"
 
 namespace quire::testing {
 namespace {
 
-// Runs `args` and compares with the oracle: values within `tolerance` of the largest value, lse
-// within it of 1 + |lse|.
-void expect_answer(Problem& problem, PagedAttentionArgs args, Implementation implementation,
-                   const Answer& answer, double tolerance = 5e-6) {
-  for (std::int64_t i = 0; i < problem.out.size(); ++i) problem.out.set(i, kNaN);
-  std::fill(problem.lse.begin(), problem.lse.end(), kNaN);
-  paged_attention(args, implementation);
-  if (answer.out.size() == 0) return;
-  const double bound = tolerance * std::max(1.0, answer.out.cwiseAbs().maxCoeff());
-  for (Eigen::Index row = 0; row < answer.out.rows(); ++row) {
-    for (Eigen::Index d = 0; d < answer.out.cols(); ++d) {
-      const double got = problem.out.get(row * answer.out.cols() + d);
-      ASSERT_LE(std::abs(got - answer.out(row, d)), bound)
-          << name_of(implementation) << " row " << row << " column " << d << ": got " << got
-          << ", expected " << answer.out(row, d);
-    }
-    const double lse = answer.lse(row);
-    if (std::isinf(lse)) {
-      ASSERT_EQ(problem.lse[row], -kInfinity) << name_of(implementation) << " row " << row;
-    } else {
-      ASSERT_NEAR(problem.lse[row], lse, tolerance * (1 + std::abs(lse)))
-          << name_of(implementation) << " row " << row;
-    }
-  }
-}
-
-class OnInstructionSet : public ::testing::TestWithParam<std::string> {
- protected:
-  void SetUp() override { setenv("QUIRE_CPU", GetParam().c_str(), 1); }
-  void TearDown() override { unsetenv("QUIRE_CPU"); }
-
-  void expect_all(Problem& problem, const PagedAttentionArgs& args, double tolerance = 5e-6) {
-    const Answer answer = oracle(problem, args);
-    for (const Implementation implementation :
-         {Implementation::fused, Implementation::gather, Implementation::dense}) {
-      expect_answer(problem, args, implementation, answer, tolerance);
-      if (HasFatalFailure()) return;
-    }
-  }
-};
-
-std::vector<std::string> instruction_sets() {
-  std::vector<std::string> names;
-  for (const std::string_view name : available_instruction_sets()) names.emplace_back(name);
-  return names;
-}
 INSTANTIATE_TEST_SUITE_P(All, OnInstructionSet, ::testing::ValuesIn(instruction_sets()),
                          [](const auto& info) { return info.param; });
 

@@ -121,17 +121,17 @@ void expect_as_plain(const Case& c, unsigned seed) {
   }
 }
 
-// Of 1.2 MiB and more each, so that they are streamed, by several threads.
+// Of 1 MiB and more each, so that they are streamed, by several threads.
 TEST(WriteKvConcurrency, LargeWritesAreThoseOfAPlainLoop) {
   const DType f32 = DType::float32, f16 = DType::float16, bf16 = DType::bfloat16;
   const Layout nhd = Layout::NHD, hnd = Layout::HND;
   const Case cases[] = {
-      {600, 60, 16, 8, 128, 128, bf16, bf16, nhd, 0}, {600, 60, 16, 8, 128, 128, f32, bf16, hnd, 0},
-      {600, 60, 16, 8, 128, 128, f32, bf16, nhd, 0},  {600, 60, 16, 8, 128, 128, f16, f16, hnd, 0},
-      {900, 30, 24, 7, 97, 61, f32, f16, hnd, 0},     {900, 30, 24, 7, 97, 61, f16, f16, hnd, 1},
-      {900, 30, 24, 7, 97, 61, bf16, f32, nhd, 0},    {900, 30, 24, 7, 97, 61, f16, bf16, nhd, 3},
-      {5000, 9, 700, 1, 80, 48, f32, bf16, nhd, 0},   {5000, 9, 700, 1, 80, 48, bf16, bf16, hnd, 0},
-      {600, 900, 1, 2, 576, 512, f32, bf16, nhd, 0},  {600, 900, 1, 2, 576, 512, f16, f16, nhd, 8},
+      {300, 30, 16, 8, 128, 128, bf16, bf16, nhd, 0}, {300, 30, 16, 8, 128, 128, f32, bf16, hnd, 0},
+      {300, 30, 16, 8, 128, 128, f32, bf16, nhd, 0},  {300, 30, 16, 8, 128, 128, f16, f16, hnd, 0},
+      {600, 20, 24, 7, 97, 61, f32, f16, hnd, 0},     {600, 20, 24, 7, 97, 61, f16, f16, hnd, 1},
+      {300, 20, 24, 7, 97, 61, bf16, f32, nhd, 0},    {600, 20, 24, 7, 97, 61, f16, bf16, nhd, 3},
+      {4500, 9, 700, 1, 80, 48, f32, bf16, nhd, 0},   {4500, 9, 700, 1, 80, 48, bf16, bf16, hnd, 0},
+      {250, 400, 1, 2, 576, 512, f32, bf16, nhd, 0},  {250, 400, 1, 2, 576, 512, f16, f16, nhd, 8},
   };
   for (std::size_t i = 0; i < std::size(cases); ++i) {
     SCOPED_TRACE(i);
