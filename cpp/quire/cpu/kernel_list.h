@@ -21,7 +21,7 @@ struct KernelChoice {
   bool (*pays_here)() = nullptr;
 };
 
-// Best first; the last runs anywhere.
+// The first that runs and pays is chosen; the last runs anywhere.
 std::span<const KernelChoice> kernel_list();
 
 }  // namespace quire

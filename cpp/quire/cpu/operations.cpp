@@ -60,11 +60,11 @@ void paged_attention(const PagedAttentionArgs& args, Implementation implementati
 }
 
 void paged_attention(const PagedAttentionArgs& args, Implementation implementation, int num_threads,
-                     const Kernels& kernels) {
-  validate(args);
+                     const Kernels& kernels, std::string_view function) {
+  validate(args, function);
   thread_local IndexSnapshot snapshot;
   const PagedAttentionArgs copied = snapshot.take(args);
-  validate(copied);
+  validate(copied, function);
   switch (implementation) {
     case Implementation::dense:
       return reference_attention(copied);

@@ -32,10 +32,10 @@ void paged_attention(const PagedAttentionArgs& args,
 void write_kv(const WriteKvArgs& args, int num_threads = 0);
 
 // The same without a look at the environment, which another thread may be changing: threads >= 1,
-// and kernels from selected_kernels() of quire/cpu/select_kernels.h.
+// and kernels from selected_kernels() of quire/cpu/select_kernels.h. Errors name `function`.
 struct Kernels;
 void paged_attention(const PagedAttentionArgs& args, Implementation implementation, int num_threads,
-                     const Kernels& kernels);
+                     const Kernels& kernels, std::string_view function = "paged_attention");
 void write_kv(const WriteKvArgs& args, int num_threads, const Kernels& kernels);
 
 }  // namespace quire

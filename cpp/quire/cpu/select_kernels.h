@@ -8,11 +8,11 @@
 
 namespace quire {
 
-// The best that this processor has, or the one that the environment variable QUIRE_CPU names.
+// The fastest that this processor has, or the one that the environment variable QUIRE_CPU names.
 // Throws ValueError where it names one that is not built in or that the processor lacks.
 const Kernels& selected_kernels();
 
-// Names, best first: of all that this build holds, and of those that this processor has.
+// Names, the richest first: of all that this build holds, and of those that this processor has.
 std::vector<std::string_view> built_instruction_sets();
 std::vector<std::string_view> available_instruction_sets();
 
