@@ -27,11 +27,14 @@ double arithmetic_peak(DType dtype, int num_threads, const Kernels& kernels) {
   }
   std::atomic<double> flops{0};
   const Clock::time_point begin = Clock::now();
-  // a worker that gets its thread late, or only after another, finds its time spent
+  // a worker that gets its thread late, or only after another, finds its time spent; one round each
+  // is done on the slowest machine
   run_on_threads(num_threads, [&](int) {
     double done = 0;
     float sum;
-    while (Clock::now() - begin < kDuration) done += kernels.arithmetic(dtype, kRounds, &sum);
+    do {
+      done += kernels.arithmetic(dtype, kRounds, &sum);
+    } while (Clock::now() - begin < kDuration);
     flops += done;
   });
   const std::chrono::duration<double> taken = Clock::now() - begin;
