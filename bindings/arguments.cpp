@@ -56,15 +56,22 @@ bool to_bool(Argument argument, py::handle object) {
   raise<TypeError>(argument.place(), "got ", name, ", expected a bool");
 }
 
-std::string to_string(Argument argument, py::handle object) {
+std::string_view to_text(Argument argument, py::handle object) {
   if (!PyUnicode_Check(object.ptr())) {
     raise<TypeError>(argument.place(), "got ", type_name(object), ", expected a str");
   }
-  return py::reinterpret_borrow<py::str>(object);
+  Py_ssize_t size = 0;
+  const char* text = PyUnicode_AsUTF8AndSize(object.ptr(), &size);
+  if (text == nullptr) throw py::error_already_set();
+  return {text, static_cast<std::size_t>(size)};
+}
+
+std::string to_string(Argument argument, py::handle object) {
+  return std::string(to_text(argument, object));
 }
 
 Layout to_layout(Argument argument, py::handle object) {
-  const std::string name = to_string(argument, object);
+  const std::string_view name = to_text(argument, object);
   if (name == "NHD") return Layout::NHD;
   if (name == "HND") return Layout::HND;
   raise<ValueError>(argument.place(), "got \"", name, "\", expected NHD or HND");

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "quire/attention/paged_attention.h"
 #include "quire/base/check.h"
@@ -31,7 +32,8 @@ std::optional<double> to_optional_double(Argument argument, pybind11::handle obj
 // True or False, of Python or NumPy. Throws TypeError.
 bool to_bool(Argument argument, pybind11::handle object);
 
-// Throws TypeError.
+// Throws TypeError. The text is the object's.
+std::string_view to_text(Argument argument, pybind11::handle object);
 std::string to_string(Argument argument, pybind11::handle object);
 
 // "NHD" or "HND". Throws ValueError, or TypeError.

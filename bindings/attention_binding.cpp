@@ -1,7 +1,7 @@
 #include "attention_options.h"
 #include "bindings.h"
+#include "define.h"
 #include "docstrings.h"
-#include "quire/attention/validate.h"
 #include "quire/base/check.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/select_kernels.h"
@@ -18,7 +18,8 @@ thread_local std::string_view last_implementation;  // empty: none yet
 
 }  // namespace
 
-AttentionCall::AttentionCall(const char* function, py::handle q, const AttentionOptions& options) {
+AttentionCall::AttentionCall(const char* function, py::handle q, const AttentionOptions& options)
+    : function_(function) {
   q_ = to_float_array({function, "q"}, q);
   args_.q = q_.view;
   if (!options.cu_seqlens_q.is_none()) {
@@ -47,12 +48,12 @@ AttentionCall::AttentionCall(const char* function, py::handle q, const Attention
   num_threads_ = num_threads ? static_cast<int>(*num_threads) : default_num_threads();
   kernels_ = &selected_kernels();
   implementation_ = implementation_from_name(
-      to_string({function, "implementation"}, options.implementation), function);
+      to_text({function, "implementation"}, options.implementation), function);
   return_lse_ = to_bool({function, "return_lse"}, options.return_lse);
   if (options.out.is_none()) return;
   given_out_ = to_float_array({function, "out"}, options.out);
   args_.out = given_out_.view;
-  out_ = options.out;
+  out_ = py::reinterpret_borrow<py::object>(options.out);
 }
 
 // Where q or v_cache has another number of axes there is nothing to make, and validate says so.
@@ -70,7 +71,7 @@ void AttentionCall::make_outputs() {
 }
 
 void AttentionCall::compute() const {
-  paged_attention(args_, implementation_, num_threads_, *kernels_);
+  paged_attention(args_, implementation_, num_threads_, *kernels_, function_);
   last_implementation = name_of(implementation_);
 }
 
@@ -82,11 +83,11 @@ py::object AttentionCall::result() const {
 namespace {
 
 py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cache,
-                              py::handle block_tables, py::handle seq_lens, py::object cu_seqlens_q,
-                              py::object causal, py::object scale, py::object sliding_window,
-                              py::object softcap, py::object alibi_slopes, py::object sinks,
-                              py::object layout, py::object out, py::object return_lse,
-                              py::object implementation, py::object num_threads) {
+                              py::handle block_tables, py::handle seq_lens, py::handle cu_seqlens_q,
+                              py::handle causal, py::handle scale, py::handle sliding_window,
+                              py::handle softcap, py::handle alibi_slopes, py::handle sinks,
+                              py::handle layout, py::handle out, py::handle return_lse,
+                              py::handle implementation, py::handle num_threads) {
   constexpr const char* function = "paged_attention";
   AttentionCall call(function, q,
                      {cu_seqlens_q, causal, scale, sliding_window, softcap, alibi_slopes, sinks,
@@ -107,11 +108,11 @@ py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cac
   return call.result();
 }
 
-py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::object cu_seqlens_q,
-                     py::object causal, py::object scale, py::object sliding_window,
-                     py::object softcap, py::object alibi_slopes, py::object sinks,
-                     py::object layout, py::object out, py::object return_lse,
-                     py::object implementation, py::object num_threads) {
+py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::handle cu_seqlens_q,
+                     py::handle causal, py::handle scale, py::handle sliding_window,
+                     py::handle softcap, py::handle alibi_slopes, py::handle sinks,
+                     py::handle layout, py::handle out, py::handle return_lse,
+                     py::handle implementation, py::handle num_threads) {
   constexpr const char* function = "attend";
   AttentionCall call(function, q,
                      {cu_seqlens_q, causal, scale, sliding_window, softcap, alibi_slopes, sinks,
@@ -141,7 +142,6 @@ py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::obje
     call.args().block_tables =
         contiguous_index_view(block_tables.data(), {held.size(), held.max_blocks()});
     call.args().seq_lens = contiguous_index_view(seq_lens.data(), {held.size()});
-    validate(call.args(), function);  // under the name of this function
     call.compute();
   }
   return call.result();
@@ -177,11 +177,11 @@ py::object py_merge_states(py::handle outs, py::handle lses) {
 }  // namespace
 
 void bind_attention(py::module_& m) {
-  def_with_options(m, "paged_attention", &py_paged_attention, docs::kPagedAttention, py::arg("q"),
-                   py::arg("k_cache"), py::arg("v_cache"), py::arg("block_tables"),
-                   py::arg("seq_lens"), py::kw_only());
-  def_with_options(m, "attend", &py_attend, docs::kAttend, py::arg("q"), py::arg("tables"),
-                   py::kw_only(), py::arg("layer") = 0);
+  def_with_options<&py_paged_attention>(
+      m, "paged_attention", docs::kPagedAttention, py::arg("q"), py::arg("k_cache"),
+      py::arg("v_cache"), py::arg("block_tables"), py::arg("seq_lens"), py::kw_only());
+  def_with_options<&py_attend>(m, "attend", docs::kAttend, py::arg("q"), py::arg("tables"),
+                               py::kw_only(), py::arg("layer") = 0);
   def_function(m, "last_implementation", &py_last_implementation, docs::kLastImplementation);
   def_function(m, "merge_states", &py_merge_states, docs::kMergeStates, py::arg("outs"),
                py::arg("lses"));

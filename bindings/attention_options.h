@@ -3,7 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
-#include "define.h"
+#include "fast_function.h"
 #include "numpy_view.h"
 #include "quire/attention/paged_attention.h"
 #include "quire/cpu/operations.h"
@@ -12,7 +12,7 @@ namespace quire::python {
 
 // As given, in the order of the signature.
 struct AttentionOptions {
-  pybind11::object cu_seqlens_q, causal, scale, sliding_window, softcap, alibi_slopes, sinks,
+  pybind11::handle cu_seqlens_q, causal, scale, sliding_window, softcap, alibi_slopes, sinks,
       layout, out, return_lse, implementation, num_threads;
 };
 
@@ -34,6 +34,7 @@ class AttentionCall {
   pybind11::object result() const;
 
  private:
+  const char* const function_;
   PagedAttentionArgs args_;
   FloatArray q_, given_out_, slopes_, sinks_;
   IndexArray cu_seqlens_q_;
@@ -44,18 +45,18 @@ class AttentionCall {
   const Kernels* kernels_ = nullptr;
 };
 
-// Adds `function` with the options after its own `arguments`.
-template <class Function, class... Arguments>
-void def_with_options(pybind11::module_& m, const char* name, Function function, const char* doc,
+// Defines a function of `arguments` of its own and the options, in this order.
+template <auto Function, class... Arguments>
+void def_with_options(pybind11::module_& m, const char* name, const char* doc,
                       const Arguments&... arguments) {
   namespace py = pybind11;
-  def_function(m, name, function, doc, arguments..., py::arg("cu_seqlens_q") = py::none(),
-               py::arg("causal") = true, py::arg("scale") = py::none(),
-               py::arg("sliding_window") = py::none(), py::arg("softcap") = py::none(),
-               py::arg("alibi_slopes") = py::none(), py::arg("sinks") = py::none(),
-               py::arg("layout") = "NHD", py::arg("out") = py::none(),
-               py::arg("return_lse") = false, py::arg("implementation") = "auto",
-               py::arg("num_threads") = py::none());
+  FastFunction<Function>::define(
+      m, name, doc, arguments..., py::arg("cu_seqlens_q") = py::none(), py::arg("causal") = true,
+      py::arg("scale") = py::none(), py::arg("sliding_window") = py::none(),
+      py::arg("softcap") = py::none(), py::arg("alibi_slopes") = py::none(),
+      py::arg("sinks") = py::none(), py::arg("layout") = "NHD", py::arg("out") = py::none(),
+      py::arg("return_lse") = false, py::arg("implementation") = "auto",
+      py::arg("num_threads") = py::none());
 }
 
 }  // namespace quire::python

@@ -7,6 +7,7 @@
 #include "numpy_view.h"
 #include "quire/attention/validate.h"
 #include "quire/base/check.h"
+#include "quire/base/thread_pool.h"
 #include "quire/cpu/operations.h"
 #include "quire/cpu/select_kernels.h"
 #include "quire/kv/block_table.h"
@@ -77,7 +78,7 @@ class AppendedRows {
   }
 
   void write(std::span<const std::int64_t> slots) const {
-    for_layers(slots, [&](const WriteKvArgs& args) { write_kv(args, kernels_); });
+    for_layers(slots, [&](const WriteKvArgs& args) { write_kv(args, num_threads_, kernels_); });
   }
 
  private:
@@ -119,7 +120,9 @@ class AppendedRows {
   const KvStorage& storage_;
   const FloatArray k_, v_;
   const bool stacked_;
-  const Kernels& kernels_ = selected_kernels();  // under the GIL, as it reads the environment
+  // under the GIL, as both read the environment
+  const int num_threads_ = default_num_threads();
+  const Kernels& kernels_ = selected_kernels();
 };
 
 void append(BlockTable& table, py::handle k, py::handle v) {

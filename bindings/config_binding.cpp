@@ -3,6 +3,7 @@
 #include "numpy_view.h"
 #include "quire/base/check.h"
 #include "quire/base/thread_pool.h"
+#include "quire/cpu/arithmetic_peak.h"
 #include "quire/cpu/read_chunks.h"
 #include "quire/cpu/select_kernels.h"
 
@@ -28,18 +29,25 @@ py::dict build_info() {
   return info;
 }
 
+// 1 to 1024. Throws TypeError and ValueError.
+int thread_count(const char* function, py::handle num_threads) {
+  const Argument argument{function, "num_threads"};
+  const std::int64_t threads = to_int(argument, num_threads);
+  if (threads < 1 || threads > 1024) {
+    raise<ValueError>(argument.place(), "got ", threads, ", expected 1 to 1024");
+  }
+  return static_cast<int>(threads);
+}
+
 double timed_read_chunks(py::handle buffer, py::handle chunk_bytes, py::handle order,
                          py::handle num_threads) {
   constexpr const char* function = "read_chunks";
   const ByteArray bytes = to_byte_array({function, "buffer"}, buffer);
   const std::int64_t chunk = to_int({function, "chunk_bytes"}, chunk_bytes);
   const IndexArray chunks = to_index_array({function, "order"}, order);
-  const std::int64_t threads = to_int({function, "num_threads"}, num_threads);
+  const int threads = thread_count(function, num_threads);
   if (chunk < 64 || chunk % 64 != 0) {
     raise<ValueError>("read_chunks: chunk_bytes", "got ", chunk, ", expected a multiple of 64");
-  }
-  if (threads < 1 || threads > 1024) {
-    raise<ValueError>("read_chunks: num_threads", "got ", threads, ", expected 1 to 1024");
   }
   if (chunks.view.ndim != 1) {
     raise<ValueError>("read_chunks: order", "got shape ", shape_text(chunks.view),
@@ -55,7 +63,20 @@ double timed_read_chunks(py::handle buffer, py::handle chunk_bytes, py::handle o
   }
   const py::gil_scoped_release unlocked;
   return read_chunks(bytes.data, chunk, checked.data(), static_cast<std::int64_t>(checked.size()),
-                     static_cast<int>(threads));
+                     threads);
+}
+
+double measured_arithmetic_peak(py::handle kind, py::handle num_threads) {
+  constexpr const char* function = "arithmetic_peak";
+  const std::string name = to_string({function, "kind"}, kind);
+  if (name != name_of(DType::float32) && name != name_of(DType::bfloat16)) {
+    raise<ValueError>("arithmetic_peak: kind", "got \"", name, "\", expected float32 or bfloat16");
+  }
+  const DType dtype = name == name_of(DType::float32) ? DType::float32 : DType::bfloat16;
+  const int threads = thread_count(function, num_threads);
+  const Kernels& kernels = selected_kernels();  // under the GIL, as it reads the environment
+  const py::gil_scoped_release unlocked;
+  return arithmetic_peak(dtype, threads, kernels);
 }
 
 }  // namespace
@@ -65,6 +86,7 @@ void bind_config(py::module_& m) {
   m.def("build_info", &build_info);
   m.def("read_chunks", &timed_read_chunks, py::arg("buffer"), py::arg("chunk_bytes"),
         py::arg("order"), py::arg("num_threads"));
+  m.def("arithmetic_peak", &measured_arithmetic_peak, py::arg("kind"), py::arg("num_threads"));
 }
 
 }  // namespace quire::python

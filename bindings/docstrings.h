@@ -110,7 +110,8 @@ inline constexpr const char* kWriteKv =
     R"(write_kv(k, v, k_cache, v_cache, slot_mapping, *, layout='NHD')
 --
 
-Writes rows of keys and values into their slots of a paged cache.
+Writes rows of keys and values into their slots of a paged cache. A large write runs on threads, as
+many as paged_attention's by default.
 
 Args:
     k: [n, Hkv, D]. v: [n, Hkv, Dv]. float32, float16 or bfloat16.
@@ -266,7 +267,7 @@ Example:
 inline constexpr const char* kAppend = R"(append(self, k, v)
 --
 
-extend and write in one step.
+extend and write in one step, on threads as write_kv.
 
 Args:
     k: [n, num_kv_heads, head_dim], or [num_layers, n, num_kv_heads, head_dim] where the pool has

@@ -1,5 +1,8 @@
 #include "errors.h"
 
+#include <exception>
+#include <new>
+
 #include "quire/base/check.h"
 #include "quire/kv/block_ledger.h"
 #include "quire/kv/kv_storage.h"
@@ -42,6 +45,18 @@ void translate(std::exception_ptr failure) {
 }
 
 }  // namespace
+
+void set_python_error() {
+  try {
+    translate(std::current_exception());
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+}
 
 void bind_errors(py::module_& m) {
   quire_error = new_exception(m, "QuireError", "An error of Quire's own kind.",

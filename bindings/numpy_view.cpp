@@ -2,6 +2,9 @@
 
 #include <pybind11/numpy.h>
 
+#include <algorithm>
+#include <array>
+
 #include "dlpack_view.h"
 #include "quire/base/check.h"
 
@@ -146,18 +149,17 @@ py::object numpy_dtype(DType dtype) {
   return py::reinterpret_borrow<py::object>(numbers.dtypes[static_cast<int>(dtype)]);
 }
 
-py::object new_float_array(DType dtype, const std::vector<std::int64_t>& shape, ArrayView* view) {
-  py::array array(py::reinterpret_borrow<py::dtype>(numpy_dtype(dtype)), shape);
-  if (view != nullptr) {
-    *view = ArrayView{};
-    view->dtype = dtype;
-    view->data = static_cast<std::byte*>(array.mutable_data());
-    view->ndim = static_cast<int>(array.ndim());
-    for (int axis = 0; axis < view->ndim; ++axis) {
-      view->shape[axis] = array.shape(axis);
-      view->strides[axis] = array.strides(axis);
-    }
-  }
+py::object new_float_array(DType dtype, std::initializer_list<std::int64_t> shape,
+                           ArrayView* view) {
+  // straight from NumPy: py::array would copy the shape, and strides of its own making, to the heap
+  const auto& numpy = py::detail::npy_api::get();
+  std::array<Py_ssize_t, kMaxDims> lengths{};
+  std::copy(shape.begin(), shape.end(), lengths.begin());
+  const auto array = py::reinterpret_steal<py::array>(numpy.PyArray_NewFromDescr_(
+      numpy.PyArray_Type_, numpy_dtype(dtype).release().ptr(), static_cast<int>(shape.size()),
+      lengths.data(), nullptr, nullptr, 0, nullptr));
+  if (!array) throw py::error_already_set();
+  *view = contiguous_view(const_cast<void*>(array.data()), dtype, shape);
   return array;
 }
 

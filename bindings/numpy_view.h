@@ -39,9 +39,11 @@ struct ByteArray {
 };
 ByteArray to_byte_array(Argument argument, pybind11::handle object);
 
-// A new uninitialised array. `view`, where given, is of its memory.
-pybind11::object new_float_array(DType dtype, const std::vector<std::int64_t>& shape,
+// A new uninitialised array of at most kMaxDims axes; `view` becomes one of its memory.
+pybind11::object new_float_array(DType dtype, std::initializer_list<std::int64_t> shape,
                                  ArrayView* view);
+
+// A new uninitialised array; `data` becomes its memory.
 template <class T>
 pybind11::object new_index_array(const std::vector<std::int64_t>& shape, T** data);
 

@@ -1,8 +1,9 @@
 #include "bindings.h"
-#include "define.h"
 #include "docstrings.h"
+#include "fast_function.h"
 #include "numpy_view.h"
 #include "quire/attention/write_kv.h"
+#include "quire/base/thread_pool.h"
 #include "quire/cpu/operations.h"
 #include "quire/cpu/select_kernels.h"
 
@@ -11,8 +12,8 @@ namespace {
 
 namespace py = pybind11;
 
-void py_write_kv(py::handle k, py::handle v, py::handle k_cache, py::handle v_cache,
-                 py::handle slot_mapping, py::handle layout) {
+py::object py_write_kv(py::handle k, py::handle v, py::handle k_cache, py::handle v_cache,
+                       py::handle slot_mapping, py::handle layout) {
   constexpr const char* function = "write_kv";
   const FloatArray k_array = to_float_array({function, "k"}, k);
   const FloatArray v_array = to_float_array({function, "v"}, v);
@@ -21,17 +22,22 @@ void py_write_kv(py::handle k, py::handle v, py::handle k_cache, py::handle v_ca
   const IndexArray slots = to_index_array({function, "slot_mapping"}, slot_mapping);
   const WriteKvArgs args{k_array.view,       v_array.view, k_cache_array.view,
                          v_cache_array.view, slots.view,   to_layout({function, "layout"}, layout)};
-  const Kernels& kernels = selected_kernels();  // under the GIL, as it reads the environment
-  const py::gil_scoped_release unlocked;
-  write_kv(args, kernels);
+  // under the GIL, as both read the environment
+  const int num_threads = default_num_threads();
+  const Kernels& kernels = selected_kernels();
+  {
+    const py::gil_scoped_release unlocked;
+    write_kv(args, num_threads, kernels);
+  }
+  return py::none();
 }
 
 }  // namespace
 
 void bind_write_kv(py::module_& m) {
-  def_function(m, "write_kv", &py_write_kv, docs::kWriteKv, py::arg("k"), py::arg("v"),
-               py::arg("k_cache"), py::arg("v_cache"), py::arg("slot_mapping"), py::kw_only(),
-               py::arg("layout") = "NHD");
+  FastFunction<&py_write_kv>::define(
+      m, "write_kv", docs::kWriteKv, py::arg("k"), py::arg("v"), py::arg("k_cache"),
+      py::arg("v_cache"), py::arg("slot_mapping"), py::kw_only(), py::arg("layout") = "NHD");
 }
 
 }  // namespace quire::python

@@ -83,3 +83,52 @@ def test_nothing_to_write() -> None:
     none = np.zeros((0, 3, 8), np.float32)
     quire.write_kv(none, none, k_cache, v_cache, np.zeros(0, np.int32))
     assert (k_cache == -7).all()
+
+
+@pytest.mark.parametrize("source", ["float32", "bfloat16"])
+def test_large_writes_on_threads(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2 MiB, streamed past the caches: the same bits as NumPy, and of two rows the later wins."""
+    random = np.random.default_rng(2)
+    k, v = random.standard_normal((2, 1000, 8, 64), np.float32).astype(DTYPES[source])
+    slots = random.integers(0, 640, 1000)
+    expected = np.zeros((2, 640, 8, 64), DTYPES["bfloat16"])
+    for row, slot in enumerate(slots):
+        expected[:, slot] = k[row], v[row]
+    for threads in ("1", "2", "5"):
+        monkeypatch.setenv("QUIRE_NUM_THREADS", threads)
+        pool = quire.BlockPool(40, num_kv_heads=8, head_dim=64)
+        quire.write_kv(k, v, pool.k_cache(), pool.v_cache(), slots)
+        for cache, rows in zip((pool.k_cache(), pool.v_cache()), expected, strict=True):
+            assert cache.tobytes() == rows.tobytes()
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_append_of_a_prefill_on_threads(num_layers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(3)
+    layers = (num_layers,) if num_layers > 1 else ()
+    k, v = random.standard_normal((2, *layers, 1000, 8, 64), np.float32)
+    for threads in ("1", "3"):
+        monkeypatch.setenv("QUIRE_NUM_THREADS", threads)
+        pool = quire.BlockPool(80, num_kv_heads=8, head_dim=64, num_layers=num_layers)
+        pool.release(random.permutation(pool.allocate(80)))  # the free list is in random order
+        table = quire.BlockTable(pool)
+        table.append(k[..., :3, :, :], v[..., :3, :, :])
+        table.append(k[..., 3:, :, :], v[..., 3:, :, :])
+        for layer in range(num_layers):
+            wanted = (rows[layer] if layers else rows for rows in (k, v))
+            for got, rows in zip(table.gather(layer), wanted, strict=True):
+                assert got.tobytes() == rows.astype(DTYPES["bfloat16"]).tobytes()
+
+
+def test_a_wrong_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUIRE_NUM_THREADS", "none")
+    k_cache, v_cache = caches("NHD", "float32")
+    k = np.ones((1, 3, 8), np.float32)
+    with pytest.raises(ValueError, match="QUIRE_NUM_THREADS: got"):
+        quire.write_kv(k, k, k_cache, v_cache, np.array([0]))
+    pool = quire.BlockPool(1, num_kv_heads=3, head_dim=8)
+    table = quire.BlockTable(pool)
+    with pytest.raises(ValueError, match="QUIRE_NUM_THREADS: got"):
+        table.append(k, k)
+    assert (k_cache == -7).all()
+    assert len(table) == 0
