@@ -1,194 +1,215 @@
-"""Decode measured against memory and against gather, in one run."""
+"""Quire measured against the roofs of the machine and against gather, in interleaved runs."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from quire import _core
-from quire._core import BlockPool, paged_attention
+from quire.bench_cases import (
+    USUAL,
+    AttentionCase,
+    CacheShape,
+    Case,
+    ColdCache,
+    Timed,
+    WriteCase,
+)
+from quire.bench_report import BenchReport, CaseResult
+from quire.machine_peaks import Machine, cold_bytes, environment
 
-NUM_HEADS, NUM_KV_HEADS, HEAD_DIM, BLOCK_SIZE, DTYPE = 32, 8, 128, 16, "bfloat16"
-BYTES_PER_KEY = 2 * NUM_KV_HEADS * HEAD_DIM * 2
-# The pieces in which paging places memory, as the kernel reads them: one head's keys and values of
-# one block lie together. The ceiling is read in pieces of the same size.
-CHUNK_BYTES = BLOCK_SIZE * 2 * HEAD_DIM * 2
+# Rounds of one measurement: five; three do once it has taken ten times its budget.
+LEAST_ROUNDS, LEAST_SLOW_ROUNDS, SLOW = 5, 3, 10.0
 
-
-@dataclass(frozen=True)
-class DecodeRow:
-    """Median seconds of one case; ceiling: of reading the same bytes as random chunks."""
-
-    keys: int
-    batch: int
-    threads: int
-    fused: float
-    gather: float
-    ceiling: float
-
-    @property
-    def of_ceiling(self) -> float:
-        """Speed as a part of memory's: 1 is as fast as memory allows."""
-        return self.ceiling / self.fused
-
-    @property
-    def over_gather(self) -> float:
-        """How many times as fast as gather."""
-        return self.gather / self.fused
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON."""
-        return {**asdict(self), "of_ceiling": self.of_ceiling, "over_gather": self.over_gather}
+# What else to time beside a case, by name.
+Beside = Callable[[Case, ColdCache], Mapping[str, Timed]]
+Progress = Callable[[int, int], None]
 
 
-class ColdPool:
-    """A pool larger than the caches, whose blocks are dealt in random order, each once a round.
-
-    (32, 8) heads, head size 128, bfloat16, blocks of 16 tokens.
-    """
-
-    def __init__(self, *, seed: int = 0) -> None:
-        self.random = np.random.default_rng(seed)
-        num_bytes = cold_bytes()
-        self.pool = BlockPool(
-            num_bytes // (BYTES_PER_KEY * BLOCK_SIZE),
-            block_size=BLOCK_SIZE,
-            num_kv_heads=NUM_KV_HEADS,
-            head_dim=HEAD_DIM,
-            dtype=DTYPE,
-        )
-        rows = self.random.standard_normal((BLOCK_SIZE, NUM_KV_HEADS, HEAD_DIM), np.float32)
-        self.pool.k_cache()[...] = rows
-        self.pool.v_cache()[...] = rows
-        self._blocks = _Deck(self.random.permutation(self.pool.num_blocks).astype(np.int32))
-        self._memory = np.zeros(num_bytes, np.uint8)
-        self._memory[::4096] = 1  # untouched pages would all be the one page of zeros
-        self._chunks = _Deck(self.random.permutation(num_bytes // CHUNK_BYTES))
-
-    def tables(self, batch: int, keys: int) -> npt.NDArray[np.int32]:
-        """Tables [batch, blocks] of the blocks that have not been used for longest."""
-        blocks = -(-keys // BLOCK_SIZE)
-        return self._blocks.deal(batch * blocks).reshape(batch, blocks)
-
-    def queries(self, batch: int) -> npt.NDArray[Any]:
-        """Random queries of the pool's dtype."""
-        q = self.random.standard_normal((batch, NUM_HEADS, HEAD_DIM), np.float32)
-        return q.astype(self.pool.dtype)
-
-    def read_chunks(self, num_bytes: int, threads: int) -> float:
-        """Seconds to read as many bytes as chunks in random order."""
-        order = self._chunks.deal(-(-num_bytes // CHUNK_BYTES))
-        seconds = _core.read_chunks(self._memory, CHUNK_BYTES, order, threads)
-        return seconds * num_bytes / (len(order) * CHUNK_BYTES)
-
-    def attend(
-        self,
-        batch: int,
-        keys: int,
-        implementation: Literal["fused", "gather", "dense"],
-        threads: int,
-    ) -> float:
-        """Seconds of one decode step on cold blocks."""
-        q, tables = self.queries(batch), self.tables(batch, keys)
-        lengths = np.full(batch, keys, np.int32)
-        k, v = self.pool.k_cache(), self.pool.v_cache()
-        begin = time.perf_counter()
-        paged_attention(
-            q, k, v, tables, lengths, implementation=implementation, num_threads=threads
-        )
-        return time.perf_counter() - begin
-
-
-class _Deck:
-    """Deals a permutation round and round: what was dealt longest ago comes next.
-
-    One deal of more than there is comes round to its own beginning, which has gone cold by then.
-    """
-
-    def __init__(self, order: npt.NDArray[Any]) -> None:
-        self._order = order
-        self._next = 0
-
-    def deal(self, count: int) -> npt.NDArray[Any]:
-        places = np.arange(self._next, self._next + count)
-        self._next = (self._next + count) % len(self._order)
-        return np.take(self._order, places, mode="wrap")
-
-
-def cold_bytes() -> int:
-    """Bytes that drive all else from the caches: 512 MiB, or four times the last level."""
-    names = [
-        name for name in os.sysconf_names if name.startswith("SC_LEVEL") and "CACHE_SIZE" in name
-    ]
-    largest = max((os.sysconf(name) for name in names), default=0)
-    return max(1 << 29, 4 * largest)
-
-
-def measure(cold: ColdPool, keys: int, batch: int, threads: int, budget: float) -> DecodeRow:
-    """Interleaved runs for about `budget` seconds, five at least; medians."""
-    num_bytes = batch * keys * BYTES_PER_KEY
-    times: dict[str, list[float]] = {"fused": [], "gather": [], "ceiling": []}
-    cold.attend(batch, keys, "fused", threads)  # threads are started, buffers grown
-    cold.attend(batch, keys, "gather", threads)
-    end = time.perf_counter() + budget
-    while time.perf_counter() < end or len(times["fused"]) < 5:
-        times["fused"].append(cold.attend(batch, keys, "fused", threads))
-        times["ceiling"].append(cold.read_chunks(num_bytes, threads))
-        times["gather"].append(cold.attend(batch, keys, "gather", threads))
-    medians = {name: float(np.median(values)) for name, values in times.items()}
-    return DecodeRow(keys, batch, threads, **medians)
-
-
-def bench(*, quick: bool = False) -> list[DecodeRow]:
-    """The cases of `quire bench`: decode over contexts, batches and threads.
-
-    Args:
-        quick: fewer and smaller cases, for a second or two.
+class Bench:
+    """Measures cases. Keeps the cache of the last shape, so cases of one shape belong together.
 
     Example:
-        >>> print(bench_table(bench(quick=True)))
+        >>> [result] = Bench().measure(AttentionCase(lengths=(4096,), threads=2))
+        >>> print(f"{result.of_ceiling:.0%} of {result.bound}")
     """
-    most = int(_core.build_info()["num_threads"])
-    cold = ColdPool()
-    contexts, batches = ((512, 4096), (1,)) if quick else ((512, 4096, 16384), (1, 4))
-    return [
-        measure(cold, keys, batch, threads, 0.05 if quick else 0.5)
-        for threads in sorted({1, most})
-        for batch in batches
-        for keys in contexts
-    ]
+
+    def __init__(self, num_bytes: int | None = None) -> None:
+        """num_bytes: of the memory that all measuring wanders through; None: no cache holds it."""
+        self._num_bytes = cold_bytes() if num_bytes is None else num_bytes
+        self.machine = Machine(self._num_bytes)
+        self._cache: ColdCache | None = None
+
+    def measure(
+        self, *cases: Case, budget: float = 0.5, beside: Beside | None = None
+    ) -> list[CaseResult]:
+        """Median times of cases, of their roofs and of what runs beside them, all taking turns.
+
+        Args:
+            cases: of one cache shape. What is to be compared is measured together.
+            budget: seconds for each case, about; never fewer than three rounds.
+            beside: what else to time with each case.
+
+        Raises:
+            ValueError: no case, or cases of several shapes.
+        """
+        if len({case.shape for case in cases}) != 1:
+            raise ValueError("Bench.measure: cases: expected one shape, got none or several")
+        cache = self._cache_of(cases[0].shape)
+        racers = [_Racer(case, self.machine, cache, beside) for case in cases]
+        begin = time.perf_counter()
+        rounds = 0
+        while not _enough(rounds, (time.perf_counter() - begin) / (budget * len(cases))):
+            for racer in racers:
+                racer.run()
+            rounds += 1
+        return [racer.result() for racer in racers]
+
+    def _cache_of(self, shape: CacheShape) -> ColdCache:
+        if self._cache is None or self._cache.shape != shape:
+            self._cache = None  # its memory is free before the next is asked for
+            self._cache = ColdCache(shape, self._num_bytes)
+        return self._cache
 
 
-def disturbed(rows: Sequence[DecodeRow]) -> str:
-    """A warning where a case came out faster than memory, which only a busy machine can give."""
-    most = max((row.of_ceiling for row in rows), default=0.0)
-    if most <= 1.1:
-        return ""
-    return f"WARNING: {most:.0%} of memory: something else used the machine; run this again"
+def bench(*, quick: bool = False, progress: Progress | None = None) -> BenchReport:
+    """The cases of `quire bench`, on one thread and on all.
+
+    Args:
+        quick: fewer and smaller cases, for some seconds.
+        progress: called as progress(done, total) after each measurement.
+
+    Example:
+        >>> print(bench(quick=True))
+    """
+    info = _core.build_info()
+    groups = list(suite(int(info["num_threads"]), quick=quick))
+    meter = Bench()
+    results: list[CaseResult] = []
+    for done, cases in enumerate(groups, 1):
+        results += meter.measure(*cases, budget=0.05 if quick else 0.3)
+        if progress is not None:
+            progress(done, len(groups))
+    return BenchReport(str(info["version"]), str(info["instruction_set"]), results)
 
 
-def bench_table(rows: Sequence[DecodeRow]) -> str:
-    """The rows as text, with what the columns mean."""
-    head = f"decode, ({NUM_HEADS}, {NUM_KV_HEADS}) heads, head size {HEAD_DIM}, {DTYPE}, "
-    warning = disturbed(rows)
-    return "\n".join(
-        [
-            head + f"cold blocks of {BLOCK_SIZE} tokens in random order",
-            f"{'keys':>7} {'batch':>6} {'threads':>8} {'fused':>10} {'of memory':>10} "
-            f"{'over gather':>12}",
-            *(
-                f"{row.keys:7d} {row.batch:6d} {row.threads:8d} {row.fused * 1e6:7.0f} us "
-                f"{row.of_ceiling:10.0%} {row.over_gather:10.1f} x"
-                for row in rows
-            ),
-            "of memory: speed as a part of that of reading as many bytes as randomly placed",
-            f"  chunks of {CHUNK_BYTES} bytes. over gather: how many times as fast as gather.",
-            *([warning] if warning else []),
-        ]
-    )
+def suite(most_threads: int, *, quick: bool = False) -> Iterator[tuple[Case, ...]]:
+    """The cases of `quire bench`; those of a tuple are measured together."""
+    threads = sorted({1, most_threads})
+    for cases in _one_threaded_suite(quick=quick):
+        for count in threads:
+            yield tuple(replace(case, threads=count) for case in cases)
+    if not quick:
+        yield (prefill(8192, threads=most_threads),)
+        yield (prefill(8192, threads=most_threads, shape=CacheShape(dtype="float32")),)
+
+
+def _one_threaded_suite(*, quick: bool) -> Iterator[tuple[Case, ...]]:
+    usual = AttentionCase(lengths=(4096,))
+    for keys in (512, 4096) if quick else (512, 4096, 16384):
+        for batch in (1,) if quick else (1, 4, 16):
+            yield (AttentionCase(lengths=(keys,) * batch, beside_gather=True),)
+    for group in (1, 8, 16):
+        yield (replace(usual, num_heads=8 * group),)
+    yield tuple(replace(usual, query_tokens=tokens) for tokens in (4, 8))
+    lengths = ragged_lengths(16, 4096 if quick else 16384)
+    yield replace(usual, lengths=lengths), replace(usual, lengths=equal_lengths(lengths))
+    for keys in (512,) if quick else (512, 2048):
+        yield (prefill(keys),)
+    yield (prefill(2048 + 512 if quick else 8192 + 512, 512),)
+    yield WriteCase("write_kv"), WriteCase("append")
+    for head_dim in (64, 256):
+        yield (replace(usual, shape=CacheShape(head_dims=(head_dim, head_dim))),)
+    yield (replace(usual, shape=CacheShape(num_kv_heads=1)),)
+    yield (replace(usual, num_heads=128, shape=MLA),)
+    for keys in (512,) if quick else (512, 2048):
+        yield (prefill(keys, shape=CacheShape(dtype="float32")),)
+
+
+# Multi-head latent attention, as its kernels see it.
+MLA = CacheShape(num_kv_heads=1, head_dims=(576, 512))
+
+
+def prefill(
+    keys: int,
+    new: int | None = None,
+    *,
+    shape: CacheShape = USUAL,
+    threads: int = 1,
+    cpu: str = "",
+) -> AttentionCase:
+    """A prompt of one sequence: its last `new` tokens, or all."""
+    return AttentionCase((keys,), keys if new is None else new, 32, shape, threads, cpu)
+
+
+def ragged_lengths(batch: int, longest: int) -> tuple[int, ...]:
+    """Lengths from 1 to `longest`, the same every time, as many below any x as above longest / x.
+
+    In no order; the longest is among them, and the shortest where there are two.
+    """
+    random = np.random.default_rng(batch)
+    lengths = np.exp(random.uniform(0, np.log(longest), batch)).astype(int)
+    lengths[0] = longest
+    if batch > 1:
+        lengths[1] = 1
+    return tuple(int(length) for length in random.permutation(lengths))
+
+
+def equal_lengths(lengths: tuple[int, ...]) -> tuple[int, ...]:
+    """As many keys in as many sequences, which differ by one at most."""
+    each, left = divmod(sum(lengths), len(lengths))
+    return tuple(each + (i < left) for i in range(len(lengths)))
+
+
+class _Racer:
+    """One case with all that takes turns with it, and the times of each."""
+
+    def __init__(
+        self, case: Case, machine: Machine, cache: ColdCache, beside: Beside | None
+    ) -> None:
+        self._case = case
+        with self._environment():
+            found = case.contestants(machine, cache)
+        others = {**found.others, **(beside(case, cache) if beside else {})}
+        self._runs = {"quire": {"": found.quire}, "roof": found.roofs, "other": others}
+        self._times: dict[tuple[str, str], list[float]] = {}
+        with self._environment():
+            found.quire()  # threads are started, buffers grown
+
+    def run(self) -> None:
+        """Each once."""
+        with self._environment():
+            for kind, runs in self._runs.items():
+                for name, run in runs.items():
+                    self._times.setdefault((kind, name), []).append(run())
+
+    def result(self) -> CaseResult:
+        """Medians so far."""
+        medians = {
+            kind: {name: float(np.median(self._times[kind, name])) for name in runs}
+            for kind, runs in self._runs.items()
+        }
+        case = self._case
+        return CaseResult(
+            case.label,
+            case.threads,
+            case.num_bytes,
+            case.flops,
+            medians["quire"][""],
+            medians["roof"],
+            medians["other"],
+        )
+
+    def _environment(self) -> AbstractContextManager[None]:
+        return environment(QUIRE_CPU=self._case.cpu, QUIRE_NUM_THREADS=str(self._case.threads))
+
+
+def _enough(rounds: int, budgets: float) -> bool:
+    """Whether to stop after so many rounds, and so many times the budget."""
+    if budgets >= SLOW:
+        return rounds >= LEAST_SLOW_ROUNDS
+    return budgets >= 1 and rounds >= LEAST_ROUNDS

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 
-from quire.benchmark import bench, bench_table
+from quire.bench_report import Comparison, read_report
+from quire.benchmark import bench
 from quire.config import show_config
 from quire.plotting import figure_class
 from quire.report import RMS_BAR
@@ -41,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="quire", description="Paged KV cache and attention.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_verify(commands.add_parser("verify", help="compare attention with a float64 reference"))
-    _add_bench(commands.add_parser("bench", help="measure decode on this machine"))
+    _add_bench(commands.add_parser("bench", help="measure Quire on this machine"))
     info = commands.add_parser("info", help="version, compiler, instruction sets, threads")
     info.description = (
         "Prints version, compiler, instruction sets built, available and used, and threads."
@@ -92,12 +93,15 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Times one decode step of fused and gather on cold blocks in random order, beside reading "
-        "as many bytes as randomly placed chunks, which no kernel can beat. Needs some 2 GiB of "
-        "memory."
+        "Times decode, verify, prefill and writing on cold blocks in random order, each beside "
+        "the roofs that no kernel can pass: as many bytes read as randomly placed chunks, as many "
+        "FLOPs done in registers, as many bytes copied. Needs some 2 GiB of memory."
     )
-    parser.add_argument("--quick", action="store_true", help="fewer and smaller cases")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add = parser.add_argument
+    add("--quick", action="store_true", help="fewer and smaller cases")
+    add("--compare", metavar="FILE", help="the same cases as before: a file that --json wrote")
+    add("--plot", metavar="FILE.png", help="draw each case under its roof, and as a part of it")
+    add("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(run=_bench)
 
 
@@ -164,11 +168,20 @@ def _show_progress(done: int, total: int) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    rows = bench(quick=arguments.quick)
+    # what is wrong with a file, or missing, is told now, not after the last case
+    before = read_report(arguments.compare) if arguments.compare else None
+    if arguments.plot:
+        figure_class("BenchReport.plot")
+    report = bench(quick=arguments.quick, progress=_show_progress)
+    comparison = None if before is None else Comparison(before, report)
     if arguments.json:
-        print(json.dumps([row.as_dict() for row in rows], allow_nan=False))
+        ratios = {} if comparison is None else {"times_as_fast": comparison.ratios}
+        print(json.dumps({**report.as_dict(), **ratios}, allow_nan=False))
     else:
-        print(bench_table(rows))
+        print(report if comparison is None else f"{report}\n\n{comparison}")
+    if arguments.plot:
+        report.plot(arguments.plot)
+        print(f"wrote {arguments.plot}", file=sys.stderr)
     return 0
 
 

@@ -13,7 +13,8 @@ import pytest
 
 import quire
 from quire import benchmark, cli, verification
-from quire.benchmark import DecodeRow
+from quire.bench_cases import AttentionCase, WriteCase
+from quire.bench_report import BenchReport, CaseResult
 
 SYNTHETIC = ["verify", "--steps", "3", "--synthetic", "--context", "20", "--head-dim", "8"]
 
@@ -217,26 +218,84 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == printed
 
 
-def test_bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def bench_report(seconds: float = 2e-4, memory: float = 1e-4) -> BenchReport:
+    roofs = {"memory": memory, "float32 FMA": 5e-5}
+    result = CaseResult("decode 512", 2, 1000, 2000.0, seconds, roofs, {"gather": 3e-4})
+    return BenchReport("0", "avx2", [result])
+
+
+def test_bench_measures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = [
+        AttentionCase((40, 3), beside_gather=True),
+        AttentionCase((40,), 40, threads=2),
+        WriteCase("write_kv", 20),
+        WriteCase("append", 20, source="float32"),
+    ]
     monkeypatch.setattr(benchmark, "cold_bytes", lambda: 1 << 23)  # runs, measures nothing
+    monkeypatch.setattr(benchmark, "suite", lambda threads, quick: [(case,) for case in cases])
     assert cli.main(["bench", "--quick", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert {"keys", "batch", "threads", "fused", "of_ceiling", "over_gather"} <= set(rows[0])
-    assert all(row["fused"] > 0 for row in rows)
-    monkeypatch.setattr(cli, "bench", lambda quick: [DecodeRow(512, 1, 2, 2e-4, 3e-4, 1e-4)])
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert [case["label"] for case in found["cases"]] == [case.label for case in cases]
+    assert all(case["seconds"] > 0 and case["of_ceiling"] > 0 for case in found["cases"])
+    assert set(found["cases"][0]["others"]) == {"gather"}
+    assert err.splitlines()[-1] == "step 4 of 4"
+
+
+def test_bench_prints_a_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "bench", lambda **options: bench_report())
     assert cli.main(["bench"]) == 0
-    line = capsys.readouterr().out.splitlines()[2]
-    assert line.split() == ["512", "1", "2", "200", "us", "50%", "1.5", "x"]
+    [line] = [row for row in capsys.readouterr().out.splitlines() if row.startswith("decode 512")]
+    assert " ".join(line.split()) == "decode 512 2 200 us 0.0 GB/s 50% memory gather 1.5x"
 
 
 def test_bench_warns_of_a_busy_machine(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for ceiling, warned in ((1e-4, False), (4.6e-4, True)):
-        row = DecodeRow(512, 1, 2, fused=2e-4, gather=3e-4, ceiling=ceiling)
-        monkeypatch.setattr(cli, "bench", lambda quick, row=row: [row])
+    for memory, warned in ((1e-4, False), (4.6e-4, True)):
+        report = bench_report(memory=memory)
+        monkeypatch.setattr(cli, "bench", lambda report=report, **options: report)
         assert cli.main(["bench"]) == 0
         assert ("WARNING: 230% of memory" in capsys.readouterr().out) == warned
+
+
+def test_bench_compares(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "before.json"
+    monkeypatch.setattr(cli, "bench", lambda **options: bench_report(seconds=3e-4))
+    assert cli.main(["bench", "--json"]) == 0
+    file.write_text(capsys.readouterr().out)
+    monkeypatch.setattr(cli, "bench", lambda **options: bench_report())
+    assert cli.main(["bench", "--compare", str(file)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert " ".join(last.split()[:9]) == "decode 512, 2 threads 300 us 200 us 1.50x"
+    assert cli.main(["bench", "--compare", str(file), "--json"]) == 0
+    ratios = json.loads(capsys.readouterr().out)["times_as_fast"]
+    assert ratios == {"decode 512, 2 threads": pytest.approx(1.5)}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "quire bench 1", "cases": []}', None])
+def test_bench_refuses_to_compare_with_something_else(
+    text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "before.json"
+    if text is not None:
+        file.write_text(text)
+    assert cli.main(["bench", "--compare", str(file)]) == 2
+    assert str(file) in capsys.readouterr().err
+
+
+def test_bench_plots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "bench.png"
+    monkeypatch.setattr(cli, "bench", lambda **options: bench_report())
+    assert cli.main(["bench", "--plot", str(file)]) == 0
+    assert file.read_bytes().startswith(b"\x89PNG")
 
 
 def test_as_a_module() -> None:

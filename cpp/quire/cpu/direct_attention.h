@@ -4,6 +4,7 @@
 
 #include "quire/cpu/direct_tile.h"
 #include "quire/cpu/part_rows.h"
+#include "quire/cpu/tile_walk.h"
 
 namespace quire {
 
@@ -32,23 +33,9 @@ class DirectAttention {
     rows_.clear();
     if (key_begin >= key_end) return;
     prepare_queries();
-    Tile tiles[2];
-    int current = 0;
-    tiles[current].find(task_, unit_, key_begin, key_end);
-    for (std::int64_t key = key_begin; key < key_end; key += kDirectKeys) {
-      const bool last = key + kDirectKeys >= key_end;
-      const Tile& tile = tiles[current];
-      const Tile& next = last ? tile : tiles[current ^ 1];
-      if (!last) tiles[current ^ 1].find(task_, unit_, key + kDirectKeys, key_end);
-      for (std::int64_t head = unit_.kv_head_begin; head < unit_.kv_head_end; ++head) {
-        const bool next_head = head + 1 < unit_.kv_head_end;
-        Lines lines = Lines::of_tile(task_, next_head ? tile : next,
-                                     next_head ? head + 1 : unit_.kv_head_begin, last && !next_head,
-                                     work_of_tile());
-        attend_tile(tile, head, lines);
-      }
-      current ^= 1;
-    }
+    TileWalk<S, kDirectKeys>::run(
+        task_, unit_, key_begin, key_end, [&](int) { return work_of_tile(); },
+        [&](const Tile& tile, std::int64_t head, Lines& lines) { attend_tile(tile, head, lines); });
   }
 
  private:
