@@ -18,7 +18,8 @@ constexpr std::int64_t kPartBytes = 256 * 1024;
 constexpr std::int64_t kPartKeys = 256;
 constexpr std::int64_t kShortPartKeys = 128;  // where there would be few parts otherwise
 constexpr std::int64_t kFewParts = 16;
-constexpr std::int64_t kKeyStep = 128;  // parts end at multiples of this, counted from the first key
+constexpr std::int64_t kKeyStep =
+    128;  // parts end at multiples of this, counted from the first key
 
 // Query rows that go through a tile of keys in the time that it takes to arrive.
 constexpr std::int64_t kRowsPerPass = 4;

@@ -14,10 +14,11 @@ class AlignedBuffer {
  public:
   static constexpr std::size_t kAlignment = 64;
 
-  // Room for `count` floats. What the buffer held before is lost.
-  float* reserve(std::int64_t count) {
+  // Room for `times` times `each` floats. What the buffer held before is lost.
+  float* reserve(std::int64_t each, std::int64_t times = 1) {
     constexpr std::int64_t kMost = std::int64_t{1} << 48;  // more than any address space
-    if (count < 0 || count > kMost) throw std::bad_alloc();
+    if (each < 0 || each > kMost / times) throw std::bad_alloc();
+    const std::int64_t count = each * times;
     if (count > capacity_) {
       data_.reset();
       capacity_ = 0;

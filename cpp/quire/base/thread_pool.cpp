@@ -97,18 +97,10 @@ class Tickets {
 };
 
 // One round of work at a time. The caller starts at once and takes every worker that no thread has
-// come for, so that it never waits for a thread to wake up, only for one that has begun.
+// come for, so that it never waits for a thread to wake up, only for one that has begun. Threads
+// never end, and so a pool is never destroyed.
 class ThreadPool {
  public:
-  ~ThreadPool() {
-    {
-      const std::lock_guard lock(mutex_);
-      stopping_ = true;
-    }
-    wake_.notify_all();
-    for (std::thread& thread : threads_) thread.join();
-  }
-
   // The caller holds the pool (see run_on_threads).
   void run(int num_workers, const std::function<void(int)>& body) {
     start_threads(num_workers - 1);
@@ -168,9 +160,8 @@ class ThreadPool {
       if (!spin_until([&] { return tickets_.any(); })) {
         std::unique_lock lock(mutex_);
         ++sleepers_;
-        wake_.wait(lock, [&] { return stopping_ || tickets_.any(); });
+        wake_.wait(lock, [&] { return tickets_.any(); });
         --sleepers_;
-        if (stopping_) return;
       }
       leave_core(caller_core_.load(std::memory_order_relaxed));
       while (const int worker = tickets_.take()) {
@@ -192,7 +183,6 @@ class ThreadPool {
   const std::function<void(int)>* body_ = nullptr;
   std::exception_ptr failure_;
   int sleepers_ = 0;
-  bool stopping_ = false;
 };
 
 struct SharedPool {

@@ -79,8 +79,7 @@ class Launch {
     const IndexView& tables = args_.block_tables;
     const QueryRows rows = query_rows(args_, work.seq);
     AttentionUnit unit{};
-    unit.blocks = {tables.data + work.seq * tables.strides[0], tables.strides[1],
-                   tables.type == IndexType::int64};
+    unit.blocks = {tables.data + work.seq * tables.strides[0], tables.strides[1]};
     unit.token_begin = work.token_begin;
     unit.token_end = work.token_end;
     unit.first_position = rows.position(work.token_begin - rows.begin);
@@ -109,7 +108,7 @@ class Launch {
  private:
   std::int64_t head_rows(const WorkUnit& unit) const {
     const std::int64_t rows = (unit.token_end - unit.token_begin) * task_.group;
-    return rows <= 4 ? rows : (rows + 3) / 4 * 4;
+    return rows <= kRowStep ? rows : (rows + kRowStep - 1) / kRowStep * kRowStep;
   }
 
   std::int64_t padded_values() const {
@@ -163,7 +162,7 @@ class FusedLaunch {
   }
 
   void run(int num_workers) {
-    scratch_ = work_.scratch.reserve(num_workers * worker_floats_);
+    scratch_ = work_.scratch.reserve(worker_floats_, num_workers);
     if (num_workers == 1) {
       const DefaultFloatMode mode;
       for (const WorkPart& part : work_.plan.parts) run_part(part, 0);
@@ -253,7 +252,7 @@ void launch_gather(const PagedAttentionArgs& args, const Kernels& kernels, int n
                       static_cast<double>(sizes.head_dim + sizes.v_head_dim);
   const int num_workers = worker_count(cost, items, num_threads);
   AlignedBuffer memory;
-  float* const scratch = memory.reserve(num_workers * worker_floats);
+  float* const scratch = memory.reserve(worker_floats, num_workers);
   std::atomic<std::int64_t> next{0};
   run_on_threads(num_workers, [&](int worker) {
     for (std::int64_t i = next++; i < items; i = next++) {

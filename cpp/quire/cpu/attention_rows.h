@@ -29,9 +29,7 @@ struct AttentionRows {
   static std::int64_t item_size(DType dtype) { return dtype == DType::float32 ? 4 : 2; }
 
   static std::int64_t block_id(const BlockRow& row, std::int64_t i) {
-    const std::byte* p = row.data + i * row.stride;
-    return row.wide ? *reinterpret_cast<const std::int64_t*>(p)
-                    : *reinterpret_cast<const std::int32_t*>(p);
+    return *reinterpret_cast<const std::int64_t*>(row.data + i * row.stride);
   }
 
   // The keys [begin, end) that the query at `position` sees (visible_keys of paged_attention.h).

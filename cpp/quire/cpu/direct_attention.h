@@ -95,24 +95,24 @@ class DirectAttention {
   void attend_tile(const Tile& tile, std::int64_t head, Lines& lines) {
     for (std::int64_t r = 0; r < rows_.count();) {
       const std::int64_t left = rows_.count() - r;
-      const int size = left >= 4 ? 2 : left >= 2 ? 1 : 0;
-      const Group group = rows_.template group<kMostRows>(head, r, 1 << size, tile);
-      if (group.first < group.last) attend_group(tile, group, size, lines);
+      const int log2_rows = left >= 4 ? 2 : left >= 2 ? 1 : 0;
+      const Group group = rows_.template group<kMostRows>(head, r, 1 << log2_rows, tile);
+      if (group.first < group.last) attend_group(tile, group, log2_rows, lines);
       r += group.count;
     }
   }
 
-  void attend_group(const Tile& tile, const Group& group, int size, Lines& lines) {
+  void attend_group(const Tile& tile, const Group& group, int log2_rows, Lines& lines) {
     const std::int64_t row = (group.head - unit_.kv_head_begin) * rows_.count() + group.row;
-    score_[size](q_row(row), q_stride_, task_.head_dim, tile.k(task_, group.head), group.first,
-                 group.last, scores_, lines);
+    score_[log2_rows](q_row(row), q_stride_, task_.head_dim, tile.k(task_, group.head), group.first,
+                      group.last, scores_, lines);
     rows_.template weigh<kDirectKeys, float>(group, scores_,
                                              [&] { lines.advance(kDirectWeighWork); });
     float* const values = rows_.values(group.head, group.row);
     const TileRows v = tile.v(task_, group.head);
     if (group.shared_first < group.shared_last) {
-      value_[size](scores_, v, group.shared_first, group.shared_last, task_.v_head_dim, values,
-                   rows_.v_stride(), lines);
+      value_[log2_rows](scores_, v, group.shared_first, group.shared_last, task_.v_head_dim, values,
+                        rows_.v_stride(), lines);
     }
     rows_.for_unshared(group, group.shared_first, group.shared_last,
                        [&](int i, int begin, int end) {

@@ -36,7 +36,7 @@ struct FusedAttention {
   // are rows. The rule is where they were measured to break even.
   static bool is_direct(const AttentionTask& task, const AttentionUnit& unit) {
     const std::int64_t rows = (unit.token_end - unit.token_begin) * task.group;
-    return rows <= 4 || (rows <= 8 && rows * 16 <= task.head_dim);
+    return rows <= kRowStep || (rows <= 8 && rows * 16 <= task.head_dim);
   }
 };
 

@@ -23,11 +23,10 @@ struct CacheView {
   DType dtype;
 };
 
-// One sequence's row of the block table.
+// One sequence's row of the block table, int64.
 struct BlockRow {
   const std::byte* data;
   std::int64_t stride;  // bytes
-  bool wide;            // int64, else int32
 };
 
 // What all units of one call share.
@@ -53,10 +52,11 @@ struct AttentionUnit {
   std::int64_t first_position;          // of token_begin in the sequence
   std::int64_t seq_len;
   std::int64_t kv_head_begin, kv_head_end;
-  // Rows that each KV head has in states: its own, tokens x group, and from 5 on some more, up to a
-  // multiple of 4, which hold nothing.
+  // Rows that each KV head has in states: its own, tokens x group, and where they are more than
+  // kRowStep some that hold nothing, up to a multiple of it.
   std::int64_t head_rows;
 };
+inline constexpr std::int64_t kRowStep = 4;
 
 // The softmax over some of the keys, of every row of a unit, in float32 and in units of log2:
 // maximum[r], sums[r] (kWidth partial sums of 2^(score - maximum)) and values[r], the sum of

@@ -48,7 +48,7 @@ class LineQueue {
         offset_(first.rows.offset),
         row_bytes_(first.row_bytes),
         second_(second) {
-    // rounded up, so that all is asked for before the work is over
+    // rounded up, so that all is asked for before the work is over, if it is done
     rate_ = ((first.lines() + second.lines()) * kOne + work - 1) / work;
     if (first.count == 0) go_on();
   }

@@ -18,8 +18,8 @@ struct RowState {
 };
 
 // Scores are dot products as the kernel makes them, not yet scaled: s. In units of log2 they are
-//   x = exponent_scale * s                                          or, with a softcap,
-//   x = exponent_scale * tanh(cap_scale * s)                        plus, with ALiBi,
+//   exponent_scale * s                                          or, with a softcap,
+//   exponent_scale * tanh(cap_scale * s)                        plus, with ALiBi,
 //   slope * (key position - query position)
 // The scale enters only here, as one fused multiply-add with the maximum, so that the difference of
 // two large scores is not spoilt by rounding each of them first.
@@ -31,14 +31,19 @@ struct OnlineSoftmax {
   // Source: Dao, "FlashAttention-4"; the threshold of 8 is that of log2(256).
   static constexpr float kSlack = 8.0f;
 
+  // From maxima of this size on scores are scaled and rounded before the maximum is taken away, as
+  // the maximum was: they are further apart than the exponents of weights, and the largest must
+  // meet its maximum.
+  static constexpr float kScaleFirst = 0x1p28f;
+
   float exponent_scale;  // >= 0
   bool has_softcap;
   float cap_scale;  // where there is one
 
-  // Turns the scores of keys [begin, end) of a tile of kKeys into weights 2^(x - maximum), those
-  // outside into 0, and takes them into the row's maximum, sums and values. Weights are rounded to
-  // Weight, and summed as rounded. `slope` in log2 units; `distance`: position of the tile's first
-  // key less that of the query.
+  // Turns the scores of keys [begin, end) of a tile of kKeys into weights, 2^(score - maximum),
+  // those outside into 0, and takes them into the row's maximum, sums and values. Weights are left
+  // rounded to Weight, and summed unrounded. `slope` in log2 units; `distance`: position of the
+  // tile's first key less that of the query.
   template <int kKeys, class Weight>
   void update(float* scores, int begin, int end, float slope, float distance,
               const RowState& row) const {
@@ -81,14 +86,18 @@ struct OnlineSoftmax {
       S::store(row.sums, sum);
       return;
     }
+    if (__builtin_fabsf(*row.maximum) >= kScaleFirst && factor != 1.0f) {
+      for (int i = 0; i < kVectors; ++i) x[i] = S::mul(x[i], S::set1(factor));
+      factor = 1.0f;
+    }
     const Vec scale = S::set1(factor);
     const Vec minus_maximum = S::set1(-*row.maximum);
 #pragma GCC unroll 8
     for (int i = 0; i < kVectors; ++i) {
       Vec weight = SimdMath<S>::exp2(S::fma(x[i], scale, minus_maximum));
       if (!whole) weight = S::select(lanes(i, begin, end), weight, S::zero());
-      if constexpr (std::is_same_v<Weight, BFloat16>) weight = S::round_to_bfloat16(weight);
       sum = S::add(sum, weight);
+      if constexpr (std::is_same_v<Weight, BFloat16>) weight = S::round_to_bfloat16(weight);
       S::store(scores + i * S::kWidth, weight);
     }
     S::store(row.sums, sum);

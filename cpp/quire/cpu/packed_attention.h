@@ -59,8 +59,8 @@ class PackedAttention {
   using PackKeys = void (*)(TileRows, int, std::int64_t, float*, Lines&);
   using Weigh = void (*)(const PartRows<S>&, const Group&, float*, Lines&);
 
-  // Rows of the group that begins where `left` rows, a multiple of 4, are left: the most that leave
-  // none, or enough for the next size. The sizes of kRowGroups add up to any multiple of 4 so.
+  // Rows of the group that begins where `left` rows, a multiple of kRowStep, are left: the most
+  // that leave none, or enough for the next size.
   static int group_size(std::int64_t left) {
     for (int i = 0; i + 1 < kNumSizes; ++i) {
       const std::int64_t rest = left - S::kRowGroups[i];
@@ -68,6 +68,7 @@ class PackedAttention {
     }
     return S::kRowGroups[kNumSizes - 1];
   }
+  static_assert(S::kRowGroups[kNumSizes - 1] == kRowStep, "sizes add up to any multiple of it");
 
   // Where products are of pairs, packed entries hold two elements.
   int k_elements() const { return score_pairs_ ? 2 : 1; }

@@ -113,8 +113,9 @@ class PartRows {
     return group;
   }
 
-  // Turns the group's scores [count, kKeys] into weights and takes them into its states. Calls
-  // after_row() after each.
+  // Turns the group's scores [count, kKeys] into weights and takes them into its states; those of a
+  // row that sees no key are left as they are, and none of the group is shared. Calls after_row()
+  // after each.
   template <int kKeys, class Weight, int kMostRows, class AfterRow>
   void weigh(const RowGroup<kMostRows>& group, float* scores, AfterRow after_row) const {
     const std::int64_t row = state_row(group.head, group.row);

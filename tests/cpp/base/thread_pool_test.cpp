@@ -1,10 +1,12 @@
 #include "quire/base/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <stdexcept>
 #include <thread>
@@ -38,6 +40,57 @@ TEST(ThreadPool, WorkersSleepAndWakeAgain) {
     run_on_threads(3, [&](int) { ++runs; });
   }
   EXPECT_EQ(runs, 15);
+}
+
+// Whether two workers met: were inside their bodies at the same time.
+bool two_meet() {
+  std::atomic<int> inside{0};
+  std::atomic<int> met{0};
+  run_on_threads(2, [&](int) {
+    ++inside;
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (inside < 2 && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+    if (inside == 2) ++met;
+  });
+  return met == 2;
+}
+
+TEST(ThreadPool, WorkersRunAtTheSameTime) {
+  EXPECT_TRUE(two_meet());
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));  // the thread is asleep
+  EXPECT_TRUE(two_meet());
+}
+
+TEST(ThreadPool, TheCallerSleepsUntilTheLastWorkerIsDone) {
+  std::atomic<bool> begun{false};
+  std::atomic<bool> done{false};
+  run_on_threads(2, [&](int worker) {
+    if (worker == 0) {
+      for (int i = 0; i < 10000 && !begun; ++i) {
+        std::this_thread::sleep_for(std::chrono::microseconds(100));
+      }
+      return;
+    }
+    begun = true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));  // longer than the caller looks
+    done = true;
+  });
+  EXPECT_TRUE(done);
+}
+
+TEST(ThreadPool, ThreadsKeepTheirCores) {
+  cpu_set_t mine;
+  sched_getaffinity(0, sizeof mine, &mine);
+  for (int round = 0; round < 5; ++round) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    std::atomic<int> least{CPU_SETSIZE};
+    run_on_threads(2, [&](int) {
+      cpu_set_t cores;
+      sched_getaffinity(0, sizeof cores, &cores);
+      if (CPU_COUNT(&cores) < least) least = CPU_COUNT(&cores);
+    });
+    EXPECT_EQ(least, CPU_COUNT(&mine));
+  }
 }
 
 TEST(ThreadPool, CallersAtOnceAndNestedCalls) {
@@ -75,7 +128,7 @@ TEST(ThreadPool, AForkedChildHasThreadsOfItsOwn) {
   if (child == 0) {
     std::atomic<int> runs{0};
     run_on_threads(3, [&](int) { ++runs; });
-    _exit(runs == 3 ? 0 : 1);
+    _exit(runs == 3 && two_meet() ? 0 : 1);
   }
   int status = -1;
   waitpid(child, &status, 0);
