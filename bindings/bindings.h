@@ -9,6 +9,7 @@ void bind_config(pybind11::module_& m);
 void bind_write_kv(pybind11::module_& m);
 void bind_block_pool(pybind11::module_& m);
 void bind_block_table(pybind11::module_& m);
+void bind_prefix_cache(pybind11::module_& m);
 void bind_attention(pybind11::module_& m);
 
 }  // namespace quire::python

@@ -13,5 +13,6 @@ PYBIND11_MODULE(_core, m) {
   quire::python::bind_write_kv(m);
   quire::python::bind_block_pool(m);
   quire::python::bind_block_table(m);
+  quire::python::bind_prefix_cache(m);
   quire::python::bind_attention(m);
 }

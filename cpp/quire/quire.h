@@ -10,3 +10,4 @@
 #include "quire/cpu/operations.h"
 #include "quire/kv/block_pool.h"
 #include "quire/kv/block_table.h"
+#include "quire/kv/prefix_cache.h"

@@ -24,6 +24,7 @@ PoolStats BlockLedger::stats() const {
   stats.free = num_free();
   stats.used = num_used();
   stats.shared = shared_;
+  stats.cached = cached_;
   stats.reserved_tokens = held_by_tables_ * block_size_;
   stats.filled_tokens = filled_tokens_;
   stats.wasted_tokens = stats.reserved_tokens - stats.filled_tokens;
@@ -42,6 +43,7 @@ inline void BlockLedger::add_reference(std::int32_t block, std::int32_t Block::*
   } else if (state.references() == 1) {
     ++shared_;
   }
+  cached_ -= state.is_idle();  // and is not after it: a cache takes no idle block
   ++(state.*holders);
 }
 
@@ -49,11 +51,16 @@ inline void BlockLedger::add_reference(std::int32_t block, std::int32_t Block::*
 inline void BlockLedger::remove_reference(std::int32_t block, std::int32_t Block::* holders) {
   Block& state = blocks_[block];
   assert(state.*holders > 0);
+  const bool was_idle = state.is_idle();
   --(state.*holders);
   if (state.references() == 0) {
     free_.push_back(block);
   } else if (state.references() == 1) {
     --shared_;
+  }
+  cached_ += state.is_idle() - was_idle;
+  if (state.is_idle() && !was_idle) {
+    for (BlockCache* cache : caches_) cache->note_idle(block);
   }
 }
 
@@ -162,6 +169,27 @@ void BlockLedger::recount(std::int32_t block, std::int64_t rows, std::int64_t ne
   uncount_rows(block, rows);
 }
 
+void BlockLedger::give_to_cache(std::int32_t block) {
+  assert(blocks_[block].references() > blocks_[block].caches);
+  add_reference(block, &Block::caches);
+}
+
+void BlockLedger::drop_from_cache(std::int32_t block) { remove_reference(block, &Block::caches); }
+
+void BlockLedger::reclaim(std::int64_t num_wanted) noexcept {
+  assert(num_wanted <= num_free() + num_cached());
+  for (BlockCache* cache : caches_) {
+    if (num_free() >= num_wanted) return;
+    cache->reclaim(num_wanted);
+  }
+  assert(num_free() >= num_wanted);
+}
+
+void BlockLedger::forget(std::int32_t block) noexcept {
+  for (BlockCache* cache : caches_) cache->forget(block);
+  assert(blocks_[block].caches == 0);
+}
+
 namespace {
 
 template <class... Where>
@@ -186,6 +214,15 @@ void BlockLedger::check() const {
   }
   for (std::int32_t block = 0; block < num_blocks(); ++block) check_block(block, is_free[block]);
   check_totals();
+  check_caches();
+}
+
+void BlockLedger::check_caches() const {
+  std::vector<std::int32_t> held(blocks_.size(), 0);
+  for (const BlockCache* cache : caches_) cache->check(held);
+  for (std::int32_t block = 0; block < num_blocks(); ++block) {
+    expect_equal("references of caches", blocks_[block].caches, held[block], " for block ", block);
+  }
 }
 
 void BlockLedger::check_block(std::int32_t block, bool is_free) const {
@@ -198,6 +235,7 @@ void BlockLedger::check_block(std::int32_t block, bool is_free) const {
   };
   expect_non_negative("users", state.users);
   expect_non_negative("tables", state.tables);
+  expect_non_negative("caches", state.caches);
   expect_non_negative("tables that hold all rows", state.tables - state.partial);
   expect_equal("times in the free list", is_free, state.references() == 0, " for block ", block);
 
@@ -217,16 +255,19 @@ void BlockLedger::check_block(std::int32_t block, bool is_free) const {
 void BlockLedger::check_totals() const {
   std::int64_t used = 0;
   std::int64_t shared = 0;
+  std::int64_t cached = 0;
   std::int64_t held_by_tables = 0;
   std::int64_t filled_tokens = 0;
   for (const Block& state : blocks_) {
     used += state.references() > 0;
     shared += state.references() > 1;
+    cached += state.is_idle();
     held_by_tables += state.tables > 0;
     filled_tokens += state.rows;
   }
   expect_equal("used", num_used(), used);
   expect_equal("shared", shared_, shared);
+  expect_equal("cached", cached_, cached);
   expect_equal("reserved_tokens", held_by_tables_ * block_size_, held_by_tables * block_size_);
   expect_equal("filled_tokens", filled_tokens_, filled_tokens);
   if (peak_used_ < used || peak_used_ > num_blocks()) {

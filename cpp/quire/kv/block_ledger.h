@@ -1,9 +1,10 @@
 // The books of a BlockPool: who holds which block, and how much of it is filled.
 //
-// Blocks are held by tables, and by users through allocate and retain. A table counts all rows of
-// each of its blocks but the last, of which it counts one or more. For every block b:
+// Blocks are held by tables, by users through allocate and retain, and by caches. A table counts
+// all rows of each of its blocks but the last, of which it counts one or more. For every block b:
 //
-//   references(b) = users(b) + tables(b)
+//   references(b) = users(b) + tables(b) + caches(b)
+//   caches(b)     = sum of what the caches of the pool say that they hold
 //   tables(b)     = full(b) + partial(b)            full: tables that count all of b's rows
 //   partial(b)    = sum of ends(b, r)               ends: tables that count r rows, r < block_size
 //   rows(b)       = block_size                      where full(b) > 0
@@ -16,12 +17,13 @@
 //   num_blocks      = free + used
 //   used            = |{b : references(b) > 0}|     used <= peak_used <= num_blocks
 //   shared          = |{b : references(b) > 1}|
+//   cached          = |{b : references(b) = caches(b) > 0}|     these b are called idle
 //   reserved_tokens = block_size * |{b : tables(b) > 0}|
 //   filled_tokens   = sum of rows(b)
 //   wasted_tokens   = reserved_tokens - filled_tokens
 //
-// So a block counts once however many tables share it, and blocks that only users hold count as
-// neither reserved nor filled: what stands in them is not known here.
+// So a block counts once however many tables share it, and blocks that only users or caches hold
+// count as neither reserved nor filled: what stands in them is not known here.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +33,7 @@
 #include <vector>
 
 #include "quire/base/check.h"
+#include "quire/kv/block_cache.h"
 
 namespace quire {
 
@@ -56,7 +59,8 @@ struct PoolStats {
 // For one thread at a time: BlockPool brings the lock. O(1) a block, and stats() O(1) in all.
 class BlockLedger {
  public:
-  // The most references a user can take of one block; what is left to an int32 is for tables.
+  // The most references users can take of one block; what is left to an int32 is for tables and
+  // caches, which would fill the memory first.
   static constexpr std::int32_t kMaxUsers = 1 << 30;
 
   BlockLedger(std::int64_t num_blocks, std::int64_t block_size);
@@ -64,7 +68,15 @@ class BlockLedger {
   std::int64_t num_blocks() const { return static_cast<std::int64_t>(blocks_.size()); }
   std::int64_t num_free() const { return static_cast<std::int64_t>(free_.size()); }
   std::int64_t num_used() const { return num_blocks() - num_free(); }
+  std::int64_t num_cached() const { return cached_; }
   std::int32_t references(std::int32_t block) const { return blocks_[block].references(); }
+  // Whether only caches hold the block.
+  bool is_idle(std::int32_t block) const { return blocks_[block].is_idle(); }
+  // Whether nobody but caches, and the one who asks, holds the block.
+  bool is_shared_with_caches_alone(std::int32_t block) const {
+    const Block& state = blocks_[block];
+    return state.references() - state.caches == 1;
+  }
   PoolStats stats() const;
 
   // References of users. Ids are in range. All or nothing: throws ValueError for a block that is
@@ -81,6 +93,17 @@ class BlockLedger {
   // A table that counted `rows` of the block counts `new_rows` from now on.
   void recount(std::int32_t block, std::int64_t rows, std::int64_t new_rows);
 
+  // References of caches, each of which calls join before its first and leave after its last. The
+  // block is held by a table when a cache takes it.
+  void join(BlockCache& cache) { caches_.push_back(&cache); }
+  void leave(BlockCache& cache) noexcept { std::erase(caches_, &cache); }
+  void give_to_cache(std::int32_t block);
+  void drop_from_cache(std::int32_t block);
+  // Makes so many blocks free; num_free() + num_cached() are at least as many.
+  void reclaim(std::int64_t num_free) noexcept;
+  // Has all caches drop the block.
+  void forget(std::int32_t block) noexcept;
+
   void note_copy_on_write() { ++copies_on_write_; }
 
   // Verifies every equation above; throws InvariantError on the first that fails.
@@ -94,8 +117,10 @@ class BlockLedger {
     std::int32_t tables = 0;
     std::int32_t partial = 0;
     std::int32_t rows = 0;
+    std::int32_t caches = 0;
 
-    std::int32_t references() const { return users + tables; }
+    std::int32_t references() const { return users + tables + caches; }
+    bool is_idle() const { return caches > 0 && users + tables == 0; }
   };
 
   struct Free {
@@ -103,6 +128,7 @@ class BlockLedger {
   };
 
   void check_block(std::int32_t block, bool is_free) const;
+  void check_caches() const;
   void check_totals() const;
 
   std::int32_t& ends(std::int32_t block, std::int64_t rows) const {
@@ -119,10 +145,12 @@ class BlockLedger {
       free_;  // a stack: the block used last, still in the CPU's cache, is next
   std::unique_ptr<std::int32_t[], Free> ends_;  // [num_blocks, block_size], by the last row counted
   std::int64_t shared_ = 0;
+  std::int64_t cached_ = 0;
   std::int64_t held_by_tables_ = 0;
   std::int64_t filled_tokens_ = 0;
   std::int64_t peak_used_ = 0;
   std::int64_t copies_on_write_ = 0;
+  std::vector<BlockCache*> caches_;
 };
 
 }  // namespace quire

@@ -12,8 +12,11 @@ BlockPool::BlockPool(const KvGeometry& geometry)
 void BlockPool::Books::require_free(std::int64_t blocks, std::string_view function,
                                     std::int64_t n) const {
   if (blocks <= ledger_.num_free()) return;
+  if (can_free(blocks)) return ledger_.reclaim(blocks);
+  const std::int64_t cached = ledger_.num_cached();
   raise<OutOfBlocks>(place(function, "n"), "got ", n, ", which takes ", blocks,
-                     " blocks, expected at most the ", ledger_.num_free(), " free");
+                     " blocks, expected at most the ", ledger_.num_free(), " free",
+                     cached > 0 ? concat(" and ", cached, " cached") : "");
 }
 
 std::vector<std::int32_t> BlockPool::allocate(std::int64_t n) {

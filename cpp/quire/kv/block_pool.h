@@ -1,11 +1,12 @@
 // A pool of equally large blocks of keys and values, and who holds them.
 //
 // A block is in use while it has references, and free otherwise: allocate gives a reference, retain
-// adds one, release takes one back, and every BlockTable has one to each of its blocks. What holds
-// at all times stands, as equations, in block_ledger.h.
+// adds one, release takes one back, and every BlockTable and PrefixCache has one to each of its
+// blocks. Where fewer blocks are free than are asked for, caches part with those that nobody else
+// holds, in the same step. What holds at all times stands, as equations, in block_ledger.h.
 //
-// Every method is safe to call from several threads. The pool's lock is the innermost: no other is
-// taken under it, and no keys or values are moved under it.
+// Every method is safe to call from several threads. The pool's lock guards its caches too, and is
+// the innermost: no other is taken under it, and no keys or values are moved under it.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +30,7 @@ class BlockPool {
   const KvStorage& storage() const { return storage_; }
 
   // n free blocks, the one freed last first, with one reference each. Throws OutOfBlocks where
-  // fewer are free, ValueError for n < 0.
+  // fewer are free or cached, ValueError for n < 0.
   std::vector<std::int32_t> allocate(std::int64_t n = 1);
 
   // One reference more, or fewer, for each id; an id named twice counts twice. All or nothing:
@@ -53,15 +54,22 @@ class BlockPool {
 
  private:
   friend class BlockTable;
+  friend class PrefixCache;
 
   // The ledger, locked while this lives.
   class Books {
    public:
     explicit Books(BlockPool& pool) : lock_(pool.mutex_), ledger_(pool.ledger_) {}
     BlockLedger* operator->() const { return &ledger_; }
+    BlockLedger& ledger() const { return ledger_; }
 
-    // Throws OutOfBlocks, naming `n`, unless n, which takes `blocks` blocks, can be served. Here
-    // alone does a pool run out.
+    // Whether so many blocks are free, or can be.
+    bool can_free(std::int64_t blocks) const {
+      return blocks <= ledger_.num_free() + ledger_.num_cached();
+    }
+
+    // Makes `blocks` blocks free, which n takes. Throws OutOfBlocks, naming `n`, where caches
+    // cannot help either, and leaves them alone then. Here alone does a pool run out.
     void require_free(std::int64_t blocks, std::string_view function, std::int64_t n) const;
 
    private:

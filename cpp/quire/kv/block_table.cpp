@@ -95,7 +95,12 @@ void BlockTable::grow(std::string_view function, std::span<std::int64_t> slots) 
   std::int32_t copy = last;
   try {
     const BlockPool::Books books(*pool_);
-    const bool copies = into_last > 0 && books->references(last) > 1;
+    bool copies = into_last > 0 && books->references(last) > 1;
+    if (copies && !books.can_free(num_new + 1) && books.can_free(num_new) &&
+        books->is_shared_with_caches_alone(last)) {
+      books->forget(last);
+      copies = false;
+    }
     books.require_free(num_new + copies, function, n);
     books->give_to_table(std::span(blocks_).subspan(num_old),
                          n - into_last - (num_new - 1) * block_size_);
@@ -201,12 +206,14 @@ void BlockTable::free() {
   require_in_use("BlockTable.free");
   shrink(0);
   blocks_.shrink_to_fit();
+  lease_.reset();
   freed_ = true;
 }
 
 void BlockTable::close() noexcept {
   const std::lock_guard lock(mutex_);
   shrink(0);
+  lease_.reset();
   freed_ = true;
 }
 

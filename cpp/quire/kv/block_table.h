@@ -41,8 +41,10 @@ class BlockTable {
 
   // Room for n more tokens; returns or fills their slots, block * block_size + row, in order. A
   // last block that has free rows and is shared is copied first, and the copy takes its place.
-  // Throws OutOfBlocks, and ValueError for n < 0. Write the slots before the table is forked and
-  // before another thread works with it; append makes one step of both.
+  // Throws OutOfBlocks, and ValueError for n < 0. Write the slots before the table is forked, or
+  // inserted into a cache with these tokens, and before another thread works with it; append makes
+  // one step of both. Where only a cache shares the last block and none is left for the copy, the
+  // cache forgets it instead.
   std::vector<std::int64_t> extend(std::int64_t n);
   void extend(std::span<std::int64_t> slots);
 
@@ -82,6 +84,7 @@ class BlockTable {
 
  private:
   friend class HeldTables;
+  friend class PrefixCache;
 
   void require_in_use(std::string_view function) const;
   // Tokens in the last block, 1 to block_size; 0 where there is no block.
@@ -100,6 +103,8 @@ class BlockTable {
   std::vector<std::int32_t> blocks_;
   std::int64_t num_tokens_ = 0;
   bool freed_ = false;
+  // Of a table that found nothing in a cache: gone once the table is freed.
+  std::shared_ptr<void> lease_;
 };
 
 // Tables held still for as long as this lives: nobody extends, truncates or frees one, so that

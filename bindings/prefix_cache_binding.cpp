@@ -1,0 +1,162 @@
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bindings.h"
+#include "define.h"
+#include "numpy_view.h"
+#include "prefix_cache_docs.h"
+#include "quire/base/check.h"
+#include "quire/kv/prefix_cache.h"
+
+namespace quire::python {
+namespace {
+
+namespace py = pybind11;
+
+using Ids = std::vector<std::int64_t>;
+
+std::int64_t to_token_id(Argument argument, py::handle item, Py_ssize_t index) {
+  if (PyBool_Check(item.ptr()) || !PyIndex_Check(item.ptr())) {
+    raise<TypeError>(argument.place(), "got ", type_name(item), " at index ", index,
+                     ", expected an int");
+  }
+  const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(item.ptr()));
+  if (!number) throw py::error_already_set();
+  int overflow = 0;
+  const long long id = PyLong_AsLongLongAndOverflow(number.ptr(), &overflow);
+  if (overflow != 0) {
+    raise<ValueError>(argument.place(), "got ", std::string(py::str(number)), " at index ", index,
+                      ", expected 0 to 2**63 - 1");
+  }
+  return id;
+}
+
+// Of an array, or of an iterable of ints. Ids below 0 are refused where they are used.
+Ids to_token_ids(Argument argument, py::handle object) {
+  Ids ids;
+  const bool is_list = PyList_Check(object.ptr()) || PyTuple_Check(object.ptr());
+  if (!is_list &&
+      (py::hasattr(object, "__array_interface__") || py::hasattr(object, "__dlpack__"))) {
+    const IndexArray array = to_index_array(argument, object);
+    if (array.view.ndim != 1) {
+      raise<ValueError>(argument.place(), "got shape ", shape_text(array.view),
+                        ", expected one axis");
+    }
+    ids.resize(static_cast<std::size_t>(array.view.shape[0]));
+    for (std::size_t i = 0; i < ids.size(); ++i)
+      ids[i] = array.view.at(static_cast<std::int64_t>(i));
+    return ids;
+  }
+  if (!is_list && !py::isinstance<py::iterable>(object)) {
+    raise<TypeError>(argument.place(), "got ", type_name(object),
+                     ", expected an array of int32 or int64, or a list of ints");
+  }
+  // a copy of a list: to ask an item for its number may run code that changes the list
+  const auto items = py::reinterpret_steal<py::tuple>(PySequence_Tuple(object.ptr()));
+  if (!items) throw py::error_already_set();
+  ids.reserve(items.size());
+  for (const py::handle item : items) {
+    ids.push_back(to_token_id(argument, item, static_cast<Py_ssize_t>(ids.size())));
+  }
+  return ids;
+}
+
+std::shared_ptr<PrefixCache> new_cache(py::handle pool, py::handle max_blocks) {
+  if (!py::isinstance<BlockPool>(pool)) {
+    raise<TypeError>("PrefixCache: pool", "got ", type_name(pool), ", expected a BlockPool");
+  }
+  const auto most = to_optional_int({"PrefixCache", "max_blocks"}, max_blocks);
+  return std::make_shared<PrefixCache>(pool.cast<std::shared_ptr<BlockPool>>(), most);
+}
+
+std::shared_ptr<BlockTable> match(PrefixCache& cache, py::handle token_ids, py::handle space) {
+  const Ids ids = to_token_ids({"PrefixCache.match", "token_ids"}, token_ids);
+  const std::string name = to_string({"PrefixCache.match", "namespace"}, space);
+  const py::gil_scoped_release unlocked;
+  return cache.match(ids, name);
+}
+
+void insert(PrefixCache& cache, py::handle token_ids, py::handle table, py::handle space) {
+  const Ids ids = to_token_ids({"PrefixCache.insert", "token_ids"}, token_ids);
+  if (!py::isinstance<BlockTable>(table)) {
+    raise<TypeError>("PrefixCache.insert: table", "got ", type_name(table),
+                     ", expected a BlockTable");
+  }
+  const auto inserted = table.cast<std::shared_ptr<BlockTable>>();
+  const std::string name = to_string({"PrefixCache.insert", "namespace"}, space);
+  const py::gil_scoped_release unlocked;
+  cache.insert(ids, *inserted, name);
+}
+
+std::int64_t evict(PrefixCache& cache, py::handle num_blocks) {
+  const std::int64_t count = to_int({"PrefixCache.evict", "num_blocks"}, num_blocks);
+  const py::gil_scoped_release unlocked;
+  return cache.evict(count);
+}
+
+py::dict misses_by_reason(const PrefixCacheStats& stats) {
+  const PrefixCacheStats::Misses& misses = stats.misses_by_reason;
+  py::dict reasons;
+  reasons["cold"] = misses.cold;
+  reasons["short"] = misses.short_;
+  reasons["evicted"] = misses.evicted;
+  reasons["other_namespace"] = misses.other_namespace;
+  reasons["preempted"] = misses.preempted;
+  return reasons;
+}
+
+std::string stats_repr(const PrefixCacheStats& s) {
+  return concat("PrefixCacheStats(hits=", s.hits, ", misses=", s.misses,
+                ", tokens_matched=", s.tokens_matched, ", tokens_asked=", s.tokens_asked,
+                ", evictions=", s.evictions,
+                ", misses_by_reason=", std::string(py::str(misses_by_reason(s))), ")");
+}
+
+py::object max_blocks(const PrefixCache& cache) {
+  const std::optional<std::int64_t> most = cache.max_blocks();
+  return most ? py::object(py::int_(*most)) : py::none();
+}
+
+std::string cache_repr(const PrefixCache& cache) {
+  const std::optional<std::int64_t> most = cache.max_blocks();
+  return concat("PrefixCache(", cache.size(), " blocks", most ? concat(" of ", *most) : "", ")");
+}
+
+void bind_cache_stats(py::module_& m) {
+  py::class_<PrefixCacheStats>(m, "PrefixCacheStats", docs::kPrefixCacheStats)
+      .def_readonly("hits", &PrefixCacheStats::hits)
+      .def_readonly("misses", &PrefixCacheStats::misses)
+      .def_readonly("tokens_matched", &PrefixCacheStats::tokens_matched)
+      .def_readonly("tokens_asked", &PrefixCacheStats::tokens_asked)
+      .def_readonly("evictions", &PrefixCacheStats::evictions)
+      .def_property_readonly("misses_by_reason", &misses_by_reason)
+      .def("__repr__", &stats_repr);
+}
+
+}  // namespace
+
+void bind_prefix_cache(py::module_& m) {
+  bind_cache_stats(m);
+  py::class_<PrefixCache, std::shared_ptr<PrefixCache>> cache(m, "PrefixCache", docs::kPrefixCache);
+  def_init(cache, "PrefixCache", &new_cache, docs::kPrefixCache, py::arg("pool"), py::kw_only(),
+           py::arg("max_blocks") = py::none());
+  def_method(cache, "PrefixCache.match", &match, docs::kMatch, py::arg("token_ids"), py::kw_only(),
+             py::arg("namespace") = "");
+  def_method(cache, "PrefixCache.insert", &insert, docs::kInsert, py::arg("token_ids"),
+             py::arg("table"), py::kw_only(), py::arg("namespace") = "");
+  def_method(cache, "PrefixCache.evict", &evict, docs::kEvict, py::arg("num_blocks"));
+  def_method(cache, "PrefixCache.clear", &PrefixCache::clear, docs::kClear,
+             py::call_guard<py::gil_scoped_release>());
+  def_method(cache, "PrefixCache.stats", &PrefixCache::stats, docs::kCacheStats,
+             py::call_guard<py::gil_scoped_release>());
+  cache.def_property_readonly("pool", &PrefixCache::pool, "The pool that its blocks are of.")
+      .def_property_readonly("max_blocks", &max_blocks, "The most blocks that are cached, or None.")
+      .def("__len__", &PrefixCache::size, py::call_guard<py::gil_scoped_release>())
+      .def("__bool__", [](const PrefixCache&) { return true; })
+      .def("__repr__", &cache_repr);
+}
+
+}  // namespace quire::python

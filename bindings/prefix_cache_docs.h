@@ -1,0 +1,127 @@
+// What help() shows of the prefix cache, in the form of docstrings.h.
+#pragma once
+
+namespace quire::python::docs {
+
+inline constexpr const char* kPrefixCache =
+    R"(PrefixCache(pool, *, max_blocks=None)
+--
+
+Keys and values that stay after their sequence, for others that begin with the same tokens.
+
+Blocks are shared by reference, with any number of tables at once. Those that only the cache holds
+are given back when the pool runs out, those used least recently first and the end of a sequence
+before its beginning. len(cache) is the number of cached blocks; one that stands at two places, as
+in two namespaces, counts twice. Safe to use from several threads.
+
+Args:
+    pool: a BlockPool. max_blocks: the most blocks that are cached; None: as many as there are.
+
+Raises:
+    ValueError: max_blocks below 0. TypeError.
+
+Example:
+    >>> cache = PrefixCache(pool)
+    >>> table = cache.match(token_ids)            # what is known already
+    >>> table.append(k[len(table):], v[len(table):])
+    >>> cache.insert(token_ids, table)            # for those who come later
+)";
+
+inline constexpr const char* kMatch =
+    R"(match(self, token_ids, *, namespace='')
+--
+
+A new table that shares the longest cached prefix, of at most len(token_ids) - 1 tokens.
+
+Whole blocks are shared. Where a further block only begins alike, the rows that match are copied
+into a block of the table's own.
+
+Args:
+    token_ids: [n] int32 or int64, or a list or other iterable of ints; 0 to 2**63 - 1.
+    namespace: nothing is shared between namespaces.
+
+Returns:
+    A BlockTable of as many tokens as were found, maybe none.
+
+Raises:
+    OutOfBlocks: rows are to be copied, and no block is free or cached. ValueError: a wrong shape,
+    or an id below 0. TypeError. Nothing has been changed then.
+
+Example:
+    >>> table = cache.match([1, 2, 3, 4], namespace='tenant 7')
+)";
+
+inline constexpr const char* kInsert =
+    R"(insert(self, token_ids, table, *, namespace='')
+--
+
+Makes the table's first len(token_ids) tokens, which have been written, matchable.
+
+The table stays the caller's; freed, it leaves its blocks in the cache. A last block that is filled
+in part is cached too; a table that goes on in it copies it first. What is cached already stays as
+it is. Where max_blocks are cached and all in use, only the first blocks are kept.
+
+Args:
+    token_ids: as for match. table: a BlockTable of the cache's pool. namespace: as for match.
+
+Raises:
+    ValueError: more token_ids than the table has tokens, an id below 0, a freed table or one of
+    another pool. TypeError. Nothing has been changed then.
+
+Example:
+    >>> cache.insert([1, 2, 3, 4], table, namespace='tenant 7')
+)";
+
+inline constexpr const char* kEvict =
+    R"(evict(self, num_blocks)
+--
+
+Gives up to num_blocks blocks that only the cache holds back to the pool, and returns how many.
+
+They go in the order in which the pool would take them. Raises ValueError below 0.
+
+Example:
+    >>> cache.evict(16)
+    16
+)";
+
+inline constexpr const char* kClear =
+    R"(clear(self)
+--
+
+Forgets all that is cached. Blocks that tables hold stay theirs; the statistics stay as well.
+
+Example:
+    >>> cache.clear()
+)";
+
+inline constexpr const char* kCacheStats =
+    R"(stats(self)
+--
+
+What was asked, found and given up so far, as a PrefixCacheStats. Costs the same at any size.
+
+Example:
+    >>> stats = cache.stats()
+    >>> stats.tokens_matched / stats.tokens_asked
+)";
+
+inline constexpr const char* kPrefixCacheStats =
+    R"(Counts of a PrefixCache, since it was made.
+
+hits: matches that found a token or more. misses: those that found none. tokens_matched: tokens
+found. tokens_asked: tokens of all token_ids. evictions: cached blocks that had to go, for want of
+room or by evict.
+
+misses_by_reason: a dict whose values sum to misses. It goes by what is remembered, in bounded
+memory (16,384 beginnings), of the first block of token_ids in the namespace:
+
+    cold: never seen, or not remembered.
+    short: no more tokens than a block, so that no whole block could match.
+    evicted: was cached, and had to go.
+    other_namespace: is cached in another namespace.
+    preempted: was asked for before, but the table of that match was freed before it was inserted,
+        as when a sequence is preempted.
+)";
+
+}  // namespace quire::python::docs

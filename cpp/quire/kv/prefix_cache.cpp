@@ -1,0 +1,189 @@
+#include "quire/kv/prefix_cache.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <utility>
+
+#include "quire/base/check.h"
+
+namespace quire {
+namespace {
+
+std::int64_t checked_max(std::optional<std::int64_t> max_blocks) {
+  if (!max_blocks) return std::numeric_limits<std::int64_t>::max();
+  if (*max_blocks < 0) {
+    raise<ValueError>("PrefixCache: max_blocks", "got ", *max_blocks, ", expected >= 0");
+  }
+  return *max_blocks;
+}
+
+// A copy: the caller's array may change while it is being read, and must be read once.
+std::vector<std::int64_t> checked_ids(std::string_view function, TokenIds ids) {
+  std::vector<std::int64_t> checked(ids.begin(), ids.end());
+  const auto wrong = std::find_if(checked.begin(), checked.end(), [](auto id) { return id < 0; });
+  if (wrong != checked.end()) {
+    raise<ValueError>(place(function, "token_ids"), "got ", *wrong, " at index ",
+                      wrong - checked.begin(), ", expected >= 0");
+  }
+  return checked;
+}
+
+// The ids of a namespace: its bytes and an end, so that none begins with another.
+std::vector<std::int64_t> ids_of(std::string_view space) {
+  std::vector<std::int64_t> ids(space.size() + 1, 256);
+  std::transform(space.begin(), space.end(), ids.begin(),
+                 [](char c) { return static_cast<unsigned char>(c); });
+  return ids;
+}
+
+// The first rows of a block, in all layers.
+void copy_rows(const KvStorage& storage, std::int32_t from, std::int32_t to, std::int64_t rows) {
+  for (std::int64_t layer = 0; layer < storage.geometry().num_layers; ++layer) {
+    for (const ArrayView& cache : {storage.k_cache(layer), storage.v_cache(layer)}) {
+      for (std::int64_t head = 0; head < cache.shape[2]; ++head) {
+        std::memcpy(cache.at(to, 0, head), cache.at(from, 0, head),
+                    static_cast<std::size_t>(rows * cache.strides[1]));
+      }
+    }
+  }
+}
+
+}  // namespace
+
+PrefixCache::PrefixCache(std::shared_ptr<BlockPool> pool, std::optional<std::int64_t> max_blocks)
+    : pool_(std::move(pool)), block_size_(pool_->geometry().block_size), max_blocks_(max_blocks) {
+  const std::int64_t most = checked_max(max_blocks);
+  const BlockPool::Books books(*pool_);
+  tree_ =
+      std::make_unique<RadixTree>(books.ledger(), pool_->geometry().num_blocks, block_size_, most);
+}
+
+PrefixCache::~PrefixCache() {
+  const BlockPool::Books books(*pool_);
+  tree_->clear();
+  books->leave(*tree_);
+}
+
+std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_view space) {
+  const std::vector<std::int64_t> checked = checked_ids("PrefixCache.match", token_ids);
+  const TokenIds ids(checked);
+  const TokenIds wanted = ids.first(ids.empty() ? 0 : ids.size() - 1);
+  const std::vector<std::int64_t> space_ids = ids_of(space);
+  auto table = std::make_shared<BlockTable>(pool_);
+  auto lease = std::make_shared<char>();
+  std::vector<std::int32_t> blocks;
+  blocks.reserve(wanted.size() / block_size_ + 1);  // as all else, outside the pool's lock
+
+  std::int64_t matched = 0;
+  RadixTree::Rest rest;
+  std::int32_t copy = -1;
+  {
+    const BlockPool::Books books(*pool_);
+    rest = tree_->find(space_ids, wanted, &blocks);
+    matched = static_cast<std::int64_t>(blocks.size()) * block_size_ + rest.rows;
+    if (rest.rows > 0) {
+      // What is held from now on cannot make room.
+      const auto idle = [&](std::int32_t block) { return books->is_idle(block); };
+      const std::int64_t kept =
+          std::count_if(blocks.begin(), blocks.end(), idle) + idle(rest.block);
+      if (!books.can_free(1 + kept)) {
+        raise<OutOfBlocks>("PrefixCache.match: token_ids", "got ", matched,
+                           " cached tokens, the last ", rest.rows,
+                           " of which take a block, expected one free or cached");
+      }
+    }
+    books->hold(blocks, block_size_);
+    if (rest.rows > 0) {
+      books->hold({&rest.block, 1}, rest.rows);  // until its rows are copied
+      books.require_free(1, "PrefixCache.match", 1);
+      books->give_to_table({&copy, 1}, rest.rows);
+    }
+    stats_.tokens_asked += static_cast<std::int64_t>(ids.size());
+    stats_.tokens_matched += matched;
+    ++(matched > 0 ? stats_.hits : stats_.misses);
+    if (matched == 0) {
+      count_miss(tree_->miss_reason(space_ids, ids));
+      tree_->note_asked(space_ids, ids, lease);
+    }
+  }
+  if (rest.rows > 0) {
+    copy_rows(pool_->storage(), rest.block, copy, rest.rows);
+    BlockPool::Books(*pool_)->drop({&rest.block, 1}, rest.rows);
+    blocks.push_back(copy);
+  }
+  table->blocks_ = std::move(blocks);
+  table->num_tokens_ = matched;
+  if (matched == 0) table->lease_ = std::move(lease);
+  return table;
+}
+
+void PrefixCache::count_miss(MissReason reason) {
+  PrefixCacheStats::Misses& by_reason = stats_.misses_by_reason;
+  switch (reason) {
+    case MissReason::cold:
+      ++by_reason.cold;
+      break;
+    case MissReason::short_:
+      ++by_reason.short_;
+      break;
+    case MissReason::evicted:
+      ++by_reason.evicted;
+      break;
+    case MissReason::other_namespace:
+      ++by_reason.other_namespace;
+      break;
+    case MissReason::preempted:
+      ++by_reason.preempted;
+      break;
+  }
+}
+
+void PrefixCache::insert(TokenIds token_ids, const BlockTable& table, std::string_view space) {
+  constexpr std::string_view function = "PrefixCache.insert";
+  const std::vector<std::int64_t> ids = checked_ids(function, token_ids);
+  const std::vector<std::int64_t> space_ids = ids_of(space);
+  if (table.pool_ != pool_) {
+    raise<ValueError>(place(function, "table"), "got one of another pool, expected the cache's");
+  }
+  const std::shared_lock lock(table.mutex_);
+  table.require_in_use(function);
+  if (static_cast<std::int64_t>(ids.size()) > table.num_tokens_) {
+    raise<ValueError>(place(function, "token_ids"), "got ", ids.size(),
+                      " tokens, expected at most the table's ", table.num_tokens_);
+  }
+  const BlockPool::Books books(*pool_);
+  tree_->insert(space_ids, ids, table.blocks_);
+}
+
+std::int64_t PrefixCache::evict(std::int64_t num_blocks) {
+  if (num_blocks < 0) {
+    raise<ValueError>("PrefixCache.evict: num_blocks", "got ", num_blocks, ", expected >= 0");
+  }
+  const BlockPool::Books books(*pool_);
+  const std::int64_t before = books->num_free();
+  while (books->num_free() - before < num_blocks && tree_->evict_one()) continue;
+  return books->num_free() - before;
+}
+
+void PrefixCache::clear() {
+  const BlockPool::Books books(*pool_);
+  tree_->clear();
+}
+
+std::int64_t PrefixCache::size() const {
+  const BlockPool::Books books(*pool_);
+  return tree_->size();
+}
+
+PrefixCacheStats PrefixCache::stats() const {
+  const BlockPool::Books books(*pool_);
+  PrefixCacheStats stats = stats_;
+  stats.evictions = tree_->evictions();
+  return stats;
+}
+
+}  // namespace quire

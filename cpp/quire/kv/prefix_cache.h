@@ -1,0 +1,96 @@
+// Keys and values that stay after their sequence, for others that begin with the same tokens.
+//
+//   inserted   [ system prompt | question ]      blocks stay when the table is freed
+//   match      [ system prompt | other question ]
+//                 shared ^      ^ rows of a block that begins alike are copied
+//
+// Sharing takes nothing away: any number of tables have the same blocks at once, and writing to a
+// shared one copies it (block_table.h). A table that goes on in a block which it has inserted in
+// part copies it as well.
+//
+// Matching goes by token ids, all of them compared; a prefix in one namespace is unknown in every
+// other. Blocks that nobody else holds are given back when the pool runs out, inside the allocation
+// that needs them, those used least recently first and the end of a sequence before its beginning.
+//
+// Memory: 136 bytes for a cached block of 16 tokens with ids below 2^32 (prefix_nodes.h), 4 for
+// every block of the pool, and 640 KiB to remember why something is missing (miss_memory.h).
+//
+// Every method is safe to call from several threads. The tree is guarded by the pool's lock, so
+// that the order of locks stays as it is: tables, then the pool.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "quire/kv/block_pool.h"
+#include "quire/kv/block_table.h"
+#include "quire/kv/radix_tree.h"
+
+namespace quire {
+
+struct PrefixCacheStats {
+  // Matches that found nothing, by what is remembered of their first block: see MissReason.
+  struct Misses {
+    std::int64_t cold = 0;
+    std::int64_t short_ = 0;
+    std::int64_t evicted = 0;
+    std::int64_t other_namespace = 0;
+    std::int64_t preempted = 0;
+  };
+
+  std::int64_t hits = 0;            // matches that found at least a token
+  std::int64_t misses = 0;          // matches that found none
+  std::int64_t tokens_matched = 0;  // found
+  std::int64_t tokens_asked = 0;    // in all token_ids
+  std::int64_t evictions = 0;       // cached blocks that had to go; not those of clear()
+  Misses misses_by_reason;          // their sum is misses
+};
+
+class PrefixCache {
+ public:
+  // Holds at most max_blocks blocks; throws ValueError where that is below 0.
+  explicit PrefixCache(std::shared_ptr<BlockPool> pool,
+                       std::optional<std::int64_t> max_blocks = std::nullopt);
+  ~PrefixCache();
+  PrefixCache(const PrefixCache&) = delete;
+  PrefixCache& operator=(const PrefixCache&) = delete;
+
+  const std::shared_ptr<BlockPool>& pool() const { return pool_; }
+  std::optional<std::int64_t> max_blocks() const { return max_blocks_; }
+
+  // A new table of the longest cached prefix, at most all tokens but the last: attention needs one
+  // to start from. Throws ValueError for an id below 0; OutOfBlocks where rows are to be copied and
+  // no block is free or cached. Whatever throws has changed nothing.
+  std::shared_ptr<BlockTable> match(TokenIds token_ids, std::string_view space = "");
+
+  // Makes the table's first token_ids.size() tokens matchable, which must have been written. The
+  // table stays as it is. What is there already stays too; where max_blocks are cached and all in
+  // use, only the first blocks are kept. Throws ValueError for an id below 0, more ids than the
+  // table has tokens, a freed table, or one of another pool.
+  void insert(TokenIds token_ids, const BlockTable& table, std::string_view space = "");
+
+  // Gives up to num_blocks blocks that only caches hold back to the pool, and says how many. Throws
+  // ValueError below 0.
+  std::int64_t evict(std::int64_t num_blocks);
+
+  // Forgets all. Blocks that tables hold stay theirs.
+  void clear();
+
+  // Cached blocks; one that stands at two places, as in two namespaces, counts twice.
+  std::int64_t size() const;
+  PrefixCacheStats stats() const;
+
+ private:
+  void count_miss(MissReason reason);
+
+  const std::shared_ptr<BlockPool> pool_;
+  const std::int64_t block_size_;
+  const std::optional<std::int64_t> max_blocks_;
+  std::unique_ptr<RadixTree> tree_;  // this and stats_ under the pool's lock
+  PrefixCacheStats stats_;
+};
+
+}  // namespace quire
