@@ -92,7 +92,7 @@ PrefixNodes::Id RadixTree::add_block(Id parent, TokenIds ids, std::int32_t block
 }
 
 void RadixTree::drop_leaf(Id dropped) noexcept {
-  PrefixNodes::Node& node = nodes_[dropped];
+  const PrefixNodes::Node& node = nodes_[dropped];
   const Id parent = node.parent;
   const std::int32_t block = node.block;
   assert(node.child == PrefixNodes::kNone && block >= 0);
