@@ -165,7 +165,8 @@ class FusedLaunch {
     scratch_ = work_.scratch.reserve(worker_floats_, num_workers);
     if (num_workers == 1) {
       const DefaultFloatMode mode;
-      for (const WorkPart& part : work_.plan.parts) run_part(part, 0);
+      const std::int64_t num_parts = static_cast<std::int64_t>(work_.plan.parts.size());
+      for (std::int64_t i = 0; i < num_parts; ++i) run_part(i, i + 1 < num_parts ? i + 1 : kNone, 0);
       return;
     }
     std::vector<std::int64_t>& order = work_.order;
@@ -176,37 +177,56 @@ class FusedLaunch {
       const double b_cost = work_.plan.parts[b].cost;
       return a_cost != b_cost ? a_cost > b_cost : a < b;
     });
-    std::atomic<std::size_t> next{0};
+    const std::int64_t num_parts = static_cast<std::int64_t>(order.size());
+    std::atomic<std::int64_t> next{0};
     run_on_threads(num_workers, [&](int worker) {
-      for (std::size_t i = next++; i < order.size(); i = next++) {
-        run_part(work_.plan.parts[order[i]], worker);
+      std::int64_t i = next++;
+      while (i < num_parts) {
+        // Taken before this one is done, so that its memory can be asked for; but the last ones are
+        // left to whoever is first.
+        const bool ahead = i + num_workers + 1 < num_parts;
+        const std::int64_t upcoming = ahead ? next++ : num_parts;
+        run_part(order[i], upcoming < num_parts ? order[upcoming] : kNone, worker);
+        i = ahead ? upcoming : next++;
       }
     });
   }
 
  private:
-  // Whoever computes a unit's last part merges them all, in the order of keys.
-  void run_part(const WorkPart& part, int worker) {
-    const WorkUnit& work_unit = work_.plan.units[part.unit];
-    const AttentionUnit unit = launch_.unit(work_unit);
+  static constexpr std::int64_t kNone = -1;
+
+  AttentionPart part_at(std::int64_t index) const {
+    const WorkPart& part = work_.plan.parts[index];
+    return {launch_.unit(work_.plan.units[part.unit]), part.keys.begin, part.keys.end};
+  }
+
+  // Whoever computes a unit's last part merges them all, in the order of keys. `upcoming`: what this
+  // worker does next, or kNone.
+  void run_part(std::int64_t index, std::int64_t upcoming, int worker) {
+    const std::int64_t unit_index = work_.plan.parts[index].unit;
+    const WorkUnit& work_unit = work_.plan.units[unit_index];
+    const AttentionPart part = part_at(index);
+    const AttentionUnit& unit = part.unit;
+    AttentionPart next_part;
+    const AttentionPart* next = nullptr;
+    if (upcoming != kNone) next = &(next_part = part_at(upcoming));
     const std::int64_t rows = launch_.rows_of(work_unit);
     float* const state = scratch_ + worker * worker_floats_;
     float* const scratch = state + launch_.state_floats(rows);
     if (work_unit.num_parts == 1) {
       const StateView view = launch_.state_at(state, rows);
-      kernels_.fused_part(launch_.task(), unit, part.keys.begin, part.keys.end, scratch, view);
+      kernels_.fused_part(launch_.task(), part, next, scratch, view);
       kernels_.finish(launch_.task(), unit, &view, 1);
       return;
     }
     StateView views[kMostKeyParts];
     for (std::int64_t p = 0; p < work_unit.num_parts; ++p) {
       views[p] = launch_.state_at(
-          states_ + work_.state_begin[part.unit] + p * launch_.state_floats(rows), rows);
+          states_ + work_.state_begin[unit_index] + p * launch_.state_floats(rows), rows);
     }
-    const std::int64_t index = (part.keys.begin - work_unit.keys.begin) / work_unit.part_keys;
-    kernels_.fused_part(launch_.task(), unit, part.keys.begin, part.keys.end, scratch,
-                        views[index]);
-    const std::atomic_ref parts_left(work_.parts_left[part.unit]);
+    const std::int64_t place = index - work_unit.first_part;
+    kernels_.fused_part(launch_.task(), part, next, scratch, views[place]);
+    const std::atomic_ref parts_left(work_.parts_left[unit_index]);
     if (parts_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
       kernels_.finish(launch_.task(), unit, views, work_unit.num_parts);
     }

@@ -29,12 +29,12 @@ class DirectAttention {
     choose_functions();
   }
 
-  void run(std::int64_t key_begin, std::int64_t key_end) {
+  void run(const AttentionPart& part, const AttentionPart* upcoming) {
     rows_.clear();
-    if (key_begin >= key_end) return;
+    if (part.key_begin >= part.key_end) return;
     prepare_queries();
     TileWalk<S, kDirectKeys>::run(
-        task_, unit_, key_begin, key_end, [&](int) { return work_of_tile(); },
+        task_, part, upcoming, [&](int) { return work_of_tile(); },
         [&](const Tile& tile, std::int64_t head, Lines& lines) { attend_tile(tile, head, lines); });
   }
 

@@ -22,12 +22,12 @@ struct FusedAttention {
                                     Packed::scratch_floats(task, rows));
   }
 
-  static void part(const AttentionTask& task, const AttentionUnit& unit, std::int64_t key_begin,
-                   std::int64_t key_end, float* scratch, StateView state) {
-    if (is_direct(task, unit)) {
-      Direct(task, unit, scratch, state).run(key_begin, key_end);
+  static void part(const AttentionTask& task, const AttentionPart& part,
+                   const AttentionPart* upcoming, float* scratch, StateView state) {
+    if (is_direct(task, part.unit)) {
+      Direct(task, part.unit, scratch, state).run(part, upcoming);
     } else {
-      Packed(task, unit, scratch, state).run(key_begin, key_end);
+      Packed(task, part.unit, scratch, state).run(part, upcoming);
     }
   }
 

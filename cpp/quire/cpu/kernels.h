@@ -58,6 +58,12 @@ struct AttentionUnit {
 };
 inline constexpr std::int64_t kRowStep = 4;
 
+// Some of the keys of a unit: [key_begin, key_end).
+struct AttentionPart {
+  AttentionUnit unit;
+  std::int64_t key_begin, key_end;
+};
+
 // The softmax over some of the keys, of every row of a unit, in float32 and in units of log2:
 // maximum[r], sums[r] (kWidth partial sums of 2^(score - maximum)) and values[r], the sum of
 // 2^(score - maximum) * v, not yet divided, in the order of lanes that v's dtype loads in.
@@ -83,9 +89,10 @@ struct Kernels {
   const char* name;
   int width;  // floats of a vector; rows are padded to a multiple of two
 
-  // The state of keys [key_begin, key_end) of `unit`. `scratch`: fused_scratch(task, rows) floats.
-  void (*fused_part)(const AttentionTask& task, const AttentionUnit& unit, std::int64_t key_begin,
-                     std::int64_t key_end, float* scratch, StateView state);
+  // The state of a part. `scratch`: fused_scratch(task, rows) floats. `upcoming`: what the caller
+  // computes next, whose first keys are asked for in advance, or null.
+  void (*fused_part)(const AttentionTask& task, const AttentionPart& part,
+                     const AttentionPart* upcoming, float* scratch, StateView state);
   std::int64_t (*fused_scratch)(const AttentionTask& task, std::int64_t rows);
   // Merges states [num_parts <= kMostParts] in order, adds the sinks, divides, and writes out and
   // lse.

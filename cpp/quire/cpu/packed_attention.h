@@ -35,12 +35,12 @@ class PackedAttention {
     choose_functions();
   }
 
-  void run(std::int64_t key_begin, std::int64_t key_end) {
+  void run(const AttentionPart& part, const AttentionPart* upcoming) {
     rows_.clear();
-    if (key_begin >= key_end) return;
+    if (part.key_begin >= part.key_end) return;
     prepare_queries();
     TileWalk<S, kKeys>::run(
-        task_, unit_, key_begin, key_end, [&](int num_keys) { return work_of_tile(num_keys); },
+        task_, part, upcoming, [&](int num_keys) { return work_of_tile(num_keys); },
         [&](const Tile& tile, std::int64_t head, Lines& lines) { attend_tile(tile, head, lines); });
   }
 

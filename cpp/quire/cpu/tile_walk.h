@@ -12,34 +12,43 @@ struct TileWalk {
   using Tile = KeyTile<S, kKeys>;
   using Lines = LineQueue<S>;
 
-  // Calls attend(tile, KV head, lines) for every tile of keys [key_begin, key_end) and head.
+  // Calls attend(tile, KV head, lines) for every tile and head of `part`, which has keys.
   // work_of_head(num_keys): what attend does of such a tile, in the units of lines.advance().
   //
   // Where a head's rows of a block lie together, as in a pool, the next head is asked for. Where a
-  // token's heads do, the next tile is, row by row: memory is fastest in its own order.
+  // token's heads do, the next tile is, row by row: memory is fastest in its own order. After the
+  // last tile comes the first of `upcoming`, if there is one, as memory would rest otherwise.
   template <class Work, class Attend>
-  static void run(const AttentionTask& task, const AttentionUnit& unit, std::int64_t key_begin,
-                  std::int64_t key_end, Work work_of_head, Attend attend) {
-    if (key_begin >= key_end) return;
+  static void run(const AttentionTask& task, const AttentionPart& part,
+                  const AttentionPart* upcoming, Work work_of_head, Attend attend) {
+    const AttentionUnit& unit = part.unit;
     const std::int64_t heads = unit.kv_head_end - unit.kv_head_begin;
     const bool by_token = heads > 1 && heads_lie_together(task.k, task.head_dim) &&
                           heads_lie_together(task.v, task.v_head_dim);
+    if (upcoming != nullptr && upcoming->key_begin >= upcoming->key_end) upcoming = nullptr;
     Tile tiles[2];
     int current = 0;
-    tiles[current].find(task, unit, key_begin, key_end);
-    for (std::int64_t key = key_begin; key < key_end; key += kKeys) {
-      const bool last = key + kKeys >= key_end;
+    tiles[current].find(task, unit, part.key_begin, part.key_end);
+    for (std::int64_t key = part.key_begin; key < part.key_end; key += kKeys) {
       const Tile& tile = tiles[current];
-      const Tile& next = last ? tile : tiles[current ^ 1];
-      if (!last) tiles[current ^ 1].find(task, unit, key + kKeys, key_end);
+      Tile& next = tiles[current ^ 1];
+      const bool last = key + kKeys >= part.key_end;
+      const bool none = last && upcoming == nullptr;
+      if (!last) next.find(task, unit, key + kKeys, part.key_end);
+      if (last && !none) {
+        next.find(task, upcoming->unit, upcoming->key_begin, upcoming->key_end);
+      }
+      const AttentionUnit& next_unit = last && !none ? upcoming->unit : unit;
+      const std::int64_t next_heads = next_unit.kv_head_end - next_unit.kv_head_begin;
       const std::int64_t work = work_of_head(tile.num_keys());
-      Lines lines = Lines::of_tile(task, next, unit.kv_head_begin, heads, last, work * heads);
+      Lines lines = Lines::of_tile(task, none ? tile : next, next_unit.kv_head_begin, next_heads,
+                                   none, work * heads);
       for (std::int64_t head = unit.kv_head_begin; head < unit.kv_head_end; ++head) {
         if (!by_token) {
           const bool next_head = head + 1 < unit.kv_head_end;
-          lines = Lines::of_tile(task, next_head ? tile : next,
-                                 next_head ? head + 1 : unit.kv_head_begin, 1, last && !next_head,
-                                 work);
+          lines = Lines::of_tile(task, next_head || none ? tile : next,
+                                 next_head ? head + 1 : next_unit.kv_head_begin, 1,
+                                 none && !next_head, work);
         }
         attend(tile, head, lines);
       }
