@@ -139,7 +139,8 @@ def test_output_has_the_dtype_of_q(dtype: str) -> None:
 
 def test_outputs_are_rounded_to_nearest_even() -> None:
     for dtype in ("float16", "bfloat16"):
-        problem = make_problem([200], dtypes=(dtype, dtype, dtype))
+        # keys and values in float32: no kernel rounds their weights to those of a bfloat16 result
+        problem = make_problem([200], dtypes=(dtype, "float32", "float32"))
         exact = run(problem, "fused")[0]
         rounded = quire.paged_attention(*problem.arguments)
         assert rounded.tobytes() == exact.astype(DTYPES[dtype]).tobytes()

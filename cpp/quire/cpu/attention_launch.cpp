@@ -166,7 +166,8 @@ class FusedLaunch {
     if (num_workers == 1) {
       const DefaultFloatMode mode;
       const std::int64_t num_parts = static_cast<std::int64_t>(work_.plan.parts.size());
-      for (std::int64_t i = 0; i < num_parts; ++i) run_part(i, i + 1 < num_parts ? i + 1 : kNone, 0);
+      for (std::int64_t i = 0; i < num_parts; ++i)
+        run_part(i, i + 1 < num_parts ? i + 1 : kNone, 0);
       return;
     }
     std::vector<std::int64_t>& order = work_.order;
@@ -200,8 +201,8 @@ class FusedLaunch {
     return {launch_.unit(work_.plan.units[part.unit]), part.keys.begin, part.keys.end};
   }
 
-  // Whoever computes a unit's last part merges them all, in the order of keys. `upcoming`: what this
-  // worker does next, or kNone.
+  // Whoever computes a unit's last part merges them all, in the order of keys. `upcoming`: what
+  // this worker does next, or kNone.
   void run_part(std::int64_t index, std::int64_t upcoming, int worker) {
     const std::int64_t unit_index = work_.plan.parts[index].unit;
     const WorkUnit& work_unit = work_.plan.units[unit_index];

@@ -15,7 +15,7 @@ class DirectAttention {
   static constexpr int kMostRows = 4;  // rows that go through a tile together
 
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
-    return (rows + 1) * Rows::padded(task.head_dim) + kMostRows * kDirectKeys;
+    return (rows + 1) * Rows::padded(task.head_dim) + 2 * kMostRows * kDirectKeys;
   }
 
   DirectAttention(const AttentionTask& task, const AttentionUnit& unit, float* scratch,
@@ -25,7 +25,8 @@ class DirectAttention {
         rows_(task, unit, state),
         q_stride_(Rows::padded(task.head_dim)),
         scores_(scratch),
-        q_(scratch + kMostRows * kDirectKeys) {
+        weights_(scores_ + kMostRows * kDirectKeys),
+        q_(weights_ + kMostRows * kDirectKeys) {
     choose_functions();
   }
 
@@ -46,6 +47,7 @@ class DirectAttention {
                          Lines&);
   using Value = void (*)(const float*, TileRows, int, int, std::int64_t, float*, std::int64_t,
                          Lines&);
+  using Weigh = void (*)(const PartRows<S>&, const Group&, float*, float*, Lines&);
 
   // Query rows in the order of lanes that the keys load in.
   void prepare_queries() {
@@ -84,11 +86,15 @@ class DirectAttention {
     return S::kDotsBFloat16 && task_.q.dtype == DType::bfloat16 && task_.k.dtype == DType::bfloat16;
   }
 
+  // Keys of an entry of values.
+  int v_elements() const { return value_pairs_ ? 2 : 1; }
+
   std::int64_t work_of_tile() const {
     const std::int64_t chunks = Rows::padded(task_.head_dim) / Rows::kChunk;
     const std::int64_t v_chunks = Rows::padded(task_.v_head_dim) / Rows::kChunk;
     return rows_.count() *
-           (kDirectKeys * (chunks * kScoreWork + v_chunks * kValueWork) + kDirectWeighWork);
+           (kDirectKeys * (chunks * kScoreWork + v_chunks * kValueWork / v_elements()) +
+            kDirectWeighWork);
   }
 
   // All rows of one KV head through one tile, in groups of 4, 2 and 1.
@@ -106,19 +112,28 @@ class DirectAttention {
     const std::int64_t row = (group.head - unit_.kv_head_begin) * rows_.count() + group.row;
     score_[log2_rows](q_row(row), q_stride_, task_.head_dim, tile.k(task_, group.head), group.first,
                       group.last, scores_, lines);
-    rows_.template weigh<kDirectKeys, float>(group, scores_,
-                                             [&] { lines.advance(kDirectWeighWork); });
+    weigh_(rows_, group, scores_, weights_, lines);
     float* const values = rows_.values(group.head, group.row);
     const TileRows v = tile.v(task_, group.head);
-    if (group.shared_first < group.shared_last) {
-      value_[log2_rows](scores_, v, group.shared_first, group.shared_last, task_.v_head_dim, values,
+    // pairs of keys begin at an even one
+    const int first = (group.shared_first + v_elements() - 1) / v_elements();
+    const int last = group.shared_last / v_elements();
+    if (first < last) {
+      value_[log2_rows](value_pairs_ ? weights_ : scores_, v, first, last, task_.v_head_dim, values,
                         rows_.v_stride(), lines);
     }
-    rows_.for_unshared(group, group.shared_first, group.shared_last,
+    rows_.for_unshared(group, first * v_elements(), last * v_elements(),
                        [&](int i, int begin, int end) {
-                         value_[0](scores_ + i * kDirectKeys, v, begin, end, task_.v_head_dim,
-                                   values + i * rows_.v_stride(), rows_.v_stride(), lines);
+                         add_values_(scores_ + i * kDirectKeys, v, begin, end, task_.v_head_dim,
+                                     values + i * rows_.v_stride(), rows_.v_stride(), lines);
                        });
+  }
+
+  template <class Weight>
+  static void weigh(const PartRows<S>& rows, const Group& group, float* scores, float* weights,
+                    Lines& lines) {
+    rows.template weigh<kDirectKeys>(group, scores, reinterpret_cast<Weight*>(weights),
+                                     [&] { lines.advance(kDirectWeighWork); });
   }
 
   template <class T>
@@ -128,16 +143,22 @@ class DirectAttention {
     score_[2] = &ScoreTile<S, T>::template run<4>;
   }
 
-  template <class T>
+  template <class T, class Product, class Weight>
   void use_values() {
-    value_[0] = &ValueTile<S, T>::template run<1>;
-    value_[1] = &ValueTile<S, T>::template run<2>;
-    value_[2] = &ValueTile<S, T>::template run<4>;
+    value_[0] = &ValueTile<S, T, Product>::template run<1>;
+    value_[1] = &ValueTile<S, T, Product>::template run<2>;
+    value_[2] = &ValueTile<S, T, Product>::template run<4>;
+    add_values_ = &ValueTile<S, T>::template run<1>;
+    weigh_ = &weigh<Weight>;
   }
 
   void choose_functions() {
-    Rows::visit(task_.v.dtype, [&](auto type) { use_values<decltype(type)>(); });
+    Rows::visit(task_.v.dtype,
+                [&](auto type) { use_values<decltype(type), FloatProduct<S>, float>(); });
     if constexpr (S::kDotsBFloat16) {
+      constexpr DType kType = DType::bfloat16;
+      value_pairs_ = multiplies_bfloat16() && task_.v.dtype == kType && task_.out.dtype == kType;
+      if (value_pairs_) use_values<BFloat16, BFloat16PairProduct<S>, BFloat16>();
       if (multiplies_bfloat16()) return use_scores<BFloat16Product>();
     }
     Rows::visit(task_.k.dtype, [&](auto type) { use_scores<decltype(type)>(); });
@@ -147,10 +168,14 @@ class DirectAttention {
   const AttentionUnit& unit_;
   const PartRows<S> rows_;
   const std::int64_t q_stride_;
-  float* const scores_;  // [kMostRows, kDirectKeys]
+  float* const scores_;   // [kMostRows, kDirectKeys]
+  float* const weights_;  // likewise; bfloat16, where pairs are multiplied
   float* const q_;
   Score score_[3];  // of 1, 2 and 4 rows
   Value value_[3];
+  Value add_values_;  // of one row
+  Weigh weigh_;
+  bool value_pairs_ = false;
 };
 
 }  // namespace quire

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "quire/cpu/line_queue.h"
+#include "quire/cpu/value_columns.h"
 
 namespace quire {
 
@@ -116,25 +117,25 @@ struct ScoreTile {
   }
 };
 
-// values[r] += sum over keys of weights[r][key] * value row, for R rows and keys [key_begin,
-// key_end).
-template <class S, class T>
+// values[r] += sum over entries of weights[r][entry] * values of the entry's keys, for R rows and
+// the entries [begin, end) of a tile. Pairs of weights are bfloat16.
+template <class S, class T, class Product = FloatProduct<S>>
 struct ValueTile {
   using Vec = typename S::Vec;
   static constexpr int kChunk = 2 * S::kWidth;
+  static constexpr int kEntries = kDirectKeys / Product::kElements;
 
   template <int R>
-  static void run(const float* weights, TileRows rows, int key_begin, int key_end,
-                  std::int64_t v_head_dim, float* values, std::int64_t values_stride,
-                  LineQueue<S>& lines) {
-    const Span span{weights, rows, key_begin, key_end, values, values_stride};
+  static void run(const float* weights, TileRows rows, int begin, int end, std::int64_t v_head_dim,
+                  float* values, std::int64_t values_stride, LineQueue<S>& lines) {
+    const Span span{weights, rows, begin, end, values, values_stride};
     constexpr int kMost = S::kAccumulators / (2 * R);
     std::int64_t d = 0;
-    if constexpr (kMost >= 4) d = columns<R, 4>(span, d, v_head_dim, lines);
-    if constexpr (kMost >= 2) d = columns<R, 2>(span, d, v_head_dim, lines);
-    d = columns<R, 1>(span, d, v_head_dim, lines);
+    if constexpr (kMost >= 4) d = blocks<R, 4>(span, d, v_head_dim, lines);
+    if constexpr (kMost >= 2) d = blocks<R, 2>(span, d, v_head_dim, lines);
+    d = blocks<R, 1>(span, d, v_head_dim, lines);
     if (const int rest = static_cast<int>(v_head_dim - d); rest > 0) {
-      block<R, 1>(span, d, [rest](const T* p) { return S::load_pair(p, rest); }, lines);
+      block<R, 1, false>(span, d, rest, lines);
     }
   }
 
@@ -142,61 +143,58 @@ struct ValueTile {
   struct Span {
     const float* weights;
     TileRows rows;
-    int key_begin, key_end;
+    int begin, end;
     float* values;
     std::int64_t values_stride;
   };
 
   // As many blocks of C chunks of columns as there are from d on; returns where they end.
   template <int R, int C>
-  static std::int64_t columns(const Span& span, std::int64_t d, std::int64_t v_head_dim,
-                              LineQueue<S>& lines) {
+  static std::int64_t blocks(const Span& span, std::int64_t d, std::int64_t v_head_dim,
+                             LineQueue<S>& lines) {
     for (; d + C * kChunk <= v_head_dim; d += C * kChunk) {
-      block<R, C>(span, d, [](const T* p) { return S::load_pair(p); }, lines);
+      block<R, C, true>(span, d, kChunk, lines);
     }
     return d;
   }
 
-  template <int R, int C, class LoadPair>
-  static void block(const Span& span, std::int64_t d, LoadPair load_pair, LineQueue<S>& queue) {
+  template <int R, int C, bool kWhole>
+  static void block(const Span& span, std::int64_t d, int rest, LineQueue<S>& queue) {
     LineQueue<S> lines = queue;  // in registers
     Vec sums[R][2 * C];
     float* const values = span.values + d;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
       for (int i = 0; i < 2 * C; ++i) {
         sums[r][i] = S::load(values + r * span.values_stride + i * S::kWidth);
       }
     }
-    for (int key = span.key_begin; key < span.key_end; ++key) {
-      const T* const row = at(span.rows, key, d);
+    for (int entry = span.begin; entry < span.end; ++entry) {
       typename S::Pair v[C];
 #pragma GCC unroll 4
-      for (int c = 0; c < C; ++c) v[c] = load_pair(row + c * kChunk);
+      for (int c = 0; c < C; ++c) {
+        v[c] = ValueColumns<S, T, Product, kWhole>{span.rows, d + c * kChunk, rest}.load(entry);
+      }
       lines.advance(R * C * kValueWork);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        const Vec weight = S::set1(span.weights[r * kDirectKeys + key]);
+        const Vec weight = S::set1(span.weights[r * kEntries + entry]);
 #pragma GCC unroll 4
         for (int c = 0; c < C; ++c) {
-          sums[r][2 * c] = S::fma(weight, v[c].lo, sums[r][2 * c]);
-          sums[r][2 * c + 1] = S::fma(weight, v[c].hi, sums[r][2 * c + 1]);
+          sums[r][2 * c] = Product::add(sums[r][2 * c], weight, v[c].lo);
+          sums[r][2 * c + 1] = Product::add(sums[r][2 * c + 1], weight, v[c].hi);
         }
       }
     }
     queue = lines;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
       for (int i = 0; i < 2 * C; ++i) {
         S::store(values + r * span.values_stride + i * S::kWidth, sums[r][i]);
       }
     }
-  }
-
-  static const T* at(TileRows rows, int key, std::int64_t d) {
-    return reinterpret_cast<const T*>(rows.rows[key] + rows.offset) + d;
   }
 };
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
 #include "quire/base/dtype.h"
 #include "quire/cpu/simd_math.h"
@@ -42,10 +41,10 @@ struct OnlineSoftmax {
 
   // Turns the scores of keys [begin, end) of a tile of kKeys into weights, 2^(score - maximum),
   // those outside into 0, and takes them into the row's maximum, sums and values. Weights are left
-  // rounded to Weight, and summed unrounded. `slope` in log2 units; `distance`: position of the
-  // tile's first key less that of the query.
+  // rounded to Weight, and summed unrounded; `weights`, where it is not float, holds them as such.
+  // `slope` in log2 units; `distance`: position of the tile's first key less that of the query.
   template <int kKeys, class Weight>
-  void update(float* scores, int begin, int end, float slope, float distance,
+  void update(float* scores, Weight* weights, int begin, int end, float slope, float distance,
               const RowState& row) const {
     constexpr int kVectors = kKeys / S::kWidth;
     Vec x[kVectors];
@@ -81,7 +80,7 @@ struct OnlineSoftmax {
       for (int i = 0; i < kVectors; ++i) {
         const Vec weight = S::select(S::less(x[i], S::zero()), S::zero(), x[i]);
         sum = S::add(sum, weight);
-        S::store(scores + i * S::kWidth, weight);
+        store(scores, weights, i * S::kWidth, weight);
       }
       S::store(row.sums, sum);
       return;
@@ -97,13 +96,17 @@ struct OnlineSoftmax {
       Vec weight = SimdMath<S>::exp2(S::fma(x[i], scale, minus_maximum));
       if (!whole) weight = S::select(lanes(i, begin, end), weight, S::zero());
       sum = S::add(sum, weight);
-      if constexpr (std::is_same_v<Weight, BFloat16>) weight = S::round_to_bfloat16(weight);
-      S::store(scores + i * S::kWidth, weight);
+      store(scores, weights, i * S::kWidth, weight);
     }
     S::store(row.sums, sum);
   }
 
  private:
+  static void store(float* scores, float*, int at, Vec weight) { S::store(scores + at, weight); }
+  static void store(float* scores, BFloat16* weights, int at, Vec weight) {
+    S::store(scores + at, S::store_rounded(weights + at, weight));
+  }
+
   static typename S::Mask lanes(int vector, int begin, int end) {
     return S::lanes(begin - vector * S::kWidth, end - vector * S::kWidth);
   }

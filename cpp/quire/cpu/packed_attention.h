@@ -57,7 +57,7 @@ class PackedAttention {
   using Panel = void (*)(const float*, const float*, int, int, float*, std::int64_t, Lines&);
   using PackValues = void (*)(TileRows, int, std::int64_t, std::int64_t, float*, Lines&);
   using PackKeys = void (*)(TileRows, int, std::int64_t, float*, Lines&);
-  using Weigh = void (*)(const PartRows<S>&, const Group&, float*, Lines&);
+  using Weigh = void (*)(const PartRows<S>&, const Group&, float*, float*, Lines&);
 
   // Rows of the group that begins where `left` rows, a multiple of kRowStep, are left: the most
   // that leave none, or enough for the next size.
@@ -115,10 +115,9 @@ class PackedAttention {
                                   scores(group) + key, lines);
       });
     }
-    for_groups(head, tile, [&](const Group& group, int size) {
+    for_groups(head, tile, [&](const Group& group, int) {
       if (group.first >= group.last) return;
-      weigh_(rows_, group, scores(group), lines);
-      if (value_pairs_) pair_weights(group, size);
+      weigh_(rows_, group, scores(group), weights_ + group.row * kKeys / 2, lines);
     });
     add_values(tile, head, lines);
   }
@@ -185,19 +184,15 @@ class PackedAttention {
   static constexpr int kRowsWorthPacking = 64;
 
   template <class Weight>
-  static void weigh(const PartRows<S>& rows, const Group& group, float* scores, Lines& lines) {
-    rows.template weigh<kKeys, Weight>(group, scores, [&] { lines.advance(kWeighWork); });
+  static void weigh(const PartRows<S>& rows, const Group& group, float* scores, float* weights,
+                    Lines& lines) {
+    rows.template weigh<kKeys>(group, scores, reinterpret_cast<Weight*>(weights),
+                               [&] { lines.advance(kWeighWork); });
   }
 
   // What values are multiplied by: floats, or pairs of bfloat16, which they have been rounded to.
   const float* weights(const Group& group) const {
     return value_pairs_ ? weights_ + group.row * kKeys / 2 : scores(group);
-  }
-  void pair_weights(const Group& group, int size) {
-    auto* const to = reinterpret_cast<BFloat16*>(weights_) + group.row * kKeys;
-    for (int i = 0; i < size * kKeys; i += S::kWidth) {
-      S::store(to + i, S::load(scores(group) + i));
-    }
   }
 
   struct Functions {

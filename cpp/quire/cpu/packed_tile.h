@@ -10,24 +10,9 @@
 #include <cstdint>
 
 #include "quire/cpu/line_queue.h"
+#include "quire/cpu/value_columns.h"
 
 namespace quire {
-
-// How packed entries are multiplied, and how many elements of the axis summed over one holds.
-template <class S>
-struct FloatProduct {
-  static constexpr int kElements = 1;
-  static typename S::Vec add(typename S::Vec sum, typename S::Vec a, typename S::Vec b) {
-    return S::fma(a, b, sum);
-  }
-};
-template <class S>
-struct BFloat16PairProduct {
-  static constexpr int kElements = 2;
-  static typename S::Vec add(typename S::Vec sum, typename S::Vec a, typename S::Vec b) {
-    return S::dot(sum, a, b);
-  }
-};
 
 template <class S>
 struct PackedKeys {
@@ -102,33 +87,6 @@ struct PackedKeys {
       }
     }
   };
-};
-
-// Values where they lie: kPanel elements of the head from `column` on, or the `rest` of them, for
-// entry i of the keys. An entry is a key or, with pairs, two.
-template <class S, class T, class Product, bool kWhole>
-struct ValueColumns {
-  TileRows rows;
-  std::int64_t column;
-  int rest;
-
-  typename S::Pair load(std::int64_t i) const {
-    if constexpr (Product::kElements == 2) {
-      return S::pair_up(bits(2 * i), bits(2 * i + 1));
-    } else {
-      if constexpr (kWhole) return S::load_pair(row(i));
-      return S::load_pair(row(i), rest);
-    }
-  }
-
- private:
-  const T* row(std::int64_t key) const {
-    return reinterpret_cast<const T*>(rows.rows[key] + rows.offset) + column;
-  }
-  typename S::Vec bits(std::int64_t key) const {
-    if constexpr (kWhole) return S::load_bits(row(key));
-    return S::load_bits(row(key), rest);
-  }
 };
 
 template <class S>

@@ -14,9 +14,10 @@ struct Avx512Bf16 : Avx512 {
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
   }
 
-  // The nearest bfloat16, as a float; subnormal numbers become zero.
-  static Vec round_to_bfloat16(Vec x) {
+  // Stores the nearest bfloat16s, and returns them as floats; subnormal numbers become zero.
+  static Vec store_rounded(BFloat16* p, Vec x) {
     const __m256i bits = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bits);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
   }
 
@@ -24,9 +25,12 @@ struct Avx512Bf16 : Avx512 {
   static Pair pair_up(Vec a, Vec b) {
     const __m512i x = _mm512_castps_si512(a);
     const __m512i y = _mm512_castps_si512(b);
-    constexpr __mmask32 kUpper = 0xaaaaaaaau;
-    return {_mm512_castsi512_ps(_mm512_mask_blend_epi16(kUpper, x, _mm512_slli_epi32(y, 16))),
-            _mm512_castsi512_ps(_mm512_mask_blend_epi16(kUpper, _mm512_srli_epi32(x, 16), y))};
+    const __m512i even = _mm512_set1_epi32(0xffff);
+    constexpr int kAnd = 0xea;     // (even & x) | y << 16
+    constexpr int kAndNot = 0xae;  // (~even & y) | x >> 16
+    return {
+        _mm512_castsi512_ps(_mm512_ternarylogic_epi32(even, x, _mm512_slli_epi32(y, 16), kAnd)),
+        _mm512_castsi512_ps(_mm512_ternarylogic_epi32(even, y, _mm512_srli_epi32(x, 16), kAndNot))};
   }
 };
 
