@@ -14,7 +14,7 @@ constexpr std::int64_t kWordsOfLine = kLine / static_cast<std::int64_t>(sizeof(s
 std::uint64_t read_chunk(const std::byte* chunk, const std::byte* next, std::int64_t bytes) {
   std::uint64_t sums[kWordsOfLine] = {};
   for (std::int64_t offset = 0; offset < bytes; offset += kLine) {
-    __builtin_prefetch(next + offset);
+    __builtin_prefetch(next + offset, 0, 2);  // into the second-level cache, as attention does
     const auto* words = reinterpret_cast<const std::uint64_t*>(chunk + offset);
     for (std::int64_t i = 0; i < kWordsOfLine; ++i) sums[i] += words[i];
   }
