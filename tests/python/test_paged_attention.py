@@ -137,6 +137,17 @@ def test_output_has_the_dtype_of_q(dtype: str) -> None:
     np.testing.assert_allclose(out.astype(np.float64), expected, atol=tolerance)
 
 
+def test_a_block_table_may_be_much_wider_than_what_is_used() -> None:
+    """Its unused columns have no memory of their own that a result could lie in."""
+    k, v = np.random.default_rng(5).standard_normal((2, 4, 16, 1, 256), np.float32)
+    q = np.ones((1, 1024, 256), np.float32)  # results of 1 MiB
+    tables = np.broadcast_to(np.array([[3]], np.int64), (1, 2**43))
+    out = quire.paged_attention(q, k, v, tables, np.array([16]))
+    np.testing.assert_array_equal(
+        out, quire.paged_attention(q, k, v, np.array([[3]]), np.array([16]))
+    )
+
+
 def test_outputs_are_rounded_to_nearest_even() -> None:
     for dtype in ("float16", "bfloat16"):
         # keys and values in float32: no kernel rounds their weights to those of a bfloat16 result

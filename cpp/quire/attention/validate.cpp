@@ -139,7 +139,6 @@ void check_caches(const Checker& check, const ArrayView& k_cache, const ArrayVie
 
 void check_cu_seqlens(const Checker& check, const IndexView& cu, std::int64_t num_seqs,
                       std::int64_t num_tokens) {
-  check.shape("cu_seqlens_q", cu, {num_seqs + 1}, "one entry more than sequences");
   if (cu.at(0) != 0) check.fail<ValueError>("cu_seqlens_q", "got ", cu.at(0), " at 0, expected 0");
   for (std::int64_t seq = 0; seq < num_seqs; ++seq) {
     if (cu.at(seq + 1) < cu.at(seq)) {
@@ -214,13 +213,14 @@ void validate(const PagedAttentionArgs& args, std::string_view function) {
                            " heads, expected a multiple of the cache's ", sizes.num_kv_heads);
   }
   if (args.cu_seqlens_q) {
-    check_cu_seqlens(check, *args.cu_seqlens_q, sizes.num_seqs, sizes.num_tokens);
+    check.shape("cu_seqlens_q", *args.cu_seqlens_q, {sizes.num_seqs + 1},
+                "one entry more than sequences");
   } else if (sizes.num_tokens != sizes.num_seqs) {
     check.fail<ValueError>("q", "got ", sizes.num_tokens, " rows, expected ", sizes.num_seqs,
                            ", one for each of seq_lens (cu_seqlens_q gives other numbers)");
   }
   check_options(check, args, sizes.num_heads);
-  for (std::int64_t seq = 0; seq < sizes.num_seqs; ++seq) check_sequence(check, args, sizes, seq);
+  validate_indices(args, function);
 
   check.array("out", args.out, {sizes.num_tokens, sizes.num_heads, sizes.v_head_dim},
               "[T, Hq, Dv]");
@@ -233,6 +233,15 @@ void validate(const PagedAttentionArgs& args, std::string_view function) {
   if (args.cu_seqlens_q) check.apart("out", args.out, "cu_seqlens_q", *args.cu_seqlens_q);
   if (args.alibi_slopes) check.apart("out", args.out, "alibi_slopes", *args.alibi_slopes);
   if (args.sinks) check.apart("out", args.out, "sinks", *args.sinks);
+}
+
+void validate_indices(const PagedAttentionArgs& args, std::string_view function) {
+  const Checker check(function);
+  const PagedAttentionSizes sizes = sizes_of(args);
+  if (args.cu_seqlens_q) {
+    check_cu_seqlens(check, *args.cu_seqlens_q, sizes.num_seqs, sizes.num_tokens);
+  }
+  for (std::int64_t seq = 0; seq < sizes.num_seqs; ++seq) check_sequence(check, args, sizes, seq);
 }
 
 void validate(const WriteKvArgs& args, std::string_view function) {

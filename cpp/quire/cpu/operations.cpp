@@ -64,7 +64,7 @@ void paged_attention(const PagedAttentionArgs& args, Implementation implementati
   validate(args, function);
   thread_local IndexSnapshot snapshot;
   const PagedAttentionArgs copied = snapshot.take(args);
-  validate(copied, function);
+  validate_indices(copied, function);  // which another thread may have changed meanwhile
   switch (implementation) {
     case Implementation::dense:
       return reference_attention(copied);
