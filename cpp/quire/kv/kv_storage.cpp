@@ -111,6 +111,13 @@ ArrayView KvStorage::v_cache(std::int64_t layer) const {
   return view(layer, geometry_.block_size * geometry_.head_dim * item, geometry_.v_head_dim);
 }
 
+KvPlanes KvStorage::planes(std::int64_t layer) const {
+  KvPlanes planes;
+  planes.add("k", k_cache(layer));
+  planes.add("v", v_cache(layer));
+  return planes;
+}
+
 void KvStorage::copy_block(std::int32_t from, std::int32_t to) const {
   assert(from >= 0 && from < geometry_.num_blocks && to >= 0 && to < geometry_.num_blocks);
   assert(from != to);

@@ -8,10 +8,14 @@
 //
 //   k_cache(layer)   [num_blocks, block_size, num_kv_heads, head_dim]
 //   v_cache(layer)   [num_blocks, block_size, num_kv_heads, v_head_dim]
+//
+// Both are planes. Whatever copies or stores rows goes by planes(layer), which lists all there is.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #include "quire/base/array_view.h"
 #include "quire/base/check.h"
@@ -36,6 +40,25 @@ struct KvGeometry {
   DType dtype = DType::bfloat16;
 };
 
+// One array of a layer, which has a row for each head of each slot.
+struct KvPlane {
+  std::string_view name;  // "k", "v"; lives as long as the program
+  ArrayView view;  // [num_blocks, block_size, num_kv_heads, elements of a row], rows contiguous
+};
+
+// The planes of a layer, always in the same order. Takes no memory of the heap.
+class KvPlanes {
+ public:
+  void add(std::string_view name, const ArrayView& view) { planes_.at(size_++) = {name, view}; }
+  std::size_t size() const { return size_; }
+  const KvPlane* begin() const { return planes_.data(); }
+  const KvPlane* end() const { return planes_.data() + size_; }
+
+ private:
+  std::array<KvPlane, 4> planes_;
+  std::size_t size_ = 0;
+};
+
 // The memory is zero, and the system hands out its pages as they are first touched.
 class KvStorage {
  public:
@@ -55,6 +78,7 @@ class KvStorage {
   // Writable views of one layer, valid while this lives. Throws IndexError for an unknown layer.
   ArrayView k_cache(std::int64_t layer) const;
   ArrayView v_cache(std::int64_t layer) const;
+  KvPlanes planes(std::int64_t layer) const;
 
   // Copies all rows of a block, in every layer. Nobody may write either block meanwhile.
   void copy_block(std::int32_t from, std::int32_t to) const;

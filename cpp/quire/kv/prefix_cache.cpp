@@ -43,10 +43,10 @@ std::vector<std::int64_t> ids_of(std::string_view space) {
 // The first rows of a block, in all layers.
 void copy_rows(const KvStorage& storage, std::int32_t from, std::int32_t to, std::int64_t rows) {
   for (std::int64_t layer = 0; layer < storage.geometry().num_layers; ++layer) {
-    for (const ArrayView& cache : {storage.k_cache(layer), storage.v_cache(layer)}) {
-      for (std::int64_t head = 0; head < cache.shape[2]; ++head) {
-        std::memcpy(cache.at(to, 0, head), cache.at(from, 0, head),
-                    static_cast<std::size_t>(rows * cache.strides[1]));
+    for (const auto& [name, plane] : storage.planes(layer)) {
+      for (std::int64_t head = 0; head < plane.shape[2]; ++head) {
+        std::memcpy(plane.at(to, 0, head), plane.at(from, 0, head),
+                    static_cast<std::size_t>(rows * plane.strides[1]));
       }
     }
   }

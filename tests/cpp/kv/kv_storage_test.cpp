@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 #include <set>
+#include <string_view>
 #include <vector>
 
 #include "kv/token_rows.h"
@@ -71,6 +72,24 @@ TEST(KvStorage, ViewsHaveTheNaturalShape) {
     EXPECT_TRUE(k.writable && v.writable);
     EXPECT_EQ(k.dtype, g.dtype);
     EXPECT_EQ(v.dtype, g.dtype);
+  }
+}
+
+TEST(KvStorage, PlanesAreTheCaches) {
+  for (const KvGeometry& g : geometries()) {
+    const KvStorage storage(g);
+    for (std::int64_t layer = 0; layer < g.num_layers; ++layer) {
+      std::vector<std::string_view> names;
+      for (const auto& [name, plane] : storage.planes(layer)) {
+        names.push_back(name);
+        const ArrayView cache = name == "k" ? storage.k_cache(layer) : storage.v_cache(layer);
+        EXPECT_EQ(plane.data, cache.data);
+        EXPECT_EQ(plane.shape, cache.shape);
+        EXPECT_EQ(plane.strides, cache.strides);
+      }
+      EXPECT_EQ(names, (std::vector<std::string_view>{"k", "v"}));
+    }
+    EXPECT_THROW(storage.planes(g.num_layers), IndexError);
   }
 }
 
