@@ -32,14 +32,6 @@ std::vector<std::int64_t> checked_ids(std::string_view function, TokenIds ids) {
   return checked;
 }
 
-// The ids of a namespace: its bytes and an end, so that none begins with another.
-std::vector<std::int64_t> ids_of(std::string_view space) {
-  std::vector<std::int64_t> ids(space.size() + 1, 256);
-  std::transform(space.begin(), space.end(), ids.begin(),
-                 [](char c) { return static_cast<unsigned char>(c); });
-  return ids;
-}
-
 // The first rows of a block, in all layers.
 void copy_rows(const KvStorage& storage, std::int32_t from, std::int32_t to, std::int64_t rows) {
   for (std::int64_t layer = 0; layer < storage.geometry().num_layers; ++layer) {
@@ -60,6 +52,13 @@ PrefixCache::PrefixCache(std::shared_ptr<BlockPool> pool, std::optional<std::int
   const BlockPool::Books books(*pool_);
   tree_ =
       std::make_unique<RadixTree>(books.ledger(), pool_->geometry().num_blocks, block_size_, most);
+}
+
+std::vector<std::int64_t> PrefixCache::ids_of(std::string_view space) {
+  std::vector<std::int64_t> ids(space.size() + 1, 256);
+  std::transform(space.begin(), space.end(), ids.begin(),
+                 [](char c) { return static_cast<unsigned char>(c); });
+  return ids;
 }
 
 PrefixCache::~PrefixCache() {

@@ -27,6 +27,7 @@
 
 #include "quire/kv/block_pool.h"
 #include "quire/kv/block_table.h"
+#include "quire/kv/prefix_snapshot.h"
 #include "quire/kv/radix_tree.h"
 
 namespace quire {
@@ -79,11 +80,22 @@ class PrefixCache {
   // Forgets all. Blocks that tables hold stay theirs.
   void clear();
 
+  // All that is cached, with a reference of a user to each block: nobody can evict or write it
+  // until the caller releases it. That the oldest are released first keeps their order.
+  PrefixSnapshot snapshot() const;
+
+  // Caches what a snapshot holds, the newest first, and says how many blocks were added. What is
+  // here already stays; where max_blocks are cached and all in use, only the first are kept. The
+  // caller holds the blocks, has written them, and releases them afterwards, the oldest first.
+  std::int64_t restore(const PrefixSnapshot& snapshot);
+
   // Cached blocks; one that stands at two places, as in two namespaces, counts twice.
   std::int64_t size() const;
   PrefixCacheStats stats() const;
 
  private:
+  // The ids of a namespace: its bytes and an end, so that none begins with another.
+  static std::vector<std::int64_t> ids_of(std::string_view space);
   void count_miss(MissReason reason);
 
   const std::shared_ptr<BlockPool> pool_;

@@ -58,6 +58,9 @@ class PrefixNodes {
 
   PrefixNodes() { create({}); }  // kNone
 
+  // More than any node.
+  Id size() const { return size_; }
+
   Node& operator[](Id node) { return chunks_[node / kChunk][node % kChunk]; }
   const Node& operator[](Id node) const { return chunks_[node / kChunk][node % kChunk]; }
 

@@ -44,29 +44,34 @@ RadixTree::Rest RadixTree::find(TokenIds space, TokenIds ids,
   return {};
 }
 
+PrefixNodes::Id RadixTree::add_space(TokenIds space) {
+  const Id found = find_space(space);
+  if (found != PrefixNodes::kNone) return found;
+  const Id added = nodes_.create(space);
+  nodes_.add_child(root_, added);
+  return added;
+}
+
+PrefixNodes::Id RadixTree::add_child(Id parent, TokenIds ids, std::int32_t block) {
+  const auto [found, common] = nodes_.find_child(parent, ids);
+  // there, or the beginning of another
+  if (common == static_cast<std::int64_t>(ids.size())) return found;
+  const bool continues = found != PrefixNodes::kNone && common == nodes_[found].size;
+  const Id added = add_block(parent, ids, block);
+  if (continues) drop_leaf(found);  // those ids and more
+  if (size_ <= max_nodes_ || evict_leaf()) return added;
+  drop_leaf(added);
+  return PrefixNodes::kNone;
+}
+
 void RadixTree::insert(TokenIds space, TokenIds ids, std::span<const std::int32_t> blocks) {
   if (ids.empty()) return;
-  Id parent = find_space(space);
-  if (parent == PrefixNodes::kNone) {
-    parent = nodes_.create(space);
-    nodes_.add_child(root_, parent);
-  }
+  Id parent = add_space(space);
   for (std::size_t i = 0; !ids.empty(); ++i) {
     const auto first = ids.first(std::min<std::size_t>(ids.size(), block_size_));
-    const auto [found, common] = nodes_.find_child(parent, first);
-    if (common == static_cast<std::int64_t>(first.size())) {  // there, or the beginning of another
-      parent = found;
-    } else {
-      const bool continues = found != PrefixNodes::kNone && common == nodes_[found].size;
-      parent = add_block(parent, first, blocks[i]);
-      if (continues) drop_leaf(found);  // those ids and more
-      if (size_ > max_nodes_ && !evict_leaf()) {
-        const Id last = nodes_[parent].parent;
-        drop_leaf(parent);
-        parent = last;
-        break;
-      }
-    }
+    const Id child = add_child(parent, first, blocks[i]);
+    if (child == PrefixNodes::kNone) break;
+    parent = child;
     ids = ids.subspan(first.size());
   }
   // Those that the table does not hold itself were used now, a node before its parent.

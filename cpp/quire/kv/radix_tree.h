@@ -26,6 +26,7 @@
 #include "quire/kv/block_ledger.h"
 #include "quire/kv/miss_memory.h"
 #include "quire/kv/prefix_nodes.h"
+#include "quire/kv/prefix_snapshot.h"
 
 namespace quire {
 
@@ -52,6 +53,12 @@ class RadixTree final : public BlockCache {
   // max_nodes are reached and none of them is idle. Throws std::bad_alloc, having kept the first.
   void insert(TokenIds space, TokenIds ids, std::span<const std::int32_t> blocks);
 
+  // All that it holds, without a reference. O(blocks of the pool + nodes).
+  PrefixSnapshot snapshot() const;
+  // Adds the nodes of a snapshot, whose blocks are held and whose namespaces have these ids, the
+  // newest first; what is there already stays. Stops short as insert does, and throws as it does.
+  void restore(const PrefixSnapshot& snapshot, std::span<const std::vector<std::int64_t>> spaces);
+
   // Drops the idle node used least recently, or, where all that are idle have children, the least
   // recent of those with all below it. False where none is idle.
   bool evict_one() noexcept;
@@ -74,6 +81,11 @@ class RadixTree final : public BlockCache {
   bool is_block(Id node) const { return nodes_[node].block >= 0; }
   bool is_idle(Id node) const { return is_block(node) && ledger_.is_idle(nodes_[node].block); }
   Id find_space(TokenIds space) const;
+  // The namespace, or the child with these ids, which is added where it is missing.
+  // add_child: kNone where max_nodes are reached and none of them is idle.
+  Id add_space(TokenIds space);
+  Id add_child(Id parent, TokenIds ids, std::int32_t block);
+  std::vector<Id> newest_first() const;
   Id add_block(Id parent, TokenIds ids, std::int32_t block);
   bool evict_leaf() noexcept;
   void drop_leaf(Id node) noexcept;
