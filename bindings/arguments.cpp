@@ -70,6 +70,24 @@ std::string to_string(Argument argument, py::handle object) {
   return std::string(to_text(argument, object));
 }
 
+std::string to_path(Argument argument, py::handle object) {
+  PyObject* bytes = nullptr;
+  if (PyUnicode_FSConverter(object.ptr(), &bytes) == 0) {
+    if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError)) {
+      throw py::error_already_set();
+    }
+    const bool is_type = PyErr_ExceptionMatches(PyExc_TypeError);
+    PyErr_Clear();
+    if (is_type) {
+      raise<TypeError>(argument.place(), "got ", type_name(object),
+                       ", expected a str, bytes or os.PathLike");
+    }
+    raise<ValueError>(argument.place(), "got ", std::string(py::repr(object)),
+                      ", expected a path without NUL, in the file system's encoding");
+  }
+  return py::reinterpret_steal<py::bytes>(bytes);
+}
+
 Layout to_layout(Argument argument, py::handle object) {
   const std::string_view name = to_text(argument, object);
   if (name == "NHD") return Layout::NHD;

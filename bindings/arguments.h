@@ -36,6 +36,10 @@ bool to_bool(Argument argument, pybind11::handle object);
 std::string_view to_text(Argument argument, pybind11::handle object);
 std::string to_string(Argument argument, pybind11::handle object);
 
+// A path of the file system: str, bytes or os.PathLike. Throws TypeError, ValueError for a NUL in
+// it.
+std::string to_path(Argument argument, pybind11::handle object);
+
 // "NHD" or "HND". Throws ValueError, or TypeError.
 Layout to_layout(Argument argument, pybind11::handle object);
 

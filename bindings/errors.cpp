@@ -1,9 +1,11 @@
 #include "errors.h"
 
+#include <cstring>
 #include <exception>
 #include <new>
 
 #include "quire/base/check.h"
+#include "quire/io/file_error.h"
 #include "quire/kv/block_ledger.h"
 #include "quire/kv/kv_storage.h"
 
@@ -24,23 +26,42 @@ PyObject* new_exception(py::module_& m, const char* name, const char* doc, py::o
   return type;
 }
 
+// The text may name a file whose name is no UTF-8.
+void set_error(PyObject* type, const char* text) {
+  const auto size = static_cast<Py_ssize_t>(std::strlen(text));
+  const auto message =
+      py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(text, size, "backslashreplace"));
+  if (message) PyErr_SetObject(type, message.ptr());
+}
+
+// OSError(code, message, path), of which Python makes FileNotFoundError and the like.
+void set_os_error(const FileError& error) {
+  const auto path =
+      py::reinterpret_steal<py::object>(PyUnicode_DecodeFSDefault(error.path().c_str()));
+  if (!path) return;  // and Python's error says why
+  const auto arguments = py::make_tuple(error.code(), error.what(), path);
+  PyErr_SetObject(PyExc_OSError, arguments.ptr());
+}
+
 void translate(std::exception_ptr failure) {
   try {
     if (failure) std::rethrow_exception(failure);
   } catch (const ValueError& error) {
-    PyErr_SetString(PyExc_ValueError, error.what());
+    set_error(PyExc_ValueError, error.what());
   } catch (const TypeError& error) {
-    PyErr_SetString(PyExc_TypeError, error.what());
+    set_error(PyExc_TypeError, error.what());
   } catch (const IndexError& error) {
-    PyErr_SetString(PyExc_IndexError, error.what());
+    set_error(PyExc_IndexError, error.what());
   } catch (const OutOfBlocks& error) {
-    PyErr_SetString(out_of_blocks, error.what());
+    set_error(out_of_blocks, error.what());
   } catch (const OutOfMemory& error) {
-    PyErr_SetString(PyExc_MemoryError, error.what());
+    set_error(PyExc_MemoryError, error.what());
   } catch (const InvariantError& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
+    set_error(PyExc_RuntimeError, error.what());
+  } catch (const FileError& error) {
+    set_os_error(error);
   } catch (const Error& error) {
-    PyErr_SetString(quire_error, error.what());
+    set_error(quire_error, error.what());
   }
 }
 

@@ -1,0 +1,99 @@
+// What help() shows of saving and loading, in the form of docstrings.h.
+#pragma once
+
+namespace quire::python::docs {
+
+inline constexpr const char* kSaveTable =
+    R"(save(self, path)
+--
+
+Writes the table's tokens to a safetensors file, which load_table and any other tool reads.
+
+For each layer L it has 'layers.L.k' [num_tokens, Hkv, D] and 'layers.L.v' [num_tokens, Hkv, Dv] in
+the pool's dtype; the metadata have the pool's geometry and a checksum (XXH64) of each tensor.
+
+The file is written aside, brought to the disk and renamed: a process that is killed meanwhile leaves
+the old file as it was, and maybe a file .NAME.saving beside it, which the next save there replaces.
+Nobody can change the table while its rows are read.
+
+Args:
+    path: a str, bytes or os.PathLike.
+
+Raises:
+    OSError: the system refuses. ValueError: a freed table. TypeError. The old file stands then.
+
+Example:
+    >>> table.save('session.safetensors')
+    >>> table = load_table(pool, 'session.safetensors')
+)";
+
+inline constexpr const char* kLoadTable =
+    R"(load_table(pool, path)
+--
+
+A new table of the tokens that BlockTable.save has written, in blocks of its own.
+
+The file is mapped, checked as a whole, and then copied block by block. Nobody may shorten it
+meanwhile; to save over it is safe.
+
+Args:
+    pool: a BlockPool of the geometry and dtype that the file was saved with; num_blocks may differ.
+    path: a str, bytes or os.PathLike.
+
+Raises:
+    OSError: the file cannot be read. ValueError: it is not a table's, not of this geometry, of
+    another version, cut short or corrupt; the message says which. OutOfBlocks. TypeError. The pool
+    is as it was then.
+
+Example:
+    >>> table = load_table(pool, 'session.safetensors')
+)";
+
+inline constexpr const char* kSaveCache =
+    R"(save(self, dir)
+--
+
+Writes all that is cached to a safetensors file in a directory, which is made where it is missing.
+
+The file, prefix_cache.safetensors, has the token ids, the namespaces and each block's rows once, as
+'layers.L.k' and 'layers.L.v' [rows, Hkv, D]. It replaces the old one as a whole or not at all, as
+BlockTable.save does.
+
+Others may use the cache meanwhile. What it holds at the beginning is saved; those blocks cannot be
+evicted before they are written, so an allocation may find no room that would have found some.
+Statistics are not saved.
+
+Args:
+    dir: a str, bytes or os.PathLike.
+
+Raises:
+    OSError: the system refuses. TypeError. The old file stands then.
+
+Example:
+    >>> cache.save('prefixes')
+)";
+
+inline constexpr const char* kLoadCache =
+    R"(load(self, dir)
+--
+
+Adds what PrefixCache.save has written to the cache, and returns how many blocks were added.
+
+What is cached already stays. With max_blocks only so many blocks are loaded, those used last. The
+order in which blocks are evicted is that of the saved cache. The file is checked as load_table does.
+
+Args:
+    dir: a str, bytes or os.PathLike.
+
+Raises:
+    OSError: the file cannot be read. ValueError: it is not a cache's, not of this pool's geometry,
+    of another version, cut short or corrupt; the message says which. OutOfBlocks: the pool has no
+    room for all. TypeError. The pool and the cache are as they were then.
+
+Example:
+    >>> cache = PrefixCache(pool)
+    >>> cache.load('prefixes')
+    4096
+)";
+
+}  // namespace quire::python::docs

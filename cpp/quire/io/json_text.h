@@ -1,0 +1,58 @@
+// A reader of the little JSON that headers need: strings, natural numbers, objects and arrays,
+// asked for one by one, so that whatever else comes (and however deep) is refused where it begins.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "quire/io/file_error.h"
+
+namespace quire {
+
+class JsonText {
+ public:
+  // `text` begins at `offset` of the file. Every method throws ValueError where something else
+  // comes.
+  JsonText(const FileBytes& file, std::string_view text, std::size_t offset)
+      : file_(file), text_(text), offset_(offset) {}
+
+  // Skips blanks, then expects this character.
+  void take(char expected);
+  // Whether it comes, and then takes it.
+  bool take_if(char expected);
+  // A string, without its quotes and escapes, in UTF-8. `begin`: where in the file it starts.
+  std::string string(std::size_t* begin = nullptr);
+  // 0 to 2^63 - 1, in digits alone.
+  std::int64_t number();
+  // visit() reads an item: first the comma before it, where it is not the first.
+  template <class Visit>
+  void items(char open, char close, Visit visit) {
+    take(open);
+    if (take_if(close)) return;
+    do {
+      visit();
+    } while (take_if(','));
+    take(close);
+  }
+  // Expects nothing but blanks.
+  void end();
+
+  // Throws: "... byte 17 of the header: `got`, expected `expected`", of the byte that comes next.
+  [[noreturn]] void refuse(std::string_view got, std::string_view expected) const;
+
+ private:
+  void skip_blanks();
+  [[noreturn]] void refuse_next(std::string_view expected) const;
+  std::uint32_t hex4();
+  void take_escape(std::string* text);
+  void take_utf8(std::string* text);
+
+  const FileBytes& file_;
+  const std::string_view text_;
+  const std::size_t offset_;
+  std::size_t at_ = 0;
+};
+
+}  // namespace quire

@@ -1,0 +1,31 @@
+// The rows of blocks as tensors of a file: for every layer L and plane P of a pool (kv_storage.h),
+//
+//   "layers.L.P"   [rows, num_kv_heads, elements of a row]
+//
+// with the first rows of one block after those of another, and no others: what stands behind the
+// last token of a block is nobody's, and may be written at this moment.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "quire/io/kv_file.h"
+#include "quire/kv/prefix_snapshot.h"
+
+namespace quire {
+
+// The tensors of so many rows.
+std::vector<TensorSpec> row_tensors(const KvStorage& storage, std::int64_t rows);
+
+// Writes the tensors of row_tensors, of which the writer knows the first as `tensor`. Calls done(n)
+// where the first n blocks have been read and are not needed any more. The caller holds the blocks.
+void write_rows(SafetensorsWriter& writer, std::size_t tensor, const KvStorage& storage,
+                std::span<const BlockRows> blocks, const std::function<void(std::size_t)>& done);
+
+// Copies the rows from the file, which has those tensors, block by block. Those of a block with id
+// -1 are passed over.
+void read_rows(const KvFile& file, const KvStorage& storage, std::span<const BlockRows> blocks);
+
+}  // namespace quire

@@ -1,0 +1,39 @@
+#include "quire/io/mapped_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <utility>
+
+#include "quire/io/file_descriptor.h"
+
+namespace quire {
+
+MappedFile::MappedFile(std::string_view function, std::string path)
+    : contents_{function, std::move(path), {}} {
+  const auto fail = [&](const char* action) {
+    throw FileError(function, contents_.path, action, errno);
+  };
+  // not to wait for the writer of a pipe
+  const FileDescriptor file(open(contents_.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file.is_open()) fail("open");
+  struct stat status{};
+  if (fstat(file.get(), &status) != 0) fail("stat");
+  if (!S_ISREG(status.st_mode)) contents_.refuse("no regular file, expected one");
+  const auto size = static_cast<std::size_t>(status.st_size);
+  if (size == 0) return;
+  void* const memory = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
+  if (memory == MAP_FAILED) fail("mmap");
+  madvise(memory, size, MADV_SEQUENTIAL);  // advice: may be declined
+  contents_.bytes = {static_cast<const std::byte*>(memory), size};
+}
+
+MappedFile::~MappedFile() {
+  if (contents_.bytes.empty()) return;
+  munmap(const_cast<std::byte*>(contents_.bytes.data()), contents_.bytes.size());
+}
+
+}  // namespace quire

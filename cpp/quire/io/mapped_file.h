@@ -1,0 +1,27 @@
+// A file as bytes in memory, which the system reads when they are touched.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "quire/io/file_error.h"
+
+namespace quire {
+
+// Whoever shortens the file meanwhile kills this process (SIGBUS), as with every mapping; saving
+// over it does not, as that leaves the old file alone.
+class MappedFile {
+ public:
+  // Throws FileError where the system refuses, ValueError for what is no file, as a directory is.
+  MappedFile(std::string_view function, std::string path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  const FileBytes& contents() const { return contents_; }
+
+ private:
+  FileBytes contents_;
+};
+
+}  // namespace quire

@@ -1,0 +1,30 @@
+// The tokens of a block table as a safetensors file, which any tool reads: for every layer L
+//
+//   "layers.L.k"   [tokens, num_kv_heads, head_dim]      "layers.L.v"   [.., v_head_dim]
+//
+// in the pool's dtype (kv_rows.h). Beside the metadata of kv_file.h it has
+//
+//   "quire.num_tokens"   of the sequence
+//   "quire.blocks"       which logical blocks are in the file, as ranges: "0:7" is 0 to 6, "" none.
+//                        Today always all of them.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "quire/io/file_error.h"
+#include "quire/kv/block_table.h"
+
+namespace quire {
+
+// Replaces the file as a whole or not at all (atomic_file.h), and returns when it is on the disk.
+// The table is held still while its rows are read. Throws ValueError for a freed table, FileError.
+void save_table(const BlockTable& table, const std::string& path);
+
+// A new table with blocks of its own. Throws FileError where the file cannot be read; ValueError
+// for one that save_table has not written, or not for a pool of this geometry, or that is damaged;
+// OutOfBlocks. The pool is as before then.
+std::shared_ptr<BlockTable> load_table(std::shared_ptr<BlockPool> pool, const std::string& path);
+std::shared_ptr<BlockTable> load_table(std::shared_ptr<BlockPool> pool, const FileBytes& file);
+
+}  // namespace quire

@@ -1,0 +1,193 @@
+// Prefix caches in files: they come back as they were, and what is damaged or does not fit is
+// refused. What is forged, with checksums that are right, is for the fuzzer (tests/fuzz).
+#include "quire/io/cache_file.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "io/file_support.h"
+#include "kv/prefix_rows.h"
+
+namespace quire::testing {
+namespace {
+
+std::string file_in(const TemporaryDirectory& directory) {
+  return directory / std::string(kCacheFileName);
+}
+
+TEST(CacheFile, ComesBackInAnyPoolOfItsGeometry) {
+  const TemporaryDirectory directory;
+  const auto pool = new_pool(32, 4);
+  PrefixCache cache(pool);
+  const Ids prompt = count_from(100, 9);
+  serve(cache, prompt + Ids{1, 2, 3});
+  const auto in_use = serve(cache, prompt + Ids{4});
+  serve(cache, prompt + Ids{1}, "other");
+  serve(cache, {std::int64_t{1} << 60, 5}, "\xc3\xa4");
+  save_cache(cache, directory / "a/b");
+  EXPECT_EQ(pool->stats().used - pool->stats().cached, 3);  // those of the table in use
+
+  const auto other_pool = new_pool(16, 4);
+  PrefixCache other(other_pool);
+  EXPECT_EQ(load_cache(other, directory / "a/b"), cache.size());
+  EXPECT_EQ(other.size(), cache.size());
+  EXPECT_EQ(other_pool->stats().cached, other.size());
+  const auto expect_found = [&](const Ids& ids, const std::string& space) {
+    const auto table = other.match(ids + Ids{0}, space);
+    EXPECT_TRUE(holds_ids(*table, ids, space));
+  };
+  expect_found(prompt + Ids{1, 2, 3}, "");
+  expect_found(prompt + Ids{4}, "");
+  expect_found(prompt + Ids{1}, "other");
+  expect_found({std::int64_t{1} << 60, 5}, "\xc3\xa4");
+  other_pool->check();
+}
+
+TEST(CacheFile, AnEmptyCacheComesBackEmpty) {
+  const TemporaryDirectory directory;
+  PrefixCache cache(new_pool(8, 4)), other(new_pool(8, 4));
+  save_cache(cache, directory / "");
+  serve(other, count_from(0, 8));
+  EXPECT_EQ(load_cache(other, directory / ""), 0);
+  EXPECT_EQ(other.size(), 2);
+}
+
+TEST(CacheFile, WithMaxBlocksThoseUsedLastAreLoaded) {
+  const TemporaryDirectory directory;
+  PrefixCache cache(new_pool(32, 4));
+  for (std::int64_t i = 0; i < 4; ++i) serve(cache, count_from(100 * i, 8));
+  cache.match(count_from(0, 9));
+  save_cache(cache, directory / "");
+  for (std::int64_t most = 0; most <= 9; ++most) {
+    const auto pool = new_pool(8, 4);
+    PrefixCache small(pool, most);
+    EXPECT_EQ(load_cache(small, directory / ""), std::min<std::int64_t>(most, 8));
+    EXPECT_EQ(pool->stats().peak_used, std::min<std::int64_t>(most, 8));
+    const auto found = [&](std::int64_t i) {
+      const auto table = small.match(count_from(100 * i, 9));
+      EXPECT_TRUE(holds_ids(*table, count_from(100 * i, table->num_tokens())));
+      return table->num_tokens() / 4;
+    };
+    std::int64_t left = most;
+    for (const std::int64_t i : {0, 3, 2, 1}) {
+      EXPECT_EQ(found(i), std::clamp<std::int64_t>(left, 0, 2)) << i << " of " << most;
+      left -= 2;
+    }
+    pool->check();
+  }
+}
+
+TEST(CacheFile, EveryDamageIsRefusedAndThePoolAsItWas) {
+  const TemporaryDirectory directory;
+  PrefixCache cache(new_pool(32, 4));
+  serve(cache, {1, 2, 3, 4, 5});
+  serve(cache, {1, 2, 3, 4, 6}, "b");
+  save_cache(cache, directory / "");
+  const auto pool = new_pool(8, 4);
+  PrefixCache other(pool);
+  expect_every_damage_refused(contents(file_in(directory)), [&](const FileBytes& file) {
+    try {
+      load_cache(other, file);
+      other.clear();
+    } catch (...) {
+      EXPECT_EQ(pool->num_free(), 8);
+      EXPECT_EQ(other.size(), 0);
+      throw;
+    }
+  });
+  EXPECT_EQ(pool->stats().peak_used, 4);
+  pool->check();
+}
+
+TEST(CacheFile, WithoutRoomThePoolIsAsItWas) {
+  const TemporaryDirectory directory;
+  PrefixCache cache(new_pool(32, 4));
+  serve(cache, count_from(0, 20));
+  save_cache(cache, directory / "");
+  const auto pool = new_pool(6, 4);
+  PrefixCache other(pool);
+  serve(other, count_from(50, 8));
+  const auto taken = pool->allocate(2);
+  EXPECT_EQ(message_of<OutOfBlocks>([&] { load_cache(other, directory / ""); }),
+            concat("PrefixCache.load: path: got ", directory / "", "/", kCacheFileName,
+                   ": 5 blocks, ", "expected at most the 2 free and 2 cached"));
+  EXPECT_EQ(other.size(), 2);
+  EXPECT_EQ(pool->num_free(), 2);
+  pool->release(taken);
+  EXPECT_EQ(load_cache(other, directory / ""), 5);
+  EXPECT_EQ(other.size(), 6);
+  pool->check();
+}
+
+TEST(CacheFile, AFailedSaveHoldsNothing) {
+  const TemporaryDirectory directory;
+  const auto pool = new_pool(8, 4);
+  PrefixCache cache(pool);
+  serve(cache, count_from(0, 8));
+  std::ofstream(directory / "file") << "";
+  EXPECT_THROW(save_cache(cache, directory / "file"), FileError);
+  std::filesystem::create_directory(file_in(directory));
+  EXPECT_THROW(save_cache(cache, directory / ""), FileError);
+  EXPECT_EQ(pool->stats().cached, 2);
+  EXPECT_THROW(load_cache(cache, directory / "none"), FileError);
+}
+
+// While threads match, append, insert and evict, each file holds what was computed for its ids.
+TEST(CacheFileConcurrency, SavedAndLoadedWhileOthersUseIt) {
+  const TemporaryDirectory directory;
+  const auto pool = new_pool(160, 4);
+  PrefixCache cache(pool, 60);
+  std::atomic<bool> done{false};
+  std::vector<std::thread> threads;
+  for (int worker = 0; worker < 4; ++worker) {
+    threads.emplace_back([&, worker] {
+      std::mt19937 random(worker);
+      while (!done) {
+        Ids ids;
+        for (std::size_t length = 1 + random() % 24; ids.size() < length;) {
+          ids.push_back(random() % 8 == 0 ? random() % 3 : 0);
+        }
+        try {
+          const auto table = cache.match(ids, worker % 2 == 0 ? "" : "b");
+          append_rest(*table, ids, worker % 2 == 0 ? "" : "b");
+          cache.insert(ids, *table, worker % 2 == 0 ? "" : "b");
+        } catch (const OutOfBlocks&) {
+        }
+        if (random() % 100 == 0) cache.evict(8);
+        if (random() % 500 == 0) cache.clear();
+      }
+    });
+  }
+  for (int i = 0; i < 20; ++i) {
+    save_cache(cache, directory / "");
+    const auto other_pool = new_pool(64, 4);
+    PrefixCache other(other_pool);
+    load_cache(other, directory / "");
+    other_pool->check();
+    try {
+      load_cache(cache, directory / "");
+    } catch (const OutOfBlocks&) {
+    }
+    const PrefixSnapshot snapshot = other.snapshot();
+    for (const BlockRows& block : snapshot.blocks) other_pool->release(std::vector{block.id});
+    auto end = static_cast<std::ptrdiff_t>(snapshot.ids.size());
+    std::vector<std::pair<Ids, std::string>> paths(snapshot.nodes.size());
+    for (std::size_t n = snapshot.nodes.size(); n-- > 0;) {
+      const auto& [parent, block, size] = snapshot.nodes[n];
+      end -= size;
+      paths[n] = parent < 0 ? std::pair{Ids{}, snapshot.namespaces[-1 - parent]} : paths[parent];
+      const auto begin = snapshot.ids.begin() + end;
+      paths[n].first.insert(paths[n].first.end(), begin, begin + size);
+      const auto table = other.match(paths[n].first + Ids{9}, paths[n].second);
+      ASSERT_TRUE(holds_ids(*table, paths[n].first, paths[n].second));
+    }
+  }
+  done = true;
+  for (std::thread& thread : threads) thread.join();
+  pool->check();
+}
+
+}  // namespace
+}  // namespace quire::testing

@@ -1,0 +1,134 @@
+// Any bytes as a file: loaded as a table and as a cache, as they are and with their checksums made
+// right, as a forger would. They are refused, or loaded; the pool's books are in order, a refusal
+// leaves them as they were, and what was loaded can be used.
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "quire/io/cache_file.h"
+#include "quire/io/safetensors_header.h"
+#include "quire/io/safetensors_writer.h"
+#include "quire/io/table_file.h"
+#include "quire/io/xxh64.h"
+
+namespace {
+
+using namespace quire;
+
+void require(bool holds, const char* what) {
+  if (holds) return;
+  std::fprintf(stderr, "not so: %s\n", what);
+  std::abort();
+}
+
+std::shared_ptr<BlockPool> new_pool() {
+  return std::make_shared<BlockPool>(KvGeometry{.num_blocks = 6,
+                                                .block_size = 4,
+                                                .num_kv_heads = 1,
+                                                .head_dim = 2,
+                                                .v_head_dim = 1,
+                                                .num_layers = 2,
+                                                .dtype = DType::float16});
+}
+
+// Of all inputs, one after the other: new ones would take most of the time.
+const std::shared_ptr<BlockPool> pool = new_pool();
+PrefixCache cache(pool, 5);
+
+// Runs load(), which refuses the file or returns; a refusal changes nothing.
+template <class Load>
+void refuse_or(Load load) {
+  const PoolStats before = pool->stats();
+  const auto require_untouched = [&] {
+    const PoolStats after = pool->stats();
+    require(after.free == before.free && after.peak_used == before.peak_used &&
+                after.cached == before.cached && after.filled_tokens == before.filled_tokens,
+            "a refusal changes nothing");
+  };
+  try {
+    load();
+  } catch (const ValueError&) {
+    require_untouched();
+  } catch (const OutOfBlocks&) {
+    require_untouched();
+  }
+  pool->check();
+}
+
+void load_as_table(const FileBytes& file) {
+  refuse_or([&] {
+    const auto table = load_table(pool, file);
+    require(table->num_tokens() <= 24, "no more tokens than the pool has room for");
+    std::vector<std::uint16_t> k(table->num_tokens() * 2), v(table->num_tokens());
+    for (std::int64_t layer = 0; layer < 2; ++layer) {
+      table->gather(layer, table->num_tokens(), k.data(), v.data());
+    }
+    pool->check();
+  });
+  require(pool->num_free() == 6, "a table that goes has given its blocks back");
+}
+
+void load_as_cache(const FileBytes& file) {
+  bool loaded = false;
+  refuse_or([&] {
+    const std::int64_t added = load_cache(cache, file);
+    loaded = true;
+    require(added == cache.size() && added <= 5, "as many blocks as are said to be added");
+  });
+  if (!loaded) return require(cache.size() == 0, "a refusal adds nothing");
+  refuse_or([&] { load_cache(cache, file); });  // where all is there, and there may be no room
+  const PrefixSnapshot snapshot = cache.snapshot();
+  for (const BlockRows& block : snapshot.blocks) pool->release(std::vector{block.id});
+  for (const std::string& space : snapshot.namespaces) {
+    refuse_or([&] {
+      const auto table = cache.match(std::vector<std::int64_t>{1, 2, 3, 4, 5, 6}, space);
+      require(table->num_tokens() < 6, "a match leaves a token");
+    });
+  }
+  cache.clear();
+  pool->check();
+  require(pool->num_free() == 6, "a cleared cache has given its blocks back");
+}
+
+void load(const std::vector<std::byte>& bytes) {
+  const FileBytes file{"load", "input", bytes};
+  load_as_table(file);
+  load_as_cache(file);
+}
+
+// Writes the checksums of the tensors, then that of the header, where they have their place.
+bool make_checksums_right(std::vector<std::byte>* bytes) {
+  SafetensorsHeader header;
+  try {
+    header = read_safetensors_header({"load", "input", *bytes});
+  } catch (const ValueError&) {
+    return false;
+  }
+  const auto put = [&](const std::string& key, std::uint64_t checksum) {
+    const auto found = header.metadata.find(key);
+    if (found == header.metadata.end() || found->second.text.size() != 16) return;
+    std::memcpy(bytes->data() + found->second.offset, checksum_text(checksum).data(), 16);
+  };
+  for (const auto& [name, tensor] : header.tensors) {
+    put(concat(kTensorChecksum, name), xxh64(tensor.bytes));
+  }
+  const auto own = header.metadata.find(kHeaderChecksum);
+  if (own == header.metadata.end() || own->second.text.size() != 16) return true;
+  std::memset(bytes->data() + own->second.offset, '0', 16);
+  put(std::string(kHeaderChecksum), xxh64(header.bytes));
+  return true;
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const auto* begin = reinterpret_cast<const std::byte*>(data);
+  std::vector<std::byte> bytes(begin, begin + size);
+  load(bytes);
+  if (make_checksums_right(&bytes)) load(bytes);
+  return 0;
+}
