@@ -119,11 +119,14 @@ PrefixSnapshot read_tree(const KvFile& file, std::int64_t block_size) {
   for (std::size_t i = 0; i < parents.size(); ++i) {
     expect(file, "node_blocks", i, blocks[i], 0, length(snapshot.blocks) - 1);
     expect(file, "node_sizes", i, sizes[i], 1, snapshot.blocks[blocks[i]].rows);
-    expect(file, "node_parents", i, parents[i],
-           parents[i] < 0 ? -length(snapshot.namespaces) : static_cast<std::int64_t>(i) + 1,
-           length(parents) - 1);
-    if (parents[i] >= 0)
-      expect(file, "node_sizes", parents[i], sizes[parents[i]], block_size, block_size);
+    const bool is_later = parents[i] > static_cast<std::int64_t>(i) && parents[i] < length(parents);
+    if (!is_later && (parents[i] >= 0 || parents[i] < -length(snapshot.namespaces))) {
+      file.file().refuse("node_parents ", parents[i], " at index ", i,
+                         ", expected a later one of the ", parents.size(),
+                         " nodes, or -1 - i for one of the ", snapshot.namespaces.size(),
+                         " namespaces");
+    }
+    if (is_later) expect(file, "node_sizes", parents[i], sizes[parents[i]], block_size, block_size);
     snapshot.nodes.push_back({parents[i], blocks[i], sizes[i]});
     ids += sizes[i];
   }
@@ -212,16 +215,15 @@ std::int64_t load_cache(PrefixCache& cache, const std::string& directory) {
 std::int64_t load_cache(PrefixCache& cache, const FileBytes& bytes) {
   BlockPool& pool = *cache.pool();
   const KvFile file(bytes, kKind, pool.geometry());
+  file.expect_checksums();
   PrefixSnapshot snapshot = read_tree(file, pool.geometry().block_size);
   std::vector<TensorSpec> tensors = row_tensors(pool.storage(), total_rows(snapshot.blocks));
   for (const char* name :
        {"node_parents", "node_blocks", "node_sizes", "token_ids", "block_rows", "namespace_ends"}) {
-    tensors.push_back({name, "I64", {length(file.integers(name))}});
+    tensors.push_back({name, "I64", {length(file.vector_bytes(name, "I64")) / 8}});
   }
   tensors.push_back({"namespaces", "U8", {length(file.bytes("namespaces"))}});
   file.expect_tensors(tensors);
-  // Before a block is taken, for which a cached one may have to go.
-  file.expect_checksums();
   const std::int64_t most = cache.max_blocks().value_or(std::numeric_limits<std::int64_t>::max());
   keep_last_nodes(static_cast<std::size_t>(most), &snapshot);
   allocate_blocks(bytes, pool, &snapshot);
