@@ -9,6 +9,7 @@ found, and fails where a file is not one of the two, whole.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -37,16 +38,18 @@ def new_table(pool: Any, version: int) -> Any:
     return table
 
 
-def save_for_ever(directory: Path) -> None:
-    """Never returns."""
+def save_for_ever(directory: Path, begin: int) -> None:
+    """Never returns. Which of the four files comes first is the caller's choice."""
     tables = [new_table(new_pool(), version) for version in TOKENS]
     caches = [quire.PrefixCache(table.pool) for table in tables]
     for table, cache in zip(tables, caches, strict=True):
         cache.insert(np.arange(len(table)), table)
-    while True:
-        for table, cache in zip(tables, caches, strict=True):
-            table.save(directory / "table")
-            cache.save(directory)
+    for step in itertools.count(begin):
+        version = step // 2 % 2
+        if step % 2 == 0:
+            tables[version].save(directory / "table")
+        else:
+            caches[version].save(directory)
 
 
 def check_table(table: Any) -> int:
@@ -64,9 +67,10 @@ def main() -> None:
     new_table(new_pool(), 0).save(directory / "table")
     cut_short, seen = 0, set()
     for _ in range(kills):
+        begin = moments.randrange(4)
         child = os.fork()
         if child == 0:
-            save_for_ever(directory)
+            save_for_ever(directory, begin)
         time.sleep(moments.uniform(0.003, 0.03))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
