@@ -25,7 +25,7 @@ class HeldBlocks {
     try {
       release_to(blocks_.size());
     } catch (const std::exception&) {
-      // Somebody has released them in our place.
+      released_ = blocks_.size();  // somebody has released them in our place
     }
   }
   HeldBlocks(const HeldBlocks&) = delete;

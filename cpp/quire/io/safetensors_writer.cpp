@@ -33,9 +33,10 @@ SafetensorsWriter::SafetensorsWriter(AtomicFile& file, Metadata metadata,
   // Those of the larger elements come first, so that each is aligned to its own.
   std::vector<std::size_t> order(tensors_.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(), [this](std::size_t a, std::size_t b) {
-    return safetensors_item_bytes(tensors_[a].spec.dtype) >
-           safetensors_item_bytes(tensors_[b].spec.dtype);
+  std::sort(order.begin(), order.end(), [this](std::size_t a, std::size_t b) {
+    const std::int64_t a_bytes = safetensors_item_bytes(tensors_[a].spec.dtype);
+    const std::int64_t b_bytes = safetensors_item_bytes(tensors_[b].spec.dtype);
+    return a_bytes != b_bytes ? a_bytes > b_bytes : a < b;
   });
   std::uint64_t end = 0;
   for (const std::size_t i : order) {
@@ -62,7 +63,7 @@ std::string SafetensorsWriter::header(std::string_view header_checksum) const {
     json += concat(",", quoted(concat(kTensorChecksum, tensor.spec.name)), ":",
                    quoted(checksum_text(tensor.checksum.value())));
   }
-  json += "}";
+  json += '}';
   for (const Tensor& tensor : tensors_) {
     json += concat(",", quoted(tensor.spec.name), ":{\"dtype\":", quoted(tensor.spec.dtype),
                    ",\"shape\":[");
@@ -71,7 +72,7 @@ std::string SafetensorsWriter::header(std::string_view header_checksum) const {
     }
     json += concat("],\"data_offsets\":[", tensor.begin, ",", tensor.end, "]}");
   }
-  json += "}";
+  json += '}';
   json.resize((json.size() + 7) / 8 * 8, ' ');  // the data begins at a multiple of 8
   std::string length(8, '\0');
   const std::uint64_t size = json.size();

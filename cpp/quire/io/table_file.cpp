@@ -66,12 +66,14 @@ void save_table(const BlockTable& table, const std::string& path) {
   file.commit();
 }
 
-std::shared_ptr<BlockTable> load_table(std::shared_ptr<BlockPool> pool, const std::string& path) {
+std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
+                                       const std::string& path) {
   const MappedFile file("load_table", path);
-  return load_table(std::move(pool), file.contents());
+  return load_table(pool, file.contents());
 }
 
-std::shared_ptr<BlockTable> load_table(std::shared_ptr<BlockPool> pool, const FileBytes& bytes) {
+std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
+                                       const FileBytes& bytes) {
   const KvStorage& storage = pool->storage();
   const KvGeometry& geometry = storage.geometry();
   const KvFile file(bytes, kKind, geometry);

@@ -24,7 +24,9 @@ void save_table(const BlockTable& table, const std::string& path);
 // A new table with blocks of its own. Throws FileError where the file cannot be read; ValueError
 // for one that save_table has not written, or not for a pool of this geometry, or that is damaged;
 // OutOfBlocks. The pool is as before then.
-std::shared_ptr<BlockTable> load_table(std::shared_ptr<BlockPool> pool, const std::string& path);
-std::shared_ptr<BlockTable> load_table(std::shared_ptr<BlockPool> pool, const FileBytes& file);
+std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
+                                       const std::string& path);
+std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
+                                       const FileBytes& file);
 
 }  // namespace quire

@@ -105,6 +105,7 @@ PrefixSnapshot PrefixCache::snapshot() const {
   const BlockPool::Books books(*pool_);
   PrefixSnapshot snapshot = tree_->snapshot();
   std::vector<std::int32_t> blocks;
+  blocks.reserve(snapshot.blocks.size());
   for (const BlockRows& block : snapshot.blocks) blocks.push_back(block.id);
   books->retain(blocks);
   return snapshot;
@@ -112,6 +113,7 @@ PrefixSnapshot PrefixCache::snapshot() const {
 
 std::int64_t PrefixCache::restore(const PrefixSnapshot& snapshot) {
   std::vector<std::vector<std::int64_t>> spaces;
+  spaces.reserve(snapshot.namespaces.size());
   for (const std::string& name : snapshot.namespaces) spaces.push_back(ids_of(name));
   const BlockPool::Books books(*pool_);
   const std::int64_t before = tree_->size();

@@ -45,6 +45,47 @@ TEST(CacheFile, ComesBackInAnyPoolOfItsGeometry) {
   other_pool->check();
 }
 
+// A block in two namespaces, in one of them with fewer rows: all that either needs are saved,
+// whichever was used last.
+TEST(CacheFile, ASharedBlockHasTheRowsOfEach) {
+  for (const bool shorter_first : {false, true}) {
+    const TemporaryDirectory directory;
+    const auto pool = new_pool(8, 4);
+    PrefixCache cache(pool), other(new_pool(8, 4));
+    const Ids ids = count_from(0, 8);
+    {
+      BlockTable table(pool);
+      append_rest(table, ids);
+      cache.insert(Ids(ids.begin(), ids.begin() + (shorter_first ? 5 : 8)), table, "a");
+      cache.insert(Ids(ids.begin(), ids.begin() + (shorter_first ? 8 : 5)), table, "b");
+    }
+    save_cache(cache, directory / "");
+    load_cache(other, directory / "");
+    for (const std::string space : {"a", "b"}) {
+      const std::size_t size = (space == "a") == shorter_first ? 5 : 8;
+      const auto table = other.match(ids + Ids{0}, space);
+      EXPECT_TRUE(holds_ids(*table, Ids(ids.begin(), ids.begin() + size)));
+    }
+  }
+}
+
+TEST(CacheFile, SavingAndLoadingKeepWhoGoesFirst) {
+  const TemporaryDirectory directory;
+  const auto pool = new_pool(32, 4);
+  PrefixCache cache(pool), other(new_pool(32, 4));
+  for (std::int64_t i = 0; i < 4; ++i) serve(cache, count_from(100 * i, 8));
+  cache.match(count_from(0, 9));
+  save_cache(cache, directory / "");
+  EXPECT_EQ(load_cache(other, directory / ""), 8);
+  for (PrefixCache* each : {&cache, &other}) {
+    each->evict(5);  // 1 and 2 whole, the end of 3
+    EXPECT_EQ(each->match(count_from(100, 9))->num_tokens(), 0);
+    EXPECT_EQ(each->match(count_from(200, 9))->num_tokens(), 0);
+    EXPECT_EQ(each->match(count_from(300, 9))->num_tokens(), 4);
+    EXPECT_EQ(each->match(count_from(0, 9))->num_tokens(), 8);
+  }
+}
+
 TEST(CacheFile, AnEmptyCacheComesBackEmpty) {
   const TemporaryDirectory directory;
   PrefixCache cache(new_pool(8, 4)), other(new_pool(8, 4));
