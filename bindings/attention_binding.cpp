@@ -29,6 +29,7 @@ AttentionCall::AttentionCall(const char* function, py::handle q, const Attention
   args_.causal = to_bool({function, "causal"}, options.causal);
   args_.scale = to_optional_double({function, "scale"}, options.scale);
   args_.sliding_window = to_optional_int({function, "sliding_window"}, options.sliding_window);
+  args_.num_sink_tokens = to_int({function, "num_sink_tokens"}, options.num_sink_tokens);
   args_.softcap = to_optional_double({function, "softcap"}, options.softcap);
   if (!options.alibi_slopes.is_none()) {
     slopes_ = to_float_array({function, "alibi_slopes"}, options.alibi_slopes);
@@ -85,13 +86,14 @@ namespace {
 py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cache,
                               py::handle block_tables, py::handle seq_lens, py::handle cu_seqlens_q,
                               py::handle causal, py::handle scale, py::handle sliding_window,
-                              py::handle softcap, py::handle alibi_slopes, py::handle sinks,
-                              py::handle layout, py::handle out, py::handle return_lse,
-                              py::handle implementation, py::handle num_threads) {
+                              py::handle num_sink_tokens, py::handle softcap,
+                              py::handle alibi_slopes, py::handle sinks, py::handle layout,
+                              py::handle out, py::handle return_lse, py::handle implementation,
+                              py::handle num_threads) {
   constexpr const char* function = "paged_attention";
   AttentionCall call(function, q,
-                     {cu_seqlens_q, causal, scale, sliding_window, softcap, alibi_slopes, sinks,
-                      layout, out, return_lse, implementation, num_threads});
+                     {cu_seqlens_q, causal, scale, sliding_window, num_sink_tokens, softcap,
+                      alibi_slopes, sinks, layout, out, return_lse, implementation, num_threads});
   const FloatArray k = to_float_array({function, "k_cache"}, k_cache);
   const FloatArray v = to_float_array({function, "v_cache"}, v_cache);
   const IndexArray tables = to_index_array({function, "block_tables"}, block_tables);
@@ -110,13 +112,13 @@ py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cac
 
 py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::handle cu_seqlens_q,
                      py::handle causal, py::handle scale, py::handle sliding_window,
-                     py::handle softcap, py::handle alibi_slopes, py::handle sinks,
-                     py::handle layout, py::handle out, py::handle return_lse,
+                     py::handle num_sink_tokens, py::handle softcap, py::handle alibi_slopes,
+                     py::handle sinks, py::handle layout, py::handle out, py::handle return_lse,
                      py::handle implementation, py::handle num_threads) {
   constexpr const char* function = "attend";
   AttentionCall call(function, q,
-                     {cu_seqlens_q, causal, scale, sliding_window, softcap, alibi_slopes, sinks,
-                      layout, out, return_lse, implementation, num_threads});
+                     {cu_seqlens_q, causal, scale, sliding_window, num_sink_tokens, softcap,
+                      alibi_slopes, sinks, layout, out, return_lse, implementation, num_threads});
   if (call.args().layout != Layout::NHD) {
     raise<ValueError>("attend: layout", "got \"HND\", expected NHD, the layout of a pool");
   }

@@ -12,8 +12,8 @@ namespace quire::python {
 
 // As given, in the order of the signature.
 struct AttentionOptions {
-  pybind11::handle cu_seqlens_q, causal, scale, sliding_window, softcap, alibi_slopes, sinks,
-      layout, out, return_lse, implementation, num_threads;
+  pybind11::handle cu_seqlens_q, causal, scale, sliding_window, num_sink_tokens, softcap,
+      alibi_slopes, sinks, layout, out, return_lse, implementation, num_threads;
 };
 
 // One call. The constructor checks the types of q and of the options; the caches and tables are the
@@ -53,10 +53,10 @@ void def_with_options(pybind11::module_& m, const char* name, const char* doc,
   FastFunction<Function>::define(
       m, name, doc, arguments..., py::arg("cu_seqlens_q") = py::none(), py::arg("causal") = true,
       py::arg("scale") = py::none(), py::arg("sliding_window") = py::none(),
-      py::arg("softcap") = py::none(), py::arg("alibi_slopes") = py::none(),
-      py::arg("sinks") = py::none(), py::arg("layout") = "NHD", py::arg("out") = py::none(),
-      py::arg("return_lse") = false, py::arg("implementation") = "auto",
-      py::arg("num_threads") = py::none());
+      py::arg("num_sink_tokens") = 0, py::arg("softcap") = py::none(),
+      py::arg("alibi_slopes") = py::none(), py::arg("sinks") = py::none(),
+      py::arg("layout") = "NHD", py::arg("out") = py::none(), py::arg("return_lse") = false,
+      py::arg("implementation") = "auto", py::arg("num_threads") = py::none());
 }
 
 }  // namespace quire::python

@@ -144,6 +144,14 @@ void truncate(BlockTable& table, py::handle num_tokens) {
   table.truncate(count);
 }
 
+void drop_before(BlockTable& table, py::handle position, py::handle num_sink_tokens) {
+  constexpr const char* function = "BlockTable.drop_before";
+  const std::int64_t first = to_int({function, "position"}, position);
+  const std::int64_t sink_tokens = to_int({function, "num_sink_tokens"}, num_sink_tokens);
+  const py::gil_scoped_release unlocked;
+  table.drop_before(first, sink_tokens);
+}
+
 py::object gather(const BlockTable& table, py::handle layer) {
   const std::int64_t index = to_int({"BlockTable.gather", "layer"}, layer);
   const KvGeometry& geometry = table.pool()->geometry();
@@ -239,6 +247,8 @@ void bind_block_table(py::module_& m) {
   def_method(table, "BlockTable.append", &append, docs::kAppend, py::arg("k"), py::arg("v"));
   def_method(table, "BlockTable.fork", &fork, docs::kFork);
   def_method(table, "BlockTable.truncate", &truncate, docs::kTruncate, py::arg("num_tokens"));
+  def_method(table, "BlockTable.drop_before", &drop_before, docs::kDropBefore, py::arg("position"),
+             py::kw_only(), py::arg("num_sink_tokens") = 0);
   def_method(table, "BlockTable.gather", &gather, docs::kGather, py::arg("layer") = 0);
   def_method(table, "BlockTable.free", &BlockTable::free, docs::kFree,
              py::call_guard<py::gil_scoped_release>());

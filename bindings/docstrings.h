@@ -7,8 +7,8 @@ namespace quire::python::docs {
 
 inline constexpr const char* kPagedAttention =
     R"(paged_attention(q, k_cache, v_cache, block_tables, seq_lens, *, cu_seqlens_q=None,
-causal=True, scale=None, sliding_window=None, softcap=None, alibi_slopes=None, sinks=None,
-layout='NHD', out=None, return_lse=False, implementation='auto', num_threads=None)
+causal=True, scale=None, sliding_window=None, num_sink_tokens=0, softcap=None, alibi_slopes=None,
+sinks=None, layout='NHD', out=None, return_lse=False, implementation='auto', num_threads=None)
 --
 
 Attention of each query over the keys and values of its sequence, read from scattered blocks.
@@ -20,13 +20,15 @@ Args:
         any of the three dtypes.
     v_cache: as k_cache, with Dv for D; its dtype may differ.
     block_tables: [B, max_blocks] int32 or int64. Entries past ceil(seq_len / block_size) are
-        ignored.
+        ignored. -1 is a hole: allowed where no query sees a key of the block.
     seq_lens: [B] int32 or int64: tokens in the cache, those of q included. Slots past it are never
         read.
     cu_seqlens_q: [B + 1]: rows cu[i]:cu[i + 1] of q are the last tokens of sequence i.
     causal: a query sees keys up to its own position.
     scale: of the dot products; None: 1 / sqrt(D).
     sliding_window: a query sees this many keys, its own included.
+    num_sink_tokens: beside those of its window a query sees the first tokens of the sequence, this
+        many (attention sinks, arXiv 2309.17453). Without sliding_window all are seen anyway.
     softcap: scores become softcap * tanh(score / softcap).
     alibi_slopes: [Hq]: slope * (key position - query position) is added to a score.
     sinks: [Hq]: one more logit per head in the softmax's sum, without a value.
@@ -42,7 +44,7 @@ Returns:
 
 Raises:
     TypeError: an unsupported type or dtype. ValueError: a wrong shape or value. IndexError: a block
-    id out of range. Nothing has been written then.
+    id out of range, or a hole that a query sees. Nothing has been written then.
 
 Example:
     >>> k, v = np.random.rand(2, 4, 16, 2, 64).astype(np.float32)     # 4 blocks of 16 tokens
@@ -53,8 +55,8 @@ Example:
 
 inline constexpr const char* kAttend =
     R"(attend(q, tables, *, layer=0, cu_seqlens_q=None,
-causal=True, scale=None, sliding_window=None, softcap=None, alibi_slopes=None, sinks=None,
-layout='NHD', out=None, return_lse=False, implementation='auto', num_threads=None)
+causal=True, scale=None, sliding_window=None, num_sink_tokens=0, softcap=None, alibi_slopes=None,
+sinks=None, layout='NHD', out=None, return_lse=False, implementation='auto', num_threads=None)
 --
 
 paged_attention over block tables: the last tokens of each table as queries.
@@ -250,7 +252,7 @@ Example:
 )";
 
 inline constexpr const char* kBlocks =
-    R"(The block ids in the order of the sequence, int32, a copy.)";
+    R"(The block ids in the order of the sequence, int32, a copy; -1 is a hole.)";
 
 inline constexpr const char* kExtend = R"(extend(self, n)
 --
@@ -296,10 +298,35 @@ inline constexpr const char* kTruncate =
 
 Forgets all but the first num_tokens tokens and gives back blocks that only the others needed.
 
-Raises ValueError unless 0 <= num_tokens <= len(table).
+Raises ValueError unless 0 <= num_tokens <= len(table), and where the last token left would lie
+within a hole, whose other rows cannot be written again; the end of a hole is allowed.
 
 Example:
     >>> table.truncate(len(table) - 1)
+)";
+
+inline constexpr const char* kDropBefore =
+    R"(drop_before(self, position, *, num_sink_tokens=0)
+--
+
+Gives back the blocks that a sliding window can no longer see, and leaves holes.
+
+len(table) stays. A hole is -1 in blocks, np.asarray(table) and pack_tables; a fork has it too.
+Attention with a sliding_window that does not reach a hole goes on as before, to the bit; whatever
+would read one raises.
+
+Args:
+    position: blocks whose tokens all stand before it go. At most that of the next token; below 0
+        nothing goes.
+    num_sink_tokens: blocks with one of the first so many tokens stay, for attention with the same
+        num_sink_tokens.
+
+Raises:
+    TypeError, ValueError, with the table as it was.
+
+Example:
+    >>> table.drop_before(len(table) + 1 - 1024, num_sink_tokens=4)
+    >>> out = attend(q, [table], sliding_window=1024, num_sink_tokens=4)
 )";
 
 inline constexpr const char* kGather =
@@ -308,7 +335,7 @@ inline constexpr const char* kGather =
 
 (k [num_tokens, num_kv_heads, head_dim], v [num_tokens, num_kv_heads, v_head_dim]), both copies.
 
-Raises IndexError for an unknown layer.
+Raises IndexError for an unknown layer, ValueError where a block is a hole.
 
 Example:
     >>> k, v = table.gather()

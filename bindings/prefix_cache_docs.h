@@ -65,8 +65,8 @@ Args:
     token_ids: as for match. table: a BlockTable of the cache's pool. namespace: as for match.
 
 Raises:
-    ValueError: more token_ids than the table has tokens, an id below 0, a freed table or one of
-    another pool. TypeError. Nothing has been changed then.
+    ValueError: more token_ids than the table has tokens, or ids of tokens that it has dropped, an
+    id below 0, a freed table or one of another pool. TypeError. Nothing has been changed then.
 
 Example:
     >>> cache.insert([1, 2, 3, 4], table, namespace='tenant 7')

@@ -108,6 +108,9 @@ class BlockTable:
     def append(self, k: _Floats, v: _Floats) -> None: ...
     def fork(self) -> BlockTable: ...
     def truncate(self, num_tokens: SupportsIndex) -> None: ...
+    def drop_before(
+        self, position: SupportsIndex, *, num_sink_tokens: SupportsIndex = 0
+    ) -> None: ...
     def gather(self, layer: SupportsIndex = 0) -> tuple[_Array, _Array]: ...
     def save(self, path: _Path) -> None: ...
     def free(self) -> None: ...
@@ -184,6 +187,7 @@ def paged_attention(
     causal: bool = True,
     scale: SupportsFloat | None = None,
     sliding_window: SupportsIndex | None = None,
+    num_sink_tokens: SupportsIndex = 0,
     softcap: SupportsFloat | None = None,
     alibi_slopes: _Floats | None = None,
     sinks: _Floats | None = None,
@@ -205,6 +209,7 @@ def paged_attention(
     causal: bool = True,
     scale: SupportsFloat | None = None,
     sliding_window: SupportsIndex | None = None,
+    num_sink_tokens: SupportsIndex = 0,
     softcap: SupportsFloat | None = None,
     alibi_slopes: _Floats | None = None,
     sinks: _Floats | None = None,
@@ -224,6 +229,7 @@ def attend(
     causal: bool = True,
     scale: SupportsFloat | None = None,
     sliding_window: SupportsIndex | None = None,
+    num_sink_tokens: SupportsIndex = 0,
     softcap: SupportsFloat | None = None,
     alibi_slopes: _Floats | None = None,
     sinks: _Floats | None = None,
@@ -243,6 +249,7 @@ def attend(
     causal: bool = True,
     scale: SupportsFloat | None = None,
     sliding_window: SupportsIndex | None = None,
+    num_sink_tokens: SupportsIndex = 0,
     softcap: SupportsFloat | None = None,
     alibi_slopes: _Floats | None = None,
     sinks: _Floats | None = None,

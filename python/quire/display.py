@@ -11,8 +11,8 @@ import numpy.typing as npt
 from quire._core import BlockPool, BlockTable
 
 # Of middle brightness, to be seen on light and on dark pages. Text has the page's own colour.
-COLOURS = {"free": "#9aa0a6", "private": "#4285f4", "shared": "#f29900"}
-FREE, PRIVATE, SHARED = range(3)
+COLOURS = {"free": "#9aa0a6", "private": "#4285f4", "shared": "#f29900", "hole": "#c5221f"}
+FREE, PRIVATE, SHARED, HOLE = range(4)
 _SIZE, _STEP, _COLUMNS = 10, 12, 64
 _MOST_CELLS = 7 * _COLUMNS  # more blocks share cells, so that the HTML stays below 50 KB
 
@@ -40,7 +40,7 @@ def pool_html(pool: BlockPool) -> str:
 
 
 def table_html(table: BlockTable) -> str:
-    """A cell for each block of the table in the order of its tokens: private or shared.
+    """A cell for each block of the table in the order of its tokens: private, shared, or a hole.
 
     Args:
         table: any BlockTable, freed or not.
@@ -56,17 +56,19 @@ def table_html(table: BlockTable) -> str:
     except ValueError:  # freed
         return "<div>BlockTable, freed</div>"
     counts: npt.NDArray[Any] = table.pool.ref_counts[blocks]
+    states = np.clip(counts, PRIVATE, SHARED).astype(np.int64)
+    states[blocks < 0] = HOLE
     labels = []
     if len(blocks) <= _MOST_CELLS:
         labels = [
-            f"block {block}, {_count(count, 'reference')}"
+            f"block {block}, {_count(count, 'reference')}" if block >= 0 else "dropped tokens"
             for block, count in zip(blocks.tolist(), counts.tolist(), strict=True)
         ]
     title = (
         f"BlockTable: {_count(tokens, 'token')} in {_count(len(blocks), 'block')} "
         f"of {_count(table.pool.block_size, 'token')}"
     )
-    return _figure(title, np.clip(counts, PRIVATE, SHARED).astype(np.int64), labels)
+    return _figure(title, states, labels)
 
 
 def _figure(title: str, states: _States, labels: list[str]) -> str:

@@ -76,6 +76,18 @@ def test_each_block_of_a_table() -> None:
     assert "freed" in table_html(child)
 
 
+def test_holes_of_a_table() -> None:
+    pool = quire.BlockPool(8, block_size=4, num_kv_heads=1, head_dim=4)
+    table = quire.BlockTable(pool)
+    table.extend(14)
+    table.drop_before(12, num_sink_tokens=1)
+    html = table_html(table)
+    assert states(html) == ["private", "hole", "hole", "private"]
+    assert titles(html)[1] == "dropped tokens, hole"
+    assert "14 tokens in 4 blocks of 4 tokens: 2 private, 2 hole" in html
+    assert states(pool_html(pool)).count("free") == 6
+
+
 @pytest.mark.parametrize("num_blocks", [448, 449, 10_000, 1_000_000])
 def test_large_pools_stay_small_and_keep_proportions(num_blocks: int) -> None:
     pool = quire.BlockPool(num_blocks, block_size=1, num_kv_heads=1, head_dim=1, dtype="float16")

@@ -22,10 +22,12 @@ def rows(tokens: list[int]) -> Any:
 
 
 class Sequence:
-    """A table and what it should hold; compared by identity."""
+    """A table and what it should hold; compared by identity. holes: columns of dropped blocks."""
 
-    def __init__(self, table: quire.BlockTable, tokens: list[int]) -> None:
-        self.table, self.tokens = table, tokens
+    def __init__(
+        self, table: quire.BlockTable, tokens: list[int], holes: frozenset[int] = frozenset()
+    ) -> None:
+        self.table, self.tokens, self.holes = table, tokens, holes
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -48,8 +50,10 @@ class PoolMachine(RuleBasedStateMachine):
         self.next_token += n
         return list(range(self.next_token - n, self.next_token))
 
-    def remember(self, table: quire.BlockTable, tokens: list[int]) -> Sequence:
-        sequence = Sequence(table, tokens)
+    def remember(
+        self, table: quire.BlockTable, tokens: list[int], holes: frozenset[int] = frozenset()
+    ) -> Sequence:
+        sequence = Sequence(table, tokens, holes)
         self.alive.append(sequence)
         return sequence
 
@@ -66,7 +70,7 @@ class PoolMachine(RuleBasedStateMachine):
     def counts(self) -> list[int]:
         counts = [0] * NUM_BLOCKS
         for sequence in self.alive:
-            for block in sequence.table.blocks:
+            for block in sequence.table.blocks[sequence.table.blocks >= 0]:
                 counts[block] += 1
         for block in self.held:
             counts[block] += 1
@@ -99,13 +103,25 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(target=tables, sequence=tables)
     def fork(self, sequence: Sequence) -> Sequence:
-        return self.remember(sequence.table.fork(), list(sequence.tokens))
+        return self.remember(sequence.table.fork(), list(sequence.tokens), sequence.holes)
 
     @rule(sequence=tables, keep=st.floats(0, 1))
     def truncate(self, sequence: Sequence, keep: float) -> None:
         n = int(keep * len(sequence.tokens))
+        if n % BLOCK_SIZE and n // BLOCK_SIZE in sequence.holes:
+            with pytest.raises(ValueError, match=rf"got {n}, within column {n // BLOCK_SIZE}"):
+                sequence.table.truncate(n)
+            return
         sequence.table.truncate(n)
         del sequence.tokens[n:]
+        sequence.holes = frozenset(c for c in sequence.holes if c * BLOCK_SIZE < n)
+
+    @rule(sequence=tables, share=st.floats(0, 1), num_sink_tokens=st.sampled_from([0, 0, 1, 5]))
+    def drop_before(self, sequence: Sequence, share: float, num_sink_tokens: int) -> None:
+        position = int(share * len(sequence.tokens))
+        sequence.table.drop_before(position, num_sink_tokens=num_sink_tokens)
+        first = -(-num_sink_tokens // BLOCK_SIZE)
+        sequence.holes |= frozenset(range(first, position // BLOCK_SIZE))
 
     @rule(sequence=consumes(tables), collect=st.booleans())
     def free(self, sequence: Sequence, collect: bool) -> None:
@@ -135,6 +151,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(target=holdings, sequence=tables)
     def retain_blocks_of_a_table(self, sequence: Sequence) -> list[int]:
         ids = sequence.table.blocks
+        ids = ids[ids >= 0]
         self.pool.retain(ids)
         self.held += ids.tolist()
         return [int(block) for block in ids]
@@ -155,6 +172,12 @@ class PoolMachine(RuleBasedStateMachine):
     def contents(self) -> None:
         for sequence in self.alive:
             assert len(sequence.table) == len(sequence.tokens)
+            holes = np.flatnonzero(sequence.table.blocks < 0).tolist()
+            assert sorted(sequence.holes) == holes
+            if holes:
+                with pytest.raises(ValueError, match=f"got a hole at column {holes[0]}: "):
+                    sequence.table.gather()
+                continue
             k, v = sequence.table.gather()
             expected = rows(sequence.tokens)
             np.testing.assert_array_equal(k, expected)
@@ -172,6 +195,8 @@ class PoolMachine(RuleBasedStateMachine):
         filled: dict[int, int] = {}
         for sequence in self.alive:
             for i, block in enumerate(sequence.table.blocks.tolist()):
+                if block < 0:
+                    continue
                 rows_here = min(BLOCK_SIZE, len(sequence.tokens) - i * BLOCK_SIZE)
                 filled[block] = max(filled.get(block, 0), rows_here)
         assert stats.filled_tokens == sum(filled.values())

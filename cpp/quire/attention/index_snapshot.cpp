@@ -1,5 +1,7 @@
 #include "quire/attention/index_snapshot.h"
 
+#include <algorithm>
+
 namespace quire {
 namespace {
 

@@ -8,11 +8,10 @@
 //   score(j) = score(j) + alibi_slopes[h] * (j - position(t))   if alibi_slopes
 //   out[t, h] = sum_j softmax(score)(j) * v[j, h / group]
 //
-// over the keys that the row sees (visible_keys). A sink is one more logit per head in the
+// over the keys that the row sees (visible_keys.h). A sink is one more logit per head in the
 // softmax's sum, with no value. A row that sees no key is 0 and its lse is -inf, sink or none.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <optional>
 
@@ -31,7 +30,8 @@ struct PagedAttentionArgs {
   ArrayView q;             // [T, Hq, D], any DType
   ArrayView k_cache;       // see `layout`, last axis D, any DType
   ArrayView v_cache;       // see `layout`, last axis Dv, any DType
-  IndexView block_tables;  // [B, max_blocks]; past ceil(seq_len / block_size) ignored
+  IndexView block_tables;  // [B, max_blocks]; past ceil(seq_len / block_size) ignored, and -1 (a
+                           // hole) where no query sees a key of the block
   IndexView seq_lens;      // [B], tokens in the cache, those of q included
   std::optional<IndexView>
       cu_seqlens_q;      // [B + 1], 0 .. T, never falling; none: one row a sequence
@@ -42,6 +42,7 @@ struct PagedAttentionArgs {
   std::optional<double> scale;                 // none: 1 / sqrt(D)
   std::optional<double> softcap;               // > 0
   std::optional<std::int64_t> sliding_window;  // >= 1: keys that a row sees, its own included
+  std::int64_t num_sink_tokens = 0;  // the sequence's first, which are seen from every window
   bool causal = true;
   Layout layout = Layout::NHD;
 };
@@ -91,21 +92,10 @@ inline QueryRows query_rows(const PagedAttentionArgs& args, std::int64_t seq) {
   return {begin, end, args.seq_lens.at(seq)};
 }
 
-// The key positions [begin, end) that the query at `position` sees; begin >= end where it sees
-// none.
+// Keys [begin, end) of a sequence; none where begin >= end.
 struct KeyRange {
   std::int64_t begin;
   std::int64_t end;
 };
-
-inline KeyRange visible_keys(const PagedAttentionArgs& args, std::int64_t position,
-                             std::int64_t seq_len) {
-  KeyRange keys{0, args.causal ? std::min(position + 1, seq_len) : seq_len};
-  // position - (window - 1), written so that a huge window cannot overflow
-  if (args.sliding_window && *args.sliding_window <= position) {
-    keys.begin = position + 1 - *args.sliding_window;
-  }
-  return keys;
-}
 
 }  // namespace quire

@@ -4,6 +4,8 @@
 #include <limits>
 #include <vector>
 
+#include "quire/attention/visible_keys.h"
+
 namespace quire {
 namespace {
 
@@ -48,15 +50,23 @@ double score_of(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes
   return score;
 }
 
+std::vector<std::int64_t> keys_of(const VisibleKeys& visible) {
+  std::vector<std::int64_t> keys;
+  for (const KeyRange& range : {visible.sink_tokens, visible.window}) {
+    for (std::int64_t key = range.begin; key < range.end; ++key) keys.push_back(key);
+  }
+  return keys;
+}
+
 void attend_row(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes, std::int64_t seq,
                 const QueryRows& rows, std::int64_t row, std::int64_t head) {
   const std::int64_t position = rows.position(row - rows.begin);
-  const KeyRange keys = visible_keys(args, position, rows.seq_len);
   const std::int64_t kv_head = head / sizes.group;
 
+  const std::vector<std::int64_t> keys = keys_of(visible_keys(args, position, rows.seq_len));
   std::vector<double> scores;
   double largest = -kInfinity;
-  for (std::int64_t key = keys.begin; key < keys.end; ++key) {
+  for (const std::int64_t key : keys) {
     scores.push_back(score_of(args, sizes, args.q.at(row, head),
                               cache_row(args, args.k_cache, seq, key, kv_head), head,
                               key - position));
@@ -71,8 +81,7 @@ void attend_row(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes
   std::vector<double> out(static_cast<std::size_t>(sizes.v_head_dim), 0.0);
   for (std::size_t i = 0; i < scores.size(); ++i) {
     const double weight = std::exp(scores[i] - largest);
-    const std::byte* v_row =
-        cache_row(args, args.v_cache, seq, keys.begin + static_cast<std::int64_t>(i), kv_head);
+    const std::byte* v_row = cache_row(args, args.v_cache, seq, keys[i], kv_head);
     sum += weight;
     for (std::int64_t d = 0; d < sizes.v_head_dim; ++d) {
       out[d] += weight * load(v_row, args.v_cache.dtype, d);

@@ -63,30 +63,40 @@ class Planner {
     unit.token_end = rows.begin + token_end;
     unit.kv_head_begin = head_begin;
     unit.kv_head_end = head_end;
-    unit.keys.begin = visible_keys(args_, rows.position(token_begin), rows.seq_len).begin;
-    unit.keys.end = visible_keys(args_, rows.position(token_end - 1), rows.seq_len).end;
-    unit.keys.end = std::max(unit.keys.begin, unit.keys.end);
-    const std::int64_t num_keys = unit.keys.end - unit.keys.begin;
+    unit.keys = visible_keys(args_, rows, token_begin, token_end);
+    const KeyRange& sink_tokens = unit.keys.sink_tokens;
+    const KeyRange& window = unit.keys.window;
+    const std::int64_t num_keys = sink_tokens.end + window.end - window.begin;
     const std::int64_t heads = head_end - head_begin;
-    const std::int64_t most_parts = std::max<std::int64_t>(1, kMostKeyParts / num_units);
+    // two ranges may need one part more than one does
+    const std::int64_t most_parts =
+        std::max<std::int64_t>(1, kMostKeyParts / num_units - (sink_tokens.end > 0));
     const std::int64_t least_keys =
         std::max(std::clamp(num_keys / kFewParts, kShortPartKeys, kPartKeys),
                  ceil_div(kPartBytes, heads * bytes_per_key_));
     unit.part_keys =
         ceil_div(std::max(least_keys, ceil_div(num_keys, most_parts)), kKeyStep) * kKeyStep;
     unit.first_part = static_cast<std::int64_t>(plan_.parts.size());
-    unit.num_parts = std::max<std::int64_t>(1, ceil_div(num_keys, unit.part_keys));
 
     const std::int64_t passes = ceil_div((token_end - token_begin) * sizes_.group, kRowsPerPass);
-    for (std::int64_t part = 0; part < unit.num_parts; ++part) {
-      const std::int64_t begin = unit.keys.begin + part * unit.part_keys;
-      const std::int64_t end = std::min(begin + unit.part_keys, unit.keys.end);
-      const double cost =
-          static_cast<double>(end - begin) * static_cast<double>(heads * bytes_per_key_ * passes);
-      plan_.parts.push_back({static_cast<std::int64_t>(plan_.units.size()), {begin, end}, cost});
-      plan_.cost += cost;
-    }
+    const auto cost_per_key = static_cast<double>(heads * bytes_per_key_ * passes);
+    if (sink_tokens.end > 0) add_parts(unit, sink_tokens, false, cost_per_key);
+    add_parts(unit, window, unit.keys.windowed, cost_per_key);
     plan_.units.push_back(unit);
+  }
+
+  // One at least, also of no keys.
+  void add_parts(WorkUnit& unit, const KeyRange& keys, bool windowed, double cost_per_key) {
+    std::int64_t begin = keys.begin;
+    do {
+      const std::int64_t end = std::min(begin + unit.part_keys, keys.end);
+      const double cost = static_cast<double>(end - begin) * cost_per_key;
+      plan_.parts.push_back(
+          {static_cast<std::int64_t>(plan_.units.size()), {begin, end}, windowed, cost});
+      plan_.cost += cost;
+      ++unit.num_parts;
+      begin = end;
+    } while (begin < keys.end);
   }
 
   const PagedAttentionArgs& args_;

@@ -1,7 +1,8 @@
 // Who does which keys: one call's work cut into units and parts.
 //
 //   sequence = units: stretches of query tokens x stretches of KV heads
-//   unit     = parts: stretches of keys, whose states are merged in their order
+//   unit     = parts: stretches of keys, whose states are merged in their order; first those of the
+//              sink tokens that lie apart from the window
 //
 // The cut of a sequence depends on its own lengths and on the shapes of the call alone, never on
 // the rest of the batch or the number of threads: so neither do the bits of its result.
@@ -10,7 +11,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "quire/attention/paged_attention.h"
+#include "quire/attention/visible_keys.h"
 
 namespace quire {
 
@@ -18,16 +19,17 @@ struct WorkUnit {
   std::int64_t seq;
   std::int64_t token_begin, token_end;  // rows of q
   std::int64_t kv_head_begin, kv_head_end;
-  KeyRange keys;            // that some row of the unit sees
-  std::int64_t part_keys;   // keys of each part; the last may have fewer
+  VisibleKeys keys;         // that some row of the unit sees
+  std::int64_t part_keys;   // keys of each part; the last of a range may have fewer
   std::int64_t first_part;  // index of the first in WorkPlan::parts
   std::int64_t num_parts;   // >= 1; a unit without keys has one part without keys
 };
 
 struct WorkPart {
   std::int64_t unit;
-  KeyRange keys;
-  double cost;  // bytes of keys and values read, times the passes of query rows over them
+  KeyRange keys;  // of the unit's sink tokens or of its window
+  bool windowed;  // whether rows see those of their sliding window alone
+  double cost;    // bytes of keys and values read, times the passes of query rows over them
 };
 
 struct WorkPlan {

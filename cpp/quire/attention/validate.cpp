@@ -3,6 +3,7 @@
 #include <cmath>
 #include <optional>
 
+#include "quire/attention/visible_keys.h"
 #include "quire/base/check.h"
 
 namespace quire {
@@ -14,6 +15,9 @@ constexpr std::int64_t kMostTokens = std::int64_t{1} << 40;
 
 // The largest |scale|: with log2(e) it still is a float32.
 constexpr double kMostScale = 2e38;
+
+// In a block table: the block of tokens that were dropped.
+constexpr std::int64_t kHole = -1;
 
 // An expected length of an axis; none: any length >= 1.
 using Length = std::optional<std::int64_t>;
@@ -152,6 +156,15 @@ void check_cu_seqlens(const Checker& check, const IndexView& cu, std::int64_t nu
   }
 }
 
+// Whether a query of the sequence sees one of `count` keys from `first` on.
+bool is_seen(const PagedAttentionArgs& args, const QueryRows& rows, std::int64_t first,
+             std::int64_t count) {
+  if (rows.begin == rows.end) return false;
+  const VisibleKeys keys = visible_keys(args, rows, 0, rows.end - rows.begin);
+  return first < keys.sink_tokens.end ||
+         (first < keys.window.end && first + count > keys.window.begin);
+}
+
 void check_sequence(const Checker& check, const PagedAttentionArgs& args,
                     const PagedAttentionSizes& sizes, std::int64_t seq) {
   const std::int64_t seq_len = args.seq_lens.at(seq);
@@ -172,8 +185,11 @@ void check_sequence(const Checker& check, const PagedAttentionArgs& args,
   for (std::int64_t column = 0; column < used_blocks; ++column) {
     const std::int64_t block = args.block_tables.at(seq, column);
     if (block >= 0 && block < sizes.num_blocks) continue;
+    if (block == kHole && !is_seen(args, rows, column * sizes.block_size, sizes.block_size))
+      continue;
     check.fail<IndexError>("block_tables", "got ", block, " at sequence ", seq, ", column ", column,
-                           ", expected 0 to ", sizes.num_blocks - 1);
+                           ", expected 0 to ", sizes.num_blocks - 1,
+                           block == kHole ? ", as a query sees this block" : "");
   }
 }
 
@@ -187,6 +203,9 @@ void check_options(const Checker& check, const PagedAttentionArgs& args, std::in
   }
   if (args.sliding_window && *args.sliding_window < 1) {
     check.fail<ValueError>("sliding_window", "got ", *args.sliding_window, ", expected >= 1");
+  }
+  if (args.num_sink_tokens < 0) {
+    check.fail<ValueError>("num_sink_tokens", "got ", args.num_sink_tokens, ", expected >= 0");
   }
   if (args.alibi_slopes) check.per_head("alibi_slopes", *args.alibi_slopes, num_heads, false);
   if (args.sinks) check.per_head("sinks", *args.sinks, num_heads, true);

@@ -66,7 +66,6 @@ class Launch {
     task_.num_heads = sizes.num_heads;
     task_.group = sizes.group;
     task_.block_size = sizes.block_size;
-    task_.window = args.sliding_window.value_or(std::numeric_limits<std::int64_t>::max());
     task_.scale = args.scale.value_or(1.0 / std::sqrt(static_cast<double>(sizes.head_dim)));
     // a cap that no float32 score can feel is none
     task_.softcap = args.softcap && *args.softcap < kLargestSoftcap ? *args.softcap : 0.0;
@@ -75,7 +74,8 @@ class Launch {
 
   const AttentionTask& task() const { return task_; }
 
-  AttentionUnit unit(const WorkUnit& work) const {
+  // `windowed`: rows see the keys of their sliding window alone.
+  AttentionUnit unit(const WorkUnit& work, bool windowed) const {
     const IndexView& tables = args_.block_tables;
     const QueryRows rows = query_rows(args_, work.seq);
     AttentionUnit unit{};
@@ -84,6 +84,7 @@ class Launch {
     unit.token_end = work.token_end;
     unit.first_position = rows.position(work.token_begin - rows.begin);
     unit.seq_len = rows.seq_len;
+    unit.window = windowed ? *args_.sliding_window : std::numeric_limits<std::int64_t>::max();
     unit.kv_head_begin = work.kv_head_begin;
     unit.kv_head_end = work.kv_head_end;
     unit.head_rows = head_rows(work);
@@ -198,7 +199,8 @@ class FusedLaunch {
 
   AttentionPart part_at(std::int64_t index) const {
     const WorkPart& part = work_.plan.parts[index];
-    return {launch_.unit(work_.plan.units[part.unit]), part.keys.begin, part.keys.end};
+    return {launch_.unit(work_.plan.units[part.unit], part.windowed), part.keys.begin,
+            part.keys.end};
   }
 
   // Whoever computes a unit's last part merges them all, in the order of keys. `upcoming`: what
@@ -285,9 +287,9 @@ void launch_gather(const PagedAttentionArgs& args, const Kernels& kernels, int n
       if (rows.begin == rows.end) continue;
       work.token_begin = rows.begin;
       work.token_end = rows.end;
-      const std::int64_t begin = visible_keys(args, rows.position(0), rows.seq_len).begin;
-      kernels.gather(launch.task(), launch.unit(work), std::min(begin, rows.seq_len), rows.seq_len,
-                     scratch + worker * worker_floats);
+      const VisibleKeys keys = visible_keys(args, rows, 0, rows.end - rows.begin);
+      kernels.gather(launch.task(), launch.unit(work, keys.windowed), keys.sink_tokens.end,
+                     keys.window.begin, keys.window.end, scratch + worker * worker_floats);
     }
   });
 }

@@ -32,9 +32,9 @@ struct AttentionRows {
     return *reinterpret_cast<const std::int64_t*>(row.data + i * row.stride);
   }
 
-  // The keys [begin, end) that the query at `position` sees (visible_keys of paged_attention.h).
-  static std::int64_t first_key(const AttentionTask& task, std::int64_t position) {
-    return task.window <= position ? position + 1 - task.window : 0;
+  // The keys [begin, end) that the query at `position` sees of its window (visible_keys.h).
+  static std::int64_t first_key(const AttentionUnit& unit, std::int64_t position) {
+    return unit.window <= position ? position + 1 - unit.window : 0;
   }
   static std::int64_t end_key(const AttentionTask& task, const AttentionUnit& unit,
                               std::int64_t position) {

@@ -20,9 +20,9 @@ class GatherAttention {
     return num_keys * (d + dv) + kRows * (num_keys + d + dv);
   }
 
-  static void run(const AttentionTask& task, const AttentionUnit& unit, std::int64_t key_begin,
-                  std::int64_t key_end, float* scratch) {
-    GatherAttention gather(task, unit, key_begin, key_end, scratch);
+  static void run(const AttentionTask& task, const AttentionUnit& unit, std::int64_t sink_tokens,
+                  std::int64_t key_begin, std::int64_t key_end, float* scratch) {
+    GatherAttention gather(task, unit, sink_tokens, key_begin, key_end, scratch);
     gather.copy_keys();
     const std::int64_t rows = (unit.token_end - unit.token_begin) * task.group;
     for (std::int64_t r = 0; r < rows; r += kRows) {
@@ -33,12 +33,13 @@ class GatherAttention {
  private:
   static constexpr int kRows = 4;  // query rows that share a pass over the copies
 
-  GatherAttention(const AttentionTask& task, const AttentionUnit& unit, std::int64_t key_begin,
-                  std::int64_t key_end, float* scratch)
+  GatherAttention(const AttentionTask& task, const AttentionUnit& unit, std::int64_t sink_tokens,
+                  std::int64_t key_begin, std::int64_t key_end, float* scratch)
       : task_(task),
         unit_(unit),
-        key_begin_(key_begin),
-        num_keys_(key_end - key_begin),
+        sink_tokens_(sink_tokens),
+        skipped_(key_begin - sink_tokens),
+        num_keys_(sink_tokens + key_end - key_begin),
         d_(Rows::padded(task.head_dim)),
         dv_(Rows::padded(task.v_head_dim)),
         k_(scratch),
@@ -50,9 +51,9 @@ class GatherAttention {
   void copy_keys() {
     const std::int64_t head = unit_.kv_head_begin;
     for (std::int64_t i = 0; i < num_keys_; ++i) {
-      const std::int64_t position = key_begin_ + i;
-      const std::int64_t block = Rows::block_id(unit_.blocks, position / task_.block_size);
-      const std::int64_t offset = position % task_.block_size;
+      const std::int64_t key = key_at(i);
+      const std::int64_t block = Rows::block_id(unit_.blocks, key / task_.block_size);
+      const std::int64_t offset = key % task_.block_size;
       Rows::load_floats(row(task_.k, block, offset, head), task_.k.dtype, task_.head_dim, 1.0f,
                         k_ + i * d_);
       Rows::load_floats(row(task_.v, block, offset, head), task_.v.dtype, task_.v_head_dim, 1.0f,
@@ -66,9 +67,13 @@ class GatherAttention {
            head * cache.head_stride;
   }
 
+  // The place in the sequence of copy i: the sink tokens come first, then the window.
+  std::int64_t key_at(std::int64_t i) const { return i < sink_tokens_ ? i : i + skipped_; }
+
   struct Row {
     std::int64_t token, head, position;
-    std::int64_t begin, end;            // keys that it sees, counted from key_begin_
+    std::int64_t sink_end;    // sink tokens that it sees
+    std::int64_t begin, end;  // keys of the window that it sees, counted as they are copied
     float largest = -__builtin_inff();  // of its scores
     float sum = 0;                      // of its weights
   };
@@ -79,8 +84,10 @@ class GatherAttention {
     row.token = unit_.token_begin + token;
     row.head = unit_.kv_head_begin * task_.group + r % task_.group;
     row.position = unit_.first_position + token;
-    row.begin = Rows::larger(0, Rows::first_key(task_, row.position) - key_begin_);
-    row.end = Rows::larger(row.begin, Rows::end_key(task_, unit_, row.position) - key_begin_);
+    const std::int64_t end = Rows::end_key(task_, unit_, row.position);
+    row.sink_end = Rows::smaller(sink_tokens_, end);
+    row.begin = Rows::larger(sink_tokens_, Rows::first_key(unit_, row.position) - skipped_);
+    row.end = Rows::larger(row.begin, end - skipped_);
     return row;
   }
 
@@ -97,13 +104,14 @@ class GatherAttention {
       Rows::load_floats(Rows::at(task_.q, rows[i].token, rows[i].head), task_.q.dtype,
                         task_.head_dim, task_.scale < 0 ? -1.0f : 1.0f, q_ + i * d_);
     }
-    score(first, last);
+    score(sink_tokens_ > 0 ? 0 : first, Rows::larger(last, sink_tokens_));
     for (int i = 0; i < kRows; ++i) weigh(rows[i], scores_ + i * num_keys_);
 
     for (std::int64_t d = 0; d < kRows * dv_; d += S::kWidth) S::store(out_ + d, S::zero());
     if (shared_first >= shared_last) shared_first = shared_last = last;
     add_values<kRows>(0, shared_first, shared_last);
     for (int i = 0; i < count; ++i) {
+      add_values<1>(i, 0, rows[i].sink_end);
       add_values<1>(i, rows[i].begin, Rows::smaller(shared_first, rows[i].end));
       add_values<1>(i, Rows::larger(shared_last, rows[i].begin), rows[i].end);
       write(rows[i], out_ + i * dv_);
@@ -144,7 +152,7 @@ class GatherAttention {
       if (bent) {
         x = S::mul(x, S::set1(scale));
         if (cap != 0) x = S::mul(S::set1(cap), SimdMath<S>::tanh(S::div(x, S::set1(cap))));
-        const auto distance = static_cast<float>(key_begin_ + key - row.position);
+        const auto distance = static_cast<float>(key_at(key) - row.position);
         x = S::fma(S::set1(slope), S::add(S::iota(), S::set1(distance)), x);
       }
       largest = S::max(largest, S::select(S::lanes(0, lanes), x, largest));
@@ -165,8 +173,13 @@ class GatherAttention {
   // Replaces the scores of the keys that a row sees by change(scores, first key, number of keys).
   template <class Change>
   static void for_keys(const Row& row, float* scores, Change change) {
-    for (std::int64_t key = row.begin; key < row.end; key += S::kWidth) {
-      const int lanes = static_cast<int>(Rows::smaller(S::kWidth, row.end - key));
+    for_range(0, row.sink_end, scores, change);
+    for_range(row.begin, row.end, scores, change);
+  }
+  template <class Change>
+  static void for_range(std::int64_t begin, std::int64_t end, float* scores, Change& change) {
+    for (std::int64_t key = begin; key < end; key += S::kWidth) {
+      const int lanes = static_cast<int>(Rows::smaller(S::kWidth, end - key));
       S::store(scores + key, change(S::load(scores + key, lanes), key, lanes), lanes);
     }
   }
@@ -202,7 +215,7 @@ class GatherAttention {
   }
 
   void write(const Row& row, float* out) const {
-    const bool sees = row.begin < row.end;
+    const bool sees = row.begin < row.end || row.sink_end > 0;
     // a sink above every score shrinks the keys' part, one below is shrunk
     const double sink = task_.sinks == nullptr ? -__builtin_inf() : task_.sinks[row.head];
     const double above = sink - row.largest;
@@ -223,7 +236,9 @@ class GatherAttention {
 
   const AttentionTask& task_;
   const AttentionUnit& unit_;
-  const std::int64_t key_begin_, num_keys_;
+  const std::int64_t sink_tokens_;
+  const std::int64_t skipped_;  // keys between the sink tokens and the window
+  const std::int64_t num_keys_;
   const std::int64_t d_, dv_;  // padded
   float* const k_;             // [num_keys, d]
   float* const v_;             // [num_keys, dv]

@@ -38,7 +38,6 @@ struct AttentionTask {
   const float* alibi_slopes;  // [Hq], or null
   const float* sinks;         // [Hq], or null
   std::int64_t head_dim, v_head_dim, num_heads, group, block_size;
-  std::int64_t window;  // keys that a row sees, its own included; the largest int64: all
   double scale;
   double softcap;  // 0: none
   bool causal;
@@ -51,6 +50,7 @@ struct AttentionUnit {
   std::int64_t token_begin, token_end;  // rows of q
   std::int64_t first_position;          // of token_begin in the sequence
   std::int64_t seq_len;
+  std::int64_t window;  // keys that a row sees, its own included; the largest int64: all
   std::int64_t kv_head_begin, kv_head_end;
   // Rows that each KV head has in states: its own, tokens x group, and where they are more than
   // kRowStep some that hold nothing, up to a multiple of it.
@@ -99,10 +99,11 @@ struct Kernels {
   void (*finish)(const AttentionTask& task, const AttentionUnit& unit, const StateView* states,
                  std::int64_t num_parts);
 
-  // Attention of `unit`, which has one KV head, over keys [key_begin, key_end) copied together,
-  // written to out and lse. `scratch`: gather_scratch(task, key_end - key_begin) floats.
-  void (*gather)(const AttentionTask& task, const AttentionUnit& unit, std::int64_t key_begin,
-                 std::int64_t key_end, float* scratch);
+  // Attention of `unit`, which has one KV head, over its first sink_tokens keys and keys
+  // [key_begin, key_end) copied together, written to out and lse. `scratch`: gather_scratch(task,
+  // sink_tokens + key_end - key_begin) floats.
+  void (*gather)(const AttentionTask& task, const AttentionUnit& unit, std::int64_t sink_tokens,
+                 std::int64_t key_begin, std::int64_t key_end, float* scratch);
   std::int64_t (*gather_scratch)(const AttentionTask& task, std::int64_t num_keys);
 
   // Rows of one dtype as rows of another, rounded to nearest even.

@@ -94,7 +94,7 @@ class PartRows {
     }
     for (int i = 0; i < count; ++i) {
       const std::int64_t position = unit_.first_position + token;
-      const int begin = clamp(Rows::first_key(task_, position) - tile.first(), tile.num_keys());
+      const int begin = clamp(Rows::first_key(unit_, position) - tile.first(), tile.num_keys());
       const int end = clamp(Rows::end_key(task_, unit_, position) - tile.first(), tile.num_keys());
       group.begin[i] = begin;
       group.end[i] = end;
@@ -176,7 +176,7 @@ class PartRows {
   template <int kKeys>
   bool sees_all(std::int64_t token, const KeyTile<S, kKeys>& tile) const {
     const std::int64_t position = unit_.first_position + token;
-    return Rows::first_key(task_, position) <= tile.first() &&
+    return Rows::first_key(unit_, position) <= tile.first() &&
            Rows::end_key(task_, unit_, position) >= tile.first() + kKeys;
   }
 

@@ -149,6 +149,7 @@ void BlockLedger::give_to_table(std::span<std::int32_t> blocks, std::int64_t las
 
 void BlockLedger::hold(std::span<const std::int32_t> blocks, std::int64_t last_rows) {
   for (std::size_t i = 0; i < blocks.size(); ++i) {
+    if (blocks[i] == kHole) continue;
     held_by_tables_ += blocks_[blocks[i]].tables == 0;
     add_reference(blocks[i], &Block::tables);
     count_rows(blocks[i], i + 1 < blocks.size() ? block_size_ : last_rows);
@@ -158,6 +159,7 @@ void BlockLedger::hold(std::span<const std::int32_t> blocks, std::int64_t last_r
 // Backwards, so that the next table is given the same blocks in the same order.
 void BlockLedger::drop(std::span<const std::int32_t> blocks, std::int64_t last_rows) {
   for (std::size_t i = blocks.size(); i-- > 0;) {
+    if (blocks[i] == kHole) continue;
     remove_reference(blocks[i], &Block::tables);
     uncount_rows(blocks[i], i + 1 < blocks.size() ? block_size_ : last_rows);
     held_by_tables_ -= blocks_[blocks[i]].tables == 0;

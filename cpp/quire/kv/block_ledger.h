@@ -56,6 +56,9 @@ struct PoolStats {
   std::int64_t copies_on_write = 0;  // shared blocks copied, since the beginning
 };
 
+// Stands in a table for a block that was given back.
+inline constexpr std::int32_t kHole = -1;
+
 // For one thread at a time: BlockPool brings the lock. O(1) a block, and stats() O(1) in all.
 class BlockLedger {
  public:
@@ -86,7 +89,7 @@ class BlockLedger {
   void release(std::span<const std::int32_t> ids);
 
   // References of tables. `blocks` are successive ones of a table, full but the last, of which the
-  // table counts `last_rows`.
+  // table counts `last_rows`. Holes are passed over by hold and drop.
   void give_to_table(std::span<std::int32_t> blocks, std::int64_t last_rows);  // free blocks
   void hold(std::span<const std::int32_t> blocks, std::int64_t last_rows);
   void drop(std::span<const std::int32_t> blocks, std::int64_t last_rows);

@@ -157,6 +157,11 @@ void BlockTable::truncate(std::int64_t num_tokens) {
     raise<ValueError>("BlockTable.truncate: num_tokens", "got ", num_tokens, ", expected 0 to ",
                       num_tokens_);
   }
+  if (num_tokens % block_size_ != 0 && blocks_[num_tokens / block_size_] == kHole) {
+    raise<ValueError>("BlockTable.truncate: num_tokens", "got ", num_tokens, ", within column ",
+                      num_tokens / block_size_, ", which is a hole, expected a multiple of ",
+                      block_size_, " or a token that was not dropped");
+  }
   shrink(num_tokens);
 }
 
@@ -167,7 +172,7 @@ void BlockTable::shrink(std::int64_t num_tokens) noexcept {
   {
     const BlockPool::Books books(*pool_);
     books->drop(dropped, rows);
-    if (kept > 0) {
+    if (kept > 0 && blocks_[kept - 1] != kHole) {
       books->recount(blocks_[kept - 1], dropped.empty() ? rows : block_size_,
                      num_tokens - (kept - 1) * block_size_);
     }
@@ -186,6 +191,7 @@ std::int64_t BlockTable::gather(std::int64_t layer, std::int64_t max_tokens, voi
   const std::shared_lock lock(mutex_);
   require_in_use("BlockTable.gather");
   const std::int64_t count = std::min(max_tokens, num_tokens_);
+  require_no_hole("BlockTable.gather: table", count);
   const auto copy = [&](const ArrayView& cache, void* out) {
     auto* to = static_cast<std::byte*>(out);
     const auto row_bytes = static_cast<std::size_t>(cache.shape[3] * cache.strides[3]);

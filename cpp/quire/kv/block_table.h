@@ -5,8 +5,13 @@
 //
 // For a table in use, with block_size of its pool:
 //
-//   |blocks| = ceil(num_tokens / block_size), all different, each with a reference of this table
+//   |blocks| = ceil(num_tokens / block_size): holes, and blocks, all different, each with a
+//   reference
+//              of this table
 //   a block with one reference, this table's, may be written by it; a shared block by nobody
+//   a hole, -1, stands for a block whose tokens were dropped; the last block, unless full, is none
+//
+//   drop_before(10, 1)                   [ 7 | -1 | 2 ]    one sink token keeps its block
 //
 // Every method is safe to call from several threads. A table's lock is shared by those that read it
 // (attention over a HeldTables, gather, fork) and had alone by those that change it. Locks are
@@ -69,12 +74,20 @@ class BlockTable {
   std::unique_ptr<BlockTable> fork() const;
 
   // Forgets all but the first num_tokens tokens, and drops the blocks that only the others needed.
-  // Throws ValueError unless 0 <= num_tokens <= this->num_tokens().
+  // Throws ValueError unless 0 <= num_tokens <= this->num_tokens(), and where the last token left
+  // would be in a hole and not its last one: the next would have to be written there.
   void truncate(std::int64_t num_tokens);
+
+  // Gives back the blocks whose tokens all stand before `position`, which a sliding window cannot
+  // see any more, but for those that hold one of the first num_sink_tokens tokens. Holes take their
+  // places: num_tokens() stays. Throws ValueError for num_sink_tokens < 0 and where `position` is
+  // past that of the next token; before one below 0 stands nothing.
+  void drop_before(std::int64_t position, std::int64_t num_sink_tokens = 0);
 
   // Copies the keys and values of the first tokens, at most max_tokens of them, to k [tokens,
   // num_kv_heads, head_dim] and v [tokens, num_kv_heads, v_head_dim], contiguous and of the pool's
-  // dtype. Returns how many. Throws IndexError for an unknown layer.
+  // dtype. Returns how many. Throws IndexError for an unknown layer, ValueError where one of them
+  // was dropped.
   std::int64_t gather(std::int64_t layer, std::int64_t max_tokens, void* k, void* v) const;
 
   // Gives all blocks back. A second free() throws; close() then does nothing.
@@ -92,6 +105,8 @@ class BlockTable {
   // Of n more tokens: how many the last block takes, and the blocks that the others need.
   std::int64_t fit_in_last(std::int64_t n) const;
   std::int64_t new_blocks(std::int64_t n) const;
+  // That all of the first num_tokens tokens are there; throws ValueError, starting with `where`.
+  void require_no_hole(std::string_view where, std::int64_t num_tokens) const;
   void require_within_pool(std::string_view function, std::int64_t n) const;
   void grow(std::string_view function, std::span<std::int64_t> slots);
   void shrink(std::int64_t num_tokens) noexcept;

@@ -29,6 +29,7 @@ TEST(Split, EveryVisibleKeyOnce) {
     PagedAttentionArgs args = problem.args();
     args.causal = random() % 2 == 0;
     if (random() % 2 == 0) args.sliding_window = 1 + static_cast<std::int64_t>(random() % 3000);
+    if (random() % 2 == 0) args.num_sink_tokens = static_cast<std::int64_t>(random() % 2500);
     WorkPlan plan;
     plan_work(args, plan);
 
@@ -39,21 +40,32 @@ TEST(Split, EveryVisibleKeyOnce) {
       const WorkUnit& unit = plan.units[i];
       ASSERT_EQ(unit.first_part, static_cast<std::int64_t>(part));
       ASSERT_LE(unit.num_parts, kMostKeyParts);
-      std::int64_t next = unit.keys.begin;
+      const KeyRange &sink_tokens = unit.keys.sink_tokens, &window = unit.keys.window;
+      ASSERT_LE(sink_tokens.end, window.begin);
+      std::int64_t next = sink_tokens.end > 0 ? 0 : window.begin;
       for (std::int64_t p = 0; p < unit.num_parts; ++p, ++part) {
         ASSERT_EQ(plan.parts[part].unit, static_cast<std::int64_t>(i));
         ASSERT_EQ(plan.parts[part].keys.begin, next);
         next = plan.parts[part].keys.end;
+        // a part is of one range, and sees all of the sink tokens
+        if (next <= sink_tokens.end) {
+          ASSERT_FALSE(plan.parts[part].windowed);
+          if (next == sink_tokens.end) next = window.begin;
+        } else {
+          ASSERT_EQ(plan.parts[part].windowed, unit.keys.windowed);
+        }
         cost += plan.parts[part].cost;
       }
-      ASSERT_EQ(next, unit.keys.end);
+      ASSERT_EQ(next, window.end);
       const QueryRows query = query_rows(args, unit.seq);
       for (std::int64_t row = unit.token_begin; row < unit.token_end; ++row) {
-        const KeyRange seen = visible_keys(args, query.position(row - query.begin), query.seq_len);
-        if (seen.begin < seen.end) {
-          ASSERT_LE(unit.keys.begin, seen.begin);
-          ASSERT_GE(unit.keys.end, seen.end);
+        const VisibleKeys seen =
+            visible_keys(args, query.position(row - query.begin), query.seq_len);
+        if (seen.window.begin < seen.window.end) {
+          ASSERT_LE(sink_tokens.end > 0 ? 0 : window.begin, seen.window.begin);
+          ASSERT_GE(window.end, seen.window.end);
         }
+        ASSERT_LE(seen.sink_tokens.end, sink_tokens.end);
         for (std::int64_t h = unit.kv_head_begin; h < unit.kv_head_end; ++h) ++rows[{row, h}];
       }
     }
@@ -86,8 +98,8 @@ TEST(Split, DependsOnTheSequenceAlone) {
       const WorkUnit& own = plan.units[i++];
       EXPECT_EQ(unit.part_keys, own.part_keys);
       EXPECT_EQ(unit.num_parts, own.num_parts);
-      EXPECT_EQ(unit.keys.begin, own.keys.begin);
-      EXPECT_EQ(unit.keys.end, own.keys.end);
+      EXPECT_EQ(unit.keys.window.begin, own.keys.window.begin);
+      EXPECT_EQ(unit.keys.window.end, own.keys.window.end);
       EXPECT_EQ(unit.token_end - unit.token_begin, own.token_end - own.token_begin);
     }
     EXPECT_EQ(i, plan.units.size());

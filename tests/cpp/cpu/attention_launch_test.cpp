@@ -60,9 +60,9 @@ std::string describe(unsigned seed, const ProblemSizes& sizes, const PagedAttent
                        ", Dv ", sizes.v_head_dim, ", block ", sizes.block_size, ", ",
                        name_of(sizes.q_dtype), " ", name_of(sizes.k_dtype), " ",
                        name_of(sizes.v_dtype), args.causal ? ", causal" : "", ", window ",
-                       args.sliding_window.value_or(0), ", softcap ", args.softcap.value_or(0),
-                       ", scale ", args.scale.value_or(NAN), args.alibi_slopes ? ", alibi" : "",
-                       args.sinks ? ", sinks" : "");
+                       args.sliding_window.value_or(0), ", sink tokens ", args.num_sink_tokens,
+                       ", softcap ", args.softcap.value_or(0), ", scale ", args.scale.value_or(NAN),
+                       args.alibi_slopes ? ", alibi" : "", args.sinks ? ", sinks" : "");
 }
 
 TEST_P(OnInstructionSet, AgreesOnRandomProblems) {
@@ -75,6 +75,7 @@ TEST_P(OnInstructionSet, AgreesOnRandomProblems) {
     Array sinks = problem.filled(DType::float32, {num_heads}, 2.0f);
     args.causal = random() % 4 != 0;
     if (random() % 4 == 0) args.sliding_window = one_of<std::int64_t>(random, {1, 7, 33, 64, 5000});
+    if (random() % 2 == 0) args.num_sink_tokens = one_of<std::int64_t>(random, {1, 4, 20, 70});
     if (random() % 4 == 0) args.softcap = one_of(random, {0.5, 30.0});
     if (random() % 4 == 0) args.scale = one_of(random, {0.0, -0.3, 1.0});
     if (random() % 4 == 0) args.alibi_slopes = slopes.view();
@@ -115,6 +116,8 @@ TEST_P(OnInstructionSet, AgreesOnPrefillOverManyRows) {
   PagedAttentionArgs args = problem.args();
   expect_all(problem, args);
   args.sliding_window = 50;
+  expect_all(problem, args);
+  args.num_sink_tokens = 37;
   expect_all(problem, args);
 }
 

@@ -134,6 +134,51 @@ TEST(BlockTableConcurrency, OneTableForAll) {
   pool->check();
 }
 
+// One table whose window slides: what it still holds is whole, whoever reads it meanwhile, and what
+// it has dropped may be another table's by then.
+TEST(BlockTableConcurrency, DropsWhileOthersRead) {
+  const auto pool = new_pool(48, 4, 1);
+  BlockTable table(pool);
+  append_tokens(table, {1, 1});
+  run_threads([&](int worker) {
+    for (std::uint32_t step = 0; step < 500; ++step) {
+      if (worker == 0) {
+        const std::uint32_t token = 2 + step;
+        try {
+          append_tokens(table, {token, token});
+        } catch (const OutOfBlocks&) {
+          table.truncate(0);
+        }
+        table.drop_before(table.num_tokens() - 12, 2);
+      } else if (worker == 1) {
+        BlockTable other(pool);
+        try {
+          append_tokens(other, Tokens(9, 900'000 + step));
+        } catch (const OutOfBlocks&) {
+          continue;
+        }
+        ASSERT_TRUE(holds_tokens(other, Tokens(9, 900'000 + step)));
+      } else {
+        const auto fork = table.fork();
+        const std::vector<std::int32_t> blocks = fork->blocks();
+        const ArrayView k = pool->storage().k_cache(0);
+        const auto bits_at = [&](std::int64_t t) {
+          std::uint32_t bits;
+          std::memcpy(&bits, k.at(blocks[t / 4], t % 4), sizeof bits);
+          return bits;
+        };
+        for (std::int64_t t = 0; t + 1 < fork->num_tokens(); t += 2) {
+          if (blocks[t / 4] != kHole) ASSERT_EQ(bits_at(t), bits_at(t + 1));
+        }
+        if (step % 8 == 0) fork->drop_before(fork->num_tokens());
+      }
+    }
+  });
+  table.free();
+  EXPECT_EQ(pool->num_free(), 48);
+  pool->check();
+}
+
 // While tables are held, what they hold stays where it is; held in any order, nobody waits for
 // ever.
 TEST(HeldTablesConcurrency, ReadersSeeWholeTables) {

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <set>
 #include <vector>
 
 #include "kv/token_rows.h"
@@ -17,6 +18,7 @@ namespace {
 struct Sequence {
   std::unique_ptr<BlockTable> table;
   std::vector<std::uint32_t> tokens;
+  std::set<std::int64_t> holes;  // columns
 };
 
 class Machine {
@@ -28,12 +30,14 @@ class Machine {
     const std::int64_t action = below(100);
     if (action < 45) {
       append();
-    } else if (action < 55) {
+    } else if (action < 53) {
       truncate();
+    } else if (action < 59) {
+      drop_before();
     } else if (action < 67) {
       fork();
     } else if (action < 77) {
-      sequences_.push_back({std::make_unique<BlockTable>(pool_), {}});
+      sequences_.push_back({std::make_unique<BlockTable>(pool_), {}, {}});
     } else if (action < 89) {
       remove();
     } else if (action < 94) {
@@ -53,6 +57,8 @@ class Machine {
       ASSERT_EQ(length, size_of(sequence));
       ASSERT_EQ(static_cast<std::int64_t>(blocks.size()), (length + block_size_ - 1) / block_size_);
       for (std::size_t i = 0; i < blocks.size(); ++i) {
+        ASSERT_EQ(blocks[i] == kHole, sequence.holes.contains(i));
+        if (blocks[i] == kHole) continue;
         const std::int64_t here = std::min<std::int64_t>(block_size_, length - i * block_size_);
         ++references[blocks[i]];
         rows[blocks[i]] = std::max(rows[blocks[i]], here);
@@ -79,7 +85,22 @@ class Machine {
 
   void verify_contents() const {
     for (const Sequence& sequence : sequences_) {
-      ASSERT_TRUE(holds_tokens(*sequence.table, sequence.tokens));
+      if (sequence.holes.empty()) {
+        ASSERT_TRUE(holds_tokens(*sequence.table, sequence.tokens));
+        continue;
+      }
+      const std::vector<std::int32_t> blocks = sequence.table->blocks();
+      for (std::int64_t t = 0; t < size_of(sequence); ++t) {
+        const std::int64_t block = blocks[t / block_size_];
+        if (block == kHole) continue;
+        ASSERT_TRUE(slot_holds(pool_->storage(), block * block_size_ + t % block_size_,
+                               sequence.tokens[t]));
+      }
+      // what comes before the first hole can be read
+      const std::int64_t there = *sequence.holes.begin() * block_size_;
+      std::vector<std::uint32_t> rows(size_of(sequence) * 6);
+      ASSERT_EQ(sequence.table->gather(0, there, rows.data(), rows.data()), there);
+      ASSERT_THROW(sequence.table->gather(0, there + 1, rows.data(), rows.data()), ValueError);
     }
   }
 
@@ -90,6 +111,7 @@ class Machine {
     EXPECT_EQ(pool_->num_used(), 0);
     EXPECT_GT(copies_, 0);
     EXPECT_GT(refusals_, 0);
+    EXPECT_GT(refused_truncations_, 0);
   }
 
  private:
@@ -135,14 +157,33 @@ class Machine {
     Sequence* sequence = any();
     if (sequence == nullptr) return;
     const std::int64_t length = below(size_of(*sequence) + 1);
+    if (length % block_size_ != 0 && sequence->holes.contains(length / block_size_)) {
+      ++refused_truncations_;
+      ASSERT_THROW(sequence->table->truncate(length), ValueError);
+      return;
+    }
     sequence->table->truncate(length);
     sequence->tokens.resize(length);
+    const std::int64_t columns = (length + block_size_ - 1) / block_size_;
+    std::erase_if(sequence->holes, [&](std::int64_t column) { return column >= columns; });
+  }
+
+  void drop_before() {
+    Sequence* sequence = any();
+    if (sequence == nullptr) return;
+    const std::int64_t position = below(size_of(*sequence) + 2) - 1;
+    const std::int64_t sink_tokens = below(2) * below(2 * block_size_ + 2);
+    sequence->table->drop_before(position, sink_tokens);
+    for (std::int64_t column = 0; column * block_size_ < size_of(*sequence); ++column) {
+      const std::int64_t first = column * block_size_, last = first + block_size_ - 1;
+      if (last < position && first >= sink_tokens) sequence->holes.insert(column);
+    }
   }
 
   void fork() {
     Sequence* sequence = any();
     if (sequence == nullptr) return;
-    Sequence child{sequence->table->fork(), sequence->tokens};
+    Sequence child{sequence->table->fork(), sequence->tokens, sequence->holes};
     sequences_.push_back(std::move(child));
   }
 
@@ -161,7 +202,9 @@ class Machine {
       if (pool_->num_free() > 0) retained_.push_back(pool_->allocate()[0]);
     } else {
       const std::vector<std::int32_t> blocks = sequence->table->blocks();
-      retained_.push_back(blocks[below(blocks.size())]);
+      const std::int32_t block = blocks[below(blocks.size())];
+      if (block == kHole) return;
+      retained_.push_back(block);
       pool_->retain(std::span(retained_).last(1));
     }
   }
@@ -181,6 +224,7 @@ class Machine {
   std::uint32_t next_token_ = 1;
   std::int64_t copies_ = 0;
   std::int64_t refusals_ = 0;
+  std::int64_t refused_truncations_ = 0;
 };
 
 class BlockTableModel : public ::testing::TestWithParam<std::int64_t> {};

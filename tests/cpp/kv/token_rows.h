@@ -61,6 +61,24 @@ inline void append_tokens(BlockTable& table, const std::vector<std::uint32_t>& t
   });
 }
 
+// Whether a slot has the rows of `token`, in every layer.
+inline bool slot_holds(const KvStorage& storage, std::int64_t slot, std::uint32_t token) {
+  for (std::int64_t layer = 0; layer < storage.geometry().num_layers; ++layer) {
+    for (const bool is_value : {false, true}) {
+      const ArrayView cache = is_value ? storage.v_cache(layer) : storage.k_cache(layer);
+      const std::int64_t block = slot / cache.shape[1], row = slot % cache.shape[1];
+      for (std::int64_t head = 0; head < cache.shape[2]; ++head) {
+        for (std::int64_t d = 0; d < cache.shape[3]; ++d) {
+          std::uint32_t bits;
+          std::memcpy(&bits, cache.at(block, row, head, d), sizeof bits);
+          if (bits != element(token, layer, head, d, is_value)) return false;
+        }
+      }
+    }
+  }
+  return true;
+}
+
 // Whether gather gives the rows of exactly these tokens, in every layer.
 inline ::testing::AssertionResult holds_tokens(const BlockTable& table,
                                                const std::vector<std::uint32_t>& tokens) {

@@ -231,7 +231,8 @@ inline Answer oracle(const Problem& problem, const PagedAttentionArgs& args) {
             scores(i, j) += per_head(args.alibi_slopes, head) * static_cast<double>(j - position);
           }
           const bool late = args.causal && j > position;
-          const bool early = args.sliding_window && j <= position - *args.sliding_window;
+          const bool early = args.sliding_window && j <= position - *args.sliding_window &&
+                             j >= args.num_sink_tokens;
           if (late || early) scores(i, j) = -infinity;
         }
         const double top = scores.row(i).maxCoeff();

@@ -1,0 +1,54 @@
+"""Attention as whole matrices in float64, keys standing at positions of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def attention(
+    q: Any,
+    k: Any,
+    v: Any,
+    q_positions: Any,
+    k_positions: Any,
+    *,
+    causal: bool = True,
+    sliding_window: int | None = None,
+    num_sink_tokens: int = 0,
+    scale: float | None = None,
+    softcap: float | None = None,
+    alibi_slopes: Any = None,
+    sinks: Any = None,
+) -> tuple[Any, Any, Any]:
+    """(out [n, Hq, Dv], lse [n, Hq], probabilities [n, Hq, m]) of one sequence.
+
+    q [n, Hq, D], k [m, Hkv, D], v [m, Hkv, Dv]; positions [n] and [m]. Keys that no query sees may
+    hold anything.
+    """
+    distance = np.asarray(k_positions)[None] - np.asarray(q_positions)[:, None]
+    visible = distance <= 0 if causal else np.ones_like(distance, bool)
+    if sliding_window is not None:
+        visible &= (distance > -sliding_window) | (np.asarray(k_positions) < num_sink_tokens)
+    seen = visible.any(axis=0)[:, None, None]
+    group = q.shape[1] // k.shape[1]
+    keys = np.repeat(np.where(seen, k.astype(np.float64), 0), group, axis=1)
+    values = np.repeat(np.where(seen, v.astype(np.float64), 0), group, axis=1)
+    scores = np.einsum("nhd,mhd->nhm", q.astype(np.float64), keys)
+    scores *= q.shape[2] ** -0.5 if scale is None else scale
+    if softcap is not None:
+        scores = softcap * np.tanh(scores / softcap)
+    if alibi_slopes is not None:
+        scores = scores + np.asarray(alibi_slopes, np.float64)[:, None] * distance[:, None]
+    scores = np.where(visible[:, None], scores, -np.inf)
+    sink = np.full(q.shape[1], -np.inf) if sinks is None else np.asarray(sinks, np.float64)
+    logits = np.concatenate([scores, np.broadcast_to(sink, scores.shape[:2])[..., None]], axis=2)
+    top = logits.max(axis=2, initial=-np.inf)
+    weights = np.exp(logits - np.where(np.isfinite(top), top, 0)[..., None])
+    some = visible.any(axis=1)[:, None]
+    total = np.where(some, weights.sum(axis=2), 1)
+    with np.errstate(divide="ignore"):
+        lse = np.where(some, top + np.log(total), -np.inf)
+    probabilities = np.where(some[..., None], weights[..., :-1] / total[..., None], 0)
+    return np.einsum("nhm,mhd->nhd", probabilities, values), lse, probabilities
