@@ -1,3 +1,6 @@
+#include <limits>
+#include <new>
+
 #include "attention_options.h"
 #include "bindings.h"
 #include "define.h"
@@ -51,6 +54,7 @@ AttentionCall::AttentionCall(const char* function, py::handle q, const Attention
   implementation_ = implementation_from_name(
       to_text({function, "implementation"}, options.implementation), function);
   return_lse_ = to_bool({function, "return_lse"}, options.return_lse);
+  return_block_mass_ = to_bool({function, "return_block_mass"}, options.return_block_mass);
   if (options.out.is_none()) return;
   given_out_ = to_float_array({function, "out"}, options.out);
   args_.out = given_out_.view;
@@ -71,14 +75,35 @@ void AttentionCall::make_outputs() {
   }
 }
 
-void AttentionCall::compute() const {
+void AttentionCall::compute() {
+  // of other shapes there is no mass, and validate says so
+  if (return_block_mass_ && args_.q.ndim == 3 && args_.block_tables.ndim == 2) {
+    std::int64_t count = args_.q.shape[0];
+    if (__builtin_mul_overflow(count, args_.q.shape[1], &count) ||
+        __builtin_mul_overflow(count, args_.block_tables.shape[1], &count) ||
+        count > std::numeric_limits<std::int64_t>::max() / 8) {
+      throw std::bad_alloc();
+    }
+    block_mass_.reset(new float[static_cast<std::size_t>(count)]);
+    args_.block_mass = block_mass_.get();
+  }
   paged_attention(args_, implementation_, num_threads_, *kernels_, function_);
   last_implementation = name_of(implementation_);
 }
 
-py::object AttentionCall::result() const {
-  if (!return_lse_) return out_;
-  return py::make_tuple(out_, lse_);
+py::object AttentionCall::result() {
+  if (!return_block_mass_) {
+    if (!return_lse_) return out_;
+    return py::make_tuple(out_, lse_);
+  }
+  const py::capsule owner(block_mass_.get(),
+                          [](void* floats) { delete[] static_cast<float*>(floats); });
+  const ArrayView view =
+      contiguous_view(block_mass_.release(), DType::float32,
+                      {args_.q.shape[0], args_.q.shape[1], args_.block_tables.shape[1]});
+  const py::object mass = array_over(view, owner);
+  if (!return_lse_) return py::make_tuple(out_, mass);
+  return py::make_tuple(out_, lse_, mass);
 }
 
 namespace {
@@ -88,12 +113,13 @@ py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cac
                               py::handle causal, py::handle scale, py::handle sliding_window,
                               py::handle num_sink_tokens, py::handle softcap,
                               py::handle alibi_slopes, py::handle sinks, py::handle layout,
-                              py::handle out, py::handle return_lse, py::handle implementation,
-                              py::handle num_threads) {
+                              py::handle out, py::handle return_lse, py::handle return_block_mass,
+                              py::handle implementation, py::handle num_threads) {
   constexpr const char* function = "paged_attention";
-  AttentionCall call(function, q,
-                     {cu_seqlens_q, causal, scale, sliding_window, num_sink_tokens, softcap,
-                      alibi_slopes, sinks, layout, out, return_lse, implementation, num_threads});
+  AttentionCall call(
+      function, q,
+      {cu_seqlens_q, causal, scale, sliding_window, num_sink_tokens, softcap, alibi_slopes, sinks,
+       layout, out, return_lse, return_block_mass, implementation, num_threads});
   const FloatArray k = to_float_array({function, "k_cache"}, k_cache);
   const FloatArray v = to_float_array({function, "v_cache"}, v_cache);
   const IndexArray tables = to_index_array({function, "block_tables"}, block_tables);
@@ -114,11 +140,13 @@ py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::hand
                      py::handle causal, py::handle scale, py::handle sliding_window,
                      py::handle num_sink_tokens, py::handle softcap, py::handle alibi_slopes,
                      py::handle sinks, py::handle layout, py::handle out, py::handle return_lse,
-                     py::handle implementation, py::handle num_threads) {
+                     py::handle return_block_mass, py::handle implementation,
+                     py::handle num_threads) {
   constexpr const char* function = "attend";
-  AttentionCall call(function, q,
-                     {cu_seqlens_q, causal, scale, sliding_window, num_sink_tokens, softcap,
-                      alibi_slopes, sinks, layout, out, return_lse, implementation, num_threads});
+  AttentionCall call(
+      function, q,
+      {cu_seqlens_q, causal, scale, sliding_window, num_sink_tokens, softcap, alibi_slopes, sinks,
+       layout, out, return_lse, return_block_mass, implementation, num_threads});
   if (call.args().layout != Layout::NHD) {
     raise<ValueError>("attend: layout", "got \"HND\", expected NHD, the layout of a pool");
   }

@@ -3,6 +3,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include <memory>
+
 #include "fast_function.h"
 #include "numpy_view.h"
 #include "quire/attention/paged_attention.h"
@@ -13,7 +15,7 @@ namespace quire::python {
 // As given, in the order of the signature.
 struct AttentionOptions {
   pybind11::handle cu_seqlens_q, causal, scale, sliding_window, num_sink_tokens, softcap,
-      alibi_slopes, sinks, layout, out, return_lse, implementation, num_threads;
+      alibi_slopes, sinks, layout, out, return_lse, return_block_mass, implementation, num_threads;
 };
 
 // One call. The constructor checks the types of q and of the options; the caches and tables are the
@@ -27,19 +29,20 @@ class AttentionCall {
   // Makes the outputs that were not given, once the caches are known.
   void make_outputs();
 
-  // Needs no GIL.
-  void compute() const;
+  // Needs no GIL. Block tables are there by now.
+  void compute();
 
-  // out, the new or the given one, or (out, lse).
-  pybind11::object result() const;
+  // out, the new or the given one; with what else was wanted, (out, lse, mass of blocks). Once.
+  pybind11::object result();
 
  private:
   const char* const function_;
   PagedAttentionArgs args_;
   FloatArray q_, given_out_, slopes_, sinks_;
   IndexArray cu_seqlens_q_;
-  bool return_lse_ = false;
+  bool return_lse_ = false, return_block_mass_ = false;
   pybind11::object out_, lse_;
+  std::unique_ptr<float[]> block_mass_;  // Python's in the end
   Implementation implementation_ = Implementation::fused;
   int num_threads_ = 1;
   const Kernels* kernels_ = nullptr;
@@ -56,7 +59,8 @@ void def_with_options(pybind11::module_& m, const char* name, const char* doc,
       py::arg("num_sink_tokens") = 0, py::arg("softcap") = py::none(),
       py::arg("alibi_slopes") = py::none(), py::arg("sinks") = py::none(),
       py::arg("layout") = "NHD", py::arg("out") = py::none(), py::arg("return_lse") = false,
-      py::arg("implementation") = "auto", py::arg("num_threads") = py::none());
+      py::arg("return_block_mass") = false, py::arg("implementation") = "auto",
+      py::arg("num_threads") = py::none());
 }
 
 }  // namespace quire::python

@@ -8,7 +8,8 @@ namespace quire::python::docs {
 inline constexpr const char* kPagedAttention =
     R"(paged_attention(q, k_cache, v_cache, block_tables, seq_lens, *, cu_seqlens_q=None,
 causal=True, scale=None, sliding_window=None, num_sink_tokens=0, softcap=None, alibi_slopes=None,
-sinks=None, layout='NHD', out=None, return_lse=False, implementation='auto', num_threads=None)
+sinks=None, layout='NHD', out=None, return_lse=False, return_block_mass=False,
+implementation='auto', num_threads=None)
 --
 
 Attention of each query over the keys and values of its sequence, read from scattered blocks.
@@ -35,11 +36,14 @@ Args:
     layout: "NHD" or "HND", of both caches.
     out: [T, Hq, Dv] to write into; None: a new array of q's dtype.
     return_lse: also return the natural logarithm of each softmax's sum, [T, Hq] float32.
+    return_block_mass: also return what the keys of each block have of each softmax, [T, Hq,
+        max_blocks] float32, 0 where none of them is seen. Without sinks a row sums to 1. "fused"
+        and "gather" take the keys a second time for it.
     implementation: "fused", "gather" or "dense"; "auto" is fused, or what QUIRE_ATTENTION names.
     num_threads: None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of this process.
 
 Returns:
-    out, or (out, lse). A row that sees no key is 0, its lse -inf. The bits of a sequence's result
+    out, or (out, lse), (out, mass) or (out, lse, mass). A row that sees no key is 0, its lse -inf. The bits of a sequence's result
     depend neither on the rest of the batch nor on num_threads.
 
 Raises:
@@ -56,7 +60,8 @@ Example:
 inline constexpr const char* kAttend =
     R"(attend(q, tables, *, layer=0, cu_seqlens_q=None,
 causal=True, scale=None, sliding_window=None, num_sink_tokens=0, softcap=None, alibi_slopes=None,
-sinks=None, layout='NHD', out=None, return_lse=False, implementation='auto', num_threads=None)
+sinks=None, layout='NHD', out=None, return_lse=False, return_block_mass=False,
+implementation='auto', num_threads=None)
 --
 
 paged_attention over block tables: the last tokens of each table as queries.
@@ -68,7 +73,7 @@ Args:
     The other options are those of paged_attention.
 
 Returns:
-    out [T, Hq, Dv], or (out, lse).
+    out [T, Hq, Dv], or a tuple, as paged_attention.
 
 Raises:
     As paged_attention; ValueError for a freed table or tables of two pools; IndexError for a layer.

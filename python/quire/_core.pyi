@@ -194,6 +194,7 @@ def paged_attention(
     layout: _Layout = "NHD",
     out: _Floats | None = None,
     return_lse: Literal[False] = False,
+    return_block_mass: Literal[False] = False,
     implementation: _Implementation = "auto",
     num_threads: SupportsIndex | None = None,
 ) -> _Array: ...
@@ -216,9 +217,33 @@ def paged_attention(
     layout: _Layout = "NHD",
     out: _Floats | None = None,
     return_lse: Literal[True],
+    return_block_mass: Literal[False] = False,
     implementation: _Implementation = "auto",
     num_threads: SupportsIndex | None = None,
 ) -> tuple[_Array, npt.NDArray[np.float32]]: ...
+@overload
+def paged_attention(
+    q: _Floats,
+    k_cache: _Floats,
+    v_cache: _Floats,
+    block_tables: _Ints,
+    seq_lens: _Ints,
+    *,
+    cu_seqlens_q: _Ints | None = None,
+    causal: bool = True,
+    scale: SupportsFloat | None = None,
+    sliding_window: SupportsIndex | None = None,
+    num_sink_tokens: SupportsIndex = 0,
+    softcap: SupportsFloat | None = None,
+    alibi_slopes: _Floats | None = None,
+    sinks: _Floats | None = None,
+    layout: _Layout = "NHD",
+    out: _Floats | None = None,
+    return_lse: bool = False,
+    return_block_mass: Literal[True],
+    implementation: _Implementation = "auto",
+    num_threads: SupportsIndex | None = None,
+) -> tuple[_Array, ...]: ...
 @overload
 def attend(
     q: _Floats,
@@ -236,6 +261,7 @@ def attend(
     layout: Literal["NHD"] = "NHD",
     out: _Floats | None = None,
     return_lse: Literal[False] = False,
+    return_block_mass: Literal[False] = False,
     implementation: _Implementation = "auto",
     num_threads: SupportsIndex | None = None,
 ) -> _Array: ...
@@ -256,9 +282,31 @@ def attend(
     layout: Literal["NHD"] = "NHD",
     out: _Floats | None = None,
     return_lse: Literal[True],
+    return_block_mass: Literal[False] = False,
     implementation: _Implementation = "auto",
     num_threads: SupportsIndex | None = None,
 ) -> tuple[_Array, npt.NDArray[np.float32]]: ...
+@overload
+def attend(
+    q: _Floats,
+    tables: Iterable[BlockTable],
+    *,
+    layer: SupportsIndex = 0,
+    cu_seqlens_q: _Ints | None = None,
+    causal: bool = True,
+    scale: SupportsFloat | None = None,
+    sliding_window: SupportsIndex | None = None,
+    num_sink_tokens: SupportsIndex = 0,
+    softcap: SupportsFloat | None = None,
+    alibi_slopes: _Floats | None = None,
+    sinks: _Floats | None = None,
+    layout: Literal["NHD"] = "NHD",
+    out: _Floats | None = None,
+    return_lse: bool = False,
+    return_block_mass: Literal[True],
+    implementation: _Implementation = "auto",
+    num_threads: SupportsIndex | None = None,
+) -> tuple[_Array, ...]: ...
 def build_info() -> dict[str, Any]: ...
 def read_chunks(
     buffer: npt.NDArray[np.uint8],

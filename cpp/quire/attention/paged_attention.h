@@ -37,6 +37,9 @@ struct PagedAttentionArgs {
       cu_seqlens_q;      // [B + 1], 0 .. T, never falling; none: one row a sequence
   ArrayView out;         // [T, Hq, Dv], any DType, written
   float* lse = nullptr;  // [T, Hq] contiguous, written; null: not wanted
+  // [T, Hq, max_blocks] contiguous, written: what the keys of each block have of the row's softmax;
+  // 0 where it sees none of them. With the sink's share a row sums to 1. Null: not wanted.
+  float* block_mass = nullptr;
   std::optional<ArrayView> alibi_slopes;       // [Hq]
   std::optional<ArrayView> sinks;              // [Hq]
   std::optional<double> scale;                 // none: 1 / sqrt(D)

@@ -90,6 +90,18 @@ void attend_row(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes
   for (std::int64_t d = 0; d < sizes.v_head_dim; ++d) {
     store(args.out.at(row, head), args.out.dtype, d, scores.empty() ? 0.0 : out[d] / sum);
   }
+  if (args.block_mass != nullptr) {
+    float* const columns =
+        args.block_mass + (row * sizes.num_heads + head) * args.block_tables.shape[1];
+    double mass = 0;
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      mass += std::exp(scores[i] - largest) / sum;
+      const std::int64_t column = keys[i] / sizes.block_size;
+      if (i + 1 < keys.size() && keys[i + 1] / sizes.block_size == column) continue;
+      columns[column] = static_cast<float>(mass);
+      mass = 0;
+    }
+  }
   if (args.lse != nullptr) {
     args.lse[row * sizes.num_heads + head] = scores.empty()
                                                  ? -std::numeric_limits<float>::infinity()

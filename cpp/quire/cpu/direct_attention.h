@@ -32,11 +32,24 @@ class DirectAttention {
 
   void run(const AttentionPart& part, const AttentionPart* upcoming) {
     rows_.clear();
+    for_weights(part, upcoming,
+                [&](const Tile& tile, const Group& group, const float*, Lines& lines) {
+                  add_values(tile, group, lines);
+                });
+  }
+
+  // Takes the keys into the states' maxima and sums, and calls take(tile, group, weights [count,
+  // kDirectKeys], lines) for the rows of a group and the tiles that some of them see; the weights
+  // of keys that a row does not see are 0, or none where it sees no key.
+  template <class Take>
+  void for_weights(const AttentionPart& part, const AttentionPart* upcoming, Take take) {
     if (part.key_begin >= part.key_end) return;
     prepare_queries();
     TileWalk<S, kDirectKeys>::run(
         task_, part, upcoming, [&](int) { return work_of_tile(); },
-        [&](const Tile& tile, std::int64_t head, Lines& lines) { attend_tile(tile, head, lines); });
+        [&](const Tile& tile, std::int64_t head, Lines& lines) {
+          weigh_tile(tile, head, lines, take);
+        });
   }
 
  private:
@@ -98,21 +111,29 @@ class DirectAttention {
   }
 
   // All rows of one KV head through one tile, in groups of 4, 2 and 1.
-  void attend_tile(const Tile& tile, std::int64_t head, Lines& lines) {
+  template <class Take>
+  void weigh_tile(const Tile& tile, std::int64_t head, Lines& lines, Take& take) {
     for (std::int64_t r = 0; r < rows_.count();) {
       const std::int64_t left = rows_.count() - r;
       const int log2_rows = left >= 4 ? 2 : left >= 2 ? 1 : 0;
       const Group group = rows_.template group<kMostRows>(head, r, 1 << log2_rows, tile);
-      if (group.first < group.last) attend_group(tile, group, log2_rows, lines);
+      if (group.first < group.last) {
+        weigh_group(tile, group, log2_rows, lines);
+        take(tile, group, scores_, lines);
+      }
       r += group.count;
     }
   }
 
-  void attend_group(const Tile& tile, const Group& group, int log2_rows, Lines& lines) {
+  void weigh_group(const Tile& tile, const Group& group, int log2_rows, Lines& lines) {
     const std::int64_t row = (group.head - unit_.kv_head_begin) * rows_.count() + group.row;
     score_[log2_rows](q_row(row), q_stride_, task_.head_dim, tile.k(task_, group.head), group.first,
                       group.last, scores_, lines);
     weigh_(rows_, group, scores_, weights_, lines);
+  }
+
+  void add_values(const Tile& tile, const Group& group, Lines& lines) {
+    const int log2_rows = group.count / 2;  // of 1, 2 and 4
     float* const values = rows_.values(group.head, group.row);
     const TileRows v = tile.v(task_, group.head);
     // pairs of keys begin at an even one

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "quire/cpu/arithmetic_loop.h"
+#include "quire/cpu/block_mass.h"
 #include "quire/cpu/finish_attention.h"
 #include "quire/cpu/fused_attention.h"
 #include "quire/cpu/gather_attention.h"
@@ -31,6 +32,8 @@ struct InstructionSet {
             &FinishAttention<S>::run,
             &GatherAttention<S>::run,
             &GatherAttention<S>::scratch_floats,
+            &BlockMass<S>::run,
+            &BlockMass<S>::scratch_floats,
             &convert,
             &ArithmeticLoop<S>::run};
   }

@@ -73,6 +73,14 @@ struct StateView {
   float* values;   // [rows, padded v_head_dim]
 };
 
+// Where the softmax weights of some keys are summed by block, for the rows of a unit.
+struct BlockMassView {
+  float* mass;                // [T, num_heads, num_columns]
+  std::int64_t num_columns;   // of the block table
+  std::int64_t first_column;  // what stands here and after is of this view's maxima
+  float* maximum;             // [rows], in log2; -inf: no key yet
+};
+
 // `count` rows of `length` elements, from one array to another; strides in bytes.
 struct RowsCopy {
   const std::byte* from;
@@ -105,6 +113,13 @@ struct Kernels {
   void (*gather)(const AttentionTask& task, const AttentionUnit& unit, std::int64_t sink_tokens,
                  std::int64_t key_begin, std::int64_t key_end, float* scratch);
   std::int64_t (*gather_scratch)(const AttentionTask& task, std::int64_t num_keys);
+
+  // Adds the weights 2^(score - maximum) of a part's keys to the columns of `mass`, for the rows of
+  // its unit, which has one KV head; where a maximum grows, what is there shrinks. No column may be
+  // another thread's. `scratch`: block_mass_scratch(task, rows) floats.
+  void (*block_mass)(const AttentionTask& task, const AttentionPart& part, float* scratch,
+                     const BlockMassView& mass);
+  std::int64_t (*block_mass_scratch)(const AttentionTask& task, std::int64_t rows);
 
   // Rows of one dtype as rows of another, rounded to nearest even.
   void (*convert)(const RowsCopy& rows, DType from, DType to);

@@ -1,5 +1,6 @@
 #include "quire/cpu/operations.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <optional>
 
@@ -9,6 +10,7 @@
 #include "quire/base/check.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/attention_launch.h"
+#include "quire/cpu/block_mass_launch.h"
 #include "quire/cpu/select_kernels.h"
 
 namespace quire {
@@ -65,14 +67,22 @@ void paged_attention(const PagedAttentionArgs& args, Implementation implementati
   thread_local IndexSnapshot snapshot;
   const PagedAttentionArgs copied = snapshot.take(args);
   validate_indices(copied, function);  // which another thread may have changed meanwhile
+  if (args.block_mass != nullptr) {
+    const PagedAttentionSizes sizes = sizes_of(args);
+    std::fill_n(args.block_mass, sizes.num_tokens * sizes.num_heads * args.block_tables.shape[1],
+                0.0f);
+  }
   switch (implementation) {
     case Implementation::dense:
       return reference_attention(copied);
     case Implementation::gather:
-      return launch_gather(copied, kernels, num_threads);
+      launch_gather(copied, kernels, num_threads);
+      break;
     case Implementation::fused:
-      return launch_fused(copied, kernels, num_threads);
+      launch_fused(copied, kernels, num_threads);
+      break;
   }
+  if (args.block_mass != nullptr) launch_block_mass(copied, kernels, num_threads);
 }
 
 }  // namespace quire

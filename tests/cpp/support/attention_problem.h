@@ -188,6 +188,7 @@ class Problem {
 struct Answer {
   Matrix out;           // [T * Hq, Dv]
   Eigen::VectorXd lse;  // [T * Hq]
+  Matrix block_mass;    // [T * Hq, max_blocks]
 };
 
 // The oracle: for each sequence and head the whole score matrix, masks, softmax, product.
@@ -196,7 +197,8 @@ inline Answer oracle(const Problem& problem, const PagedAttentionArgs& args) {
   const std::int64_t num_heads = sizes.num_kv_heads * sizes.group;
   const double infinity = std::numeric_limits<double>::infinity();
   Answer answer{Matrix::Zero(problem.q.shape[0] * num_heads, sizes.v_head_dim),
-                Eigen::VectorXd::Constant(problem.q.shape[0] * num_heads, -infinity)};
+                Eigen::VectorXd::Constant(problem.q.shape[0] * num_heads, -infinity),
+                Matrix::Zero(problem.q.shape[0] * num_heads, args.block_tables.shape[1])};
   const auto per_head = [](const std::optional<ArrayView>& view, std::int64_t head) {
     return static_cast<double>(reinterpret_cast<const float*>(view->data)[head]);
   };
@@ -244,6 +246,9 @@ inline Answer oracle(const Problem& problem, const PagedAttentionArgs& args) {
         const std::int64_t at = (first + i) * num_heads + head;
         answer.out.row(at) = weights * v / total;
         answer.lse(at) = largest + std::log(total);
+        for (std::int64_t j = 0; j < n; ++j) {
+          answer.block_mass(at, j / sizes.block_size) += weights(j) / total;
+        }
       }
     }
   }

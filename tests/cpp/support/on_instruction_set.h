@@ -40,6 +40,26 @@ inline void expect_answer(Problem& problem, PagedAttentionArgs args, Implementat
   }
 }
 
+// The mass of each block, and that what else comes out is the same bits for its sake.
+inline void expect_block_mass(Problem& problem, PagedAttentionArgs args,
+                              Implementation implementation, const Answer& answer,
+                              double tolerance) {
+  const Array out = problem.out;
+  const std::vector<float> lse = problem.lse;
+  std::vector<float> mass(static_cast<std::size_t>(answer.block_mass.size()), kNaN);
+  args.block_mass = mass.data();
+  paged_attention(args, implementation);
+  ASSERT_EQ(problem.out.bytes, out.bytes);
+  ASSERT_TRUE(std::equal(lse.begin(), lse.end(), problem.lse.begin()));
+  for (Eigen::Index row = 0; row < answer.block_mass.rows(); ++row) {
+    for (Eigen::Index column = 0; column < answer.block_mass.cols(); ++column) {
+      const float got = mass[row * answer.block_mass.cols() + column];
+      ASSERT_NEAR(got, answer.block_mass(row, column), 4 * tolerance)
+          << name_of(implementation) << " row " << row << " column " << column;
+    }
+  }
+}
+
 class OnInstructionSet : public ::testing::TestWithParam<std::string> {
  protected:
   void SetUp() override { setenv("QUIRE_CPU", GetParam().c_str(), 1); }
@@ -50,6 +70,8 @@ class OnInstructionSet : public ::testing::TestWithParam<std::string> {
     for (const Implementation implementation :
          {Implementation::fused, Implementation::gather, Implementation::dense}) {
       expect_answer(problem, args, implementation, answer, tolerance);
+      if (HasFatalFailure()) return;
+      expect_block_mass(problem, args, implementation, answer, tolerance);
       if (HasFatalFailure()) return;
     }
   }

@@ -1,0 +1,190 @@
+#include "quire/cpu/block_mass_launch.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "quire/attention/visible_keys.h"
+#include "quire/base/aligned_buffer.h"
+#include "quire/base/thread_pool.h"
+#include "quire/cpu/kernel_call.h"
+
+namespace quire {
+namespace {
+
+// Query rows that one thread takes with the same keys, and keys that it takes at a time.
+constexpr std::int64_t kRows = 64;
+constexpr std::int64_t kKeys = 4096;
+
+constexpr std::int64_t kRowsPerPass = 4;  // over a tile of keys
+
+constexpr float kNoKey = -std::numeric_limits<float>::infinity();
+
+// Some query tokens of a sequence with one KV head. Its items are columns of the block table, each
+// all of one item's, so that no two threads write the same one.
+struct MassUnit {
+  WorkUnit work;
+  VisibleKeys keys;
+  std::size_t first_item, num_items;
+};
+
+struct MassItem {
+  std::size_t unit;
+  KeyRange columns;
+  std::size_t first_maximum;  // of the unit's rows
+};
+
+class MassLaunch {
+ public:
+  MassLaunch(const PagedAttentionArgs& args, const Kernels& kernels)
+      : args_(args), sizes_(sizes_of(args)), call_(args, kernels), kernels_(kernels) {
+    for (std::int64_t seq = 0; seq < sizes_.num_seqs; ++seq) add_sequence(seq);
+    maxima_.assign(num_maxima_, kNoKey);
+  }
+
+  void run(int num_threads) {
+    const std::int64_t floats =
+        round_to_line(kernels_.block_mass_scratch(call_.task(), std::max(kRows, sizes_.group)));
+    const auto num_items = static_cast<std::int64_t>(items_.size());
+    const int num_workers = worker_count(cost_, num_items, num_threads);
+    AlignedBuffer memory;
+    float* const scratch = memory.reserve(floats, num_workers);
+    for_each(num_items, num_workers, [&](std::int64_t i, int worker) {
+      add_weights(items_[i], scratch + worker * floats);
+    });
+    for_each(static_cast<std::int64_t>(units_.size()), num_workers,
+             [&](std::int64_t i, int) { divide(units_[i]); });
+  }
+
+ private:
+  template <class Do>
+  static void for_each(std::int64_t count, int num_workers, Do action) {
+    std::atomic<std::int64_t> next{0};
+    run_on_threads(num_workers, [&](int worker) {
+      for (std::int64_t i = next++; i < count; i = next++) action(i, worker);
+    });
+  }
+
+  std::int64_t rows_of(const WorkUnit& work) const {
+    return (work.token_end - work.token_begin) * sizes_.group;
+  }
+
+  void add_sequence(std::int64_t seq) {
+    const QueryRows rows = query_rows(args_, seq);
+    const std::int64_t tokens = rows.end - rows.begin;
+    const std::int64_t step = std::max<std::int64_t>(1, kRows / sizes_.group);
+    for (std::int64_t token = 0; token < tokens; token += step) {
+      const std::int64_t end = std::min(token + step, tokens);
+      WorkUnit work{};
+      work.seq = seq;
+      work.token_begin = rows.begin + token;
+      work.token_end = rows.begin + end;
+      const VisibleKeys keys = visible_keys(args_, rows, token, end);
+      for (std::int64_t head = 0; head < sizes_.num_kv_heads; ++head) {
+        work.kv_head_begin = head;
+        work.kv_head_end = head + 1;
+        add_unit(work, keys);
+      }
+    }
+  }
+
+  void add_unit(const WorkUnit& work, const VisibleKeys& keys) {
+    const std::size_t first_item = items_.size();
+    const std::int64_t block_size = sizes_.block_size;
+    const std::int64_t step = std::max<std::int64_t>(1, kKeys / block_size);
+    for (std::int64_t key = keys.sink_tokens.end > 0 ? 0 : keys.window.begin;
+         key < keys.window.end;) {
+      const KeyRange columns{key / block_size, key / block_size + step};
+      items_.push_back({units_.size(), columns, num_maxima_});
+      num_maxima_ += static_cast<std::size_t>(rows_of(work));
+      key = columns.end * block_size;
+      // over the gap
+      if (key >= keys.sink_tokens.end) key = std::max(key, keys.window.begin);
+    }
+    const std::int64_t num_keys = keys.sink_tokens.end + keys.window.end - keys.window.begin;
+    const std::int64_t passes = (rows_of(work) + kRowsPerPass - 1) / kRowsPerPass;
+    const auto key_bytes =
+        sizes_.head_dim * static_cast<std::int64_t>(size_of(args_.k_cache.dtype));
+    cost_ += static_cast<double>(num_keys) * static_cast<double>(passes * key_bytes);
+    units_.push_back({work, keys, first_item, items_.size() - first_item});
+  }
+
+  void add_weights(const MassItem& item, float* scratch) {
+    const MassUnit& unit = units_[item.unit];
+    const BlockMassView mass{args_.block_mass, args_.block_tables.shape[1], item.columns.begin,
+                             maxima_.data() + item.first_maximum};
+    const auto add = [&](const KeyRange& keys, bool windowed) {
+      const std::int64_t begin = std::max(keys.begin, item.columns.begin * sizes_.block_size);
+      const std::int64_t end = std::min(keys.end, item.columns.end * sizes_.block_size);
+      if (begin >= end) return;
+      kernels_.block_mass(call_.task(), {call_.unit(unit.work, windowed), begin, end}, scratch,
+                          mass);
+    };
+    add(unit.keys.sink_tokens, false);
+    add(unit.keys.window, unit.keys.windowed);
+  }
+
+  // Sums of weights become parts of all weights and the sink.
+  void divide(const MassUnit& unit) const {
+    const std::int64_t rows = rows_of(unit.work);
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const std::int64_t token = unit.work.token_begin + row / sizes_.group;
+      const std::int64_t head = unit.work.kv_head_begin * sizes_.group + row % sizes_.group;
+      float* const columns =
+          args_.block_mass + (token * sizes_.num_heads + head) * args_.block_tables.shape[1];
+      divide_row(unit, row, sink_of(head), columns);
+    }
+  }
+
+  void divide_row(const MassUnit& unit, std::int64_t row, double sink, float* columns) const {
+    const auto maximum = [&](const MassItem& item) -> double {
+      return maxima_[item.first_maximum + static_cast<std::size_t>(row)];
+    };
+    const auto begin = items_.begin() + static_cast<std::ptrdiff_t>(unit.first_item);
+    const auto end = begin + static_cast<std::ptrdiff_t>(unit.num_items);
+    double largest = sink;
+    for (auto item = begin; item != end; ++item) largest = std::max(largest, maximum(*item));
+    if (largest == kNoKey) return;
+    const auto for_columns = [&](const MassItem& item, auto visit) {
+      const std::int64_t last = std::min(item.columns.end, args_.block_tables.shape[1]);
+      for (std::int64_t i = item.columns.begin; i < last; ++i) visit(columns[i]);
+    };
+    double total = std::exp2(sink - largest);
+    for (auto item = begin; item != end; ++item) {
+      double sum = 0;
+      for_columns(*item, [&](float mass) { sum += mass; });
+      total += sum * std::exp2(maximum(*item) - largest);
+    }
+    for (auto item = begin; item != end; ++item) {
+      const double factor = std::exp2(maximum(*item) - largest) / total;
+      for_columns(*item, [&](float& mass) { mass = static_cast<float>(mass * factor); });
+    }
+  }
+
+  // In units of log2; -inf where there is none.
+  double sink_of(std::int64_t head) const {
+    const float* const sinks = call_.task().sinks;
+    return sinks == nullptr ? kNoKey : static_cast<double>(sinks[head]) * kLog2E;
+  }
+  static constexpr double kLog2E = 1.4426950408889634;
+
+  const PagedAttentionArgs& args_;
+  const PagedAttentionSizes sizes_;
+  const KernelCall call_;
+  const Kernels& kernels_;
+  std::vector<MassUnit> units_;
+  std::vector<MassItem> items_;
+  std::vector<float> maxima_;
+  std::size_t num_maxima_ = 0;
+  double cost_ = 0;
+};
+
+}  // namespace
+
+void launch_block_mass(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads) {
+  MassLaunch(args, kernels).run(num_threads);
+}
+
+}  // namespace quire

@@ -1,0 +1,13 @@
+// Attention mass by block: a second pass over the keys, on threads.
+#pragma once
+
+#include "quire/attention/paged_attention.h"
+#include "quire/cpu/kernels.h"
+
+namespace quire {
+
+// Fills args.block_mass of checked arguments, but for the columns of blocks that a row does not
+// see, which are 0 already. The same bits for a sequence whatever the batch and the threads.
+void launch_block_mass(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads);
+
+}  // namespace quire
