@@ -29,6 +29,10 @@ AttentionCall::AttentionCall(const char* function, py::handle q, const Attention
     cu_seqlens_q_ = to_index_array({function, "cu_seqlens_q"}, options.cu_seqlens_q);
     args_.cu_seqlens_q = cu_seqlens_q_.view;
   }
+  if (!options.key_positions.is_none()) {
+    key_positions_ = to_index_array({function, "key_positions"}, options.key_positions);
+    args_.key_positions = key_positions_.view;
+  }
   args_.causal = to_bool({function, "causal"}, options.causal);
   args_.scale = to_optional_double({function, "scale"}, options.scale);
   args_.sliding_window = to_optional_int({function, "sliding_window"}, options.sliding_window);
@@ -110,16 +114,17 @@ namespace {
 
 py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cache,
                               py::handle block_tables, py::handle seq_lens, py::handle cu_seqlens_q,
-                              py::handle causal, py::handle scale, py::handle sliding_window,
-                              py::handle num_sink_tokens, py::handle softcap,
-                              py::handle alibi_slopes, py::handle sinks, py::handle layout,
-                              py::handle out, py::handle return_lse, py::handle return_block_mass,
-                              py::handle implementation, py::handle num_threads) {
+                              py::handle key_positions, py::handle causal, py::handle scale,
+                              py::handle sliding_window, py::handle num_sink_tokens,
+                              py::handle softcap, py::handle alibi_slopes, py::handle sinks,
+                              py::handle layout, py::handle out, py::handle return_lse,
+                              py::handle return_block_mass, py::handle implementation,
+                              py::handle num_threads) {
   constexpr const char* function = "paged_attention";
-  AttentionCall call(
-      function, q,
-      {cu_seqlens_q, causal, scale, sliding_window, num_sink_tokens, softcap, alibi_slopes, sinks,
-       layout, out, return_lse, return_block_mass, implementation, num_threads});
+  AttentionCall call(function, q,
+                     {cu_seqlens_q, key_positions, causal, scale, sliding_window, num_sink_tokens,
+                      softcap, alibi_slopes, sinks, layout, out, return_lse, return_block_mass,
+                      implementation, num_threads});
   const FloatArray k = to_float_array({function, "k_cache"}, k_cache);
   const FloatArray v = to_float_array({function, "v_cache"}, v_cache);
   const IndexArray tables = to_index_array({function, "block_tables"}, block_tables);
@@ -137,18 +142,21 @@ py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cac
 }
 
 py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::handle cu_seqlens_q,
-                     py::handle causal, py::handle scale, py::handle sliding_window,
-                     py::handle num_sink_tokens, py::handle softcap, py::handle alibi_slopes,
-                     py::handle sinks, py::handle layout, py::handle out, py::handle return_lse,
-                     py::handle return_block_mass, py::handle implementation,
+                     py::handle key_positions, py::handle causal, py::handle scale,
+                     py::handle sliding_window, py::handle num_sink_tokens, py::handle softcap,
+                     py::handle alibi_slopes, py::handle sinks, py::handle layout, py::handle out,
+                     py::handle return_lse, py::handle return_block_mass, py::handle implementation,
                      py::handle num_threads) {
   constexpr const char* function = "attend";
-  AttentionCall call(
-      function, q,
-      {cu_seqlens_q, causal, scale, sliding_window, num_sink_tokens, softcap, alibi_slopes, sinks,
-       layout, out, return_lse, return_block_mass, implementation, num_threads});
+  AttentionCall call(function, q,
+                     {cu_seqlens_q, key_positions, causal, scale, sliding_window, num_sink_tokens,
+                      softcap, alibi_slopes, sinks, layout, out, return_lse, return_block_mass,
+                      implementation, num_threads});
   if (call.args().layout != Layout::NHD) {
     raise<ValueError>("attend: layout", "got \"HND\", expected NHD, the layout of a pool");
+  }
+  if (call.args().key_positions) {
+    raise<ValueError>("attend: key_positions", "got some, expected None: tables have their own");
   }
   const std::int64_t index = to_int({function, "layer"}, layer);
   const TableList list(function, tables);
@@ -172,6 +180,13 @@ py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::hand
     call.args().block_tables =
         contiguous_index_view(block_tables.data(), {held.size(), held.max_blocks()});
     call.args().seq_lens = contiguous_index_view(seq_lens.data(), {held.size()});
+    std::vector<std::int64_t> positions;
+    if (held.has_positions()) {
+      positions.resize(static_cast<std::size_t>(held.size() * held.max_tokens()));
+      held.pack_positions(positions.data());
+      call.args().key_positions =
+          contiguous_index_view(positions.data(), {held.size(), held.max_tokens()});
+    }
     call.compute();
   }
   return call.result();

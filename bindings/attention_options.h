@@ -14,8 +14,9 @@ namespace quire::python {
 
 // As given, in the order of the signature.
 struct AttentionOptions {
-  pybind11::handle cu_seqlens_q, causal, scale, sliding_window, num_sink_tokens, softcap,
-      alibi_slopes, sinks, layout, out, return_lse, return_block_mass, implementation, num_threads;
+  pybind11::handle cu_seqlens_q, key_positions, causal, scale, sliding_window, num_sink_tokens,
+      softcap, alibi_slopes, sinks, layout, out, return_lse, return_block_mass, implementation,
+      num_threads;
 };
 
 // One call. The constructor checks the types of q and of the options; the caches and tables are the
@@ -39,7 +40,7 @@ class AttentionCall {
   const char* const function_;
   PagedAttentionArgs args_;
   FloatArray q_, given_out_, slopes_, sinks_;
-  IndexArray cu_seqlens_q_;
+  IndexArray cu_seqlens_q_, key_positions_;
   bool return_lse_ = false, return_block_mass_ = false;
   pybind11::object out_, lse_;
   std::unique_ptr<float[]> block_mass_;  // Python's in the end
@@ -54,7 +55,8 @@ void def_with_options(pybind11::module_& m, const char* name, const char* doc,
                       const Arguments&... arguments) {
   namespace py = pybind11;
   FastFunction<Function>::define(
-      m, name, doc, arguments..., py::arg("cu_seqlens_q") = py::none(), py::arg("causal") = true,
+      m, name, doc, arguments..., py::arg("cu_seqlens_q") = py::none(),
+      py::arg("key_positions") = py::none(), py::arg("causal") = true,
       py::arg("scale") = py::none(), py::arg("sliding_window") = py::none(),
       py::arg("num_sink_tokens") = 0, py::arg("softcap") = py::none(),
       py::arg("alibi_slopes") = py::none(), py::arg("sinks") = py::none(),

@@ -2,8 +2,8 @@
 #include <limits>
 
 #include "bindings.h"
+#include "block_table_docs.h"
 #include "define.h"
-#include "docstrings.h"
 #include "numpy_view.h"
 #include "quire/attention/validate.h"
 #include "quire/base/check.h"
@@ -152,6 +152,29 @@ void drop_before(BlockTable& table, py::handle position, py::handle num_sink_tok
   table.drop_before(first, sink_tokens);
 }
 
+void keep(BlockTable& table, py::handle positions) {
+  const IndexArray array = to_index_array({"BlockTable.keep", "positions"}, positions);
+  if (array.view.ndim != 1) {
+    raise<ValueError>("BlockTable.keep: positions", "got shape ", shape_text(array.view),
+                      ", expected [n]");
+  }
+  std::vector<std::int64_t> kept(static_cast<std::size_t>(array.view.shape[0]));
+  for (std::size_t i = 0; i < kept.size(); ++i) {
+    kept[i] = array.view.at(static_cast<std::int64_t>(i));
+  }
+  const py::gil_scoped_release unlocked;
+  table.keep(kept);
+}
+
+py::object positions(const BlockTable& table) {
+  std::vector<std::int64_t> found;
+  {
+    const py::gil_scoped_release unlocked;
+    found = table.positions();
+  }
+  return array_of(found);
+}
+
 py::object gather(const BlockTable& table, py::handle layer) {
   const std::int64_t index = to_int({"BlockTable.gather", "layer"}, layer);
   const KvGeometry& geometry = table.pool()->geometry();
@@ -249,12 +272,21 @@ void bind_block_table(py::module_& m) {
   def_method(table, "BlockTable.truncate", &truncate, docs::kTruncate, py::arg("num_tokens"));
   def_method(table, "BlockTable.drop_before", &drop_before, docs::kDropBefore, py::arg("position"),
              py::kw_only(), py::arg("num_sink_tokens") = 0);
+  def_method(table, "BlockTable.keep", &keep, docs::kKeep, py::arg("positions"));
   def_method(table, "BlockTable.gather", &gather, docs::kGather, py::arg("layer") = 0);
   def_method(table, "BlockTable.free", &BlockTable::free, docs::kFree,
              py::call_guard<py::gil_scoped_release>());
   table.def_property_readonly("pool", &BlockTable::pool, "The pool that its blocks are of.")
       .def_property_readonly("num_tokens", &num_tokens, "Tokens of the sequence.")
       .def_property_readonly("blocks", &blocks, docs::kBlocks)
+      .def_property_readonly("positions", &positions, docs::kPositions)
+      .def_property_readonly(
+          "next_position",
+          [](const BlockTable& self) {
+            const py::gil_scoped_release unlocked;
+            return self.next_position();
+          },
+          docs::kNextPosition)
       .def("__len__", &num_tokens)
       .def("__bool__", [](const BlockTable&) { return true; })
       .def("__array__", &as_array, py::arg("dtype") = py::none(), py::arg("copy") = py::none())

@@ -102,6 +102,10 @@ class BlockTable:
     def num_tokens(self) -> int: ...
     @property
     def blocks(self) -> npt.NDArray[np.int32]: ...
+    @property
+    def positions(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def next_position(self) -> int: ...
     def __len__(self) -> int: ...
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> _Array: ...
     def extend(self, n: SupportsIndex) -> npt.NDArray[np.int64]: ...
@@ -111,6 +115,7 @@ class BlockTable:
     def drop_before(
         self, position: SupportsIndex, *, num_sink_tokens: SupportsIndex = 0
     ) -> None: ...
+    def keep(self, positions: _Ints) -> None: ...
     def gather(self, layer: SupportsIndex = 0) -> tuple[_Array, _Array]: ...
     def save(self, path: _Path) -> None: ...
     def free(self) -> None: ...
@@ -184,6 +189,7 @@ def paged_attention(
     seq_lens: _Ints,
     *,
     cu_seqlens_q: _Ints | None = None,
+    key_positions: _Ints | None = None,
     causal: bool = True,
     scale: SupportsFloat | None = None,
     sliding_window: SupportsIndex | None = None,
@@ -207,6 +213,7 @@ def paged_attention(
     seq_lens: _Ints,
     *,
     cu_seqlens_q: _Ints | None = None,
+    key_positions: _Ints | None = None,
     causal: bool = True,
     scale: SupportsFloat | None = None,
     sliding_window: SupportsIndex | None = None,
@@ -230,6 +237,7 @@ def paged_attention(
     seq_lens: _Ints,
     *,
     cu_seqlens_q: _Ints | None = None,
+    key_positions: _Ints | None = None,
     causal: bool = True,
     scale: SupportsFloat | None = None,
     sliding_window: SupportsIndex | None = None,
@@ -251,6 +259,7 @@ def attend(
     *,
     layer: SupportsIndex = 0,
     cu_seqlens_q: _Ints | None = None,
+    key_positions: None = None,
     causal: bool = True,
     scale: SupportsFloat | None = None,
     sliding_window: SupportsIndex | None = None,
@@ -272,6 +281,7 @@ def attend(
     *,
     layer: SupportsIndex = 0,
     cu_seqlens_q: _Ints | None = None,
+    key_positions: None = None,
     causal: bool = True,
     scale: SupportsFloat | None = None,
     sliding_window: SupportsIndex | None = None,
@@ -293,6 +303,7 @@ def attend(
     *,
     layer: SupportsIndex = 0,
     cu_seqlens_q: _Ints | None = None,
+    key_positions: None = None,
     causal: bool = True,
     scale: SupportsFloat | None = None,
     sliding_window: SupportsIndex | None = None,

@@ -28,6 +28,8 @@ class Sequence:
         self, table: quire.BlockTable, tokens: list[int], holes: frozenset[int] = frozenset()
     ) -> None:
         self.table, self.tokens, self.holes = table, tokens, holes
+        self.positions: list[int] = []
+        self.next_position = 0
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -97,13 +99,18 @@ class PoolMachine(RuleBasedStateMachine):
             self.copies_on_write += self.copies(sequence, n)
             write()
             sequence.tokens.extend(tokens)
+            sequence.positions.extend(range(sequence.next_position, sequence.next_position + n))
+            sequence.next_position += n
         else:
             with pytest.raises(quire.OutOfBlocks):
                 write()
 
     @rule(target=tables, sequence=tables)
     def fork(self, sequence: Sequence) -> Sequence:
-        return self.remember(sequence.table.fork(), list(sequence.tokens), sequence.holes)
+        child = self.remember(sequence.table.fork(), list(sequence.tokens), sequence.holes)
+        child.positions = list(sequence.positions)
+        child.next_position = sequence.next_position
+        return child
 
     @rule(sequence=tables, keep=st.floats(0, 1))
     def truncate(self, sequence: Sequence, keep: float) -> None:
@@ -113,15 +120,55 @@ class PoolMachine(RuleBasedStateMachine):
                 sequence.table.truncate(n)
             return
         sequence.table.truncate(n)
-        del sequence.tokens[n:]
+        if n == 0:
+            sequence.next_position = 0
+        elif n < len(sequence.tokens):
+            sequence.next_position = sequence.positions[n]
+        del sequence.tokens[n:], sequence.positions[n:]
         sequence.holes = frozenset(c for c in sequence.holes if c * BLOCK_SIZE < n)
 
     @rule(sequence=tables, share=st.floats(0, 1), num_sink_tokens=st.sampled_from([0, 0, 1, 5]))
     def drop_before(self, sequence: Sequence, share: float, num_sink_tokens: int) -> None:
-        position = int(share * len(sequence.tokens))
+        position = int(share * sequence.next_position)
         sequence.table.drop_before(position, num_sink_tokens=num_sink_tokens)
-        first = -(-num_sink_tokens // BLOCK_SIZE)
-        sequence.holes |= frozenset(range(first, position // BLOCK_SIZE))
+        standing = np.array(sequence.positions, np.int64)
+        first = -(-np.searchsorted(standing, num_sink_tokens) // BLOCK_SIZE)
+        last = np.searchsorted(standing, position) // BLOCK_SIZE
+        sequence.holes |= frozenset(range(first, last))
+
+    @rule(sequence=tables, chosen=st.sets(st.integers(0, 60)), same=st.integers(0, 20))
+    def keep(self, sequence: Sequence, chosen: set[int], same: int) -> None:
+        table, holes = sequence.table, sequence.holes
+        indices = [
+            i
+            for i in range(len(sequence.tokens))
+            if (i < same or i in chosen) and i // BLOCK_SIZE not in holes
+        ]
+        counts, blocks = self.counts(), table.blocks.tolist()
+        moved = next((to for to, i in enumerate(indices) if to != i), None)
+        columns = -(-len(indices) // BLOCK_SIZE)
+        written = range(columns if moved is None else moved // BLOCK_SIZE, columns)
+        shared = [c for c in written if blocks[c] >= 0 and counts[blocks[c]] > 1]
+        needed = len(shared) + sum(blocks[c] < 0 for c in written)
+        sources = {i // BLOCK_SIZE for i in indices}
+        given_up = [
+            block
+            for c, block in enumerate(blocks)
+            if c >= columns and c not in sources and block >= 0 and counts[block] == 1
+        ]
+        positions = np.array(sequence.positions, np.int64)[indices]
+        if needed > counts.count(0) + len(given_up):
+            with pytest.raises(quire.OutOfBlocks, match=r"BlockTable\.keep: "):
+                table.keep(positions)
+            assert table.blocks.tolist() == blocks
+            return
+        table.keep(positions)
+        self.copies_on_write += len(shared)
+        used = NUM_BLOCKS - counts.count(0)
+        self.peak_used = max(self.peak_used, used - len(given_up) + needed)
+        sequence.tokens = [sequence.tokens[i] for i in indices]
+        sequence.positions = positions.tolist()
+        sequence.holes = frozenset()
 
     @rule(sequence=consumes(tables), collect=st.booleans())
     def free(self, sequence: Sequence, collect: bool) -> None:
@@ -172,6 +219,8 @@ class PoolMachine(RuleBasedStateMachine):
     def contents(self) -> None:
         for sequence in self.alive:
             assert len(sequence.table) == len(sequence.tokens)
+            assert sequence.table.positions.tolist() == sequence.positions
+            assert sequence.table.next_position == sequence.next_position
             holes = np.flatnonzero(sequence.table.blocks < 0).tolist()
             assert sorted(sequence.holes) == holes
             if holes:

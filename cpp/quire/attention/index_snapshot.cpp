@@ -38,6 +38,27 @@ PagedAttentionArgs IndexSnapshot::take(const PagedAttentionArgs& args) {
   // the shape stays the caller's: columns that no sequence uses are never looked at
   copied.block_tables = contiguous_index_view(block_tables.data(), {tables.shape[0], columns});
   copied.block_tables.shape[1] = tables.shape[1];
+  if (args.key_positions) copied.key_positions = take_positions(*args.key_positions);
+  return copied;
+}
+
+// The positions of keys that sequences have, by the copied seq_lens.
+IndexView IndexSnapshot::take_positions(const IndexView& positions) {
+  const auto tokens_of = [&](std::int64_t seq) {
+    return std::clamp<std::int64_t>(seq_lens[seq], 0, positions.shape[1]);
+  };
+  std::int64_t columns = 0;
+  for (std::int64_t seq = 0; seq < positions.shape[0]; ++seq) {
+    columns = std::max(columns, tokens_of(seq));
+  }
+  key_positions.resize(static_cast<std::size_t>(positions.shape[0] * columns));
+  for (std::int64_t seq = 0; seq < positions.shape[0]; ++seq) {
+    for (std::int64_t key = 0; key < tokens_of(seq); ++key) {
+      key_positions[seq * columns + key] = positions.at(seq, key);
+    }
+  }
+  IndexView copied = contiguous_index_view(key_positions.data(), {positions.shape[0], columns});
+  copied.shape[1] = positions.shape[1];
   return copied;
 }
 

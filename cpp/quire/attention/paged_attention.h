@@ -1,11 +1,11 @@
 // Paged attention, the operation: what it computes, its arguments, and what every implementation of
 // it shares. Implementations: reference.h (float64), and quire/cpu (fused and gather).
 //
-// For query row t of sequence b, head h, key position j of that sequence:
+// For query row t of sequence b, head h, key j of that sequence:
 //
 //   score(j) = scale * q[t, h] . k[j, h / group]           group = Hq / Hkv
 //   score(j) = softcap * tanh(score(j) / softcap)          if softcap
-//   score(j) = score(j) + alibi_slopes[h] * (j - position(t))   if alibi_slopes
+//   score(j) = score(j) + alibi_slopes[h] * (position(j) - position(t))   if alibi_slopes
 //   out[t, h] = sum_j softmax(score)(j) * v[j, h / group]
 //
 // over the keys that the row sees (visible_keys.h). A sink is one more logit per head in the
@@ -34,7 +34,10 @@ struct PagedAttentionArgs {
                            // hole) where no query sees a key of the block
   IndexView seq_lens;      // [B], tokens in the cache, those of q included
   std::optional<IndexView>
-      cu_seqlens_q;      // [B + 1], 0 .. T, never falling; none: one row a sequence
+      cu_seqlens_q;  // [B + 1], 0 .. T, never falling; none: one row a sequence
+  // [B, max_tokens]: where each key stands, and the query of its token, growing from 0 or more;
+  // past seq_len ignored. None: key j stands at j.
+  std::optional<IndexView> key_positions;
   ArrayView out;         // [T, Hq, Dv], any DType, written
   float* lse = nullptr;  // [T, Hq] contiguous, written; null: not wanted
   // [T, Hq, max_blocks] contiguous, written: what the keys of each block have of the row's softmax;
@@ -84,15 +87,16 @@ struct QueryRows {
   std::int64_t begin;
   std::int64_t end;
   std::int64_t seq_len;
+  std::int64_t seq;
 
-  // The position of row `begin + j` in its sequence.
-  std::int64_t position(std::int64_t j) const { return seq_len - (end - begin) + j; }
+  // The key of the token whose query row `begin + j` is.
+  std::int64_t key(std::int64_t j) const { return seq_len - (end - begin) + j; }
 };
 
 inline QueryRows query_rows(const PagedAttentionArgs& args, std::int64_t seq) {
   const std::int64_t begin = args.cu_seqlens_q ? args.cu_seqlens_q->at(seq) : seq;
   const std::int64_t end = args.cu_seqlens_q ? args.cu_seqlens_q->at(seq + 1) : seq + 1;
-  return {begin, end, args.seq_lens.at(seq)};
+  return {begin, end, args.seq_lens.at(seq), seq};
 }
 
 // Keys [begin, end) of a sequence; none where begin >= end.

@@ -24,12 +24,12 @@ void store(std::byte* row, DType dtype, std::int64_t i, double value) {
   });
 }
 
-// Row `position` of sequence `seq` in a cache, for one head.
+// Key `key` of sequence `seq` in a cache, for one head.
 const std::byte* cache_row(const PagedAttentionArgs& args, const ArrayView& cache, std::int64_t seq,
-                           std::int64_t position, std::int64_t kv_head) {
+                           std::int64_t key, std::int64_t kv_head) {
   const std::int64_t block_size = sizes_of(args).block_size;
-  const std::int64_t block = args.block_tables.at(seq, position / block_size);
-  const std::int64_t offset = position % block_size;
+  const std::int64_t block = args.block_tables.at(seq, key / block_size);
+  const std::int64_t offset = key % block_size;
   return args.layout == Layout::NHD ? cache.at(block, offset, kv_head)
                                     : cache.at(block, kv_head, offset);
 }
@@ -60,16 +60,17 @@ std::vector<std::int64_t> keys_of(const VisibleKeys& visible) {
 
 void attend_row(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes, std::int64_t seq,
                 const QueryRows& rows, std::int64_t row, std::int64_t head) {
-  const std::int64_t position = rows.position(row - rows.begin);
+  const std::int64_t position =
+      rows.seq_len == 0 ? 0 : position_of(args, seq, rows.key(row - rows.begin));
   const std::int64_t kv_head = head / sizes.group;
 
-  const std::vector<std::int64_t> keys = keys_of(visible_keys(args, position, rows.seq_len));
+  const std::vector<std::int64_t> keys = keys_of(visible_keys(args, rows, row - rows.begin));
   std::vector<double> scores;
   double largest = -kInfinity;
   for (const std::int64_t key : keys) {
     scores.push_back(score_of(args, sizes, args.q.at(row, head),
                               cache_row(args, args.k_cache, seq, key, kv_head), head,
-                              key - position));
+                              position_of(args, seq, key) - position));
     largest = std::max(largest, scores.back());
   }
   double sum = 0;

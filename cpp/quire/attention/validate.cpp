@@ -156,6 +156,25 @@ void check_cu_seqlens(const Checker& check, const IndexView& cu, std::int64_t nu
   }
 }
 
+// Those of one sequence's keys.
+void check_positions(const Checker& check, const IndexView& positions, std::int64_t seq,
+                     std::int64_t seq_len) {
+  if (seq_len > positions.shape[1]) {
+    check.fail<ValueError>("key_positions", "got ", positions.shape[1], " columns, expected ",
+                           seq_len, ", the tokens of sequence ", seq);
+  }
+  std::int64_t least = 0;
+  for (std::int64_t key = 0; key < seq_len; ++key) {
+    const std::int64_t position = positions.at(seq, key);
+    if (position < least || position > kMostTokens) {
+      check.fail<ValueError>("key_positions", "got ", position, " at sequence ", seq, ", column ",
+                             key, ", expected ", least, " to ", kMostTokens,
+                             key > 0 ? ", as positions grow" : "");
+    }
+    least = position + 1;
+  }
+}
+
 // Whether a query of the sequence sees one of `count` keys from `first` on.
 bool is_seen(const PagedAttentionArgs& args, const QueryRows& rows, std::int64_t first,
              std::int64_t count) {
@@ -182,6 +201,7 @@ void check_sequence(const Checker& check, const PagedAttentionArgs& args,
     check.fail<ValueError>("seq_lens", "got ", seq_len, " at sequence ", seq,
                            ", expected at least ", rows.end - rows.begin, ", its query tokens");
   }
+  if (args.key_positions) check_positions(check, *args.key_positions, seq, seq_len);
   for (std::int64_t column = 0; column < used_blocks; ++column) {
     const std::int64_t block = args.block_tables.at(seq, column);
     if (block >= 0 && block < sizes.num_blocks) continue;
@@ -239,6 +259,13 @@ void validate(const PagedAttentionArgs& args, std::string_view function) {
                            ", one for each of seq_lens (cu_seqlens_q gives other numbers)");
   }
   check_options(check, args, sizes.num_heads);
+  if (args.key_positions) {
+    const IndexView& positions = *args.key_positions;
+    // of no token is legal where there are none
+    const Length max_tokens = positions.ndim == 2 ? Length(positions.shape[1]) : std::nullopt;
+    check.shape("key_positions", positions, {num_seqs, max_tokens},
+                "[B, max_tokens], B as seq_lens");
+  }
   validate_indices(args, function);
 
   check.array("out", args.out, {sizes.num_tokens, sizes.num_heads, sizes.v_head_dim},
@@ -250,6 +277,7 @@ void validate(const PagedAttentionArgs& args, std::string_view function) {
   check.apart("out", args.out, "block_tables", args.block_tables);
   check.apart("out", args.out, "seq_lens", args.seq_lens);
   if (args.cu_seqlens_q) check.apart("out", args.out, "cu_seqlens_q", *args.cu_seqlens_q);
+  if (args.key_positions) check.apart("out", args.out, "key_positions", *args.key_positions);
   if (args.alibi_slopes) check.apart("out", args.out, "alibi_slopes", *args.alibi_slopes);
   if (args.sinks) check.apart("out", args.out, "sinks", *args.sinks);
 }

@@ -32,13 +32,29 @@ struct AttentionRows {
     return *reinterpret_cast<const std::int64_t*>(row.data + i * row.stride);
   }
 
-  // The keys [begin, end) that the query at `position` sees of its window (visible_keys.h).
-  static std::int64_t first_key(const AttentionUnit& unit, std::int64_t position) {
-    return unit.window <= position ? position + 1 - unit.window : 0;
+  static std::int64_t position_of(const AttentionUnit& unit, std::int64_t key) {
+    return unit.positions == nullptr ? key : unit.positions[key];
+  }
+
+  // The keys [begin, end) that the query of key `own` sees of its window (visible_keys.h).
+  static std::int64_t first_key(const AttentionUnit& unit, std::int64_t own) {
+    const std::int64_t position = position_of(unit, own);
+    if (unit.window > position) return 0;
+    if (unit.positions == nullptr) return position + 1 - unit.window;
+    std::int64_t begin = 0;
+    for (std::int64_t end = own; begin < end;) {
+      const std::int64_t middle = begin + (end - begin) / 2;
+      if (unit.positions[middle] < position + 1 - unit.window) {
+        begin = middle + 1;
+      } else {
+        end = middle;
+      }
+    }
+    return begin;
   }
   static std::int64_t end_key(const AttentionTask& task, const AttentionUnit& unit,
-                              std::int64_t position) {
-    return task.causal ? smaller(position + 1, unit.seq_len) : unit.seq_len;
+                              std::int64_t own) {
+    return task.causal ? smaller(own + 1, unit.seq_len) : unit.seq_len;
   }
 
   // The row of `view` at (i, j).

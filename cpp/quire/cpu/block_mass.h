@@ -29,16 +29,18 @@ class BlockMass {
     for (std::int64_t i = 0; i < rows * S::kWidth; i += S::kWidth) S::store(sums + i, S::zero());
     for (std::int64_t r = 0; r < rows; ++r) before[r] = mass.maximum[r];
 
-    const BlockMass adder(task, unit, mass, before);
     Direct(keys_alone, unit, direct_scratch, {mass.maximum, sums, sums})
-        .for_weights(
-            part, nullptr, [&](const auto& tile, const auto& group, const float* weights, auto&) {
-              for (int i = 0; i < group.count; ++i) {
-                const int begin = group.whole ? 0 : group.begin[i];
-                const int end = group.whole ? kDirectKeys : group.end[i];
-                adder.add(group.row + i, tile.first(), begin, end, weights + i * kDirectKeys);
-              }
-            });
+        .for_weights(part, nullptr, BlockMass(task, unit, mass, before));
+  }
+
+  // Takes the weights [count, kDirectKeys] of a group's rows and a tile's keys.
+  template <class Tile, class Group>
+  void operator()(const Tile& tile, const Group& group, const float* weights, LineQueue<S>&) const {
+    for (int i = 0; i < group.count; ++i) {
+      const int begin = group.whole ? 0 : group.begin[i];
+      const int end = group.whole ? kDirectKeys : group.end[i];
+      add(group.row + i, tile.first(), begin, end, weights + i * kDirectKeys);
+    }
   }
 
  private:

@@ -22,8 +22,8 @@ struct FinishAttention {
     for (std::int64_t head = unit.kv_head_begin; head < unit.kv_head_end; ++head) {
       std::int64_t r = (head - unit.kv_head_begin) * unit.head_rows;
       for (std::int64_t token = unit.token_begin; token < unit.token_end; ++token) {
-        const std::int64_t position = unit.first_position + token - unit.token_begin;
-        const bool sees = Rows::first_key(unit, position) < Rows::end_key(task, unit, position);
+        const std::int64_t own = unit.first_own_key + token - unit.token_begin;
+        const bool sees = Rows::first_key(unit, own) < Rows::end_key(task, unit, own);
         for (std::int64_t g = 0; g < task.group; ++g, ++r) {
           const std::int64_t q_head = head * task.group + g;
           if (sees) {

@@ -71,7 +71,8 @@ class GatherAttention {
   std::int64_t key_at(std::int64_t i) const { return i < sink_tokens_ ? i : i + skipped_; }
 
   struct Row {
-    std::int64_t token, head, position;
+    std::int64_t token, head;
+    std::int64_t position;    // of its token
     std::int64_t sink_end;    // sink tokens that it sees
     std::int64_t begin, end;  // keys of the window that it sees, counted as they are copied
     float largest = -__builtin_inff();  // of its scores
@@ -83,10 +84,11 @@ class GatherAttention {
     Row row;
     row.token = unit_.token_begin + token;
     row.head = unit_.kv_head_begin * task_.group + r % task_.group;
-    row.position = unit_.first_position + token;
-    const std::int64_t end = Rows::end_key(task_, unit_, row.position);
+    const std::int64_t own = unit_.first_own_key + token;
+    row.position = own < 0 ? own : Rows::position_of(unit_, own);  // below 0: padding
+    const std::int64_t end = Rows::end_key(task_, unit_, own);
     row.sink_end = Rows::smaller(sink_tokens_, end);
-    row.begin = Rows::larger(sink_tokens_, Rows::first_key(unit_, row.position) - skipped_);
+    row.begin = Rows::larger(sink_tokens_, Rows::first_key(unit_, own) - skipped_);
     row.end = Rows::larger(row.begin, end - skipped_);
     return row;
   }
@@ -152,8 +154,7 @@ class GatherAttention {
       if (bent) {
         x = S::mul(x, S::set1(scale));
         if (cap != 0) x = S::mul(S::set1(cap), SimdMath<S>::tanh(S::div(x, S::set1(cap))));
-        const auto distance = static_cast<float>(key_at(key) - row.position);
-        x = S::fma(S::set1(slope), S::add(S::iota(), S::set1(distance)), x);
+        x = S::fma(S::set1(slope), distances(row, key, lanes), x);
       }
       largest = S::max(largest, S::select(S::lanes(0, lanes), x, largest));
       return x;
@@ -168,6 +169,19 @@ class GatherAttention {
     });
     row.sum = S::reduce_add(sum);
     if (!bent) row.largest *= scale;
+  }
+
+  // Of `lanes` keys' positions, from copy i on, from that of a row.
+  Vec distances(const Row& row, std::int64_t i, int lanes) const {
+    const std::int64_t key = key_at(i);
+    if (unit_.positions == nullptr) {
+      return S::add(S::iota(), S::set1(static_cast<float>(key - row.position)));
+    }
+    float each[S::kWidth] = {};
+    for (int lane = 0; lane < lanes; ++lane) {
+      each[lane] = static_cast<float>(unit_.positions[key + lane] - row.position);
+    }
+    return S::load(each);
   }
 
   // Replaces the scores of the keys that a row sees by change(scores, first key, number of keys).

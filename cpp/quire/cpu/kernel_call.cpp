@@ -64,8 +64,15 @@ AttentionUnit KernelCall::unit(const WorkUnit& work, bool windowed) const {
   unit.blocks = {tables.data + work.seq * tables.strides[0], tables.strides[1]};
   unit.token_begin = work.token_begin;
   unit.token_end = work.token_end;
-  unit.first_position = rows.position(work.token_begin - rows.begin);
+  unit.first_own_key = rows.key(work.token_begin - rows.begin);
   unit.seq_len = rows.seq_len;
+  if (args_.key_positions && rows.seq_len > 0) {
+    // Of a snapshot. As they grow from 0 or more, only 0, 1, 2, ... can end at seq_len - 1.
+    const IndexView& positions = *args_.key_positions;
+    const auto* const row =
+        reinterpret_cast<const std::int64_t*>(positions.data + work.seq * positions.strides[0]);
+    if (row[rows.seq_len - 1] != rows.seq_len - 1) unit.positions = row;
+  }
   unit.window = windowed ? *args_.sliding_window : std::numeric_limits<std::int64_t>::max();
   unit.kv_head_begin = work.kv_head_begin;
   unit.kv_head_end = work.kv_head_end;

@@ -48,7 +48,9 @@ struct AttentionTask {
 struct AttentionUnit {
   BlockRow blocks;
   std::int64_t token_begin, token_end;  // rows of q
-  std::int64_t first_position;          // of token_begin in the sequence
+  std::int64_t first_own_key;           // of token_begin; that of the next token is the next one
+  // [seq_len], growing: where keys stand, and the queries of their tokens; null: key j at j
+  const std::int64_t* positions;
   std::int64_t seq_len;
   std::int64_t window;  // keys that a row sees, its own included; the largest int64: all
   std::int64_t kv_head_begin, kv_head_end;

@@ -16,6 +16,13 @@ struct RowState {
   std::int64_t num_values;
 };
 
+// The positions of a tile's keys less that of a query: of the first, where the others follow it, or
+// of each.
+struct KeyDistance {
+  float first;
+  const float* each;  // null: they follow
+};
+
 // Scores are dot products as the kernel makes them, not yet scaled: s. In units of log2 they are
 //   exponent_scale * s                                          or, with a softcap,
 //   exponent_scale * tanh(cap_scale * s)                        plus, with ALiBi,
@@ -42,10 +49,10 @@ struct OnlineSoftmax {
   // Turns the scores of keys [begin, end) of a tile of kKeys into weights, 2^(score - maximum),
   // those outside into 0, and takes them into the row's maximum, sums and values. Weights are left
   // rounded to Weight, and summed unrounded; `weights`, where it is not float, holds them as such.
-  // `slope` in log2 units; `distance`: position of the tile's first key less that of the query.
+  // `slope` in log2 units; `distance` from the query to the tile's keys.
   template <int kKeys, class Weight>
-  void update(float* scores, Weight* weights, int begin, int end, float slope, float distance,
-              const RowState& row) const {
+  void update(float* scores, Weight* weights, int begin, int end, float slope,
+              const KeyDistance& distance, const RowState& row) const {
     constexpr int kVectors = kKeys / S::kWidth;
     Vec x[kVectors];
 #pragma GCC unroll 8
@@ -56,7 +63,10 @@ struct OnlineSoftmax {
     float factor = exponent_scale;
     if (slope != 0) {
       for (int i = 0; i < kVectors; ++i) {
-        const Vec offset = S::add(S::iota(), S::set1(distance + static_cast<float>(i * S::kWidth)));
+        const Vec offset =
+            distance.each != nullptr
+                ? S::load(distance.each + i * S::kWidth)
+                : S::add(S::iota(), S::set1(distance.first + static_cast<float>(i * S::kWidth)));
         x[i] = S::fma(x[i], S::set1(factor), S::mul(S::set1(slope), offset));
       }
       factor = 1.0f;

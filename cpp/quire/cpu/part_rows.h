@@ -15,7 +15,7 @@ struct RowGroup {
   std::int64_t head;  // KV head
   std::int64_t row;   // the first, of the head's rows: token * group + head of the group
   int count;
-  std::int64_t distance;                 // position of the tile's first key less the first row's
+  std::int64_t distance;                 // tile's first key less the first row's own
   int first, last;                       // keys that some row sees; none where first >= last
   int shared_first, shared_last;         // keys that every row sees; 0, 0 where there are none
   bool whole;                            // every row sees all keys of a whole tile
@@ -84,7 +84,7 @@ class PartRows {
     group.shared_last = tile.num_keys();
     std::int64_t token = row / task_.group;
     std::int64_t g = row % task_.group;
-    group.distance = tile.first() - unit_.first_position - token;
+    group.distance = tile.first() - unit_.first_own_key - token;
     group.whole = tile.num_keys() == kKeys && sees_all(token, tile) &&
                   sees_all((row + count - 1) / task_.group, tile);
     if (group.whole) {  // so does every row between
@@ -93,9 +93,9 @@ class PartRows {
       return group;
     }
     for (int i = 0; i < count; ++i) {
-      const std::int64_t position = unit_.first_position + token;
-      const int begin = clamp(Rows::first_key(unit_, position) - tile.first(), tile.num_keys());
-      const int end = clamp(Rows::end_key(task_, unit_, position) - tile.first(), tile.num_keys());
+      const std::int64_t own = unit_.first_own_key + token;
+      const int begin = clamp(Rows::first_key(unit_, own) - tile.first(), tile.num_keys());
+      const int end = clamp(Rows::end_key(task_, unit_, own) - tile.first(), tile.num_keys());
       group.begin[i] = begin;
       group.end[i] = end;
       if (begin < end) {
@@ -122,6 +122,7 @@ class PartRows {
     const std::int64_t row = state_row(group.head, group.row);
     std::int64_t g = group.row % task_.group;
     std::int64_t distance = group.distance;
+    float distances[kKeys];  // where keys have positions of their own
     for (int i = 0; i < group.count; ++i) {
       const int begin = group.whole ? 0 : group.begin[i];
       const int end = group.whole ? kKeys : group.end[i];
@@ -132,7 +133,7 @@ class PartRows {
                                 : Rows::finite(task_.alibi_slopes[q_head] * Rows::kLog2E);
         softmax_.template update<kKeys, Weight>(
             scores + i * kKeys, weights + i * kKeys, begin, end, slope,
-            static_cast<float>(distance),
+            {static_cast<float>(distance), find_distances(group, i, end, slope, distances)},
             {state_.maximum + row + i, state_.sums + (row + i) * S::kWidth,
              state_.values + (row + i) * v_stride_, v_stride_});
       }
@@ -173,11 +174,26 @@ class PartRows {
     return (head - unit_.kv_head_begin) * unit_.head_rows + row;
   }
 
+  // Of the positions of a tile's first `end` keys from that of row i of the group; null where they
+  // follow each other, or nothing depends on them.
+  template <int kMostRows, int kKeys>
+  const float* find_distances(const RowGroup<kMostRows>& group, int i, int end, float slope,
+                              float (&distances)[kKeys]) const {
+    if (unit_.positions == nullptr || slope == 0) return nullptr;
+    const std::int64_t token = group.row / task_.group;
+    const std::int64_t own = unit_.first_own_key + (group.row + i) / task_.group;
+    const std::int64_t* const keys = unit_.positions + group.distance + unit_.first_own_key + token;
+    for (int key = 0; key < kKeys; ++key) {
+      distances[key] = key < end ? static_cast<float>(keys[key] - unit_.positions[own]) : 0.0f;
+    }
+    return distances;
+  }
+
   template <int kKeys>
   bool sees_all(std::int64_t token, const KeyTile<S, kKeys>& tile) const {
-    const std::int64_t position = unit_.first_position + token;
-    return Rows::first_key(unit_, position) <= tile.first() &&
-           Rows::end_key(task_, unit_, position) >= tile.first() + kKeys;
+    const std::int64_t own = unit_.first_own_key + token;
+    return Rows::first_key(unit_, own) <= tile.first() &&
+           Rows::end_key(task_, unit_, own) >= tile.first() + kKeys;
   }
 
   static int clamp(std::int64_t key, int num_keys) {

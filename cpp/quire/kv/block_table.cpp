@@ -90,7 +90,9 @@ void BlockTable::grow(std::string_view function, std::span<std::int64_t> slots) 
   const std::size_t num_old = blocks_.size();
   const std::int32_t last = blocks_.empty() ? -1 : blocks_.back();
   require_within_pool(function, n);
-  blocks_.resize(num_old + num_new);  // outside the pool's lock, and before anything is taken
+  // Outside the pool's lock, and before anything is taken.
+  if (num_removed_ > 0) positions_.reserve(num_tokens_ + n);
+  blocks_.resize(num_old + num_new);
 
   std::int32_t copy = last;
   try {
@@ -124,6 +126,9 @@ void BlockTable::grow(std::string_view function, std::span<std::int64_t> slots) 
     books->note_copy_on_write();
   }
   fill_slots(num_tokens_, slots);
+  for (std::int64_t i = 0; num_removed_ > 0 && i < n; ++i) {
+    positions_.push_back(num_tokens_ + num_removed_ + i);
+  }
   num_tokens_ += n;
 }
 
@@ -144,9 +149,11 @@ std::unique_ptr<BlockTable> BlockTable::fork() const {
   const std::shared_lock lock(mutex_);
   require_in_use("BlockTable.fork");
   std::vector<std::int32_t> blocks = blocks_;
+  child->positions_ = positions_;
   BlockPool::Books(*pool_)->hold(blocks, last_rows());
   child->blocks_ = std::move(blocks);
   child->num_tokens_ = num_tokens_;
+  child->num_removed_ = num_removed_;
   return child;
 }
 
@@ -163,6 +170,7 @@ void BlockTable::truncate(std::int64_t num_tokens) {
                       block_size_, " or a token that was not dropped");
   }
   shrink(num_tokens);
+  if (num_tokens == 0) num_removed_ = 0;
 }
 
 void BlockTable::shrink(std::int64_t num_tokens) noexcept {
@@ -178,6 +186,11 @@ void BlockTable::shrink(std::int64_t num_tokens) noexcept {
     }
   }
   blocks_.resize(kept);
+  if (num_removed_ > 0 && num_tokens < num_tokens_) {
+    // the next token takes the position of the first that goes
+    num_removed_ = positions_[num_tokens] - num_tokens;
+    positions_.resize(num_removed_ > 0 ? num_tokens : 0);
+  }
   num_tokens_ = num_tokens;
 }
 
@@ -245,7 +258,17 @@ HeldTables::HeldTables(std::string_view function, std::span<const BlockTable* co
       raise<ValueError>(place(function, "tables"), "got ", tables_[i]->num_tokens_,
                         " tokens at index ", i, ", expected lengths that fit in an int32");
     }
+    has_positions_ = has_positions_ || !tables_[i]->positions_.empty();
+    max_tokens_ = std::max(max_tokens_, tables_[i]->num_tokens_);
     max_blocks_ = std::max(max_blocks_, static_cast<std::int64_t>(tables_[i]->blocks_.size()));
+  }
+}
+
+void HeldTables::pack_positions(std::int64_t* positions) const {
+  for (const BlockTable* table : tables_) {
+    for (std::int64_t token = 0; token < max_tokens_; ++token) {
+      *positions++ = token < table->num_tokens_ ? table->position_of(token) : 0;
+    }
   }
 }
 

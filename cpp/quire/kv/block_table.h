@@ -13,6 +13,9 @@
 //
 //   drop_before(10, 1)                   [ 7 | -1 | 2 ]    one sink token keeps its block
 //
+//   position(i) = i where no token was removed by keep; else it grows with i, and is what it was
+//   position of the next token = num_tokens + tokens removed
+//
 // Every method is safe to call from several threads. A table's lock is shared by those that read it
 // (attention over a HeldTables, gather, fork) and had alone by those that change it. Locks are
 // taken in this order: tables, by address; then the pool's, which is never held while data moves.
@@ -74,6 +77,7 @@ class BlockTable {
   std::unique_ptr<BlockTable> fork() const;
 
   // Forgets all but the first num_tokens tokens, and drops the blocks that only the others needed.
+  // The next token stands where the first of those forgotten did, or at 0 where none is left.
   // Throws ValueError unless 0 <= num_tokens <= this->num_tokens(), and where the last token left
   // would be in a hole and not its last one: the next would have to be written there.
   void truncate(std::int64_t num_tokens);
@@ -83,6 +87,17 @@ class BlockTable {
   // places: num_tokens() stays. Throws ValueError for num_sink_tokens < 0 and where `position` is
   // past that of the next token; before one below 0 stands nothing.
   void drop_before(std::int64_t position, std::int64_t num_sink_tokens = 0);
+
+  // Forgets all tokens but those at these positions, which keep them: their rows move into the
+  // leading blocks, and the others are given back. Blocks that somebody else holds, and holes, are
+  // replaced by new ones. The next token stands where it would have stood. Throws ValueError for
+  // positions that do not grow, IndexError for one where no token is or whose block is a hole,
+  // OutOfBlocks.
+  void keep(std::span<const std::int64_t> positions);
+
+  // Of each token, [num_tokens], and of the next.
+  std::vector<std::int64_t> positions() const;
+  std::int64_t next_position() const;
 
   // Copies the keys and values of the first tokens, at most max_tokens of them, to k [tokens,
   // num_kv_heads, head_dim] and v [tokens, num_kv_heads, v_head_dim], contiguous and of the pool's
@@ -98,6 +113,7 @@ class BlockTable {
  private:
   friend class HeldTables;
   friend class PrefixCache;
+  class Compaction;
 
   void require_in_use(std::string_view function) const;
   // Tokens in the last block, 1 to block_size; 0 where there is no block.
@@ -107,6 +123,15 @@ class BlockTable {
   std::int64_t new_blocks(std::int64_t n) const;
   // That all of the first num_tokens tokens are there; throws ValueError, starting with `where`.
   void require_no_hole(std::string_view where, std::int64_t num_tokens) const;
+  // And that they are the sequence's first, none between them removed.
+  void require_beginning(std::string_view where, std::int64_t num_tokens) const;
+  std::int64_t position_of(std::int64_t token) const {
+    return positions_.empty() ? token : positions_[token];
+  }
+  // The first token that stands at `position` or later; num_tokens where there is none.
+  std::int64_t token_from(std::int64_t position) const;
+  // The tokens that stand at positions; throws as keep does.
+  std::vector<std::int64_t> tokens_at(std::span<const std::int64_t> positions) const;
   void require_within_pool(std::string_view function, std::int64_t n) const;
   void grow(std::string_view function, std::span<std::int64_t> slots);
   void shrink(std::int64_t num_tokens) noexcept;
@@ -117,6 +142,8 @@ class BlockTable {
   mutable std::shared_mutex mutex_;  // guards what follows
   std::vector<std::int32_t> blocks_;
   std::int64_t num_tokens_ = 0;
+  std::int64_t num_removed_ = 0;         // tokens that keep has taken out
+  std::vector<std::int64_t> positions_;  // [num_tokens] where there are such, else empty
   bool freed_ = false;
   // Of a table that found nothing in a cache: gone once the table is freed.
   std::shared_ptr<void> lease_;
@@ -143,6 +170,13 @@ class HeldTables {
   // Blocks of the longest table.
   std::int64_t max_blocks() const { return max_blocks_; }
 
+  // Whether a table has tokens at other positions than their index, and the most tokens of one.
+  bool has_positions() const { return has_positions_; }
+  std::int64_t max_tokens() const { return max_tokens_; }
+
+  // Writes positions [size(), max_tokens()], 0 after the end of each table.
+  void pack_positions(std::int64_t* positions) const;
+
   // Writes block_tables [size(), max_blocks()], `pad` after the end of each, and seq_lens [size()].
   void pack(std::int32_t pad, std::int32_t* block_tables, std::int32_t* seq_lens) const;
 
@@ -150,6 +184,8 @@ class HeldTables {
   std::vector<const BlockTable*> tables_;
   std::vector<std::shared_lock<std::shared_mutex>> locks_;
   std::int64_t max_blocks_ = 0;
+  std::int64_t max_tokens_ = 0;
+  bool has_positions_ = false;
 };
 
 }  // namespace quire

@@ -1,30 +1,240 @@
-// Tokens in the middle of a sequence that a table gives up.
+// Tokens that a table gives up before its end: whole blocks, or all but some chosen ones.
 #include <algorithm>
+#include <cstring>
 #include <span>
+#include <utility>
 
 #include "quire/base/check.h"
 #include "quire/kv/block_table.h"
 
 namespace quire {
+namespace {
+
+constexpr std::string_view kKeep = "BlockTable.keep";
+
+// One token's rows, in all layers, from one place of the pool to another.
+struct Place {
+  std::int32_t block;
+  std::int64_t row;
+};
+void copy_token(const KvStorage& storage, Place from, Place to) {
+  for (std::int64_t layer = 0; layer < storage.geometry().num_layers; ++layer) {
+    for (const ArrayView& cache : {storage.k_cache(layer), storage.v_cache(layer)}) {
+      for (std::int64_t head = 0; head < cache.shape[2]; ++head) {
+        std::memcpy(cache.at(to.block, to.row, head), cache.at(from.block, from.row, head),
+                    static_cast<std::size_t>(cache.strides[1]));
+      }
+    }
+  }
+}
+
+}  // namespace
 
 void BlockTable::drop_before(std::int64_t position, std::int64_t num_sink_tokens) {
   constexpr std::string_view function = "BlockTable.drop_before";
   const std::lock_guard lock(mutex_);
   require_in_use(function);
-  if (position > num_tokens_) {
+  if (position > num_tokens_ + num_removed_) {
     raise<ValueError>(place(function, "position"), "got ", position, ", expected at most ",
-                      num_tokens_, ", the position of the next token");
+                      num_tokens_ + num_removed_, ", the position of the next token");
   }
   if (num_sink_tokens < 0) {
     raise<ValueError>(place(function, "num_sink_tokens"), "got ", num_sink_tokens,
                       ", expected >= 0");
   }
-  const std::int64_t end = std::max<std::int64_t>(0, position) / block_size_;
-  const std::int64_t begin = num_sink_tokens / block_size_ + (num_sink_tokens % block_size_ != 0);
+  const std::int64_t end = token_from(position) / block_size_;
+  const std::int64_t sink_tokens = token_from(num_sink_tokens);
+  const std::int64_t begin = sink_tokens / block_size_ + (sink_tokens % block_size_ != 0);
   if (begin >= end) return;
   const auto dropped = std::span(blocks_).subspan(begin, end - begin);  // of full blocks
   BlockPool::Books(*pool_)->drop(dropped, block_size_);
   std::fill(dropped.begin(), dropped.end(), kHole);
+}
+
+// What keep does to each column of a table:
+//
+//   kept as it is     its tokens are the first ones, and stay where they are
+//   written           a block that nobody else holds: rows move down in it, or into it from later
+//   replaced          a hole, or a block that others hold: a new one is written in its place
+//   given up          columns past the last token left
+//
+// Rows move to the same place or a lower one, in order, so that none is overwritten before it
+// moved.
+class BlockTable::Compaction {
+ public:
+  Compaction(BlockTable& table, std::vector<std::int64_t> sources)
+      : table_(table), sources_(std::move(sources)), to_(table.blocks_) {
+    while (num_same_ < size() && sources_[num_same_] == num_same_) ++num_same_;
+    const std::int64_t block_size = table.block_size_;
+    to_.resize(size() / block_size + (size() % block_size != 0));
+    is_source_.resize(table.blocks_.size());
+    for (const std::int64_t token : sources_) is_source_[token / block_size] = true;
+    is_replaced_.resize(table.blocks_.size());
+    given_up_.reserve(table.blocks_.size());
+    new_blocks_.resize(to_.size());
+  }
+
+  // Takes what is replaced, having given back what holds no chosen token; or changes nothing.
+  void take_blocks() {
+    const BlockPool::Books books(*table_.pool_);
+    std::int64_t needed = 0;
+    for (std::int64_t column = first_written(); column < num_columns(); ++column) {
+      const std::int32_t block = to_[column];
+      is_replaced_[column] = block == kHole || books->references(block) > 1;
+      needed += is_replaced_[column];
+    }
+    give_up(books, false);
+    if (!books.can_free(needed)) {  // a cache is no reason for a table not to go on
+      std::int64_t cached_alone = 0;
+      for (std::int64_t column = 0; column < num_columns(); ++column) {
+        cached_alone += is_of_caches_alone(books, column);
+      }
+      if (!books.can_free(needed - cached_alone)) {
+        take_back(books);
+        books.require_free(needed, kKeep, size());  // which raises
+      }
+      for (std::int64_t column = 0; column < num_columns(); ++column) {
+        if (!is_of_caches_alone(books, column)) continue;
+        books->forget(to_[column]);
+        is_replaced_[column] = false;
+        --needed;
+      }
+    }
+    books.require_free(needed, kKeep, size());
+    new_blocks_.resize(needed);
+    const bool ends = num_columns() > 0 && is_replaced_[num_columns() - 1];
+    books->give_to_table(new_blocks_, ends ? rows_after(num_columns() - 1) : table_.block_size_);
+    std::size_t next = 0;
+    for (std::int64_t column = 0; column < num_columns(); ++column) {
+      if (!is_replaced_[column]) continue;
+      num_copies_ += to_[column] != kHole;
+      to_[column] = new_blocks_[next++];
+    }
+  }
+
+  void move_rows() const {
+    const KvStorage& storage = table_.pool_->storage();
+    for (std::int64_t token = first_written() * table_.block_size_; token < size(); ++token) {
+      const Place from = place_in(table_.blocks_, sources_[token]);
+      const Place to = place_in(to_, token);
+      if (from.block != to.block || from.row != to.row) copy_token(storage, from, to);
+    }
+  }
+
+  // Gives back the rest, and makes the table that of the chosen tokens.
+  void finish() {
+    const BlockPool::Books books(*table_.pool_);
+    for (std::int64_t column = 0; column < num_columns(); ++column) {
+      if (is_replaced_[column]) continue;
+      books->recount(to_[column], rows_before(column), rows_after(column));
+    }
+    give_up(books, true);
+    for (std::int64_t i = 0; i < num_copies_; ++i) books->note_copy_on_write();
+    table_.blocks_.swap(to_);
+  }
+
+ private:
+  std::int64_t size() const { return static_cast<std::int64_t>(sources_.size()); }
+  std::int64_t num_columns() const { return static_cast<std::int64_t>(to_.size()); }
+  std::int64_t first_written() const {
+    return num_same_ == size() ? num_columns() : num_same_ / table_.block_size_;
+  }
+  Place place_in(const std::vector<std::int32_t>& blocks, std::int64_t token) const {
+    return {blocks[token / table_.block_size_], token % table_.block_size_};
+  }
+  std::int64_t rows_before(std::int64_t column) const {
+    return std::min(table_.block_size_, table_.num_tokens_ - column * table_.block_size_);
+  }
+  std::int64_t rows_after(std::int64_t column) const {
+    return std::min(table_.block_size_, size() - column * table_.block_size_);
+  }
+  // Whether a column is to be replaced only because caches have its block, which others do not.
+  bool is_of_caches_alone(const BlockPool::Books& books, std::int64_t column) const {
+    return is_replaced_[column] && is_source_[column] &&
+           books->is_shared_with_caches_alone(to_[column]);
+  }
+
+  // References to old blocks that the table will not have; those that rows are moved from only once
+  // they are. Backwards, as a table lets go of its blocks.
+  void give_up(const BlockPool::Books& books, bool sources) {
+    for (auto column = static_cast<std::int64_t>(table_.blocks_.size()); column-- > 0;) {
+      const bool stays = column < num_columns() && !is_replaced_[column];
+      if (stays || is_source_[column] != sources) continue;
+      books->drop({&table_.blocks_[column], 1}, rows_before(column));
+      given_up_.push_back(column);
+    }
+  }
+  void take_back(const BlockPool::Books& books) {
+    for (; !given_up_.empty(); given_up_.pop_back()) {
+      const std::int64_t column = given_up_.back();
+      books->hold({&table_.blocks_[column], 1}, rows_before(column));
+    }
+  }
+
+  BlockTable& table_;
+  const std::vector<std::int64_t> sources_;  // of each token left, which it was before
+  std::int64_t num_same_ = 0;                // leading tokens that stay where they are
+  std::vector<std::int32_t> to_;             // the table's blocks after it
+  std::vector<bool> is_source_;              // columns with a chosen token
+  std::vector<bool> is_replaced_;            // columns
+  std::vector<std::int64_t> given_up_;       // columns
+  std::vector<std::int32_t> new_blocks_;
+  std::int64_t num_copies_ = 0;
+};
+
+void BlockTable::keep(std::span<const std::int64_t> positions) {
+  const std::lock_guard lock(mutex_);
+  require_in_use(kKeep);
+  std::vector<std::int64_t> kept(positions.begin(), positions.end());
+  std::vector<std::int64_t> sources = tokens_at(kept);
+  if (static_cast<std::int64_t>(kept.size()) == num_tokens_) return;
+  Compaction compaction(*this, std::move(sources));
+  compaction.take_blocks();
+  compaction.move_rows();
+  compaction.finish();
+  num_removed_ += num_tokens_ - static_cast<std::int64_t>(kept.size());
+  num_tokens_ = static_cast<std::int64_t>(kept.size());
+  positions_ = std::move(kept);
+}
+
+std::vector<std::int64_t> BlockTable::tokens_at(std::span<const std::int64_t> positions) const {
+  std::vector<std::int64_t> tokens(positions.size());
+  for (std::size_t i = 0; i < positions.size(); ++i) {
+    const std::int64_t position = positions[i];
+    if (i > 0 && position <= positions[i - 1]) {
+      raise<ValueError>(place(kKeep, "positions"), "got ", position, " at index ", i,
+                        ", expected more than ", positions[i - 1], ", the one before it");
+    }
+    tokens[i] = token_from(position);
+    if (tokens[i] == num_tokens_ || position_of(tokens[i]) != position) {
+      raise<IndexError>(place(kKeep, "positions"), "got ", position, " at index ", i,
+                        ", expected the position of a token of the table");
+    }
+    if (blocks_[tokens[i] / block_size_] == kHole) {
+      raise<IndexError>(place(kKeep, "positions"), "got ", position, " at index ", i,
+                        ", whose block is a hole, expected a token that was not dropped");
+    }
+  }
+  return tokens;
+}
+
+std::int64_t BlockTable::token_from(std::int64_t position) const {
+  if (positions_.empty()) return std::clamp<std::int64_t>(position, 0, num_tokens_);
+  return std::lower_bound(positions_.begin(), positions_.end(), position) - positions_.begin();
+}
+
+std::vector<std::int64_t> BlockTable::positions() const {
+  const std::shared_lock lock(mutex_);
+  require_in_use("BlockTable.positions");
+  std::vector<std::int64_t> positions(static_cast<std::size_t>(num_tokens_));
+  for (std::int64_t token = 0; token < num_tokens_; ++token) positions[token] = position_of(token);
+  return positions;
+}
+
+std::int64_t BlockTable::next_position() const {
+  const std::shared_lock lock(mutex_);
+  require_in_use("BlockTable.next_position");
+  return num_tokens_ + num_removed_;
 }
 
 void BlockTable::require_no_hole(std::string_view where, std::int64_t num_tokens) const {
@@ -33,6 +243,13 @@ void BlockTable::require_no_hole(std::string_view where, std::int64_t num_tokens
     raise<ValueError>(where, "got a hole at column ", column, ": its ", block_size_,
                       " tokens were dropped, expected all of the first ", num_tokens);
   }
+}
+
+void BlockTable::require_beginning(std::string_view where, std::int64_t num_tokens) const {
+  require_no_hole(where, num_tokens);
+  if (num_tokens == 0 || position_of(num_tokens - 1) == num_tokens - 1) return;
+  raise<ValueError>(where, "got a token of position ", position_of(num_tokens - 1), " at index ",
+                    num_tokens - 1, ", expected all of the first ", num_tokens, " positions");
 }
 
 }  // namespace quire

@@ -154,7 +154,7 @@ void PrefixCache::insert(TokenIds token_ids, const BlockTable& table, std::strin
     raise<ValueError>(place(function, "token_ids"), "got ", ids.size(),
                       " tokens, expected at most the table's ", table.num_tokens_);
   }
-  table.require_no_hole("PrefixCache.insert: table", static_cast<std::int64_t>(ids.size()));
+  table.require_beginning("PrefixCache.insert: table", static_cast<std::int64_t>(ids.size()));
   const BlockPool::Books books(*pool_);
   tree_->insert(space_ids, ids, table.blocks_);
 }

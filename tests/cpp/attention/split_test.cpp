@@ -59,8 +59,7 @@ TEST(Split, EveryVisibleKeyOnce) {
       ASSERT_EQ(next, window.end);
       const QueryRows query = query_rows(args, unit.seq);
       for (std::int64_t row = unit.token_begin; row < unit.token_end; ++row) {
-        const VisibleKeys seen =
-            visible_keys(args, query.position(row - query.begin), query.seq_len);
+        const VisibleKeys seen = visible_keys(args, query, row - query.begin);
         if (seen.window.begin < seen.window.end) {
           ASSERT_LE(sink_tokens.end > 0 ? 0 : window.begin, seen.window.begin);
           ASSERT_GE(window.end, seen.window.end);

@@ -19,6 +19,8 @@ struct Sequence {
   std::unique_ptr<BlockTable> table;
   std::vector<std::uint32_t> tokens;
   std::set<std::int64_t> holes;  // columns
+  std::vector<std::int64_t> positions;
+  std::int64_t next_position = 0;
 };
 
 class Machine {
@@ -32,12 +34,14 @@ class Machine {
       append();
     } else if (action < 53) {
       truncate();
-    } else if (action < 59) {
+    } else if (action < 57) {
       drop_before();
+    } else if (action < 62) {
+      keep();
     } else if (action < 67) {
       fork();
     } else if (action < 77) {
-      sequences_.push_back({std::make_unique<BlockTable>(pool_), {}, {}});
+      sequences_.push_back({std::make_unique<BlockTable>(pool_), {}, {}, {}});
     } else if (action < 89) {
       remove();
     } else if (action < 94) {
@@ -55,6 +59,8 @@ class Machine {
       const std::vector<std::int32_t> blocks = sequence.table->blocks();
       const std::int64_t length = sequence.table->num_tokens();
       ASSERT_EQ(length, size_of(sequence));
+      ASSERT_EQ(sequence.table->positions(), sequence.positions);
+      ASSERT_EQ(sequence.table->next_position(), sequence.next_position);
       ASSERT_EQ(static_cast<std::int64_t>(blocks.size()), (length + block_size_ - 1) / block_size_);
       for (std::size_t i = 0; i < blocks.size(); ++i) {
         ASSERT_EQ(blocks[i] == kHole, sequence.holes.contains(i));
@@ -112,6 +118,7 @@ class Machine {
     EXPECT_GT(copies_, 0);
     EXPECT_GT(refusals_, 0);
     EXPECT_GT(refused_truncations_, 0);
+    EXPECT_GT(refused_keeps_, 0);
   }
 
  private:
@@ -142,6 +149,9 @@ class Machine {
     }
     append_tokens(*sequence->table, tokens);
     sequence->tokens.insert(sequence->tokens.end(), tokens.begin(), tokens.end());
+    for (std::int64_t i = 0; i < n; ++i) {
+      sequence->positions.push_back(sequence->next_position++);
+    }
     copies_ += copies;
     std::vector<std::int32_t> after = sequence->table->blocks();
     ASSERT_EQ(after.size(), static_cast<std::size_t>(total));
@@ -163,7 +173,13 @@ class Machine {
       return;
     }
     sequence->table->truncate(length);
+    if (length < size_of(*sequence)) {
+      sequence->next_position = length == 0 ? 0 : sequence->positions[length];
+    } else if (length == 0) {
+      sequence->next_position = 0;
+    }
     sequence->tokens.resize(length);
+    sequence->positions.resize(length);
     const std::int64_t columns = (length + block_size_ - 1) / block_size_;
     std::erase_if(sequence->holes, [&](std::int64_t column) { return column >= columns; });
   }
@@ -171,19 +187,69 @@ class Machine {
   void drop_before() {
     Sequence* sequence = any();
     if (sequence == nullptr) return;
-    const std::int64_t position = below(size_of(*sequence) + 2) - 1;
+    const std::int64_t position = below(sequence->next_position + 2) - 1;
     const std::int64_t sink_tokens = below(2) * below(2 * block_size_ + 2);
     sequence->table->drop_before(position, sink_tokens);
-    for (std::int64_t column = 0; column * block_size_ < size_of(*sequence); ++column) {
+    for (std::int64_t column = 0; (column + 1) * block_size_ <= size_of(*sequence); ++column) {
       const std::int64_t first = column * block_size_, last = first + block_size_ - 1;
-      if (last < position && first >= sink_tokens) sequence->holes.insert(column);
+      if (sequence->positions[last] < position && sequence->positions[first] >= sink_tokens) {
+        sequence->holes.insert(column);
+      }
     }
+  }
+
+  // Some tokens, each with a chance of its own for the call, and maybe all of the first. Foretells
+  // what that takes: a block for each column that changes and is a hole or shared, once the columns
+  // without a chosen token are given back.
+  void keep() {
+    Sequence* sequence = any();
+    if (sequence == nullptr) return;
+    const std::int64_t chance = below(5), same = below(2) * below(size_of(*sequence) + 1);
+    Sequence after{nullptr, {}, {}, {}, sequence->next_position};
+    std::set<std::int64_t> sources;
+    std::int64_t moved_from = size_of(*sequence);
+    for (std::int64_t t = 0; t < size_of(*sequence); ++t) {
+      if (sequence->holes.contains(t / block_size_) || (t >= same && below(4) >= chance)) continue;
+      if (t != size_of(after)) moved_from = std::min(moved_from, size_of(after));
+      after.tokens.push_back(sequence->tokens[t]);
+      after.positions.push_back(sequence->positions[t]);
+      sources.insert(t / block_size_);
+    }
+    const std::vector<std::int32_t> before = sequence->table->blocks();
+    const std::int64_t columns = (size_of(after) + block_size_ - 1) / block_size_;
+    const std::int64_t first = moved_from < size_of(after) ? moved_from / block_size_ : columns;
+    std::int64_t takes = 0, copies = 0, gives = 0;
+    for (std::int64_t column = 0; column < static_cast<std::int64_t>(before.size()); ++column) {
+      const bool hole = before[column] == kHole;
+      const bool shared = !hole && pool_->ref_count(before[column]) > 1;
+      if (column >= first && column < columns && (hole || shared)) {
+        ++takes;
+        copies += shared;
+      } else if (column >= columns && !hole && !shared && !sources.contains(column)) {
+        ++gives;
+      }
+    }
+    if (takes > pool_->num_free() + gives) {
+      ++refused_keeps_;
+      ASSERT_THROW(sequence->table->keep(after.positions), OutOfBlocks);
+      ASSERT_EQ(sequence->table->blocks(), before);
+      return;
+    }
+    sequence->table->keep(after.positions);
+    copies_ += copies;
+    sequence->tokens = after.tokens;
+    sequence->positions = after.positions;
+    sequence->holes.clear();
+    const std::vector<std::int32_t> blocks = sequence->table->blocks();
+    ASSERT_TRUE(
+        std::equal(blocks.begin(), blocks.begin() + std::min(first, columns), before.begin()));
   }
 
   void fork() {
     Sequence* sequence = any();
     if (sequence == nullptr) return;
-    Sequence child{sequence->table->fork(), sequence->tokens, sequence->holes};
+    Sequence child{sequence->table->fork(), sequence->tokens, sequence->holes, sequence->positions,
+                   sequence->next_position};
     sequences_.push_back(std::move(child));
   }
 
@@ -225,6 +291,7 @@ class Machine {
   std::int64_t copies_ = 0;
   std::int64_t refusals_ = 0;
   std::int64_t refused_truncations_ = 0;
+  std::int64_t refused_keeps_ = 0;
 };
 
 class BlockTableModel : public ::testing::TestWithParam<std::int64_t> {};
