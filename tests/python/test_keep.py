@@ -277,6 +277,11 @@ def test_a_full_pool_is_enough_where_blocks_come_free() -> None:
         table.keep(np.array([1, 5, 8, 12]))  # each block has one, the first is the child's too
     assert table.blocks.tolist() == before
     assert table.gather()[1].tobytes() == v.tobytes()
+    with pytest.raises(quire.OutOfBlocks, match=r"BlockTable\.keep: "):
+        # two shared blocks to be written, and one without a chosen token to be given back
+        table.keep(np.array([1, 2, 3, 5, 6, 7, 8]))
+    assert table.blocks.tolist() == before
+    assert table.gather()[1].tobytes() == v.tobytes()
     pool.check()
     table.keep(np.array([1, 5, 13]))  # the third block has none
     assert table.gather()[0].tobytes() == k[[1, 5, 13]].tobytes()

@@ -270,18 +270,19 @@ def test_same_bits_in_any_batch_and_on_any_threads(implementation: Any) -> None:
 
 
 def test_many_sink_tokens_make_no_more_parts_than_there_is_room_for() -> None:
+    """100 tokens and 16,284 would be 1 and 64 parts, were a part not of more than 256 keys."""
     random = np.random.default_rng(6)
-    table = quire.BlockTable(new_pool(10_000, num_kv_heads=1, head_dim=8))
-    k, v = fill(table, 40_000, random)
-    q = random.standard_normal((1, 1, 8)).astype(np.float32)
-    for window, sink_tokens in ((20_000, 19_000), (39_000, 10), (5, 39_000)):
+    table = quire.BlockTable(new_pool(5000, num_kv_heads=1, head_dim=128))
+    k, v = fill(table, 20_000, random)
+    q = random.standard_normal((1, 1, 128)).astype(np.float32)
+    for window, sink_tokens in ((16_284, 100), (10_000, 9500), (19_000, 10), (5, 19_000)):
         out = quire.attend(q, [table], sliding_window=window, num_sink_tokens=sink_tokens)
         expected, _, _ = dense_oracle.attention(
             q,
             k,
             v,
-            [39_999],
-            np.arange(40_000),
+            [19_999],
+            np.arange(20_000),
             sliding_window=window,
             num_sink_tokens=sink_tokens,
         )

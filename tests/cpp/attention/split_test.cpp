@@ -75,6 +75,24 @@ TEST(Split, EveryVisibleKeyOnce) {
   }
 }
 
+// Of 16,384 keys a part would have 256, and the two ranges would be cut into 65.
+TEST(Split, TwoRangesHaveRoomForTheirParts) {
+  ProblemSizes sizes;
+  sizes.num_kv_heads = sizes.group = 1;
+  sizes.head_dim = sizes.v_head_dim = 128;
+  sizes.seq_lens = {20'000};
+  Problem problem(sizes, 1);
+  PagedAttentionArgs args = problem.args();
+  args.sliding_window = 16'284;
+  args.num_sink_tokens = 100;
+  WorkPlan plan;
+  plan_work(args, plan);
+  ASSERT_EQ(plan.units.size(), 1u);
+  EXPECT_LE(plan.units[0].num_parts, kMostKeyParts);
+  EXPECT_EQ(plan.units[0].keys.sink_tokens.end, 100);
+  EXPECT_EQ(plan.units[0].keys.window.begin, 3716);
+}
+
 // The cut of a sequence does not look at the others.
 TEST(Split, DependsOnTheSequenceAlone) {
   ProblemSizes sizes;
