@@ -1,3 +1,7 @@
+#include <optional>
+#include <span>
+#include <vector>
+
 #include "attention_options.h"
 #include "bindings.h"
 #include "define.h"
@@ -6,6 +10,7 @@
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/select_kernels.h"
 #include "quire/kv/block_table.h"
+#include "streamed_keys.h"
 #include "table_list.h"
 
 namespace quire::python {
@@ -108,6 +113,21 @@ py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cac
   return call.result();
 }
 
+// The fused kernels take keys as a stream brings them. For the others the system reads what they
+// touch, and it is given back when they are done.
+void compute(AttentionCall& call, const BlockPool& pool, std::int64_t layer,
+             std::span<const std::int32_t> blocks) {
+  Residency* const residency = pool.residency();
+  if (residency == nullptr) return call.compute();
+  pool.storage().memory().require_written("attend");
+  std::optional<StreamedKeys> keys;
+  if (call.implementation() == Implementation::fused) {
+    call.args().pager = &keys.emplace(*residency, layer);
+  }
+  call.compute();
+  if (!keys) residency->settle(residency->slabs(layer, blocks));
+}
+
 py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::handle cu_seqlens_q,
                      py::handle causal, py::handle scale, py::handle sliding_window,
                      py::handle softcap, py::handle alibi_slopes, py::handle sinks,
@@ -142,7 +162,7 @@ py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::hand
     call.args().block_tables =
         contiguous_index_view(block_tables.data(), {held.size(), held.max_blocks()});
     call.args().seq_lens = contiguous_index_view(seq_lens.data(), {held.size()});
-    call.compute();
+    compute(call, *held.pool(), index, block_tables);
   }
   return call.result();
 }

@@ -37,6 +37,10 @@ void translate(std::exception_ptr failure) {
     PyErr_SetString(out_of_blocks, error.what());
   } catch (const OutOfMemory& error) {
     PyErr_SetString(PyExc_MemoryError, error.what());
+  } catch (const FileError& error) {
+    // Of two arguments Python makes the subclass that errno stands for.
+    const py::object arguments = py::make_tuple(error.code(), error.what());
+    PyErr_SetObject(PyExc_OSError, arguments.ptr());
   } catch (const InvariantError& error) {
     PyErr_SetString(PyExc_RuntimeError, error.what());
   } catch (const Error& error) {

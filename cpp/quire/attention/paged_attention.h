@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "quire/attention/key_pager.h"
 #include "quire/base/array_view.h"
 
 namespace quire {
@@ -44,6 +45,7 @@ struct PagedAttentionArgs {
   std::optional<std::int64_t> sliding_window;  // >= 1: keys that a row sees, its own included
   bool causal = true;
   Layout layout = Layout::NHD;
+  KeyPager* pager = nullptr;  // of caches that are not all in memory; fused attention asks it
 };
 
 // The sizes that the shapes of valid arguments spell.

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
-#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -11,116 +9,16 @@
 #include "quire/base/aligned_buffer.h"
 #include "quire/base/float_mode.h"
 #include "quire/base/thread_pool.h"
+#include "quire/cpu/kernel_call.h"
+#include "quire/cpu/streamed_launch.h"
 
 namespace quire {
 namespace {
 
-// Work, in bytes read, that pays for waking one more thread.
-constexpr double kCostPerThread = 256 * 1024;
-
 // Floats of working memory that a thread keeps between calls (64 MiB).
 constexpr std::int64_t kKeptFloats = 16 * 1024 * 1024;
 
-constexpr double kLargestSoftcap = 1e30;
-
 static_assert(kMostKeyParts <= kMostParts);
-
-std::vector<float> per_head_floats(const std::optional<ArrayView>& view) {
-  if (!view) return {};
-  std::vector<float> values(static_cast<std::size_t>(view->shape[0]));
-  visit_dtype(view->dtype, [&](auto type) {
-    const auto* p = reinterpret_cast<const decltype(type)*>(view->data);
-    std::transform(p, p + values.size(), values.begin(), [](auto x) { return to_float(x); });
-  });
-  return values;
-}
-
-RowsView rows_view(const ArrayView& view) {
-  return {view.data, {view.strides[0], view.strides[1]}, view.dtype};
-}
-
-CacheView cache_view(const ArrayView& cache, Layout layout) {
-  const int token_axis = layout == Layout::NHD ? 1 : 2;
-  return {cache.data, cache.strides[0], cache.strides[token_axis], cache.strides[3 - token_axis],
-          cache.dtype};
-}
-
-// One call as the kernels see it.
-class Launch {
- public:
-  Launch(const PagedAttentionArgs& args, const Kernels& kernels)
-      : args_(args),
-        kernels_(kernels),
-        slopes_(per_head_floats(args.alibi_slopes)),
-        sinks_(per_head_floats(args.sinks)) {
-    const PagedAttentionSizes sizes = sizes_of(args);
-    task_.q = rows_view(args.q);
-    task_.out = rows_view(args.out);
-    task_.lse = args.lse;
-    task_.k = cache_view(args.k_cache, args.layout);
-    task_.v = cache_view(args.v_cache, args.layout);
-    task_.alibi_slopes = args.alibi_slopes ? slopes_.data() : nullptr;
-    task_.sinks = args.sinks ? sinks_.data() : nullptr;
-    task_.head_dim = sizes.head_dim;
-    task_.v_head_dim = sizes.v_head_dim;
-    task_.num_heads = sizes.num_heads;
-    task_.group = sizes.group;
-    task_.block_size = sizes.block_size;
-    task_.window = args.sliding_window.value_or(std::numeric_limits<std::int64_t>::max());
-    task_.scale = args.scale.value_or(1.0 / std::sqrt(static_cast<double>(sizes.head_dim)));
-    // a cap that no float32 score can feel is none
-    task_.softcap = args.softcap && *args.softcap < kLargestSoftcap ? *args.softcap : 0.0;
-    task_.causal = args.causal;
-  }
-
-  const AttentionTask& task() const { return task_; }
-
-  AttentionUnit unit(const WorkUnit& work) const {
-    const IndexView& tables = args_.block_tables;
-    const QueryRows rows = query_rows(args_, work.seq);
-    AttentionUnit unit{};
-    unit.blocks = {tables.data + work.seq * tables.strides[0], tables.strides[1]};
-    unit.token_begin = work.token_begin;
-    unit.token_end = work.token_end;
-    unit.first_position = rows.position(work.token_begin - rows.begin);
-    unit.seq_len = rows.seq_len;
-    unit.kv_head_begin = work.kv_head_begin;
-    unit.kv_head_end = work.kv_head_end;
-    unit.head_rows = head_rows(work);
-    return unit;
-  }
-
-  // Rows of a unit's states.
-  std::int64_t rows_of(const WorkUnit& unit) const {
-    return (unit.kv_head_end - unit.kv_head_begin) * head_rows(unit);
-  }
-
-  // A state's memory, in floats: a multiple of a cache line.
-  std::int64_t state_floats(std::int64_t rows) const {
-    return rows * (padded_values() + kernels_.width) + (rows + 15) / 16 * 16;
-  }
-
-  StateView state_at(float* memory, std::int64_t rows) const {
-    float* const sums = memory + rows * padded_values();
-    return {sums + rows * kernels_.width, sums, memory};
-  }
-
- private:
-  std::int64_t head_rows(const WorkUnit& unit) const {
-    const std::int64_t rows = (unit.token_end - unit.token_begin) * task_.group;
-    return rows <= kRowStep ? rows : (rows + kRowStep - 1) / kRowStep * kRowStep;
-  }
-
-  std::int64_t padded_values() const {
-    const std::int64_t chunk = 2 * kernels_.width;
-    return (task_.v_head_dim + chunk - 1) / chunk * chunk;
-  }
-
-  const PagedAttentionArgs& args_;
-  const Kernels& kernels_;
-  std::vector<float> slopes_, sinks_;
-  AttentionTask task_{};
-};
 
 // What a calling thread keeps between calls, so that a small one allocates nothing.
 struct Workspace {
@@ -131,13 +29,6 @@ struct Workspace {
   AlignedBuffer states;                   // of units of several parts
   AlignedBuffer scratch;                  // of each worker
 };
-
-int worker_count(double cost, std::int64_t items, int num_threads) {
-  const double useful = std::min(static_cast<double>(items), 1 + cost / kCostPerThread);
-  return static_cast<int>(std::clamp(useful, 1.0, static_cast<double>(num_threads)));
-}
-
-std::int64_t round_to_line(std::int64_t floats) { return (floats + 15) / 16 * 16; }
 
 class FusedLaunch {
  public:
@@ -233,7 +124,7 @@ class FusedLaunch {
     }
   }
 
-  const Launch launch_;
+  const KernelCall launch_;
   const Kernels& kernels_;
   Workspace& work_;
   float* states_ = nullptr;
@@ -251,6 +142,7 @@ Workspace& workspace() {
 void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads) {
   Workspace& work = workspace();
   plan_work(args, work.plan);
+  if (args.pager != nullptr && launch_streamed(args, kernels, work.plan, num_threads)) return;
   FusedLaunch launch(args, kernels, work);
   launch.run(
       worker_count(work.plan.cost, static_cast<std::int64_t>(work.plan.parts.size()), num_threads));
@@ -260,7 +152,7 @@ void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int nu
 
 void launch_gather(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads) {
   // A sequence and one of its KV heads at a time, all of its query tokens and keys together.
-  const Launch launch(args, kernels);
+  const KernelCall launch(args, kernels);
   const PagedAttentionSizes sizes = sizes_of(args);
   std::int64_t most_keys = 0;
   for (std::int64_t seq = 0; seq < sizes.num_seqs; ++seq) {

@@ -1,0 +1,81 @@
+#include "quire/cpu/kernel_call.h"
+
+#include <cmath>
+#include <limits>
+
+namespace quire {
+namespace {
+
+// Work, in bytes read, that pays for waking one more thread.
+constexpr double kCostPerThread = 256 * 1024;
+
+constexpr double kLargestSoftcap = 1e30;
+
+std::vector<float> per_head_floats(const std::optional<ArrayView>& view) {
+  if (!view) return {};
+  std::vector<float> values(static_cast<std::size_t>(view->shape[0]));
+  visit_dtype(view->dtype, [&](auto type) {
+    const auto* p = reinterpret_cast<const decltype(type)*>(view->data);
+    std::transform(p, p + values.size(), values.begin(), [](auto x) { return to_float(x); });
+  });
+  return values;
+}
+
+RowsView rows_view(const ArrayView& view) {
+  return {view.data, {view.strides[0], view.strides[1]}, view.dtype};
+}
+
+CacheView cache_view(const ArrayView& cache, Layout layout) {
+  const int token_axis = layout == Layout::NHD ? 1 : 2;
+  return {cache.data, cache.strides[0], cache.strides[token_axis], cache.strides[3 - token_axis],
+          cache.dtype};
+}
+
+}  // namespace
+
+KernelCall::KernelCall(const PagedAttentionArgs& args, const Kernels& kernels)
+    : args_(args),
+      kernels_(kernels),
+      slopes_(per_head_floats(args.alibi_slopes)),
+      sinks_(per_head_floats(args.sinks)) {
+  const PagedAttentionSizes sizes = sizes_of(args);
+  task_.q = rows_view(args.q);
+  task_.out = rows_view(args.out);
+  task_.lse = args.lse;
+  task_.k = cache_view(args.k_cache, args.layout);
+  task_.v = cache_view(args.v_cache, args.layout);
+  task_.alibi_slopes = args.alibi_slopes ? slopes_.data() : nullptr;
+  task_.sinks = args.sinks ? sinks_.data() : nullptr;
+  task_.head_dim = sizes.head_dim;
+  task_.v_head_dim = sizes.v_head_dim;
+  task_.num_heads = sizes.num_heads;
+  task_.group = sizes.group;
+  task_.block_size = sizes.block_size;
+  task_.window = args.sliding_window.value_or(std::numeric_limits<std::int64_t>::max());
+  task_.scale = args.scale.value_or(1.0 / std::sqrt(static_cast<double>(sizes.head_dim)));
+  // a cap that no float32 score can feel is none
+  task_.softcap = args.softcap && *args.softcap < kLargestSoftcap ? *args.softcap : 0.0;
+  task_.causal = args.causal;
+}
+
+AttentionUnit KernelCall::unit(const WorkUnit& work) const {
+  const IndexView& tables = args_.block_tables;
+  const QueryRows rows = query_rows(args_, work.seq);
+  AttentionUnit unit{};
+  unit.blocks = {tables.data + work.seq * tables.strides[0], tables.strides[1]};
+  unit.token_begin = work.token_begin;
+  unit.token_end = work.token_end;
+  unit.first_position = rows.position(work.token_begin - rows.begin);
+  unit.seq_len = rows.seq_len;
+  unit.kv_head_begin = work.kv_head_begin;
+  unit.kv_head_end = work.kv_head_end;
+  unit.head_rows = head_rows(work);
+  return unit;
+}
+
+int worker_count(double cost, std::int64_t items, int num_threads) {
+  const double useful = std::min(static_cast<double>(items), 1 + cost / kCostPerThread);
+  return static_cast<int>(std::clamp(useful, 1.0, static_cast<double>(num_threads)));
+}
+
+}  // namespace quire

@@ -1,0 +1,60 @@
+// One call of attention as the kernels see it: its task, its units, and the size of their states.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "quire/attention/paged_attention.h"
+#include "quire/attention/split.h"
+#include "quire/cpu/kernels.h"
+
+namespace quire {
+
+// Of checked arguments, which outlive it.
+class KernelCall {
+ public:
+  KernelCall(const PagedAttentionArgs& args, const Kernels& kernels);
+
+  const AttentionTask& task() const { return task_; }
+
+  AttentionUnit unit(const WorkUnit& work) const;
+
+  // Rows of a unit's states.
+  std::int64_t rows_of(const WorkUnit& unit) const {
+    return (unit.kv_head_end - unit.kv_head_begin) * head_rows(unit);
+  }
+
+  // A state's memory, in floats: a multiple of a cache line.
+  std::int64_t state_floats(std::int64_t rows) const {
+    return rows * (padded_values() + kernels_.width) + (rows + 15) / 16 * 16;
+  }
+
+  StateView state_at(float* memory, std::int64_t rows) const {
+    float* const sums = memory + rows * padded_values();
+    return {sums + rows * kernels_.width, sums, memory};
+  }
+
+ private:
+  std::int64_t head_rows(const WorkUnit& unit) const {
+    const std::int64_t rows = (unit.token_end - unit.token_begin) * task_.group;
+    return rows <= kRowStep ? rows : (rows + kRowStep - 1) / kRowStep * kRowStep;
+  }
+
+  std::int64_t padded_values() const {
+    const std::int64_t chunk = 2 * kernels_.width;
+    return (task_.v_head_dim + chunk - 1) / chunk * chunk;
+  }
+
+  const PagedAttentionArgs& args_;
+  const Kernels& kernels_;
+  std::vector<float> slopes_, sinks_;
+  AttentionTask task_{};
+};
+
+// Threads that are worth waking for so many items, of `cost` bytes read together.
+int worker_count(double cost, std::int64_t items, int num_threads);
+
+constexpr std::int64_t round_to_line(std::int64_t floats) { return (floats + 15) / 16 * 16; }
+
+}  // namespace quire

@@ -1,0 +1,111 @@
+#include "quire/kv/block_stream.h"
+
+#include <algorithm>
+#include <iterator>
+#include <system_error>
+
+namespace quire {
+namespace {
+
+using Slabs = std::vector<std::int64_t>;
+
+Slabs without(const Slabs& slabs, const Slabs& others) {
+  Slabs rest;
+  std::set_difference(slabs.begin(), slabs.end(), others.begin(), others.end(),
+                      std::back_inserter(rest));
+  return rest;
+}
+
+}  // namespace
+
+bool BlockStream::start(const std::vector<std::vector<std::int32_t>>& stretches) {
+  std::vector<Slabs> slabs;
+  for (const auto& blocks : stretches) {
+    slabs.push_back(residency_.slabs(layer_, blocks));
+    all_.insert(all_.end(), slabs.back().begin(), slabs.back().end());
+  }
+  std::sort(all_.begin(), all_.end());
+  all_.erase(std::unique(all_.begin(), all_.end()), all_.end());
+
+  evictions_ = residency_.evictions();
+  if (residency_.missing(all_).empty()) {
+    residency_.keep(all_);
+    return false;
+  }
+  window_ = std::unique_lock(residency_.window_mutex());
+  evictions_ = residency_.evictions();
+  const Slabs missing = residency_.missing(all_);
+  const auto num_slabs = static_cast<std::int64_t>(all_.size());
+  const bool fits = num_slabs <= residency_.capacity() / residency_.geometry().num_layers;
+  residency_.keep(all_, fits ? Residency::Room::of_others : Residency::Room::of_free_blocks);
+
+  // Not read again: what the stretch before still has. Not left: what one of the next two needs,
+  // which are in memory or being read by then.
+  const std::size_t count = slabs.size();
+  Slabs not_missing = without(all_, missing);
+  for (std::size_t i = 0; i < count; ++i) {
+    Slabs read = without(slabs[i], not_missing);
+    to_read_.push_back(i == 0 ? read : without(read, slabs[i - 1]));
+    Slabs leave = i + 1 < count ? without(slabs[i], slabs[i + 1]) : slabs[i];
+    to_leave_.push_back(i + 2 < count ? without(leave, slabs[i + 2]) : leave);
+  }
+  try {
+    reader_ = std::thread([this] { read_ahead(); });
+  } catch (const std::system_error&) {  // then wait_for reads
+  }
+  return true;
+}
+
+void BlockStream::read(std::size_t stretch) {
+  num_begun_ = stretch + 1;
+  if (stretch >= 2) {
+    residency_.settle(to_leave_[stretch - 2]);
+    num_left_ = stretch - 1;
+  }
+  residency_.bring_in(to_read_[stretch]);
+}
+
+void BlockStream::read_ahead() {
+  for (std::size_t i = 0; i < to_read_.size(); ++i) {
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [&] { return stops_ || num_done_ + 1 >= i; });
+      if (stops_) return;
+    }
+    read(i);
+    const std::lock_guard lock(mutex_);
+    num_read_ = i + 1;
+    changed_.notify_all();
+  }
+}
+
+void BlockStream::wait_for(std::size_t stretch) {
+  if (!reader_.joinable()) return read(stretch);
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return num_read_ > stretch; });
+}
+
+void BlockStream::done_with(std::size_t stretch) {
+  const std::lock_guard lock(mutex_);
+  num_done_ = stretch + 1;
+  changed_.notify_all();
+}
+
+BlockStream::~BlockStream() {
+  if (reader_.joinable()) {
+    {
+      const std::lock_guard lock(mutex_);
+      stops_ = true;
+      changed_.notify_all();
+    }
+    reader_.join();
+  }
+  // What was read and not left stands in the lists of these; two more wait for what is shared.
+  for (std::size_t i = num_left_; i < std::min(num_begun_ + 2, to_leave_.size()); ++i) {
+    residency_.settle(to_leave_[i]);
+  }
+  // What had to go while it was used has come back where it was touched.
+  if (residency_.evictions() != evictions_) residency_.settle(all_);
+}
+
+}  // namespace quire
