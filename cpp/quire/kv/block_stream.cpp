@@ -3,11 +3,15 @@
 #include <algorithm>
 #include <iterator>
 #include <system_error>
+#include <utility>
 
 namespace quire {
 namespace {
 
 using Slabs = std::vector<std::int64_t>;
+
+constexpr std::size_t kStretches = Residency::kStretches;
+constexpr std::size_t kAhead = kStretches - 2;  // asked for beside the one that is waited for
 
 Slabs without(const Slabs& slabs, const Slabs& others) {
   Slabs rest;
@@ -39,15 +43,19 @@ bool BlockStream::start(const std::vector<std::vector<std::int32_t>>& stretches)
   const bool fits = num_slabs <= residency_.capacity() / residency_.geometry().num_layers;
   residency_.keep(all_, fits ? Residency::Room::of_others : Residency::Room::of_free_blocks);
 
-  // Not read again: what the stretch before still has. Not left: what one of the next two needs,
-  // which are in memory or being read by then.
+  // Not read again: what a stretch before still has. Not left: what one needs that is in memory, or
+  // being read, by then.
   const std::size_t count = slabs.size();
-  Slabs not_missing = without(all_, missing);
+  const Slabs there = without(all_, missing);
   for (std::size_t i = 0; i < count; ++i) {
-    Slabs read = without(slabs[i], not_missing);
-    to_read_.push_back(i == 0 ? read : without(read, slabs[i - 1]));
-    Slabs leave = i + 1 < count ? without(slabs[i], slabs[i + 1]) : slabs[i];
-    to_leave_.push_back(i + 2 < count ? without(leave, slabs[i + 2]) : leave);
+    Slabs read = without(slabs[i], there);
+    for (std::size_t j = i - std::min(i, kStretches); j < i; ++j) read = without(read, slabs[j]);
+    to_read_.push_back(std::move(read));
+    Slabs leave = slabs[i];
+    for (std::size_t j = i + 1; j < std::min(i + 1 + kStretches, count); ++j) {
+      leave = without(leave, slabs[j]);
+    }
+    to_leave_.push_back(std::move(leave));
   }
   try {
     reader_ = std::thread([this] { read_ahead(); });
@@ -56,31 +64,39 @@ bool BlockStream::start(const std::vector<std::vector<std::int32_t>>& stretches)
   return true;
 }
 
-void BlockStream::read(std::size_t stretch) {
+void BlockStream::begin(std::size_t stretch) {
   num_begun_ = stretch + 1;
-  if (stretch >= 2) {
-    residency_.settle(to_leave_[stretch - 2]);
-    num_left_ = stretch - 1;
+  if (stretch >= kStretches) {
+    residency_.settle(to_leave_[stretch - kStretches]);
+    num_left_ = stretch - kStretches + 1;
   }
-  residency_.bring_in(to_read_[stretch]);
+  residency_.ask_for(to_read_[stretch]);
 }
 
 void BlockStream::read_ahead() {
-  for (std::size_t i = 0; i < to_read_.size(); ++i) {
-    {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return stops_ || num_done_ + 1 >= i; });
-      if (stops_) return;
+  const std::size_t count = to_read_.size();
+  for (std::size_t i = 0; i < count + kAhead; ++i) {
+    if (i < count) {
+      {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [&] { return stops_ || num_done_ + kStretches > i; });
+        if (stops_) return;
+      }
+      begin(i);
     }
-    read(i);
+    if (i < kAhead) continue;
+    residency_.bring_in(to_read_[i - kAhead]);
     const std::lock_guard lock(mutex_);
-    num_read_ = i + 1;
+    num_read_ = i - kAhead + 1;
     changed_.notify_all();
   }
 }
 
 void BlockStream::wait_for(std::size_t stretch) {
-  if (!reader_.joinable()) return read(stretch);
+  if (!reader_.joinable()) {
+    begin(stretch);
+    return residency_.bring_in(to_read_[stretch]);
+  }
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return num_read_ > stretch; });
 }
@@ -100,8 +116,8 @@ BlockStream::~BlockStream() {
     }
     reader_.join();
   }
-  // What was read and not left stands in the lists of these; two more wait for what is shared.
-  for (std::size_t i = num_left_; i < std::min(num_begun_ + 2, to_leave_.size()); ++i) {
+  // What was read and not left stands in these lists, the last of them for what is shared.
+  for (std::size_t i = num_left_; i < std::min(num_begun_ + kStretches, to_leave_.size()); ++i) {
     residency_.settle(to_leave_[i]);
   }
   // What had to go while it was used has come back where it was touched.

@@ -57,6 +57,7 @@ std::int64_t BlockTable::restore() {
   }
   const std::vector<std::int64_t> missing = residency.missing(slabs);
   residency.keep(slabs);
+  residency.ask_for(missing);
   residency.bring_in(missing);
   return residency.num_blocks(missing);
 }

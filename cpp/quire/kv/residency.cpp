@@ -19,7 +19,7 @@ constexpr std::int64_t kMostWindowBytes = std::int64_t{64} << 20;
 constexpr std::int64_t kBatchShare = 8;
 
 std::int64_t least_window(const KvGeometry& geometry) {
-  return 2 * ((Residency::kLeastStretch - 1) / geometry.block_size + 2);
+  return Residency::kStretches * ((Residency::kLeastStretch - 1) / geometry.block_size + 2);
 }
 
 }  // namespace
@@ -209,9 +209,7 @@ void Residency::ask_for(std::span<const std::int64_t> slabs) const {
 }
 
 void Residency::bring_in(std::span<const std::int64_t> slabs) const {
-  const std::vector<PageRange> all = ranges(slabs);
-  storage_.memory().ask_for(all);
-  storage_.memory().bring_in(all);
+  storage_.memory().bring_in(ranges(slabs));
 }
 
 void Residency::check() const {

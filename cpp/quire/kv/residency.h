@@ -35,13 +35,15 @@ class Residency {
   // Fills in the need of every block.
   using AskNeeds = std::function<void(std::span<Need>)>;
 
+  // Stretches of a stream that are in memory at once.
+  static constexpr std::int64_t kStretches = 4;
   // Tokens that fit into one stretch of a stream, wherever in its first block they begin.
   static constexpr std::int64_t kLeastStretch = 255;
 
   // Throws ValueError for resident_bytes below least_bytes(storage).
   Residency(const KvStorage& storage, std::int64_t resident_bytes, AskNeeds ask_needs);
 
-  // Two stretches, and the two blocks of a copy on write in all layers.
+  // All stretches, and the two blocks of a copy on write in all layers.
   static std::int64_t least_bytes(const KvStorage& storage);
 
   const KvGeometry& geometry() const { return storage_.geometry(); }
