@@ -6,8 +6,8 @@ Decodes a token of each of several sequences, whose keys and values lie in a fil
 whose limit is a quarter of them. The page cache counts against it. Three ways, each in a process
 of its own: `resident_bytes` (Quire reads ahead and gives back), the same file without it (what is
 missing is read where it is touched, and the system chooses what leaves), and, without a limit, a
-pool in memory, whose bits the others must have. Shown are the fastest step of each, what of the file was
-mapped in memory at most, and the cgroup's own peak: everything, the interpreter included.
+pool in memory, whose bits the others must have. Shown are the fastest step of each, what of the
+file was mapped in memory at most, and the cgroup's own peak: everything, the interpreter included.
 
 Needs to be allowed to make a memory cgroup (version 1 or 2); without one it says so.
 """

@@ -79,10 +79,10 @@ class StreamedLaunch {
 
   void run_piece(const WorkPiece& piece, int worker) {
     const WorkPart& part = plan_.parts[piece.part];
-    AttentionUnit unit = call_.unit(plan_.units[part.unit]);
-    unit.resumes = piece.keys.begin > part.keys.begin;
-    kernels_.fused_part(call_.task(), unit, piece.keys.begin, piece.keys.end,
-                        scratch_ + worker * scratch_floats_, state(piece.part));
+    AttentionPart some{call_.unit(plan_.units[part.unit]), piece.keys.begin, piece.keys.end};
+    some.unit.resumes = piece.keys.begin > part.keys.begin;
+    kernels_.fused_part(call_.task(), some, nullptr, scratch_ + worker * scratch_floats_,
+                        state(piece.part));
   }
 
   const KernelCall call_;

@@ -33,7 +33,10 @@ void BlockPool::ask_needs(std::span<Residency::Need> needs) const {
 
 // Who runs out of memory in these two goes on without: what is not kept can be used all the same.
 void BlockPool::keep_resident(std::span<const std::int32_t> blocks) noexcept try {
-  if (residency_) residency_->keep(residency_->slabs(blocks));
+  if (!residency_) return;
+  const std::vector<std::int64_t> slabs = residency_->slabs(blocks);
+  residency_->keep(slabs);
+  residency_->settle(slabs);
 } catch (const std::bad_alloc&) {
 }
 

@@ -71,6 +71,7 @@ class BlockPool {
   // What is in memory; null without a backing file, or where the system decides.
   Residency* residency() const { return residency_.get(); }
   // Keeps blocks in memory from now on, in all layers, as far as they fit; before they are used.
+  // Memory of the others is given back.
   void keep_resident(std::span<const std::int32_t> blocks) noexcept;
   // After they were used: gives memory back that they are not kept in.
   void settle(std::span<const std::int32_t> blocks) noexcept;

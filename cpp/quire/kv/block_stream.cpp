@@ -115,6 +115,8 @@ BlockStream::~BlockStream() {
       changed_.notify_all();
     }
     reader_.join();
+    // What is still on its way cannot be given back.
+    for (std::size_t i = num_read_; i < num_begun_; ++i) residency_.bring_in(to_read_[i]);
   }
   // What was read and not left stands in these lists, the last of them for what is shared.
   for (std::size_t i = num_left_; i < std::min(num_begun_ + kStretches, to_leave_.size()); ++i) {

@@ -47,11 +47,11 @@ class Residency {
   static std::int64_t least_bytes(const KvStorage& storage);
 
   const KvGeometry& geometry() const { return storage_.geometry(); }
-  std::int64_t capacity() const { return capacity_; }          // slabs that can be kept
-  std::int64_t stretch_blocks() const { return window_ / 2; }  // of one layer
-  std::int64_t kept_bytes() const;                             // of all layers
-  std::vector<bool> whole_blocks() const;                      // kept in all layers, by block
-  std::int64_t evictions() const;                              // slabs that had to go, ever
+  std::int64_t capacity() const { return capacity_; }                   // slabs that can be kept
+  std::int64_t stretch_blocks() const { return window_ / kStretches; }  // of one layer
+  std::int64_t kept_bytes() const;                                      // of all layers
+  std::vector<bool> whole_blocks() const;  // kept in all layers, by block
+  std::int64_t evictions() const;          // slabs that had to go, ever
 
   std::int64_t slab(std::int64_t layer, std::int32_t block) const {
     return layer * geometry().num_blocks + block;

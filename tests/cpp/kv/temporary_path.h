@@ -13,8 +13,9 @@ namespace quire::testing {
 class TemporaryPath {
  public:
   TemporaryPath() : directory_(::testing::TempDir() + "quire-XXXXXX") {
-    if (mkdtemp(directory_.data()) == nullptr) throw std::filesystem::filesystem_error(
-        "mkdtemp", directory_, std::error_code(errno, std::generic_category()));
+    if (mkdtemp(directory_.data()) == nullptr)
+      throw std::filesystem::filesystem_error("mkdtemp", directory_,
+                                              std::error_code(errno, std::generic_category()));
   }
   ~TemporaryPath() { std::filesystem::remove_all(directory_); }
   TemporaryPath(const TemporaryPath&) = delete;
