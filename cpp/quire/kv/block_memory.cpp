@@ -14,6 +14,9 @@ namespace {
 // Attention walks blocks in any order: with pages of 4 KiB most of its reads would miss the TLB.
 constexpr std::uintptr_t kHugePage = std::uintptr_t{1} << 21;
 
+// MADV_POPULATE_READ of Linux 5.14, which older headers do not name.
+constexpr int kPopulateRead = 22;
+
 template <class... Parts>
 [[noreturn]] void raise_file_error(int code, const Parts&... parts) {
   throw FileError(concat("BlockPool: backing_file: got ", parts..., ": ", std::strerror(code)),
@@ -93,7 +96,7 @@ void BlockMemory::ask_for(std::span<const PageRange> ranges) const noexcept {
 void BlockMemory::bring_in(std::span<const PageRange> ranges) const noexcept {
   for (const auto [begin, end] : ranges) {
     // What an old system does not know, or cannot do now, the first access does.
-    madvise(data_ + begin, static_cast<std::size_t>(end - begin), MADV_POPULATE_READ);
+    madvise(data_ + begin, static_cast<std::size_t>(end - begin), kPopulateRead);
   }
 }
 
