@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <new>
 #include <system_error>
 #include <utility>
 
@@ -73,7 +74,8 @@ void BlockStream::begin(std::size_t stretch) {
   residency_.ask_for(to_read_[stretch]);
 }
 
-void BlockStream::read_ahead() {
+// Who runs out of memory stops reading ahead: the rest is read where it is touched.
+void BlockStream::read_ahead() noexcept try {
   const std::size_t count = to_read_.size();
   for (std::size_t i = 0; i < count + kAhead; ++i) {
     if (i < count) {
@@ -90,12 +92,18 @@ void BlockStream::read_ahead() {
     num_read_ = i - kAhead + 1;
     changed_.notify_all();
   }
+} catch (const std::bad_alloc&) {
+  const std::lock_guard lock(mutex_);
+  num_begun_ = num_read_ = to_read_.size();
+  changed_.notify_all();
 }
 
 void BlockStream::wait_for(std::size_t stretch) {
   if (!reader_.joinable()) {
     begin(stretch);
-    return residency_.bring_in(to_read_[stretch]);
+    residency_.bring_in(to_read_[stretch]);
+    num_read_ = stretch + 1;
+    return;
   }
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return num_read_ > stretch; });
@@ -115,8 +123,17 @@ BlockStream::~BlockStream() {
       changed_.notify_all();
     }
     reader_.join();
-    // What is still on its way cannot be given back.
-    for (std::size_t i = num_read_; i < num_begun_; ++i) residency_.bring_in(to_read_[i]);
+  }
+  try {
+    leave();
+  } catch (const std::bad_alloc&) {  // then more stays in memory than should
+  }
+}
+
+void BlockStream::leave() {
+  // What is still on its way cannot be given back.
+  for (std::size_t i = num_read_; i < num_begun_; ++i) {
+    residency_.bring_in(to_read_[i]);
   }
   // What was read and not left stands in these lists, the last of them for what is shared.
   for (std::size_t i = num_left_; i < std::min(num_begun_ + kStretches, to_leave_.size()); ++i) {

@@ -44,8 +44,9 @@ class BlockStream {
   void done_with(std::size_t stretch);
 
  private:
-  void read_ahead();
+  void read_ahead() noexcept;
   void begin(std::size_t stretch);
+  void leave();
 
   Residency& residency_;
   const std::int64_t layer_;
