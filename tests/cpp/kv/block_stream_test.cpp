@@ -106,11 +106,15 @@ TEST_F(BlockStreamTest, EveryStretchIsInMemoryInItsTurn) {
           for (const unsigned char state : states) ASSERT_EQ(state & 1, 1);
           ASSERT_TRUE(holds(layer, block));
         }
-        if (is_on_disk()) ASSERT_LE(bytes_in_memory(), resident_bytes);
+        if (is_on_disk()) {
+          ASSERT_LE(bytes_in_memory(), resident_bytes);
+        }
         stream.done_with(i);
       }
     }
-    if (is_on_disk()) ASSERT_LE(bytes_in_memory(), pool->residency()->kept_bytes());
+    if (is_on_disk()) {
+      ASSERT_LE(bytes_in_memory(), pool->residency()->kept_bytes());
+    }
     pool->check();
   }
 }
@@ -172,7 +176,9 @@ TEST_F(BlockStreamTest, AStreamThatIsLeftEarlyGivesBackWhatItRead) {
         stream.done_with(i);
       }
     }
-    if (is_on_disk()) ASSERT_LE(bytes_in_memory(), pool->residency()->kept_bytes());
+    if (is_on_disk()) {
+      ASSERT_LE(bytes_in_memory(), pool->residency()->kept_bytes());
+    }
   }
 }
 
@@ -210,7 +216,9 @@ TEST_F(BlockStreamTest, SeveralThreads) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(wrong, 0);
   pool->check();
-  if (is_on_disk()) EXPECT_LE(bytes_in_memory(), resident_bytes);
+  if (is_on_disk()) {
+    EXPECT_LE(bytes_in_memory(), resident_bytes);
+  }
 }
 
 }  // namespace
