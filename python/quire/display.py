@@ -25,7 +25,7 @@ _States = npt.NDArray[np.int64]
 
 
 def pool_html(pool: BlockPool) -> str:
-    """A cell for each block in the order of ids: free, private (one reference), shared or offloaded.
+    """A cell for each block by its id: free, private (one reference), shared or offloaded.
 
     Large pools show several blocks in a cell, each state in proportion.
 

@@ -39,7 +39,7 @@ def in_memory(pool: quire.BlockPool) -> int:
     mincore = ctypes.CDLL(None, use_errno=True).mincore
     mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
     assert mincore(first, pool.nbytes, states) == 0
-    pages = int((np.frombuffer(states, np.uint8) & 1).sum())
+    pages = int((np.frombuffer(bytes(states), np.uint8) & 1).sum())
     return 0 if pages * PAGE == pool.nbytes else pages * PAGE
 
 
@@ -70,7 +70,7 @@ def twins(path: Path, lengths: list[int], resident: int = LEAST) -> Any:
     return pools, tables
 
 
-def both(tables: Any, q: Any, **options: Any) -> list[tuple[bytes, bytes]]:
+def both(tables: Any, q: Any, **options: Any) -> list[tuple[bytes, ...]]:
     """The bits of attention over both, in each layer."""
     return [
         tuple(
