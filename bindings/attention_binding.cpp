@@ -1,5 +1,8 @@
 #include <limits>
 #include <new>
+#include <optional>
+#include <span>
+#include <vector>
 
 #include "attention_options.h"
 #include "bindings.h"
@@ -9,6 +12,7 @@
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/select_kernels.h"
 #include "quire/kv/block_table.h"
+#include "streamed_keys.h"
 #include "table_list.h"
 
 namespace quire::python {
@@ -141,6 +145,21 @@ py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cac
   return call.result();
 }
 
+// The fused kernels take keys as a stream brings them. For the others the system reads what they
+// touch, and it is given back when they are done.
+void compute(AttentionCall& call, const BlockPool& pool, std::int64_t layer,
+             std::span<const std::int32_t> blocks) {
+  Residency* const residency = pool.residency();
+  if (residency == nullptr) return call.compute();
+  pool.storage().memory().require_written("attend");
+  std::optional<StreamedKeys> keys;
+  if (call.implementation() == Implementation::fused) {
+    call.args().pager = &keys.emplace(*residency, layer);
+  }
+  call.compute();
+  if (!keys) residency->settle(residency->slabs(layer, blocks));
+}
+
 py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::handle cu_seqlens_q,
                      py::handle key_positions, py::handle causal, py::handle scale,
                      py::handle sliding_window, py::handle num_sink_tokens, py::handle softcap,
@@ -187,7 +206,7 @@ py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::hand
       call.args().key_positions =
           contiguous_index_view(positions.data(), {held.size(), held.max_tokens()});
     }
-    call.compute();
+    compute(call, *held.pool(), index, block_tables);
   }
   return call.result();
 }

@@ -26,6 +26,7 @@ class AttentionCall {
   AttentionCall(const char* function, pybind11::handle q, const AttentionOptions& options);
 
   PagedAttentionArgs& args() { return args_; }
+  Implementation implementation() const { return implementation_; }
 
   // Makes the outputs that were not given, once the caches are known.
   void make_outputs();

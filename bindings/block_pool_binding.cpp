@@ -4,6 +4,7 @@
 #include "define.h"
 #include "docstrings.h"
 #include "numpy_view.h"
+#include "offload_docs.h"
 #include "quire/base/check.h"
 #include "quire/kv/block_pool.h"
 
@@ -12,10 +13,28 @@ namespace {
 
 namespace py = pybind11;
 
+// str, bytes or os.PathLike, as the bytes that the system knows it by; None: empty.
+std::string path_of(Argument argument, py::handle path) {
+  if (path.is_none()) return {};
+  PyObject* bytes = nullptr;
+  if (!PyUnicode_FSConverter(path.ptr(), &bytes)) {
+    if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+      PyErr_Clear();
+      raise<TypeError>(argument.place(), "got ", type_name(path), ", expected a path or None");
+    }
+    if (!PyErr_ExceptionMatches(PyExc_ValueError)) throw py::error_already_set();
+    PyErr_Clear();
+    raise<ValueError>(argument.place(), "got a text that cannot be a path, expected one that can");
+  }
+  const std::string text = py::reinterpret_steal<py::bytes>(bytes);
+  if (text.empty()) raise<ValueError>(argument.place(), "got \"\", expected a path or None");
+  return text;
+}
+
 std::shared_ptr<BlockPool> new_pool(py::handle num_blocks, py::handle block_size,
                                     py::handle num_kv_heads, py::handle head_dim,
-                                    py::handle v_head_dim, py::handle num_layers,
-                                    py::handle dtype) {
+                                    py::handle v_head_dim, py::handle num_layers, py::handle dtype,
+                                    py::handle backing_file, py::handle resident_bytes) {
   constexpr const char* function = "BlockPool";
   KvGeometry geometry;
   geometry.num_blocks = to_int({function, "num_blocks"}, num_blocks);
@@ -26,7 +45,11 @@ std::shared_ptr<BlockPool> new_pool(py::handle num_blocks, py::handle block_size
       to_optional_int({function, "v_head_dim"}, v_head_dim).value_or(geometry.head_dim);
   geometry.num_layers = to_int({function, "num_layers"}, num_layers);
   geometry.dtype = to_dtype({function, "dtype"}, dtype);
-  return std::make_shared<BlockPool>(geometry);
+  BackingFile file;
+  file.path = path_of({function, "backing_file"}, backing_file);
+  file.resident_bytes = to_optional_int({function, "resident_bytes"}, resident_bytes);
+  const py::gil_scoped_release unlocked;  // a disk may take its time
+  return std::make_shared<BlockPool>(geometry, file);
 }
 
 py::object allocate(BlockPool& pool, py::handle n) {
@@ -85,6 +108,14 @@ py::object ref_counts(const BlockPool& pool) {
   return array;
 }
 
+py::object resident_blocks(const BlockPool& pool) {
+  const std::vector<bool> resident = pool.resident_blocks();
+  bool* data = nullptr;
+  const py::object array = new_index_array({static_cast<std::int64_t>(resident.size())}, &data);
+  std::copy(resident.begin(), resident.end(), data);
+  return array;
+}
+
 // The view's base is the pool's own Python object, which so stays alive.
 py::object k_cache(py::object self, py::handle layer) {
   const auto& pool = self.cast<const BlockPool&>();
@@ -110,7 +141,8 @@ std::string stats_repr(const PoolStats& s) {
                 ", shared=", s.shared, ", cached=", s.cached,
                 ", reserved_tokens=", s.reserved_tokens, ", filled_tokens=", s.filled_tokens,
                 ", wasted_tokens=", s.wasted_tokens, ", peak_used=", s.peak_used,
-                ", copies_on_write=", s.copies_on_write, ")");
+                ", copies_on_write=", s.copies_on_write, ", resident_bytes=", s.resident_bytes,
+                ", offloaded=", s.offloaded, ")");
 }
 
 void bind_stats(py::module_& m) {
@@ -125,6 +157,8 @@ void bind_stats(py::module_& m) {
       .def_readonly("wasted_tokens", &PoolStats::wasted_tokens)
       .def_readonly("peak_used", &PoolStats::peak_used)
       .def_readonly("copies_on_write", &PoolStats::copies_on_write)
+      .def_readonly("resident_bytes", &PoolStats::resident_bytes)
+      .def_readonly("offloaded", &PoolStats::offloaded)
       .def("__repr__", &stats_repr);
 }
 
@@ -139,7 +173,8 @@ void bind_block_pool(py::module_& m) {
   def_init(pool, "BlockPool", &new_pool, docs::kBlockPool, py::arg("num_blocks"), py::kw_only(),
            py::arg("block_size") = 16, py::arg("num_kv_heads"), py::arg("head_dim"),
            py::arg("v_head_dim") = py::none(), py::arg("num_layers") = 1,
-           py::arg("dtype") = "bfloat16");
+           py::arg("dtype") = "bfloat16", py::arg("backing_file") = py::none(),
+           py::arg("resident_bytes") = py::none());
   def_method(pool, "BlockPool.k_cache", &k_cache, docs::kKCache, py::arg("layer") = 0);
   def_method(pool, "BlockPool.v_cache", &v_cache, docs::kVCache, py::arg("layer") = 0);
   def_method(pool, "BlockPool.allocate", &allocate, docs::kAllocate, py::arg("n") = 1);
@@ -163,6 +198,7 @@ void bind_block_pool(py::module_& m) {
       .def_property_readonly("num_free", &BlockPool::num_free, "Blocks that nobody holds.")
       .def_property_readonly("num_used", &BlockPool::num_used, "Blocks that somebody holds.")
       .def_property_readonly("ref_counts", &ref_counts, docs::kRefCounts)
+      .def_property_readonly("resident_blocks", &resident_blocks, docs::kResidentBlocks)
       .def("__repr__", &pool_repr)
       .def("_repr_html_", [](py::object self) {
         return py::module_::import("quire.display").attr("pool_html")(self);

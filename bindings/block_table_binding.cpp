@@ -5,6 +5,7 @@
 #include "block_table_docs.h"
 #include "define.h"
 #include "numpy_view.h"
+#include "offload_docs.h"
 #include "quire/attention/validate.h"
 #include "quire/base/check.h"
 #include "quire/base/thread_pool.h"
@@ -74,11 +75,40 @@ class AppendedRows {
 
   // Everything that write can refuse, before the table is touched.
   void check(const std::vector<std::int64_t>& slots) const {
-    for_layers(slots, [](const WriteKvArgs& args) { validate(args, kFunction); });
+    for (std::int64_t layer = 0; layer < storage_.geometry().num_layers; ++layer) {
+      validate(layer_args(slots, layer), kFunction);
+    }
   }
 
-  void write(std::span<const std::int64_t> slots) const {
-    for_layers(slots, [&](const WriteKvArgs& args) { write_kv(args, num_threads_, kernels_); });
+  // Where not all blocks are in memory: as many rows at a time as a stretch has.
+  void write(const BlockPool& pool, std::span<const std::int64_t> slots) const {
+    Residency* const residency = pool.residency();
+    for (std::int64_t layer = 0; layer < storage_.geometry().num_layers; ++layer) {
+      if (residency == nullptr) {
+        write_kv(layer_args(slots, layer), num_threads_, kernels_);
+        continue;
+      }
+      const std::int64_t block_size = storage_.geometry().block_size;
+      const std::int64_t step = (residency->stretch_blocks() - 1) * block_size;
+      for (std::int64_t first = 0; first < count(); first += step) {
+        const std::int64_t rows = std::min(step, count() - first);
+        const auto some = slots.subspan(first, rows);
+        std::vector<std::int32_t> blocks;
+        for (const std::int64_t slot : some) {
+          const auto block = static_cast<std::int32_t>(slot / block_size);
+          if (blocks.empty() || blocks.back() != block) blocks.push_back(block);
+        }
+        const std::vector<std::int64_t> slabs = residency->slabs(layer, blocks);
+        residency->keep(slabs);
+        WriteKvArgs args = layer_args(some, layer);
+        for (ArrayView* view : {&args.k, &args.v}) {
+          view->data = view->at(first);
+          view->shape[0] = rows;
+        }
+        write_kv(args, num_threads_, kernels_);
+        residency->settle(slabs);
+      }
+    }
   }
 
  private:
@@ -97,14 +127,13 @@ class AppendedRows {
                       v_of_other_length ? ", tokens as k" : "");
   }
 
-  template <class Visit>
-  void for_layers(std::span<const std::int64_t> slots, Visit visit) const {
-    const auto rows = static_cast<std::int64_t>(slots.size());
-    for (std::int64_t layer = 0; layer < storage_.geometry().num_layers; ++layer) {
-      visit(WriteKvArgs{layer_of(k_.view, layer), layer_of(v_.view, layer), storage_.k_cache(layer),
-                        storage_.v_cache(layer), contiguous_index_view(slots.data(), {rows}),
-                        Layout::NHD});
-    }
+  WriteKvArgs layer_args(std::span<const std::int64_t> slots, std::int64_t layer) const {
+    return {layer_of(k_.view, layer),
+            layer_of(v_.view, layer),
+            storage_.k_cache(layer),
+            storage_.v_cache(layer),
+            contiguous_index_view(slots.data(), {static_cast<std::int64_t>(slots.size())}),
+            Layout::NHD};
   }
 
   ArrayView layer_of(const ArrayView& stack, std::int64_t layer) const {
@@ -130,7 +159,8 @@ void append(BlockTable& table, py::handle k, py::handle v) {
   std::vector<std::int64_t> slots(static_cast<std::size_t>(rows.count()), -1);
   const py::gil_scoped_release unlocked;
   rows.check(slots);
-  table.append(slots, [&](std::span<const std::int64_t> taken) { rows.write(taken); });
+  table.append(slots,
+               [&](std::span<const std::int64_t> taken) { rows.write(*table.pool(), taken); });
 }
 
 std::shared_ptr<BlockTable> fork(const BlockTable& table) {
@@ -274,6 +304,10 @@ void bind_block_table(py::module_& m) {
              py::kw_only(), py::arg("num_sink_tokens") = 0);
   def_method(table, "BlockTable.keep", &keep, docs::kKeep, py::arg("positions"));
   def_method(table, "BlockTable.gather", &gather, docs::kGather, py::arg("layer") = 0);
+  def_method(table, "BlockTable.offload", &BlockTable::offload, docs::kOffload,
+             py::call_guard<py::gil_scoped_release>());
+  def_method(table, "BlockTable.restore", &BlockTable::restore, docs::kRestore,
+             py::call_guard<py::gil_scoped_release>());
   def_method(table, "BlockTable.free", &BlockTable::free, docs::kFree,
              py::call_guard<py::gil_scoped_release>());
   table.def_property_readonly("pool", &BlockTable::pool, "The pool that its blocks are of.")

@@ -139,7 +139,7 @@ Example:
 
 inline constexpr const char* kBlockPool =
     R"(BlockPool(num_blocks, *, block_size=16, num_kv_heads, head_dim, v_head_dim=None,
-num_layers=1, dtype='bfloat16')
+num_layers=1, dtype='bfloat16', backing_file=None, resident_bytes=None)
 --
 
 A pool of equally large blocks of keys and values, and who holds them.
@@ -147,8 +147,17 @@ A pool of equally large blocks of keys and values, and who holds them.
 block_size is in tokens; v_head_dim=None: as head_dim; dtype is float32, float16 or bfloat16, as a
 name or a NumPy dtype. Safe to use from several threads.
 
+backing_file is the path of a file that the pool makes and lies in, for pools larger than memory. All
+of its disk space is taken at once, and its name removed: the space is free again with the pool.
+resident_bytes is how much of it may be in memory. Blocks used longest ago leave it, those that
+nobody holds first; attend reads them ahead of its kernels and gives them back, with the same bits
+as in memory. What is touched through k_cache and v_cache, or by paged_attention over them, the
+system reads where it is touched, and it counts only once its table is used. Without resident_bytes
+the system decides what is in memory. A process made by fork must not use such a pool.
+
 Raises:
-    ValueError: a size below 1. TypeError. MemoryError.
+    ValueError: a size below 1, resident_bytes too few to work with, or without backing_file.
+    TypeError. MemoryError. OSError: the file exists, cannot be made, or finds no room.
 
 Example:
     >>> pool = BlockPool(1024, num_kv_heads=8, head_dim=128)
@@ -223,7 +232,7 @@ inline constexpr const char* kStats =
     R"(stats(self)
 --
 
-The pool in numbers, as PoolStats; takes the same short time for every pool.
+The pool in numbers, as PoolStats; takes the same short time for every pool in memory.
 
 Example:
     >>> pool.stats().wasted_tokens
@@ -241,7 +250,9 @@ inline constexpr const char* kPoolStats = R"(A pool in numbers.
 num_blocks = free + used; shared: blocks with more than one reference; cached: blocks that only a
 prefix cache holds; reserved_tokens: room of the blocks that tables hold; filled_tokens: tokens that
 stand there, a shared block counted once; wasted_tokens = reserved_tokens - filled_tokens;
-peak_used: the most blocks ever used; copies_on_write: shared blocks copied since the beginning.
+peak_used: the most blocks ever used; copies_on_write: shared blocks copied since the beginning;
+resident_bytes: of blocks that are kept in memory, nbytes where all are; offloaded: blocks in use that
+are not, or not in all layers.
 )";
 
 }  // namespace quire::python::docs

@@ -5,7 +5,7 @@
 #include <new>
 
 #include "quire/base/check.h"
-#include "quire/io/file_error.h"
+#include "quire/base/file_error.h"
 #include "quire/kv/block_ledger.h"
 #include "quire/kv/kv_storage.h"
 
@@ -35,7 +35,12 @@ void set_error(PyObject* type, const char* text) {
 }
 
 // OSError(code, message, path), of which Python makes FileNotFoundError and the like.
+// Of such arguments Python makes the subclass that errno stands for.
 void set_os_error(const FileError& error) {
+  if (error.path().empty()) {
+    const auto arguments = py::make_tuple(error.code(), error.what());
+    return PyErr_SetObject(PyExc_OSError, arguments.ptr());
+  }
   const auto path =
       py::reinterpret_steal<py::object>(PyUnicode_DecodeFSDefault(error.path().c_str()));
   if (!path) return;  // and Python's error says why

@@ -171,6 +171,7 @@ py::object new_index_array(const std::vector<std::int64_t>& shape, T** data) {
 }
 template py::object new_index_array<std::int32_t>(const std::vector<std::int64_t>&, std::int32_t**);
 template py::object new_index_array<std::int64_t>(const std::vector<std::int64_t>&, std::int64_t**);
+template py::object new_index_array<bool>(const std::vector<std::int64_t>&, bool**);
 
 py::object array_over(const ArrayView& view, py::handle owner) {
   const std::vector<py::ssize_t> shape(view.shape.begin(), view.shape.begin() + view.ndim);

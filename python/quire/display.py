@@ -11,8 +11,14 @@ import numpy.typing as npt
 from quire._core import BlockPool, BlockTable
 
 # Of middle brightness, to be seen on light and on dark pages. Text has the page's own colour.
-COLOURS = {"free": "#9aa0a6", "private": "#4285f4", "shared": "#f29900", "hole": "#c5221f"}
-FREE, PRIVATE, SHARED, HOLE = range(4)
+COLOURS = {
+    "free": "#9aa0a6",
+    "private": "#4285f4",
+    "shared": "#f29900",
+    "offloaded": "#a15ac7",
+    "hole": "#c5221f",
+}
+FREE, PRIVATE, SHARED, OFFLOADED, HOLE = range(5)
 _SIZE, _STEP, _COLUMNS = 10, 12, 64
 _MOST_CELLS = 7 * _COLUMNS  # more blocks share cells, so that the HTML stays below 50 KB
 
@@ -20,7 +26,7 @@ _States = npt.NDArray[np.int64]
 
 
 def pool_html(pool: BlockPool) -> str:
-    """A cell for each block in the order of ids: free, private (one reference) or shared.
+    """A cell for each block by its id: free, private (one reference), shared or offloaded.
 
     Large pools show several blocks in a cell, each state in proportion.
 
@@ -34,13 +40,14 @@ def pool_html(pool: BlockPool) -> str:
         >>> IPython.display.HTML(pool_html(pool))      # what a notebook does by itself
     """
     states = np.minimum(pool.ref_counts, SHARED).astype(np.int64)
+    states[(states != FREE) & ~pool.resident_blocks] = OFFLOADED
     labels = [f"block {i}" for i in range(len(states))] if len(states) <= _MOST_CELLS else []
     title = f"BlockPool: {_count(len(states), 'block')} of {_count(pool.block_size, 'token')}"
     return _figure(title, states, labels)
 
 
 def table_html(table: BlockTable) -> str:
-    """A cell for each block of the table in the order of its tokens: private, shared, or a hole.
+    """A cell for each block in the order of tokens: private, shared, offloaded, or a hole.
 
     Args:
         table: any BlockTable, freed or not.
@@ -57,6 +64,7 @@ def table_html(table: BlockTable) -> str:
         return "<div>BlockTable, freed</div>"
     counts: npt.NDArray[Any] = table.pool.ref_counts[blocks]
     states = np.clip(counts, PRIVATE, SHARED).astype(np.int64)
+    states[~table.pool.resident_blocks[blocks]] = OFFLOADED
     states[blocks < 0] = HOLE
     labels = []
     if len(blocks) <= _MOST_CELLS:

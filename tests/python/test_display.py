@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -39,6 +40,19 @@ def area(html: str) -> dict[str, int]:
         state = STATES[path.attrib["fill"]]
         found[state] = found.get(state, 0) + sum(int(w) * int(h) for w, h in bars)
     return found
+
+
+def test_blocks_that_are_not_in_memory(tmp_path: Path) -> None:
+    pool = quire.BlockPool(
+        5, num_kv_heads=1, head_dim=4, backing_file=tmp_path / "f", resident_bytes=1 << 20
+    )
+    tables = [quire.BlockTable(pool) for _ in range(2)]
+    for table in tables:
+        table.extend(20)
+    tables[0].offload()
+    assert sorted(states(pool_html(pool))) == ["free", *["offloaded"] * 2, *["private"] * 2]
+    assert states(table_html(tables[0])) == ["offloaded"] * 2
+    assert states(table_html(tables[1])) == ["private"] * 2
 
 
 def test_each_block_of_a_pool() -> None:

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "quire/attention/key_pager.h"
 #include "quire/base/array_view.h"
 
 namespace quire {
@@ -51,6 +52,7 @@ struct PagedAttentionArgs {
   std::int64_t num_sink_tokens = 0;  // the sequence's first, which are seen from every window
   bool causal = true;
   Layout layout = Layout::NHD;
+  KeyPager* pager = nullptr;  // of caches that are not all in memory; fused attention asks it
 };
 
 // The sizes that the shapes of valid arguments spell.

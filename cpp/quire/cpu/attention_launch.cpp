@@ -10,6 +10,7 @@
 #include "quire/base/float_mode.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/kernel_call.h"
+#include "quire/cpu/streamed_launch.h"
 
 namespace quire {
 namespace {
@@ -142,6 +143,7 @@ Workspace& workspace() {
 void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads) {
   Workspace& work = workspace();
   plan_work(args, work.plan);
+  if (args.pager != nullptr && launch_streamed(args, kernels, work.plan, num_threads)) return;
   FusedLaunch launch(args, kernels, work);
   launch.run(
       worker_count(work.plan.cost, static_cast<std::int64_t>(work.plan.parts.size()), num_threads));

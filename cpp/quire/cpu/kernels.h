@@ -57,6 +57,8 @@ struct AttentionUnit {
   // Rows that each KV head has in states: its own, tokens x group, and where they are more than
   // kRowStep some that hold nothing, up to a multiple of it.
   std::int64_t head_rows;
+  // The states are of keys before those of this call, which go on from there.
+  bool resumes;
 };
 inline constexpr std::int64_t kRowStep = 4;
 

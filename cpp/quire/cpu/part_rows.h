@@ -42,8 +42,9 @@ class PartRows {
 
   std::int64_t count() const { return count_; }  // of a KV head
 
-  // The states of no key.
+  // The states of no key; where the unit resumes, they stay.
   void clear() const {
+    if (unit_.resumes) return;
     const std::int64_t rows = unit_.head_rows * (unit_.kv_head_end - unit_.kv_head_begin);
     for (std::int64_t r = 0; r < rows; ++r) state_.maximum[r] = -__builtin_inff();
     for (std::int64_t i = 0; i < rows * S::kWidth; i += S::kWidth)

@@ -8,7 +8,7 @@
 #include <cstdio>
 #include <utility>
 
-#include "quire/io/file_error.h"
+#include "quire/io/file_bytes.h"
 
 namespace quire {
 namespace {
@@ -63,7 +63,7 @@ bool AtomicFile::is_ours() const {
 }
 
 void AtomicFile::fail(const char* action) const {
-  throw FileError(function_, path_, action, errno);
+  fail_file(function_, path_, action, errno);
 }
 
 void AtomicFile::write_at(std::uint64_t offset, std::span<const std::byte> bytes) {
@@ -90,7 +90,7 @@ void make_directory(std::string_view function, const std::string& path) {
   const std::string above = split(path).directory;
   if (above != path) make_directory(function, above);
   if (mkdir(path.c_str(), 0777) == 0 ? sync_directory(above) : errno == EEXIST) return;
-  throw FileError(function, path, "mkdir", errno);
+  fail_file(function, path, "mkdir", errno);
 }
 
 }  // namespace quire

@@ -14,7 +14,7 @@
 #include <string>
 #include <string_view>
 
-#include "quire/io/file_error.h"
+#include "quire/io/file_bytes.h"
 #include "quire/kv/prefix_cache.h"
 
 namespace quire {

@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include "quire/io/file_error.h"
+#include "quire/io/file_bytes.h"
 
 namespace quire {
 

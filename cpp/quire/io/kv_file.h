@@ -14,7 +14,7 @@
 #include <string_view>
 #include <vector>
 
-#include "quire/io/file_error.h"
+#include "quire/io/file_bytes.h"
 #include "quire/io/safetensors_header.h"
 #include "quire/io/safetensors_writer.h"
 #include "quire/kv/kv_storage.h"

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "quire/io/file_error.h"
+#include "quire/io/file_bytes.h"
 
 namespace quire {
 

@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "quire/base/dtype.h"
-#include "quire/io/file_error.h"
+#include "quire/io/file_bytes.h"
 
 namespace quire {
 

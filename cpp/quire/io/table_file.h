@@ -12,7 +12,7 @@
 #include <memory>
 #include <string>
 
-#include "quire/io/file_error.h"
+#include "quire/io/file_bytes.h"
 #include "quire/kv/block_table.h"
 
 namespace quire {

@@ -54,6 +54,9 @@ struct PoolStats {
   std::int64_t wasted_tokens = 0;    // reserved_tokens - filled_tokens
   std::int64_t peak_used = 0;        // the most that was ever used
   std::int64_t copies_on_write = 0;  // shared blocks copied, since the beginning
+  // Of a pool, which knows its memory:
+  std::int64_t resident_bytes = 0;  // of blocks that are kept in memory
+  std::int64_t offloaded = 0;       // blocks in use that are not, or not in all layers
 };
 
 // Stands in a table for a block that was given back.

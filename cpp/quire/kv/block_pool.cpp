@@ -1,13 +1,72 @@
 #include "quire/kv/block_pool.h"
 
+#include <algorithm>
 #include <cassert>
+#include <new>
 
 #include "quire/base/check.h"
+#include "quire/kv/block_stream.h"
 
 namespace quire {
 
-BlockPool::BlockPool(const KvGeometry& geometry)
-    : storage_(geometry), ledger_(geometry.num_blocks, geometry.block_size) {}
+BlockPool::BlockPool(const KvGeometry& geometry, const BackingFile& file)
+    : storage_(geometry, file.path), ledger_(geometry.num_blocks, geometry.block_size) {
+  if (!file.resident_bytes) return;
+  if (file.path.empty()) {
+    raise<ValueError>("BlockPool: resident_bytes", "got ", *file.resident_bytes,
+                      " without backing_file, expected both or neither");
+  }
+  residency_ =
+      std::make_unique<Residency>(storage_, *file.resident_bytes,
+                                  [this](std::span<Residency::Need> needs) { ask_needs(needs); });
+  storage_.memory().read_only_what_is_asked();
+}
+
+void BlockPool::ask_needs(std::span<Residency::Need> needs) const {
+  const std::lock_guard lock(mutex_);
+  for (std::int32_t block = 0; block < geometry().num_blocks; ++block) {
+    needs[block] = ledger_.references(block) == 0 ? Residency::Need::nobody
+                   : ledger_.is_idle(block)       ? Residency::Need::caches
+                                                  : Residency::Need::holders;
+  }
+}
+
+// Who runs out of memory in these two goes on without: what is not kept can be used all the same.
+void BlockPool::keep_resident(std::span<const std::int32_t> blocks) noexcept try {
+  if (!residency_) return;
+  const std::vector<std::int64_t> slabs = residency_->slabs(blocks);
+  residency_->keep(slabs);
+  residency_->settle(slabs);
+} catch (const std::bad_alloc&) {
+}
+
+void BlockPool::settle(std::span<const std::int32_t> blocks) noexcept try {
+  if (residency_) residency_->settle(residency_->slabs(blocks));
+} catch (const std::bad_alloc&) {
+}
+
+void BlockPool::read_in_order(std::int64_t layer, std::span<const std::int32_t> blocks,
+                              const std::function<void(std::size_t, std::size_t)>& visit) const {
+  if (!residency_) return visit(0, blocks.size());
+  BlockStream stream(*residency_, layer);
+  const auto step = static_cast<std::size_t>(stream.most_blocks());
+  std::vector<std::vector<std::int32_t>> stretches;
+  for (std::size_t first = 0; first < blocks.size(); first += step) {
+    const auto part = blocks.subspan(first, std::min(step, blocks.size() - first));
+    stretches.emplace_back(part.begin(), part.end());
+  }
+  if (!stream.start(stretches)) return visit(0, blocks.size());
+  for (std::size_t i = 0; i < stretches.size(); ++i) {
+    stream.wait_for(i);
+    visit(i * step, i * step + stretches[i].size());
+    stream.done_with(i);
+  }
+}
+
+std::vector<bool> BlockPool::resident_blocks() const {
+  if (residency_) return residency_->whole_blocks();
+  return std::vector<bool>(static_cast<std::size_t>(geometry().num_blocks), true);
+}
 
 void BlockPool::Books::require_free(std::int64_t blocks, std::string_view function,
                                     std::int64_t n) const {
@@ -23,10 +82,14 @@ std::vector<std::int32_t> BlockPool::allocate(std::int64_t n) {
   constexpr std::string_view function = "BlockPool.allocate";
   if (n < 0) raise<ValueError>(place(function, "n"), "got ", n, ", expected >= 0");
   if (n > geometry().num_blocks) Books(*this).require_free(n, function, n);
+  storage_.memory().require_written(function);
   std::vector<std::int32_t> blocks(n);  // outside the lock, and before anything is taken
-  const Books books(*this);
-  books.require_free(n, function, n);
-  books->give_to_user(blocks);
+  {
+    const Books books(*this);
+    books.require_free(n, function, n);
+    books->give_to_user(blocks);
+  }
+  keep_resident(blocks);
   return blocks;
 }
 
@@ -85,11 +148,23 @@ std::int64_t BlockPool::num_used() const {
 }
 
 PoolStats BlockPool::stats() const {
+  std::int64_t resident_bytes = storage_.nbytes();
+  std::vector<bool> resident;
+  if (residency_) {
+    resident_bytes = residency_->kept_bytes();
+    resident = residency_->whole_blocks();
+  }
   const std::lock_guard lock(mutex_);
-  return ledger_.stats();
+  PoolStats stats = ledger_.stats();
+  stats.resident_bytes = resident_bytes;
+  for (std::size_t block = 0; block < resident.size(); ++block) {
+    stats.offloaded += !resident[block] && ledger_.references(static_cast<std::int32_t>(block)) > 0;
+  }
+  return stats;
 }
 
 void BlockPool::check() const {
+  if (residency_) residency_->check();
   const std::lock_guard lock(mutex_);
   ledger_.check();
 }

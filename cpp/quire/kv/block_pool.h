@@ -7,30 +7,48 @@
 //
 // Every method is safe to call from several threads. The pool's lock guards its caches too, and is
 // the innermost: no other is taken under it, and no keys or values are moved under it.
+//
+// With a backing file, blocks lie in a file of any size, and at most resident_bytes of them in
+// memory: see residency.h for which, and block_stream.h for how the others are read.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "quire/base/array_view.h"
 #include "quire/kv/block_ledger.h"
 #include "quire/kv/kv_storage.h"
+#include "quire/kv/residency.h"
 
 namespace quire {
+
+// Where blocks lie that do not fit into memory.
+struct BackingFile {
+  std::string path;                            // of a file that is made, block_memory.h says how
+  std::optional<std::int64_t> resident_bytes;  // none: the system decides what is in memory
+};
 
 class BlockPool {
  public:
   // Throws ValueError for a size out of range, OutOfMemory where the system refuses.
-  explicit BlockPool(const KvGeometry& geometry);
+  explicit BlockPool(const KvGeometry& geometry) : BlockPool(geometry, {}) {}
+  // In a file, or where its path is empty in memory. Throws FileError, and ValueError for
+  // resident_bytes that are too few, or come without a file.
+  BlockPool(const KvGeometry& geometry, const BackingFile& file);
 
   const KvGeometry& geometry() const { return storage_.geometry(); }
   const KvStorage& storage() const { return storage_; }
 
   // n free blocks, the one freed last first, with one reference each. Throws OutOfBlocks where
-  // fewer are free or cached, ValueError for n < 0.
+  // fewer are free or cached, ValueError for n < 0, FileError once the file could not be written.
   std::vector<std::int32_t> allocate(std::int64_t n = 1);
 
   // One reference more, or fewer, for each id; an id named twice counts twice. All or nothing:
@@ -47,7 +65,21 @@ class BlockPool {
 
   std::int64_t num_free() const;
   std::int64_t num_used() const;
+  // O(1); O(num_blocks) with a backing file.
   PoolStats stats() const;
+
+  // What is in memory; null without a backing file, or where the system decides.
+  Residency* residency() const { return residency_.get(); }
+  // Keeps blocks in memory from now on, in all layers, as far as they fit; before they are used.
+  // Memory of the others is given back.
+  void keep_resident(std::span<const std::int32_t> blocks) noexcept;
+  // After they were used: gives memory back that they are not kept in.
+  void settle(std::span<const std::int32_t> blocks) noexcept;
+  // Calls visit(first, last) for all columns of `blocks` in stretches that are in memory.
+  void read_in_order(std::int64_t layer, std::span<const std::int32_t> blocks,
+                     const std::function<void(std::size_t, std::size_t)>& visit) const;
+  // Whether each block is in memory, in all layers, [num_blocks].
+  std::vector<bool> resident_blocks() const;
 
   // Verifies the books; throws InvariantError on the first equation that fails. O(slots).
   void check() const;
@@ -82,7 +114,10 @@ class BlockPool {
   }
   std::vector<std::int32_t> checked_ids(const IndexView& ids, std::string_view function) const;
 
+  void ask_needs(std::span<Residency::Need> needs) const;
+
   KvStorage storage_;
+  std::unique_ptr<Residency> residency_;
   mutable std::mutex mutex_;
   BlockLedger ledger_;
 };

@@ -90,6 +90,7 @@ void BlockTable::grow(std::string_view function, std::span<std::int64_t> slots) 
   const std::size_t num_old = blocks_.size();
   const std::int32_t last = blocks_.empty() ? -1 : blocks_.back();
   require_within_pool(function, n);
+  pool_->storage().memory().require_written(function);
   // Outside the pool's lock, and before anything is taken.
   if (num_removed_ > 0) positions_.reserve(num_tokens_ + n);
   blocks_.resize(num_old + num_new);
@@ -116,10 +117,13 @@ void BlockTable::grow(std::string_view function, std::span<std::int64_t> slots) 
     throw;
   }
 
+  pool_->keep_resident(std::span(blocks_).subspan(num_old - (into_last > 0 ? 1 : 0)));
   if (copy != last) {
+    pool_->keep_resident({&copy, 1});
     // Our reference to the shared block stands until its bytes are copied: while others hold it too
     // it stays shared, and nobody writes it. A second table that wants to copies as well.
     pool_->storage().copy_block(last, copy);
+    pool_->settle({&last, 1});
     blocks_[num_old - 1] = copy;
     const BlockPool::Books books(*pool_);
     books->drop({&last, 1}, rows);
@@ -205,18 +209,23 @@ std::int64_t BlockTable::gather(std::int64_t layer, std::int64_t max_tokens, voi
   require_in_use("BlockTable.gather");
   const std::int64_t count = std::min(max_tokens, num_tokens_);
   require_no_hole("BlockTable.gather: table", count);
-  const auto copy = [&](const ArrayView& cache, void* out) {
-    auto* to = static_cast<std::byte*>(out);
+  const auto copy = [&](const ArrayView& cache, void* out, std::int64_t begin, std::int64_t end) {
     const auto row_bytes = static_cast<std::size_t>(cache.shape[3] * cache.strides[3]);
-    for (std::int64_t token = 0; token < count; ++token) {
+    auto* to = static_cast<std::byte*>(out) + begin * cache.shape[2] * row_bytes;
+    for (std::int64_t token = begin; token < end; ++token) {
       const std::byte* from = cache.at(blocks_[token / block_size_], token % block_size_);
       for (std::int64_t head = 0; head < cache.shape[2]; ++head, to += row_bytes) {
         std::memcpy(to, from + head * cache.strides[2], row_bytes);
       }
     }
   };
-  copy(storage.k_cache(layer), k);
-  copy(storage.v_cache(layer), v);
+  const auto blocks = std::span(blocks_).first(ceil_div(count, block_size_));
+  pool_->read_in_order(layer, blocks, [&](std::size_t first, std::size_t last) {
+    const std::int64_t begin = static_cast<std::int64_t>(first) * block_size_;
+    const std::int64_t end = std::min(static_cast<std::int64_t>(last) * block_size_, count);
+    copy(storage.k_cache(layer), k, begin, end);
+    copy(storage.v_cache(layer), v, begin, end);
+  });
   return count;
 }
 

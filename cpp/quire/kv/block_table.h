@@ -105,6 +105,16 @@ class BlockTable {
   // was dropped.
   std::int64_t gather(std::int64_t layer, std::int64_t max_tokens, void* k, void* v) const;
 
+  // Moves the sequence out of memory: writes its blocks to the pool's file where that is needed,
+  // and gives their memory back. Blocks that somebody else holds, a cache apart, stay, and are the
+  // next to go when room is needed and nobody has used them. The table stays what it is: attention
+  // streams it, and what is written to it is in memory again. Returns how many blocks went. Throws
+  // ValueError where the pool has no backing file with resident_bytes.
+  std::int64_t offload();
+  // Moves it back in, others out, and returns how many blocks came. Throws ValueError as well where
+  // all of its blocks do not fit.
+  std::int64_t restore();
+
   // Gives all blocks back. A second free() throws; close() then does nothing.
   void free();
   void close() noexcept;

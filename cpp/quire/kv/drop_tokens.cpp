@@ -114,11 +114,13 @@ class BlockTable::Compaction {
 
   void move_rows() const {
     const KvStorage& storage = table_.pool_->storage();
+    table_.pool_->keep_resident(std::span(to_).subspan(first_written()));
     for (std::int64_t token = first_written() * table_.block_size_; token < size(); ++token) {
       const Place from = place_in(table_.blocks_, sources_[token]);
       const Place to = place_in(to_, token);
       if (from.block != to.block || from.row != to.row) copy_token(storage, from, to);
     }
+    table_.pool_->settle(table_.blocks_);
   }
 
   // Gives back the rest, and makes the table that of the chosen tokens.

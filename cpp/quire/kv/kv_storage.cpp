@@ -1,16 +1,11 @@
 #include "quire/kv/kv_storage.h"
 
-#include <sys/mman.h>
-
 #include <cassert>
 #include <cstring>
 #include <limits>
 
 namespace quire {
 namespace {
-
-// Attention walks blocks in any order: with pages of 4 KiB most of its reads would miss the TLB.
-constexpr std::uintptr_t kHugePage = std::uintptr_t{1} << 21;
 
 constexpr std::int64_t kMaxInt32 = std::numeric_limits<std::int32_t>::max();
 
@@ -44,49 +39,46 @@ struct Bytes {
     overflow |= __builtin_mul_overflow(value, other, &value);
     return *this;
   }
+  void round_up(std::int64_t multiple) {
+    *this += multiple - 1;
+    value -= value % multiple;
+  }
 };
+
+// More than a mapping needs beside its bytes.
+constexpr std::int64_t kMappingSlack = std::int64_t{1} << 22;
 
 }  // namespace
 
-KvStorage::KvStorage(const KvGeometry& geometry) : geometry_(geometry) {
+KvStorage::KvStorage(const KvGeometry& geometry, const std::string& backing_file)
+    : geometry_(geometry) {
   check_sizes(geometry);
   Bytes bytes{geometry.head_dim};
   bytes += geometry.v_head_dim;
   bytes *= geometry.block_size;
   bytes *= static_cast<std::int64_t>(size_of(geometry.dtype));
-  bytes += kTileAlignment - 1;
-  tile_bytes_ = bytes.value -= bytes.value % kTileAlignment;
+  bytes.round_up(kTileAlignment);
+  tile_bytes_ = bytes.value;
   bytes *= geometry.num_kv_heads;
+  if (!backing_file.empty()) bytes.round_up(BlockMemory::page_bytes());
   block_bytes_ = bytes.value;
   bytes *= geometry.num_blocks;
   layer_bytes_ = bytes.value;
   bytes *= geometry.num_layers;
-  bytes += kHugePage;
+  bytes += kMappingSlack;
   if (bytes.overflow) {
     raise<ValueError>("BlockPool: num_blocks", "got ", geometry.num_blocks,
                       " blocks of more bytes than an address can count, expected fewer or smaller");
   }
 
-  mapping_bytes_ = static_cast<std::size_t>(bytes.value);
-  mapping_ =
-      mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (mapping_ == MAP_FAILED) {
-    raise<OutOfMemory>("BlockPool: num_blocks", "got ", geometry.num_blocks, " (", nbytes(),
-                       " bytes), expected a pool that fits in this machine's memory");
-  }
-  const auto address = reinterpret_cast<std::uintptr_t>(mapping_);
-  memory_ = static_cast<std::byte*>(mapping_) + (kHugePage - address % kHugePage) % kHugePage;
-#ifdef MADV_HUGEPAGE
-  madvise(memory_, static_cast<std::size_t>(nbytes()), MADV_HUGEPAGE);  // advice: may be declined
-#endif
+  memory_ = backing_file.empty() ? std::make_unique<BlockMemory>(nbytes(), geometry.num_blocks)
+                                 : std::make_unique<BlockMemory>(nbytes(), backing_file);
 }
-
-KvStorage::~KvStorage() { munmap(mapping_, mapping_bytes_); }
 
 ArrayView KvStorage::view(std::int64_t layer, std::int64_t offset, std::int64_t row_size) const {
   const auto item = static_cast<std::int64_t>(size_of(geometry_.dtype));
   ArrayView cache;
-  cache.data = memory_ + layer * layer_bytes_ + offset;
+  cache.data = memory_->data() + layer * layer_bytes_ + offset;
   cache.dtype = geometry_.dtype;
   cache.ndim = 4;
   cache.shape = {geometry_.num_blocks, geometry_.block_size, geometry_.num_kv_heads, row_size};
@@ -122,7 +114,7 @@ void KvStorage::copy_block(std::int32_t from, std::int32_t to) const {
   assert(from >= 0 && from < geometry_.num_blocks && to >= 0 && to < geometry_.num_blocks);
   assert(from != to);
   for (std::int64_t layer = 0; layer < geometry_.num_layers; ++layer) {
-    std::byte* base = memory_ + layer * layer_bytes_;
+    std::byte* base = memory_->data() + layer * layer_bytes_;
     std::memcpy(base + to * block_bytes_, base + from * block_bytes_,
                 static_cast<std::size_t>(block_bytes_));
   }

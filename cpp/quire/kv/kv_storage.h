@@ -4,7 +4,8 @@
 //   tile     [block_size][head_dim] keys, then [block_size][v_head_dim] values, then padding
 //
 // A tile, all that attention reads of one block for one head, is one stretch that starts at a
-// multiple of kTileAlignment. Everybody else sees the natural shape, by strides:
+// multiple of kTileAlignment; in a file, a block of a layer begins at a page, so that each can be
+// in memory or not by itself (block_memory.h). Everybody else sees the natural shape, by strides:
 //
 //   k_cache(layer)   [num_blocks, block_size, num_kv_heads, head_dim]
 //   v_cache(layer)   [num_blocks, block_size, num_kv_heads, v_head_dim]
@@ -15,19 +16,16 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <string>
 #include <string_view>
 
 #include "quire/base/array_view.h"
 #include "quire/base/check.h"
 #include "quire/base/dtype.h"
+#include "quire/kv/block_memory.h"
 
 namespace quire {
-
-// The machine has no room for a pool of this size. Python: MemoryError.
-class OutOfMemory : public Error {
- public:
-  using Error::Error;
-};
 
 // Every size is at least 1; num_blocks and block_size fit in an int32, as block ids do.
 struct KvGeometry {
@@ -64,16 +62,17 @@ class KvStorage {
  public:
   static constexpr std::int64_t kTileAlignment = 64;
 
-  // Throws ValueError for a size out of range, OutOfMemory where the system refuses.
-  explicit KvStorage(const KvGeometry& geometry);
-  ~KvStorage();
-  KvStorage(const KvStorage&) = delete;
-  KvStorage& operator=(const KvStorage&) = delete;
+  // In a file at `backing_file`, or where that is empty in memory of the process. Throws ValueError
+  // for a size out of range, OutOfMemory or FileError where the system refuses.
+  explicit KvStorage(const KvGeometry& geometry, const std::string& backing_file = {});
 
   const KvGeometry& geometry() const { return geometry_; }
 
   // Bytes of all layers, padding included.
   std::int64_t nbytes() const { return geometry_.num_layers * layer_bytes_; }
+  // Of a block in one layer, as they follow each other.
+  std::int64_t block_bytes() const { return block_bytes_; }
+  BlockMemory& memory() const { return *memory_; }
 
   // Writable views of one layer, valid while this lives. Throws IndexError for an unknown layer.
   ArrayView k_cache(std::int64_t layer) const;
@@ -90,9 +89,7 @@ class KvStorage {
   std::int64_t tile_bytes_ = 0;
   std::int64_t block_bytes_ = 0;
   std::int64_t layer_bytes_ = 0;
-  void* mapping_ = nullptr;  // what the system gave, mapping_bytes_ long
-  std::size_t mapping_bytes_ = 0;
-  std::byte* memory_ = nullptr;  // the first tile, at the start of a huge page
+  std::unique_ptr<BlockMemory> memory_;
 };
 
 }  // namespace quire

@@ -110,7 +110,10 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
     }
   }
   if (rest.rows > 0) {
+    const std::int32_t both[] = {rest.block, copy};
+    pool_->keep_resident(both);
     copy_rows(pool_->storage(), rest.block, copy, rest.rows);
+    pool_->settle(both);
     BlockPool::Books(*pool_)->drop({&rest.block, 1}, rest.rows);
     blocks.push_back(copy);
   }

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "quire/io/file_error.h"
+#include "quire/io/file_bytes.h"
 
 namespace quire::testing {
 

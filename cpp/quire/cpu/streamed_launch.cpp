@@ -1,0 +1,118 @@
+#include "quire/cpu/streamed_launch.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "quire/attention/stretches.h"
+#include "quire/base/aligned_buffer.h"
+#include "quire/base/thread_pool.h"
+#include "quire/cpu/kernel_call.h"
+
+namespace quire {
+namespace {
+
+// Calls body(item, worker) for items [0, count).
+template <class Body>
+void deal(int num_workers, std::int64_t count, const Body& body) {
+  std::atomic<std::int64_t> next{0};
+  run_on_threads(num_workers, [&](int worker) {
+    for (std::int64_t i = next++; i < count; i = next++) body(i, worker);
+  });
+}
+
+class StreamedLaunch {
+ public:
+  StreamedLaunch(const PagedAttentionArgs& args, const Kernels& kernels, const WorkPlan& plan,
+                 int num_threads)
+      : call_(args, kernels),
+        kernels_(kernels),
+        plan_(plan),
+        num_threads_(static_cast<int>(std::clamp<std::int64_t>(
+            static_cast<std::int64_t>(plan.parts.size()), 1, num_threads))) {
+    std::int64_t floats = 0;
+    std::int64_t most_rows = 0;
+    for (const WorkPart& part : plan.parts) {
+      const std::int64_t rows = call_.rows_of(plan.units[part.unit]);
+      most_rows = std::max(most_rows, rows);
+      state_begin_.push_back(floats);
+      floats += call_.state_floats(rows);
+    }
+    states_ = states_memory_.reserve(floats);
+    scratch_floats_ = round_to_line(kernels.fused_scratch(call_.task(), most_rows));
+    scratch_ = scratch_memory_.reserve(scratch_floats_, num_threads_);
+  }
+
+  // Pieces of different parts.
+  void run(std::span<const WorkPiece> pieces) {
+    double cost = 0;
+    for (const WorkPiece& piece : pieces) cost += cost_of(piece);
+    const auto count = static_cast<std::int64_t>(pieces.size());
+    deal(worker_count(cost, count, num_threads_), count,
+         [&](std::int64_t i, int worker) { run_piece(pieces[i], worker); });
+  }
+
+  // Once all pieces are done.
+  void finish() {
+    const auto count = static_cast<std::int64_t>(plan_.units.size());
+    deal(worker_count(plan_.cost, count, num_threads_), count, [&](std::int64_t i, int) {
+      const WorkUnit& unit = plan_.units[i];
+      StateView views[kMostKeyParts];
+      for (std::int64_t p = 0; p < unit.num_parts; ++p) views[p] = state(unit.first_part + p);
+      kernels_.finish(call_.task(), call_.unit(unit, unit.keys.windowed), views, unit.num_parts);
+    });
+  }
+
+ private:
+  double cost_of(const WorkPiece& piece) const {
+    const WorkPart& part = plan_.parts[piece.part];
+    const auto all = static_cast<double>(part.keys.end - part.keys.begin);
+    return all == 0 ? 0 : part.cost * static_cast<double>(piece.keys.end - piece.keys.begin) / all;
+  }
+
+  StateView state(std::int64_t part) const {
+    return call_.state_at(states_ + state_begin_[part],
+                          call_.rows_of(plan_.units[plan_.parts[part].unit]));
+  }
+
+  void run_piece(const WorkPiece& piece, int worker) {
+    const WorkPart& part = plan_.parts[piece.part];
+    AttentionPart some{call_.unit(plan_.units[part.unit], part.windowed), piece.keys.begin, piece.keys.end};
+    some.unit.resumes = piece.keys.begin > part.keys.begin;
+    kernels_.fused_part(call_.task(), some, nullptr, scratch_ + worker * scratch_floats_,
+                        state(piece.part));
+  }
+
+  const KernelCall call_;
+  const Kernels& kernels_;
+  const WorkPlan& plan_;
+  const int num_threads_;
+  std::vector<std::int64_t> state_begin_;  // of each part
+  AlignedBuffer states_memory_, scratch_memory_;
+  float* states_ = nullptr;
+  float* scratch_ = nullptr;
+  std::int64_t scratch_floats_ = 0;
+};
+
+}  // namespace
+
+bool launch_streamed(const PagedAttentionArgs& args, const Kernels& kernels, const WorkPlan& plan,
+                     int num_threads) {
+  const StretchPlan stretches = plan_stretches(args, plan, args.pager->most_blocks());
+  if (!args.pager->start(stretches.blocks)) return false;
+  StreamedLaunch launch(args, kernels, plan, num_threads);
+  std::size_t begin = 0;
+  for (std::size_t i = 0; i < stretches.end.size(); ++i) {
+    const auto end = static_cast<std::size_t>(stretches.end[i]);
+    args.pager->wait_for(i);
+    launch.run(std::span(stretches.pieces).subspan(begin, end - begin));
+    args.pager->done_with(i);
+    begin = end;
+  }
+  launch.finish();
+  return true;
+}
+
+}  // namespace quire

@@ -1,0 +1,17 @@
+// Fused attention over keys that a pager brings into memory (quire/attention/key_pager.h).
+#pragma once
+
+#include "quire/attention/paged_attention.h"
+#include "quire/attention/split.h"
+#include "quire/cpu/kernels.h"
+
+namespace quire {
+
+// Does the work of `plan` in stretches, each on at most `num_threads` threads: every unit and part
+// as usual, only in another order, so that the bits are those of launch_fused. Returns false, and
+// has done nothing, where the pager says that all keys are in memory. Memory: the states of all
+// parts at once.
+bool launch_streamed(const PagedAttentionArgs& args, const Kernels& kernels, const WorkPlan& plan,
+                     int num_threads);
+
+}  // namespace quire

@@ -1,0 +1,34 @@
+// What a file holds, and who is to be told that it is not what it should be.
+#pragma once
+
+#include <cstddef>
+#include <cstring>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "quire/base/check.h"
+#include "quire/base/file_error.h"
+
+namespace quire {
+
+// Throws "function: path: action: what errno's code means".
+[[noreturn]] inline void fail_file(std::string_view function, const std::string& path,
+                                   std::string_view action, int code) {
+  throw FileError(concat(function, ": path: ", action, ": ", std::strerror(code)), code, path);
+}
+
+// The bytes of a file, and who reads it, for messages.
+struct FileBytes {
+  std::string_view function;
+  std::string path;
+  std::span<const std::byte> bytes;
+
+  // Throws E: "function: path: got `path`: parts...".
+  template <class E = ValueError, class... Parts>
+  [[noreturn]] void refuse(const Parts&... parts) const {
+    raise<E>(place(function, "path"), "got ", path, ": ", parts...);
+  }
+};
+
+}  // namespace quire

@@ -1,0 +1,128 @@
+#include "quire/kv/block_memory.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace quire {
+namespace {
+
+// Attention walks blocks in any order: with pages of 4 KiB most of its reads would miss the TLB.
+constexpr std::uintptr_t kHugePage = std::uintptr_t{1} << 21;
+
+// MADV_POPULATE_READ of Linux 5.14, which older headers do not name.
+constexpr int kPopulateRead = 22;
+
+template <class... Parts>
+[[noreturn]] void raise_file_error(int code, const Parts&... parts) {
+  throw FileError(concat("BlockPool: backing_file: got ", parts..., ": ", std::strerror(code)),
+                  code);
+}
+
+// The file, all of its space taken, and already without a name. A limit is looked at beforehand:
+// the system answers who passes it with a signal that ends the process.
+int new_file(const std::string& path, std::int64_t bytes) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < static_cast<rlim_t>(bytes)) {
+    raise_file_error(EFBIG, path, " for ", bytes, " bytes, expected at most the ", limit.rlim_cur,
+                     " that this process may write");
+  }
+  const int file = open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (file < 0) raise_file_error(errno, path, ", expected the path of a file that can be made");
+  unlink(path.c_str());
+  int error = EINTR;
+  while (error == EINTR) error = posix_fallocate(file, 0, bytes);
+  if (error != 0) {
+    close(file);
+    raise_file_error(error, path, ", expected a disk with room for ", bytes, " bytes");
+  }
+  return file;
+}
+
+}  // namespace
+
+std::int64_t BlockMemory::page_bytes() {
+  static const std::int64_t bytes = sysconf(_SC_PAGESIZE);
+  return bytes;
+}
+
+BlockMemory::BlockMemory(std::int64_t bytes, std::int64_t num_blocks)
+    : mapping_bytes_(static_cast<std::size_t>(bytes) + kHugePage) {
+  mapping_ =
+      mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapping_ == MAP_FAILED) {
+    raise<OutOfMemory>("BlockPool: num_blocks", "got ", num_blocks, " (", bytes,
+                       " bytes), expected a pool that fits in this machine's memory");
+  }
+  const auto address = reinterpret_cast<std::uintptr_t>(mapping_);
+  data_ = static_cast<std::byte*>(mapping_) + (kHugePage - address % kHugePage) % kHugePage;
+#ifdef MADV_HUGEPAGE
+  madvise(data_, static_cast<std::size_t>(bytes), MADV_HUGEPAGE);  // advice: may be declined
+#endif
+}
+
+BlockMemory::BlockMemory(std::int64_t bytes, const std::string& path)
+    : mapping_bytes_(static_cast<std::size_t>(bytes)), file_(new_file(path, bytes)) {
+  mapping_ = mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, file_, 0);
+  if (mapping_ == MAP_FAILED) {
+    const int error = errno;
+    close(file_);
+    raise_file_error(error, path, ", expected a file that can be mapped");
+  }
+  data_ = static_cast<std::byte*>(mapping_);
+}
+
+BlockMemory::~BlockMemory() {
+  munmap(mapping_, mapping_bytes_);
+  if (file_ >= 0) close(file_);
+}
+
+// Otherwise a page that is missing brings in megabytes around it, which nobody asked for where
+// blocks lie in any order.
+void BlockMemory::read_only_what_is_asked() const noexcept {
+  madvise(data_, mapping_bytes_, MADV_RANDOM);
+}
+
+void BlockMemory::ask_for(std::span<const PageRange> ranges) const noexcept {
+  for (const auto [begin, end] : ranges) {
+    madvise(data_ + begin, static_cast<std::size_t>(end - begin), MADV_WILLNEED);
+  }
+}
+
+void BlockMemory::bring_in(std::span<const PageRange> ranges) const noexcept {
+  for (const auto [begin, end] : ranges) {
+    // What an old system does not know, or cannot do now, the first access does.
+    madvise(data_ + begin, static_cast<std::size_t>(end - begin), kPopulateRead);
+  }
+}
+
+void BlockMemory::give_back(std::span<const PageRange> ranges) noexcept {
+  constexpr unsigned kWrite = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE;
+  for (const auto [begin, end] : ranges) {
+    madvise(data_ + begin, static_cast<std::size_t>(end - begin), MADV_DONTNEED);
+  }
+  // All are on their way to the disk before the first is waited for.
+  for (const auto [begin, end] : ranges) sync_file_range(file_, begin, end - begin, kWrite);
+  for (const auto [begin, end] : ranges) {
+    if (sync_file_range(file_, begin, end - begin, kWrite | SYNC_FILE_RANGE_WAIT_AFTER) != 0) {
+      write_error_ = errno;
+      continue;
+    }
+    posix_fadvise(file_, begin, end - begin, POSIX_FADV_DONTNEED);
+  }
+}
+
+void BlockMemory::require_written(std::string_view function) const {
+  const int error = write_error_;
+  if (error == 0) return;
+  throw FileError(concat(place(function, "backing_file"),
+                         ": got a file that could not be written, expected one that can: ",
+                         std::strerror(error)),
+                  error);
+}
+
+}  // namespace quire

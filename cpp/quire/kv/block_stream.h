@@ -1,0 +1,68 @@
+// Blocks of one layer that are brought into memory a stretch at a time, for somebody who goes
+// through them in a known order: while one stretch is used, the next ones are read, and those
+// before are given back. At most Residency::kStretches are in memory, whatever their number: one in
+// use, and enough on their way that the disk never waits for the next to be asked for.
+//
+//   stream.start(stretches);
+//   for (i = 0; i < stretches.size(); ++i) { stream.wait_for(i); ...use...; stream.done_with(i); }
+//
+// Blocks that fit into what the pool keeps, in all layers, move in and stay. Of more than that, as
+// many stay as there is room for, and always the same: whoever goes round and round more blocks
+// than fit would never find one that is kept by how recently it was used.
+//
+// For one thread at a time; the next stream of a pool waits until this one is gone.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "quire/kv/residency.h"
+
+namespace quire {
+
+class BlockStream {
+ public:
+  BlockStream(Residency& residency, std::int64_t layer) : residency_(residency), layer_(layer) {}
+  // Gives back what the pool does not keep. Goes before it starts, too.
+  ~BlockStream();
+  BlockStream(const BlockStream&) = delete;
+  BlockStream& operator=(const BlockStream&) = delete;
+
+  // The blocks of a stretch, at most; room for Residency::kLeastStretch tokens.
+  std::int64_t most_blocks() const { return residency_.stretch_blocks(); }
+
+  // Blocks of each stretch; one may be in several. False: all are in memory, and there is nothing
+  // to wait for. Called once.
+  bool start(const std::vector<std::vector<std::int32_t>>& stretches);
+
+  // Returns when a stretch is in memory; in order.
+  void wait_for(std::size_t stretch);
+  void done_with(std::size_t stretch);
+
+ private:
+  void read_ahead() noexcept;
+  void begin(std::size_t stretch);
+  void leave();
+
+  Residency& residency_;
+  const std::int64_t layer_;
+  std::unique_lock<std::mutex> window_;
+  std::vector<std::int64_t> all_;                   // slabs
+  std::vector<std::vector<std::int64_t>> to_read_;  // slabs of each stretch that are not kept
+  std::vector<std::vector<std::int64_t>> to_leave_;
+  std::int64_t evictions_ = 0;  // of the pool, when this started
+  std::size_t num_begun_ = 0;   // stretches that were asked for; the reader's
+  std::size_t num_left_ = 0;    // and that were given back
+  std::thread reader_;          // none where the system has no thread to give
+  std::mutex mutex_;            // guards what follows
+  std::condition_variable changed_;
+  std::size_t num_read_ = 0;
+  std::size_t num_done_ = 0;
+  bool stops_ = false;
+};
+
+}  // namespace quire

@@ -1,0 +1,120 @@
+// Which blocks of a pool with a backing file are in memory, and which have to go.
+//
+// The unit is a slab: a block in one layer, whole pages of the file.
+//
+//   slab = layer * num_blocks + block             it lies at slab * block_bytes
+//   resident_bytes = window + kept slabs          at most, the kept being at most capacity()
+//
+// Kept slabs stay in memory until room is needed: first those of free blocks go, then those of
+// blocks that only caches hold, then the others; of each kind the one used longest ago. The window
+// is what a BlockStream reads ahead and gives back.
+//
+// A slab that is not kept can be used all the same: the system then reads it where it is touched.
+// So these books never decide what is read, only how fast, and how much memory it takes; they may
+// be late, never wrong. Whoever uses blocks outside a stream says so beforehand (keep), and where
+// not all could be kept afterwards (settle).
+//
+// Safe to call from several threads. The lock of these books comes before the pool's, under which
+// nothing here may be called.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "quire/kv/kv_storage.h"
+
+namespace quire {
+
+class Residency {
+ public:
+  // Who needs a block.
+  enum class Need : std::uint8_t { nobody, caches, holders };
+  // Fills in the need of every block.
+  using AskNeeds = std::function<void(std::span<Need>)>;
+
+  // Stretches of a stream that are in memory at once.
+  static constexpr std::int64_t kStretches = 4;
+  // Tokens that fit into one stretch of a stream, wherever in its first block they begin.
+  static constexpr std::int64_t kLeastStretch = 255;
+
+  // Throws ValueError for resident_bytes below least_bytes(storage).
+  Residency(const KvStorage& storage, std::int64_t resident_bytes, AskNeeds ask_needs);
+
+  // All stretches, and the two blocks of a copy on write in all layers.
+  static std::int64_t least_bytes(const KvStorage& storage);
+
+  const KvGeometry& geometry() const { return storage_.geometry(); }
+  std::int64_t capacity() const { return capacity_; }                   // slabs that can be kept
+  std::int64_t stretch_blocks() const { return window_ / kStretches; }  // of one layer
+  std::int64_t kept_bytes() const;                                      // of all layers
+  std::vector<bool> whole_blocks() const;  // kept in all layers, by block
+  std::int64_t evictions() const;          // slabs that had to go, ever
+
+  std::int64_t slab(std::int64_t layer, std::int32_t block) const {
+    return layer * geometry().num_blocks + block;
+  }
+
+  // The slabs of blocks, each once and in order: of one layer, or of all. Ids below 0 are none.
+  std::vector<std::int64_t> slabs(std::int64_t layer, std::span<const std::int32_t> blocks) const;
+  std::vector<std::int64_t> slabs(std::span<const std::int32_t> blocks) const;
+
+  // Blocks that slabs are of.
+  std::int64_t num_blocks(std::vector<std::int64_t> slabs) const;
+
+  // What room may be made of.
+  enum class Room : std::uint8_t { of_others, of_free_blocks };
+
+  // Keeps slabs, each named once, as the ones used last, and makes room before; as many as there is
+  // room for.
+  void keep(std::span<const std::int64_t> slabs, Room room = Room::of_others);
+
+  // Those that are not kept.
+  std::vector<std::int64_t> missing(std::span<const std::int64_t> slabs) const;
+
+  // Gives back the memory of slabs that are not kept.
+  void settle(std::span<const std::int64_t> slabs) { give_back(missing(slabs)); }
+
+  // Keeps slabs no longer, and gives their memory back. Returns how many blocks they were of.
+  std::int64_t part_with(std::span<const std::int64_t> slabs);
+  // The next to go, where they are kept and nobody uses them before.
+  void age(std::span<const std::int64_t> slabs);
+
+  // Asks for slabs to be read, or waits for them.
+  void ask_for(std::span<const std::int64_t> slabs) const;
+  void bring_in(std::span<const std::int64_t> slabs) const;
+
+  // Had by one stream at a time, which has the window.
+  std::mutex& window_mutex() { return window_mutex_; }
+
+  // Throws InvariantError where these books contradict themselves.
+  void check() const;
+
+ private:
+  friend class ResidencyTest;
+  static constexpr std::int32_t kNotKept = -1;
+
+  std::vector<PageRange> ranges(std::span<const std::int64_t> slabs) const;
+  void give_back(std::span<const std::int64_t> slabs);
+  bool is_kept(std::int64_t slab) const { return place_[slab] != kNotKept; }
+  void add(std::int64_t slab);
+  void remove(std::int64_t slab);
+  std::vector<std::int64_t> make_room(std::int64_t wanted, Room room);
+
+  const KvStorage& storage_;
+  const AskNeeds ask_needs_;
+  std::int64_t window_ = 0;    // slabs
+  std::int64_t capacity_ = 0;  // slabs
+  std::mutex window_mutex_;
+  mutable std::mutex mutex_;               // guards what follows
+  std::vector<std::int32_t> kept_;         // slabs, in no order
+  std::vector<std::int32_t> place_;        // of each slab in kept_
+  std::vector<std::int64_t> used_;         // when each slab was used last, by clock_
+  std::vector<std::int32_t> kept_layers_;  // of each block
+  std::int64_t clock_ = 0;
+  std::int64_t evictions_ = 0;
+};
+
+}  // namespace quire
