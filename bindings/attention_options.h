@@ -13,7 +13,7 @@ namespace quire::python {
 // As given, in the order of the signature.
 struct AttentionOptions {
   pybind11::handle cu_seqlens_q, causal, scale, sliding_window, softcap, alibi_slopes, sinks,
-      layout, out, return_lse, implementation, num_threads;
+      k_scale, v_scale, layout, out, return_lse, implementation, num_threads;
 };
 
 // One call. The constructor checks the types of q and of the options; the caches and tables are the
@@ -37,6 +37,7 @@ class AttentionCall {
   const char* const function_;
   PagedAttentionArgs args_;
   FloatArray q_, given_out_, slopes_, sinks_;
+  const ScaleArray k_scale_, v_scale_;
   IndexArray cu_seqlens_q_;
   bool return_lse_ = false;
   pybind11::object out_, lse_;
@@ -54,7 +55,8 @@ void def_with_options(pybind11::module_& m, const char* name, const char* doc,
       m, name, doc, arguments..., py::arg("cu_seqlens_q") = py::none(), py::arg("causal") = true,
       py::arg("scale") = py::none(), py::arg("sliding_window") = py::none(),
       py::arg("softcap") = py::none(), py::arg("alibi_slopes") = py::none(),
-      py::arg("sinks") = py::none(), py::arg("layout") = "NHD", py::arg("out") = py::none(),
+      py::arg("sinks") = py::none(), py::arg("k_scale") = py::none(),
+      py::arg("v_scale") = py::none(), py::arg("layout") = "NHD", py::arg("out") = py::none(),
       py::arg("return_lse") = false, py::arg("implementation") = "auto",
       py::arg("num_threads") = py::none());
 }

@@ -78,7 +78,8 @@ class AppendedRows {
   }
 
   void write(std::span<const std::int64_t> slots) const {
-    for_layers(slots, [&](const WriteKvArgs& args) { write_kv(args, num_threads_, kernels_); });
+    for_layers(slots,
+               [&](const WriteKvArgs& args) { write_kv(args, num_threads_, kernels_, kFunction); });
   }
 
  private:
@@ -101,9 +102,13 @@ class AppendedRows {
   void for_layers(std::span<const std::int64_t> slots, Visit visit) const {
     const auto rows = static_cast<std::int64_t>(slots.size());
     for (std::int64_t layer = 0; layer < storage_.geometry().num_layers; ++layer) {
-      visit(WriteKvArgs{layer_of(k_.view, layer), layer_of(v_.view, layer), storage_.k_cache(layer),
-                        storage_.v_cache(layer), contiguous_index_view(slots.data(), {rows}),
-                        Layout::NHD});
+      WriteKvArgs args{layer_of(k_.view, layer), layer_of(v_.view, layer), storage_.k_cache(layer),
+                       storage_.v_cache(layer), contiguous_index_view(slots.data(), {rows})};
+      if (is_quantised(storage_.geometry().dtype)) {
+        args.k_scale = storage_.k_scale(layer);
+        args.v_scale = storage_.v_scale(layer);
+      }
+      visit(args);
     }
   }
 
@@ -152,11 +157,12 @@ py::object gather(const BlockTable& table, py::handle layer) {
     table.gather(index, 0, nullptr, nullptr);  // refuses a layer, or a freed table
   }
   const std::int64_t room = num_tokens(table);
+  const DType dtype = is_quantised(geometry.dtype) ? DType::float32 : geometry.dtype;
   ArrayView k_view, v_view;
   const py::object k =
-      new_float_array(geometry.dtype, {room, geometry.num_kv_heads, geometry.head_dim}, &k_view);
+      new_float_array(dtype, {room, geometry.num_kv_heads, geometry.head_dim}, &k_view);
   const py::object v =
-      new_float_array(geometry.dtype, {room, geometry.num_kv_heads, geometry.v_head_dim}, &v_view);
+      new_float_array(dtype, {room, geometry.num_kv_heads, geometry.v_head_dim}, &v_view);
   std::int64_t count = 0;
   {
     const py::gil_scoped_release unlocked;

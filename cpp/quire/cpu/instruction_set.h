@@ -6,6 +6,7 @@
 #include "quire/cpu/fused_attention.h"
 #include "quire/cpu/gather_attention.h"
 #include "quire/cpu/kernels.h"
+#include "quire/cpu/quantise_row.h"
 
 namespace quire {
 
@@ -32,6 +33,8 @@ struct InstructionSet {
             &GatherAttention<S>::run,
             &GatherAttention<S>::scratch_floats,
             &convert,
+            &QuantiseRow<S>::largest,
+            &QuantiseRow<S>::run,
             &ArithmeticLoop<S>::run};
   }
 

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <optional>
 
+#include "quire/attention/cache_scales.h"
 #include "quire/attention/index_snapshot.h"
 #include "quire/attention/reference.h"
 #include "quire/attention/validate.h"
@@ -65,6 +66,7 @@ void paged_attention(const PagedAttentionArgs& args, Implementation implementati
   thread_local IndexSnapshot snapshot;
   const PagedAttentionArgs copied = snapshot.take(args);
   validate_indices(copied, function);  // which another thread may have changed meanwhile
+  check_dynamic_scales(copied, function);
   switch (implementation) {
     case Implementation::dense:
       return reference_attention(copied);

@@ -186,6 +186,11 @@ std::int64_t BlockTable::gather(std::int64_t layer, std::int64_t max_tokens, voi
   const std::shared_lock lock(mutex_);
   require_in_use("BlockTable.gather");
   const std::int64_t count = std::min(max_tokens, num_tokens_);
+  if (is_quantised(storage.geometry().dtype)) {
+    gather_real(storage.k_cache(layer), storage.k_scale(layer), count, static_cast<float*>(k));
+    gather_real(storage.v_cache(layer), storage.v_scale(layer), count, static_cast<float*>(v));
+    return count;
+  }
   const auto copy = [&](const ArrayView& cache, void* out) {
     auto* to = static_cast<std::byte*>(out);
     const auto row_bytes = static_cast<std::size_t>(cache.shape[3] * cache.strides[3]);
@@ -199,6 +204,24 @@ std::int64_t BlockTable::gather(std::int64_t layer, std::int64_t max_tokens, voi
   copy(storage.k_cache(layer), k);
   copy(storage.v_cache(layer), v);
   return count;
+}
+
+// Stored numbers times their scales.
+void BlockTable::gather_real(const ArrayView& cache, const ArrayView& scale, std::int64_t count,
+                             float* to) const {
+  visit_cache_dtype(cache.dtype, [&](auto type) {
+    using T = decltype(type);
+    for (std::int64_t token = 0; token < count; ++token) {
+      const std::int32_t block = blocks_[token / block_size_];
+      const std::int64_t offset = token % block_size_;
+      for (std::int64_t head = 0; head < cache.shape[2]; ++head) {
+        const auto* row = reinterpret_cast<const T*>(cache.at(block, offset, head));
+        const float factor = *reinterpret_cast<const float*>(scale.at(block, offset, head));
+        to = std::transform(row, row + cache.shape[3], to,
+                            [factor](T x) { return to_float(x) * factor; });
+      }
+    }
+  });
 }
 
 void BlockTable::free() {

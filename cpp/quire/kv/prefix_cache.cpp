@@ -1,7 +1,6 @@
 #include "quire/kv/prefix_cache.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 #include <mutex>
 #include <shared_mutex>
@@ -38,18 +37,6 @@ std::vector<std::int64_t> ids_of(std::string_view space) {
   std::transform(space.begin(), space.end(), ids.begin(),
                  [](char c) { return static_cast<unsigned char>(c); });
   return ids;
-}
-
-// The first rows of a block, in all layers.
-void copy_rows(const KvStorage& storage, std::int32_t from, std::int32_t to, std::int64_t rows) {
-  for (std::int64_t layer = 0; layer < storage.geometry().num_layers; ++layer) {
-    for (const ArrayView& cache : {storage.k_cache(layer), storage.v_cache(layer)}) {
-      for (std::int64_t head = 0; head < cache.shape[2]; ++head) {
-        std::memcpy(cache.at(to, 0, head), cache.at(from, 0, head),
-                    static_cast<std::size_t>(rows * cache.strides[1]));
-      }
-    }
-  }
 }
 
 }  // namespace
@@ -111,7 +98,7 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
     }
   }
   if (rest.rows > 0) {
-    copy_rows(pool_->storage(), rest.block, copy, rest.rows);
+    pool_->storage().copy_rows(rest.block, copy, rest.rows);
     BlockPool::Books(*pool_)->drop({&rest.block, 1}, rest.rows);
     blocks.push_back(copy);
   }

@@ -1,4 +1,5 @@
-// The vocabulary on AVX-512 with BF16: AVX-512, and a dot product of bfloat16 pairs.
+// The vocabulary on AVX-512 with BF16, VNNI and VBMI: AVX-512, dot products of pairs, of bfloat16
+// and of whole numbers, and tables of bytes.
 #pragma once
 
 #include "quire/cpu/simd/avx512.h"
@@ -13,6 +14,9 @@ struct Avx512Bf16 : Avx512 {
   static Vec dot(Vec sum, Vec a, Vec b) {
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
   }
+
+  using Avx512::pair_up;
+  static Ints dot(Ints sum, Ints a, Ints b) { return _mm512_dpwssd_epi32(sum, a, b); }
 
   // Stores the nearest bfloat16s, and returns them as floats; subnormal numbers become zero.
   static Vec store_rounded(BFloat16* p, Vec x) {
