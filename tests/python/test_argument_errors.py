@@ -216,7 +216,7 @@ def test_the_unchanged_arguments_are_right() -> None:
     assert not (given["out"] == 7).any()
 
 
-@pytest.mark.parametrize("name", ["k_scale", "v_scale", "no_such_option", "scal", "NHD"])
+@pytest.mark.parametrize("name", ["k_scales", "no_such_option", "scal", "NHD"])
 def test_options_that_do_not_exist(name: str) -> None:
     given = {**arguments(), name: None}
     with pytest.raises(
