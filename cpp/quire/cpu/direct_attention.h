@@ -72,6 +72,19 @@ class DirectAttention {
         return;
       }
     }
+    if constexpr (S::kDotsBFloat16) {
+      if (multiplies_float8()) {
+        using Dot = KeyDot<S, Float8Product>;
+        auto* const numbers = static_cast<BFloat16*>(to);
+        for (std::int64_t d = 0; d < 2 * q_stride_; d += S::kWidth) S::store(numbers + d, S::zero());
+        for (std::int64_t d = 0; d < q_stride_; ++d) {  // exact, as queries are bfloat16
+          std::uint32_t bits;
+          __builtin_memcpy(&bits, row + d, sizeof bits);
+          numbers[Dot::place_of(d)].bits = static_cast<std::uint16_t>(bits >> 16);
+        }
+        return;
+      }
+    }
     if (multiplies_bfloat16()) {
       for (std::int64_t d = 0; d < q_stride_; d += S::kWidth) {
         S::store(static_cast<BFloat16*>(to) + d, S::load(row + d));
@@ -90,13 +103,21 @@ class DirectAttention {
   }
 
   // Row r of the prepared queries; they are bfloat16 or float, with the same stride in elements, or
-  // whole numbers, with twice that.
+  // as query_stride() says.
   void* q_row(std::int64_t r) const {
     if (multiplies_bfloat16()) return reinterpret_cast<BFloat16*>(q_) + r * q_stride_;
     return q_ + r * q_stride_;
   }
 
-  std::int64_t query_stride() const { return multiplies_integers() ? 2 * q_stride_ : q_stride_; }
+  // In elements of 2 bytes for whole numbers and float8 keys.
+  std::int64_t query_stride() const {
+    return multiplies_integers() || multiplies_float8() ? 2 * q_stride_ : q_stride_;
+  }
+
+  bool multiplies_float8() const {
+    return S::kDotsBFloat16 && task_.q.dtype == DType::bfloat16 &&
+           task_.k.dtype == DType::float8_e4m3fn;
+  }
 
   bool multiplies_integers() const {
     return S::kDotsInt16 && task_.k.dtype == DType::int8 &&
@@ -201,6 +222,12 @@ class DirectAttention {
       constexpr DType kType = DType::bfloat16;
       value_pairs_ = multiplies_bfloat16() && task_.v.dtype == kType && task_.out.dtype == kType;
       if (value_pairs_) use_values<BFloat16, BFloat16PairProduct<S>, BFloat16>();
+      if (task_.q.dtype == kType && task_.v.dtype == DType::float8_e4m3fn &&
+          task_.out.dtype == kType) {
+        value_pairs_ = true;
+        use_values<Float8E4M3, BFloat16PairProduct<S>, BFloat16>();
+      }
+      if (multiplies_float8()) return use_scores<Float8Product>();
       if (multiplies_bfloat16()) return use_scores<BFloat16Product>();
     }
     Rows::visit_cache(task_.k.dtype, [&](auto type) { use_scores<decltype(type)>(); });

@@ -20,6 +20,7 @@ struct KeyDot {
   using Vec = typename S::Vec;
   using Sum = Vec;  // of products; total() has a float in each lane
   using Chunk = typename S::Pair;
+  static constexpr int kChunk = 2 * S::kWidth;
   using Query = float;  // element of a prepared query row, in the order of lanes of T
   using Key = T;
 
@@ -32,6 +33,35 @@ struct KeyDot {
   static constexpr bool kHasFactor = false;  // that a query row's products are multiplied by
 };
 
+// float8 keys and a bfloat16 query, likewise: 64 elements a step, in the order of load_pairs.
+struct Float8Product {};
+template <class S>
+struct KeyDot<S, Float8Product> {
+  using Vec = typename S::Vec;
+  using Sum = Vec;
+  using Chunk = typename S::Pairs64;
+  using Query = BFloat16;
+  using Key = Float8E4M3;
+  static constexpr int kChunk = 4 * S::kWidth;
+
+  // Of an element of a row in a prepared one.
+  static std::int64_t place_of(std::int64_t element) {
+    const std::int64_t eight = element / 8 % 8;
+    return element / kChunk * kChunk + eight % 2 * (kChunk / 2) + eight / 2 * 8 + element % 8;
+  }
+  static Chunk load_query(const BFloat16* p) {
+    return {S::load_bits(p), S::load_bits(p + kChunk / 2)};
+  }
+  static Chunk load_key(const Float8E4M3* p) { return S::load_pairs(p); }
+  static Chunk load_key(const Float8E4M3* p, int n) { return S::load_pairs(p, n); }
+  static Vec add(Vec sum, Chunk q, Chunk k) {
+    return S::dot(S::dot(sum, q.lo, k.lo), q.hi, k.hi);
+  }
+  static Vec zero() { return S::zero(); }
+  static Vec total(Vec sum) { return sum; }
+  static constexpr bool kHasFactor = false;
+};
+
 // The same where query and keys are both bfloat16 and the processor multiplies those.
 struct BFloat16Product {};
 template <class S>
@@ -39,6 +69,7 @@ struct KeyDot<S, BFloat16Product> {
   using Vec = typename S::Vec;
   using Sum = Vec;
   using Chunk = typename S::Vec;
+  static constexpr int kChunk = 2 * S::kWidth;
   using Query = BFloat16;
   using Key = BFloat16;
 
@@ -63,7 +94,7 @@ struct ScoreTile {
   using Dot = KeyDot<S, T>;
   using Query = typename Dot::Query;
   using Key = typename Dot::Key;
-  static constexpr int kChunk = 2 * S::kWidth;
+  static constexpr int kChunk = Dot::kChunk;
 
   template <int R>
   static void run(const void* q, std::int64_t q_stride, std::int64_t head_dim, TileRows keys,
@@ -86,12 +117,12 @@ struct ScoreTile {
 
     std::int64_t d = 0;
     for (; d + kChunk <= head_dim; d += kChunk) {
-      lines.advance(R * kKeys * kScoreWork);
+      lines.advance(R * kKeys * kScoreWork * (kChunk / (2 * S::kWidth)));
       step<R, kKeys>(q + d, q_stride, sums,
                      [&](int j) { return Dot::load_key(row(keys, key + j) + d); });
     }
     if (const int rest = static_cast<int>(head_dim - d); rest > 0) {
-      lines.advance(R * kKeys * kScoreWork);
+      lines.advance(R * kKeys * kScoreWork * (kChunk / (2 * S::kWidth)));
       step<R, kKeys>(q + d, q_stride, sums,
                      [&](int j) { return Dot::load_key(row(keys, key + j) + d, rest); });
     }

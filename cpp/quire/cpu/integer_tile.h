@@ -46,6 +46,7 @@ struct KeyDot<S, Int16Product> {
   using Vec = typename S::Vec;
   using Sum = typename S::Ints;
   using Chunk = typename S::Ints;
+  static constexpr int kChunk = 2 * S::kWidth;
   using Query = std::int16_t;
   using Key = Int8;
   static constexpr bool kHasFactor = true;
@@ -75,20 +76,22 @@ struct IntegerWeights {
 
   // Rows [0, count) of `weights`, of the keys [begin, end).
   void round(const float* weights, int count, int begin, int end) {
+    constexpr int kVectors = kDirectKeys / S::kWidth;
     for (int r = 0; r < count; ++r) {
-      float* const row = kept_;
+      typename S::Vec x[kVectors];
       typename S::Vec most = S::zero();
-      for (int i = 0; i < kDirectKeys; i += S::kWidth) {
-        const typename S::Vec x = S::select(S::lanes(begin - i, end - i),
-                                            S::load(weights + r * kDirectKeys + i), S::zero());
-        most = S::max(most, x);
-        S::store(row + i, x);
+#pragma GCC unroll 8
+      for (int i = 0; i < kVectors; ++i) {
+        x[i] = S::select(S::lanes(begin - i * S::kWidth, end - i * S::kWidth),
+                         S::load(weights + r * kDirectKeys + i * S::kWidth), S::zero());
+        most = S::max(most, x[i]);
       }
       const float largest = S::reduce_max(most);
       const bool has_numbers = largest >= kSmallest;  // else too small to count
       const typename S::Vec times = S::set1(has_numbers ? IntegerRow<S>::kMost / largest : 0.0f);
-      for (int i = 0; i < kDirectKeys; i += S::kWidth) {
-        S::store(numbers + r * kStride + i, S::mul(S::load(row + i), times));
+#pragma GCC unroll 8
+      for (int i = 0; i < kVectors; ++i) {
+        S::store(numbers + r * kStride + i * S::kWidth, S::mul(x[i], times));
       }
       numbers[r * kStride + kDirectKeys] = 0;
       factors[r] = has_numbers ? largest / IntegerRow<S>::kMost : 0.0f;
@@ -97,7 +100,6 @@ struct IntegerWeights {
 
  private:
   static constexpr float kSmallest = 0x1p-120f;
-  alignas(64) float kept_[kDirectKeys];
 };
 
 // values[r] += factor[r] * the sum over keys of weights[r][key] * value row, for R rows and the

@@ -133,12 +133,19 @@ struct Avx512 {
   static Pair load_pair(const float* p) { return {load(p), load(p + kWidth)}; }
   static Pair load_pair(const Float16* p) { return {load(p), load(p + kWidth)}; }
   static Pair load_pair(const BFloat16* p) { return widen(load_bits(p)); }
-  // int8 pairs hold every other four columns, then the others: the order of pair_up.
-  static Pair load_pair(const Int8* p) { return apart(_mm256_loadu_si256(as_256(p))); }
-  static Pair load_pair(const Int8* p, int n) {
-    return apart(_mm256_maskz_loadu_epi8(static_cast<__mmask32>((1u << n) - 1u), p));
+  // int8 and float8 pairs hold every other four columns, then the others: the order of pair_up.
+  static Pair load_pair(const Int8* p) {
+    return apart(_mm256_loadu_si256(as_256(p)), from_int8);
   }
-  static Pair load_pair(const Float8E4M3* p) { return {load(p), load(p + kWidth)}; }
+  static Pair load_pair(const Int8* p, int n) {
+    return apart(_mm256_maskz_loadu_epi8(static_cast<__mmask32>((1u << n) - 1u), p), from_int8);
+  }
+  static Pair load_pair(const Float8E4M3* p) {
+    return apart(_mm256_loadu_si256(as_256(p)), from_float8);
+  }
+  static Pair load_pair(const Float8E4M3* p, int n) {
+    return apart(_mm256_maskz_loadu_epi8(static_cast<__mmask32>((1u << n) - 1u), p), from_float8);
+  }
   static Pair load_pair(const BFloat16* p, int n) { return widen(load_bits(p, n)); }
   template <class T>
   static Pair load_pair(const T* p, int n) {
@@ -198,10 +205,11 @@ struct Avx512 {
   static const __m256i* as_256(const void* p) { return static_cast<const __m256i*>(p); }
   static __m256i* as_256(void* p) { return static_cast<__m256i*>(p); }
 
-  static Pair apart(__m256i x) {
+  template <class Widen>
+  static Pair apart(__m256i x, Widen widen) {
     const __m256i fours = _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
-    return {from_int8(_mm256_castsi256_si128(fours)),
-            from_int8(_mm256_extracti128_si256(fours, 1))};
+    return {widen(_mm256_castsi256_si128(fours)),
+            widen(_mm256_extracti128_si256(fours, 1))};
   }
   static const __m128i* as_128(const void* p) { return static_cast<const __m128i*>(p); }
   static Vec from_int8(__m128i x) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(x)); }
@@ -266,6 +274,16 @@ inline Avx512::Pair Avx512::to_natural<Int8>(Pair x) {
   const auto alternate = [](Vec v) { return _mm512_shuffle_f32x4(v, v, _MM_SHUFFLE(3, 1, 2, 0)); };
   return {alternate(_mm512_shuffle_f32x4(x.lo, x.hi, _MM_SHUFFLE(1, 0, 1, 0))),
           alternate(_mm512_shuffle_f32x4(x.lo, x.hi, _MM_SHUFFLE(3, 2, 3, 2)))};
+}
+
+template <>
+inline Avx512::Pair Avx512::from_natural<Float8E4M3>(Pair x) {
+  return from_natural<Int8>(x);
+}
+
+template <>
+inline Avx512::Pair Avx512::to_natural<Float8E4M3>(Pair x) {
+  return to_natural<Int8>(x);
 }
 
 }  // namespace quire
