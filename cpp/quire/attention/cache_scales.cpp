@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <utility>
+#include <optional>
 
 #include "quire/base/check.h"
 
@@ -36,6 +36,13 @@ class BlockScales {
  public:
   BlockScales(std::string_view function, std::string_view argument, const ArrayView& scale)
       : function_(function), argument_(argument), scale_(scale) {}
+
+  // Asks for the first scale of each head.
+  void prefetch(std::int64_t block) const {
+    for (std::int64_t head = 0; head < scale_.shape[2]; ++head) {
+      __builtin_prefetch(scale_.at(block, 0, head));
+    }
+  }
 
   void check(std::int64_t block, std::int64_t begin, std::int64_t end) const {
     const std::int64_t heads = scale_.shape[2];
@@ -72,21 +79,27 @@ class BlockScales {
 }  // namespace
 
 void check_dynamic_scales(const PagedAttentionArgs& args, std::string_view function) {
+  constexpr std::int64_t kAhead = 3;  // blocks whose scales are asked for in advance
+  std::optional<BlockScales> k, v;
+  if (args.k_scale && is_dynamic(*args.k_scale)) k.emplace(function, "k_scale", *args.k_scale);
+  if (args.v_scale && is_dynamic(*args.v_scale)) v.emplace(function, "v_scale", *args.v_scale);
+  if (!k && !v) return;
   const PagedAttentionSizes sizes = sizes_of(args);
-  for (const auto& [argument, scale] :
-       {std::pair{"k_scale", &args.k_scale}, std::pair{"v_scale", &args.v_scale}}) {
-    if (!*scale || !is_dynamic(**scale)) continue;
-    const BlockScales scales(function, argument, **scale);
-    for (std::int64_t seq = 0; seq < sizes.num_seqs; ++seq) {
-      const QueryRows rows = query_rows(args, seq);
-      if (rows.begin == rows.end) continue;
-      std::int64_t key = visible_keys(args, rows.position(0), rows.seq_len).begin;
-      while (key < rows.seq_len) {
-        const std::int64_t column = key / sizes.block_size;
-        const std::int64_t first = column * sizes.block_size;
-        const std::int64_t end = std::min(first + sizes.block_size, rows.seq_len);
-        scales.check(args.block_tables.at(seq, column), key - first, end - first);
-        key = end;
+  for (std::int64_t seq = 0; seq < sizes.num_seqs; ++seq) {
+    const QueryRows rows = query_rows(args, seq);
+    if (rows.begin == rows.end) continue;
+    const std::int64_t begin = visible_keys(args, rows.position(0), rows.seq_len).begin;
+    const std::int64_t num_columns = (rows.seq_len + sizes.block_size - 1) / sizes.block_size;
+    for (std::int64_t column = begin / sizes.block_size; column < num_columns; ++column) {
+      const std::int64_t first = column * sizes.block_size;
+      const std::int64_t offset = std::max<std::int64_t>(begin - first, 0);
+      const std::int64_t end = std::min(sizes.block_size, rows.seq_len - first);
+      const std::int64_t block = args.block_tables.at(seq, column);
+      const bool more = column + kAhead < num_columns;
+      for (const auto* scales : {&k, &v}) {
+        if (!*scales) continue;
+        if (more) (*scales)->prefetch(args.block_tables.at(seq, column + kAhead));
+        (*scales)->check(block, offset, end);
       }
     }
   }
