@@ -76,7 +76,8 @@ class DirectAttention {
       if (multiplies_float8()) {
         using Dot = KeyDot<S, Float8Product>;
         auto* const numbers = static_cast<BFloat16*>(to);
-        for (std::int64_t d = 0; d < 2 * q_stride_; d += S::kWidth) S::store(numbers + d, S::zero());
+        for (std::int64_t d = 0; d < 2 * q_stride_; d += S::kWidth)
+          S::store(numbers + d, S::zero());
         for (std::int64_t d = 0; d < q_stride_; ++d) {  // exact, as queries are bfloat16
           std::uint32_t bits;
           __builtin_memcpy(&bits, row + d, sizeof bits);
@@ -154,8 +155,8 @@ class DirectAttention {
   void attend_group(const Tile& tile, const Group& group, const KeyScales& scales, int log2_rows,
                     Lines& lines) {
     const std::int64_t row = (group.head - unit_.kv_head_begin) * rows_.count() + group.row;
-    score_[log2_rows](q_row(row), query_stride(), task_.head_dim, tile.k(task_, group.head), group.first,
-                      group.last, scores_, lines);
+    score_[log2_rows](q_row(row), query_stride(), task_.head_dim, tile.k(task_, group.head),
+                      group.first, group.last, scores_, lines);
     weigh_(rows_, group, scores_, weights_, scales, lines);
     float* const values = rows_.values(group.head, group.row);
     const TileRows v = tile.v(task_, group.head);
@@ -180,8 +181,8 @@ class DirectAttention {
     if constexpr (S::kDotsInt16) {
       IntegerWeights<S> weights;
       weights.round(scores_, group.count, group.shared_first, group.shared_last);
-      integer_value_[log2_rows](weights, v, group.shared_first, group.shared_last,
-                                task_.v_head_dim, values, rows_.v_stride(), lines);
+      integer_value_[log2_rows](weights, v, group.shared_first, group.shared_last, task_.v_head_dim,
+                                values, rows_.v_stride(), lines);
     }
   }
 
@@ -210,7 +211,7 @@ class DirectAttention {
 
   void choose_functions() {
     Rows::visit_cache(task_.v.dtype,
-                [&](auto type) { use_values<decltype(type), FloatProduct<S>, float>(); });
+                      [&](auto type) { use_values<decltype(type), FloatProduct<S>, float>(); });
     if constexpr (S::kDotsInt16) {
       value_integers_ = task_.v.dtype == DType::int8;
       integer_value_[0] = &IntegerValueTile<S>::template run<1>;

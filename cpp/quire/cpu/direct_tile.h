@@ -54,9 +54,7 @@ struct KeyDot<S, Float8Product> {
   }
   static Chunk load_key(const Float8E4M3* p) { return S::load_pairs(p); }
   static Chunk load_key(const Float8E4M3* p, int n) { return S::load_pairs(p, n); }
-  static Vec add(Vec sum, Chunk q, Chunk k) {
-    return S::dot(S::dot(sum, q.lo, k.lo), q.hi, k.hi);
-  }
+  static Vec add(Vec sum, Chunk q, Chunk k) { return S::dot(S::dot(sum, q.lo, k.lo), q.hi, k.hi); }
   static Vec zero() { return S::zero(); }
   static Vec total(Vec sum) { return sum; }
   static constexpr bool kHasFactor = false;

@@ -134,9 +134,7 @@ struct Avx512 {
   static Pair load_pair(const Float16* p) { return {load(p), load(p + kWidth)}; }
   static Pair load_pair(const BFloat16* p) { return widen(load_bits(p)); }
   // int8 and float8 pairs hold every other four columns, then the others: the order of pair_up.
-  static Pair load_pair(const Int8* p) {
-    return apart(_mm256_loadu_si256(as_256(p)), from_int8);
-  }
+  static Pair load_pair(const Int8* p) { return apart(_mm256_loadu_si256(as_256(p)), from_int8); }
   static Pair load_pair(const Int8* p, int n) {
     return apart(_mm256_maskz_loadu_epi8(static_cast<__mmask32>((1u << n) - 1u), p), from_int8);
   }
@@ -208,8 +206,7 @@ struct Avx512 {
   template <class Widen>
   static Pair apart(__m256i x, Widen widen) {
     const __m256i fours = _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
-    return {widen(_mm256_castsi256_si128(fours)),
-            widen(_mm256_extracti128_si256(fours, 1))};
+    return {widen(_mm256_castsi256_si128(fours)), widen(_mm256_extracti128_si256(fours, 1))};
   }
   static const __m128i* as_128(const void* p) { return static_cast<const __m128i*>(p); }
   static Vec from_int8(__m128i x) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(x)); }

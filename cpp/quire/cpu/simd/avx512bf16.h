@@ -89,8 +89,8 @@ struct Avx512Bf16 : Avx512 {
     };
     const __m512i low = look_up(kLow);
     // a | (b & c)
-    const __m512i high = _mm512_ternarylogic_epi32(
-        look_up(kHigh), x, _mm512_set1_epi8(static_cast<char>(0x80)), 0xf8);
+    const __m512i high = _mm512_ternarylogic_epi32(look_up(kHigh), x,
+                                                   _mm512_set1_epi8(static_cast<char>(0x80)), 0xf8);
     return {_mm512_castsi512_ps(_mm512_unpacklo_epi8(low, high)),
             _mm512_castsi512_ps(_mm512_unpackhi_epi8(low, high))};
   }
@@ -107,9 +107,9 @@ struct Avx512Bf16 : Avx512 {
       }
       return order;
     }();
-    const Pairs64 pairs = widen_bytes(_mm512_permutex2var_epi8(
-        _mm512_castsi256_si512(a), _mm512_loadu_si512(kAlternate.bytes),
-        _mm512_castsi256_si512(b)));
+    const Pairs64 pairs = widen_bytes(_mm512_permutex2var_epi8(_mm512_castsi256_si512(a),
+                                                               _mm512_loadu_si512(kAlternate.bytes),
+                                                               _mm512_castsi256_si512(b)));
     return {pairs.lo, pairs.hi};
   }
 };
