@@ -85,7 +85,9 @@ class KeyTile {
     const std::int64_t from_head = head * scale.head_stride;
     if (runs) {
       int i = 0;
-      const auto at = [&](int i) { return reinterpret_cast<const float*>(scales[i] + from_head); };
+      const auto at = [&](int key) {
+        return reinterpret_cast<const float*>(scales[key] + from_head);
+      };
       for (; i + S::kWidth <= num_keys_; i += S::kWidth) S::store(to + i, S::load(at(i)));
       if (i < num_keys_) S::store(to + i, S::load(at(i), num_keys_ - i));
       for (i = num_keys_; i < kKeys; ++i) to[i] = 1.0f;
