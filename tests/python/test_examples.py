@@ -29,15 +29,17 @@ def test_decode_loop() -> None:
     assert sum(line.startswith("step") for line in lines) == 6
 
 
+def shown(cell: Any) -> list[Any]:
+    """What a code cell shows, its text as one; of one that measures time only that it shows."""
+    if "measured" in cell.metadata.get("tags", ()):
+        return [bool(cell.outputs)]
+    text = "".join(output.get("text", "") for output in cell.outputs)
+    return [text, *(dict(output["data"]) for output in cell.outputs if "data" in output)]
+
+
 def outputs(notebook: Any) -> list[Any]:
-    """What each code cell shows; of one that measures time only that it does."""
-    return [
-        [bool(cell.outputs)]
-        if "measured" in cell.metadata.get("tags", ())
-        else [output.get("text") or dict(output["data"]) for output in cell.outputs]
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-    ]
+    """What each code cell shows."""
+    return [shown(cell) for cell in notebook.cells if cell.cell_type == "code"]
 
 
 # what Jupyter itself warns of is not ours
@@ -54,8 +56,8 @@ def test_notebook(name: str) -> None:
     if name == "paged_attention":
         assert any(
             "<svg" in output.get("text/html", "")
-            for shown in saved
-            for output in shown
+            for cell in saved
+            for output in cell
             if isinstance(output, dict)
         )
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
