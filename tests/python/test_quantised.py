@@ -23,10 +23,10 @@ from quantised_cases import (
 
 import quire
 
-# Of the largest value. Fused attention rounds queries and weights to 16 bits of their row's largest
-# where the cache is int8, and weights to bfloat16 where the results are.
-TOLERANCE = {"float32": 1e-3, "bfloat16": 1e-2}
-EXACT = 1e-5  # of the implementations that do neither
+EXACT = 1e-5  # of the largest value, in float32
+# Fused attention rounds weights to bfloat16 where results are, and in int8 caches to 16 bits of
+# their row's largest.
+WEIGHTS = {"float32": 1e-3, "bfloat16": 1e-2}
 
 
 @pytest.fixture(params=INSTRUCTION_SETS)
@@ -78,6 +78,9 @@ def test_attention_matches_float64_on_the_stored_numbers(
                 target[slot] = poison((), dtype)
     q = random.standard_normal((tokens, kv_heads * group, head_dim)).astype(FLOATS[q_dtype])
     expected, expected_lse = attention(q, k.real, v.real, window)
+    # of a score, where queries are rounded to 16 bits of their row's largest as well
+    of_score = np.abs(q.astype(np.float32)).max() / 65534 * np.abs(k.real).sum(axis=2).max()
+    of_score = of_score / np.sqrt(head_dim) if dtype == "int8" else 0.0
     largest = max(1.0, np.abs(v.real).max())
     for implementation in IMPLEMENTATIONS:
         out = np.full(expected.shape, np.nan, FLOATS[out_dtype])
@@ -87,11 +90,30 @@ def test_attention_matches_float64_on_the_stored_numbers(
             v_scale=v_scale, layout=layout, out=out, return_lse=True, implementation=implementation,
         )  # fmt: skip
         error = np.abs(out.astype(np.float64) - expected).max()
-        fused = implementation == "fused"
-        assert error < largest * (
-            TOLERANCE[out_dtype] if fused or out_dtype != "float32" else EXACT
-        )
-        np.testing.assert_allclose(lse, expected_lse, atol=1e-3 if fused else 1e-4, rtol=1e-5)
+        rounds = implementation == "fused"
+        bound = WEIGHTS[out_dtype] if rounds or out_dtype == "bfloat16" else EXACT
+        assert error < largest * (bound + 2 * of_score * rounds), implementation
+        np.testing.assert_allclose(lse, expected_lse, atol=1e-4 + of_score * rounds, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", QUANTISED)
+def test_rows_that_see_different_keys(instruction_set: str, dtype: str) -> None:
+    """A few tokens, which go through the keys together, over every number of keys."""
+    random = np.random.default_rng(6)
+    numbers, scales = quantise(random.standard_normal((2, 70, 1, 40)), dtype)
+    numbers[1, :, 0, 0] = 100  # so that a key too many or too few shows
+    k, v = numbers.astype(np.float32) * scales[..., None]
+    caches = [np.ascontiguousarray(rows.reshape(7, 10, 1, 40)) for rows in numbers]
+    k_scale, v_scale = (rows.reshape(7, 10, 1) for rows in scales)
+    for length in range(4, 71):
+        for tokens in (2, 3, 4):
+            q = random.standard_normal((tokens, 1, 40)).astype(np.float32)
+            out = quire.paged_attention(
+                q, *caches, np.arange(7)[None], np.array([length]), k_scale=k_scale,
+                v_scale=v_scale, cu_seqlens_q=np.array([0, tokens]),
+            )  # fmt: skip
+            expected, _ = attention(q, k[:length], v[:length])
+            np.testing.assert_allclose(out, expected, atol=2e-3, err_msg=f"{length}, {tokens}")
 
 
 @pytest.mark.parametrize("dtype", QUANTISED)
