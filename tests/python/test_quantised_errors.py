@@ -24,7 +24,7 @@ class Call:
         self.rows = np.ones((3, 2, 8), np.float32)
         self.caches = [np.zeros((2, 4, 2, 8), QUANTISED[dtype]) for _ in "kv"]
         self.scales: list[Any] = [np.ones((2, 4, 2), np.float32) for _ in "kv"]
-        self.out = np.full((1, 2, 8), 7, np.float32)
+        self.out: Any = np.full((1, 2, 8), 7, np.float32)
 
     def write(self) -> None:
         quire.write_kv(
@@ -89,6 +89,11 @@ def test_a_wrong_dynamic_scale_is_named_and_nothing_written(
             ):
                 call.attend(implementation=implementation)
             assert (call.out == 7).all()
+            call.out = None  # a new array, in which nobody sees what was written before
+            with pytest.raises(
+                ValueError, match=f"{'kv'[side]}_scale: got .* at {place}, expected"
+            ):
+                call.attend(implementation=implementation)
         call = Call()
         call.scales[side][0, 3, 0] = wrong  # past the sequence's end
         call.attend(implementation=implementation)
@@ -143,7 +148,7 @@ def test_queries_and_outputs_and_rows_are_plain_floats() -> None:
         quire.paged_attention(
             numbers, *call.caches, np.array([[0]]), np.array([1]), k_scale=1, v_scale=1
         )
-    call.out = numbers  # type: ignore[assignment]
+    call.out = numbers
     with pytest.raises(TypeError, match="paged_attention: out: got dtype int8"):
         call.attend()
     call.rows = np.ones((3, 2, 8), np.int8)  # type: ignore[assignment]
