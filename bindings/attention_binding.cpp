@@ -26,7 +26,11 @@ thread_local std::string_view last_implementation;  // empty: none yet
 }  // namespace
 
 AttentionCall::AttentionCall(const char* function, py::handle q, const AttentionOptions& options)
-    : function_(function) {
+    : function_(function),
+      k_scale_({function, "k_scale"}, options.k_scale),
+      v_scale_({function, "v_scale"}, options.v_scale) {
+  args_.k_scale = k_scale_.view();
+  args_.v_scale = v_scale_.view();
   q_ = to_float_array({function, "q"}, q);
   args_.q = q_.view;
   if (!options.cu_seqlens_q.is_none()) {
@@ -121,16 +125,16 @@ py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cac
                               py::handle key_positions, py::handle causal, py::handle scale,
                               py::handle sliding_window, py::handle num_sink_tokens,
                               py::handle softcap, py::handle alibi_slopes, py::handle sinks,
-                              py::handle layout, py::handle out, py::handle return_lse,
-                              py::handle return_block_mass, py::handle implementation,
-                              py::handle num_threads) {
+                              py::handle k_scale, py::handle v_scale, py::handle layout,
+                              py::handle out, py::handle return_lse, py::handle return_block_mass,
+                              py::handle implementation, py::handle num_threads) {
   constexpr const char* function = "paged_attention";
   AttentionCall call(function, q,
                      {cu_seqlens_q, key_positions, causal, scale, sliding_window, num_sink_tokens,
-                      softcap, alibi_slopes, sinks, layout, out, return_lse, return_block_mass,
-                      implementation, num_threads});
-  const FloatArray k = to_float_array({function, "k_cache"}, k_cache);
-  const FloatArray v = to_float_array({function, "v_cache"}, v_cache);
+                      softcap, alibi_slopes, sinks, k_scale, v_scale, layout, out, return_lse,
+                      return_block_mass, implementation, num_threads});
+  const FloatArray k = to_cache_array({function, "k_cache"}, k_cache);
+  const FloatArray v = to_cache_array({function, "v_cache"}, v_cache);
   const IndexArray tables = to_index_array({function, "block_tables"}, block_tables);
   const IndexArray lengths = to_index_array({function, "seq_lens"}, seq_lens);
   call.args().k_cache = k.view;
@@ -163,14 +167,15 @@ void compute(AttentionCall& call, const BlockPool& pool, std::int64_t layer,
 py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::handle cu_seqlens_q,
                      py::handle key_positions, py::handle causal, py::handle scale,
                      py::handle sliding_window, py::handle num_sink_tokens, py::handle softcap,
-                     py::handle alibi_slopes, py::handle sinks, py::handle layout, py::handle out,
-                     py::handle return_lse, py::handle return_block_mass, py::handle implementation,
+                     py::handle alibi_slopes, py::handle sinks, py::handle k_scale,
+                     py::handle v_scale, py::handle layout, py::handle out, py::handle return_lse,
+                     py::handle return_block_mass, py::handle implementation,
                      py::handle num_threads) {
   constexpr const char* function = "attend";
   AttentionCall call(function, q,
                      {cu_seqlens_q, key_positions, causal, scale, sliding_window, num_sink_tokens,
-                      softcap, alibi_slopes, sinks, layout, out, return_lse, return_block_mass,
-                      implementation, num_threads});
+                      softcap, alibi_slopes, sinks, k_scale, v_scale, layout, out, return_lse,
+                      return_block_mass, implementation, num_threads});
   if (call.args().layout != Layout::NHD) {
     raise<ValueError>("attend: layout", "got \"HND\", expected NHD, the layout of a pool");
   }
@@ -187,6 +192,10 @@ py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::hand
   }
   call.args().k_cache = storage.k_cache(index);
   call.args().v_cache = storage.v_cache(index);
+  if (is_quantised(storage.geometry().dtype)) {
+    if (!call.args().k_scale) call.args().k_scale = storage.k_scale(index);
+    if (!call.args().v_scale) call.args().v_scale = storage.v_scale(index);
+  }
   call.make_outputs();
   {
     // Nothing of Python runs while the tables are held: it could wait for one of them.

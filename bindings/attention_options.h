@@ -15,8 +15,8 @@ namespace quire::python {
 // As given, in the order of the signature.
 struct AttentionOptions {
   pybind11::handle cu_seqlens_q, key_positions, causal, scale, sliding_window, num_sink_tokens,
-      softcap, alibi_slopes, sinks, layout, out, return_lse, return_block_mass, implementation,
-      num_threads;
+      softcap, alibi_slopes, sinks, k_scale, v_scale, layout, out, return_lse, return_block_mass,
+      implementation, num_threads;
 };
 
 // One call. The constructor checks the types of q and of the options; the caches and tables are the
@@ -41,6 +41,7 @@ class AttentionCall {
   const char* const function_;
   PagedAttentionArgs args_;
   FloatArray q_, given_out_, slopes_, sinks_;
+  const ScaleArray k_scale_, v_scale_;
   IndexArray cu_seqlens_q_, key_positions_;
   bool return_lse_ = false, return_block_mass_ = false;
   pybind11::object out_, lse_;
@@ -61,7 +62,8 @@ void def_with_options(pybind11::module_& m, const char* name, const char* doc,
       py::arg("scale") = py::none(), py::arg("sliding_window") = py::none(),
       py::arg("num_sink_tokens") = 0, py::arg("softcap") = py::none(),
       py::arg("alibi_slopes") = py::none(), py::arg("sinks") = py::none(),
-      py::arg("layout") = "NHD", py::arg("out") = py::none(), py::arg("return_lse") = false,
+      py::arg("k_scale") = py::none(), py::arg("v_scale") = py::none(), py::arg("layout") = "NHD",
+      py::arg("out") = py::none(), py::arg("return_lse") = false,
       py::arg("return_block_mass") = false, py::arg("implementation") = "auto",
       py::arg("num_threads") = py::none());
 }

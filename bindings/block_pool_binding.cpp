@@ -127,6 +127,16 @@ py::object v_cache(py::object self, py::handle layer) {
   return array_over(pool.storage().v_cache(to_int({"BlockPool.v_cache", "layer"}, layer)), self);
 }
 
+py::object k_scale(py::object self, py::handle layer) {
+  const auto& pool = self.cast<const BlockPool&>();
+  return array_over(pool.storage().k_scale(to_int({"BlockPool.k_scale", "layer"}, layer)), self);
+}
+
+py::object v_scale(py::object self, py::handle layer) {
+  const auto& pool = self.cast<const BlockPool&>();
+  return array_over(pool.storage().v_scale(to_int({"BlockPool.v_scale", "layer"}, layer)), self);
+}
+
 std::string pool_repr(const BlockPool& pool) {
   const KvGeometry& g = pool.geometry();
   return concat("BlockPool(", g.num_blocks, ", block_size=", g.block_size,
@@ -177,6 +187,8 @@ void bind_block_pool(py::module_& m) {
            py::arg("resident_bytes") = py::none());
   def_method(pool, "BlockPool.k_cache", &k_cache, docs::kKCache, py::arg("layer") = 0);
   def_method(pool, "BlockPool.v_cache", &v_cache, docs::kVCache, py::arg("layer") = 0);
+  def_method(pool, "BlockPool.k_scale", &k_scale, docs::kKScale, py::arg("layer") = 0);
+  def_method(pool, "BlockPool.v_scale", &v_scale, docs::kVScale, py::arg("layer") = 0);
   def_method(pool, "BlockPool.allocate", &allocate, docs::kAllocate, py::arg("n") = 1);
   def_method(pool, "BlockPool.retain", &retain, docs::kRetain, py::arg("ids"));
   def_method(pool, "BlockPool.release", &release, docs::kRelease, py::arg("ids"));

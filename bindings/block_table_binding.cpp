@@ -85,7 +85,7 @@ class AppendedRows {
     Residency* const residency = pool.residency();
     for (std::int64_t layer = 0; layer < storage_.geometry().num_layers; ++layer) {
       if (residency == nullptr) {
-        write_kv(layer_args(slots, layer), num_threads_, kernels_);
+        write_kv(layer_args(slots, layer), num_threads_, kernels_, kFunction);
         continue;
       }
       const std::int64_t block_size = storage_.geometry().block_size;
@@ -105,7 +105,7 @@ class AppendedRows {
           view->data = view->at(first);
           view->shape[0] = rows;
         }
-        write_kv(args, num_threads_, kernels_);
+        write_kv(args, num_threads_, kernels_, kFunction);
         residency->settle(slabs);
       }
     }
@@ -128,12 +128,15 @@ class AppendedRows {
   }
 
   WriteKvArgs layer_args(std::span<const std::int64_t> slots, std::int64_t layer) const {
-    return {layer_of(k_.view, layer),
-            layer_of(v_.view, layer),
-            storage_.k_cache(layer),
-            storage_.v_cache(layer),
-            contiguous_index_view(slots.data(), {static_cast<std::int64_t>(slots.size())}),
-            Layout::NHD};
+    WriteKvArgs args{
+        layer_of(k_.view, layer), layer_of(v_.view, layer), storage_.k_cache(layer),
+        storage_.v_cache(layer),
+        contiguous_index_view(slots.data(), {static_cast<std::int64_t>(slots.size())})};
+    if (is_quantised(storage_.geometry().dtype)) {
+      args.k_scale = storage_.k_scale(layer);
+      args.v_scale = storage_.v_scale(layer);
+    }
+    return args;
   }
 
   ArrayView layer_of(const ArrayView& stack, std::int64_t layer) const {
@@ -213,11 +216,12 @@ py::object gather(const BlockTable& table, py::handle layer) {
     table.gather(index, 0, nullptr, nullptr);  // refuses a layer, or a freed table
   }
   const std::int64_t room = num_tokens(table);
+  const DType dtype = is_quantised(geometry.dtype) ? DType::float32 : geometry.dtype;
   ArrayView k_view, v_view;
   const py::object k =
-      new_float_array(geometry.dtype, {room, geometry.num_kv_heads, geometry.head_dim}, &k_view);
+      new_float_array(dtype, {room, geometry.num_kv_heads, geometry.head_dim}, &k_view);
   const py::object v =
-      new_float_array(geometry.dtype, {room, geometry.num_kv_heads, geometry.v_head_dim}, &v_view);
+      new_float_array(dtype, {room, geometry.num_kv_heads, geometry.v_head_dim}, &v_view);
   std::int64_t count = 0;
   {
     const py::gil_scoped_release unlocked;

@@ -40,7 +40,8 @@ extend and write in one step, on threads as write_kv.
 
 Args:
     k: [n, num_kv_heads, head_dim], or [num_layers, n, num_kv_heads, head_dim] where the pool has
-        several layers. v: likewise with v_head_dim. float32, float16 or bfloat16.
+        several layers. v: likewise with v_head_dim. float32, float16 or bfloat16. A quantised pool
+        gets them with scales of their own, as in write_kv.
 
 Raises:
     OutOfBlocks, TypeError, ValueError, with the table as it was.
@@ -132,6 +133,8 @@ inline constexpr const char* kGather =
 --
 
 (k [num_tokens, num_kv_heads, head_dim], v [num_tokens, num_kv_heads, v_head_dim]), both copies.
+
+Of the pool's dtype; of a quantised pool float32: numbers times their scales.
 
 Raises IndexError for an unknown layer, ValueError where a block is a hole.
 

@@ -11,7 +11,7 @@ constexpr std::int32_t kCpu = 1;
 constexpr std::int32_t kCudaHost = 3;  // CPU memory that a GPU can read
 constexpr std::uint64_t kReadOnly = 1;
 
-enum Code : std::uint8_t { kInt = 0, kFloat = 2, kBfloat = 4 };
+enum Code : std::uint8_t { kInt = 0, kFloat = 2, kBfloat = 4, kFloat8E4M3Fn = 10 };
 
 struct DataType {
   std::uint8_t code;
@@ -116,7 +116,7 @@ template <class Tensor>
 
 }  // namespace
 
-ArrayView DlpackView::float_view() const {
+ArrayView DlpackView::float_view(bool quantised) const {
   ArrayView view;
   const auto [code, bits, lanes] = tensor_->dtype;
   if (lanes == 1 && code == kFloat && bits == 32) {
@@ -125,8 +125,14 @@ ArrayView DlpackView::float_view() const {
     view.dtype = DType::float16;
   } else if (lanes == 1 && code == kBfloat && bits == 16) {
     view.dtype = DType::bfloat16;
+  } else if (quantised && lanes == 1 && code == kInt && bits == 8) {
+    view.dtype = DType::int8;
+  } else if (quantised && lanes == 1 && code == kFloat8E4M3Fn && bits == 8) {
+    view.dtype = DType::float8_e4m3fn;
   } else {
-    refuse_dtype(argument_, *tensor_, "float32, float16 or bfloat16");
+    refuse_dtype(argument_, *tensor_,
+                 quantised ? "float32, float16, bfloat16, int8 or float8_e4m3fn"
+                           : "float32, float16 or bfloat16");
   }
   copy_shape(argument_, *tensor_, kMaxDims, view);
   view.data = static_cast<std::byte*>(tensor_->data) + tensor_->byte_offset;

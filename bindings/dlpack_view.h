@@ -19,8 +19,8 @@ class DlpackView {
   // Throws TypeError for a tensor on another device, ValueError for too many axes.
   DlpackView(Argument argument, pybind11::handle object);
 
-  // Throw TypeError for another dtype.
-  ArrayView float_view() const;
+  // Throw TypeError for another dtype; `quantised`: those of a cache are taken as well.
+  ArrayView float_view(bool quantised) const;
   IndexView index_view() const;
 
   const pybind11::object& owner() const { return capsule_; }

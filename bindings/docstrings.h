@@ -7,9 +7,9 @@ namespace quire::python::docs {
 
 inline constexpr const char* kPagedAttention =
     R"(paged_attention(q, k_cache, v_cache, block_tables, seq_lens, *, cu_seqlens_q=None,
-key_positions=None, causal=True, scale=None, sliding_window=None, num_sink_tokens=0, softcap=None, alibi_slopes=None,
-sinks=None, layout='NHD', out=None, return_lse=False, return_block_mass=False,
-implementation='auto', num_threads=None)
+key_positions=None, causal=True, scale=None, sliding_window=None, num_sink_tokens=0, softcap=None,
+alibi_slopes=None, sinks=None, k_scale=None, v_scale=None, layout='NHD', out=None, return_lse=False,
+return_block_mass=False, implementation='auto', num_threads=None)
 --
 
 Attention of each query over the keys and values of its sequence, read from scattered blocks.
@@ -18,7 +18,7 @@ Args:
     q: [T, Hq, D], float32, float16 or bfloat16. Without cu_seqlens_q T == B: the last token of each
         sequence.
     k_cache: [num_blocks, block_size, Hkv, D] ("NHD") or [num_blocks, Hkv, block_size, D] ("HND"),
-        any of the three dtypes.
+        any of the three dtypes, or quantised: int8 or float8_e4m3fn.
     v_cache: as k_cache, with Dv for D; its dtype may differ.
     block_tables: [B, max_blocks] int32 or int64. Entries past ceil(seq_len / block_size) are
         ignored. -1 is a hole: allowed where no query sees a key of the block.
@@ -36,6 +36,10 @@ Args:
     softcap: scores become softcap * tanh(score / softcap).
     alibi_slopes: [Hq]: slope * (key position - query position) is added to a score.
     sinks: [Hq]: one more logit per head in the softmax's sum, without a value.
+    k_scale: what the numbers of a quantised k_cache are multiples of, positive and finite: float32
+        [num_blocks, block_size, Hkv] in either layout, or [Hkv], or a number. Other caches have
+        none.
+    v_scale: likewise for v_cache.
     layout: "NHD" or "HND", of both caches.
     out: [T, Hq, Dv] to write into; None: a new array of q's dtype.
     return_lse: also return the natural logarithm of each softmax's sum, [T, Hq] float32.
@@ -50,8 +54,9 @@ Returns:
     depend neither on the rest of the batch nor on num_threads.
 
 Raises:
-    TypeError: an unsupported type or dtype. ValueError: a wrong shape or value. IndexError: a block
-    id out of range, or a hole that a query sees. Nothing has been written then.
+    TypeError: an unsupported type or dtype. ValueError: a wrong shape or value, or a wrong scale of
+    a slot that is read. IndexError: a block id out of range, or a hole that a query sees. Nothing
+    has been written then.
 
 Example:
     >>> k, v = np.random.rand(2, 4, 16, 2, 64).astype(np.float32)     # 4 blocks of 16 tokens
@@ -62,9 +67,9 @@ Example:
 
 inline constexpr const char* kAttend =
     R"(attend(q, tables, *, layer=0, cu_seqlens_q=None,
-key_positions=None, causal=True, scale=None, sliding_window=None, num_sink_tokens=0, softcap=None, alibi_slopes=None,
-sinks=None, layout='NHD', out=None, return_lse=False, return_block_mass=False,
-implementation='auto', num_threads=None)
+key_positions=None, causal=True, scale=None, sliding_window=None, num_sink_tokens=0, softcap=None,
+alibi_slopes=None, sinks=None, k_scale=None, v_scale=None, layout='NHD', out=None, return_lse=False,
+return_block_mass=False, implementation='auto', num_threads=None)
 --
 
 paged_attention over block tables: the last tokens of each table as queries.
@@ -73,7 +78,8 @@ Args:
     q: [T, Hq, D].
     tables: BlockTables of one pool, in any iterable. Nobody can change them while this runs.
     layer: of the pool.
-    The other options are those of paged_attention; key_positions is None, as tables have theirs.
+    The other options are those of paged_attention; key_positions is None, as tables have theirs,
+    and k_scale and v_scale of None are the pool's.
 
 Returns:
     out [T, Hq, Dv], or a tuple, as paged_attention.
@@ -117,7 +123,7 @@ Example:
 )";
 
 inline constexpr const char* kWriteKv =
-    R"(write_kv(k, v, k_cache, v_cache, slot_mapping, *, layout='NHD')
+    R"(write_kv(k, v, k_cache, v_cache, slot_mapping, *, k_scale=None, v_scale=None, layout='NHD')
 --
 
 Writes rows of keys and values into their slots of a paged cache. A large write runs on threads, as
@@ -128,10 +134,15 @@ Args:
     k_cache, v_cache: as in paged_attention. Values are rounded to nearest even into their dtypes.
     slot_mapping: [n] int32 or int64: slot = block * block_size + offset; -1 skips the row. Of rows
         with one slot the last wins.
+    k_scale: of a quantised k_cache. float32 [num_blocks, block_size, Hkv] is written: each token
+        and head has a scale of its own, its largest magnitude / 127 (int8) or 448 (float8_e4m3fn).
+        [Hkv] or a number is read: numbers are cut off at 127 or 448 times it.
+    v_scale: likewise for v_cache.
     layout: "NHD" or "HND", of both caches.
 
 Raises:
-    IndexError: a slot out of range. TypeError, ValueError. Nothing has been written then.
+    IndexError: a slot out of range. ValueError: a wrong shape or value; for a quantised cache also
+    a NaN or infinity in k or v. TypeError. Nothing has been written then.
 
 Example:
     >>> write_kv(k, v, pool.k_cache(), pool.v_cache(), table.extend(len(k)))
@@ -144,8 +155,8 @@ num_layers=1, dtype='bfloat16', backing_file=None, resident_bytes=None)
 
 A pool of equally large blocks of keys and values, and who holds them.
 
-block_size is in tokens; v_head_dim=None: as head_dim; dtype is float32, float16 or bfloat16, as a
-name or a NumPy dtype. Safe to use from several threads.
+block_size is in tokens; v_head_dim=None: as head_dim; dtype is float32, float16 or bfloat16, or
+quantised: int8 or float8_e4m3fn, as a name or a NumPy dtype. Safe to use from several threads.
 
 backing_file is the path of a file that the pool makes and lies in, for pools larger than memory. All
 of its disk space is taken at once, and its name removed: the space is free again with the pool.
@@ -186,6 +197,33 @@ Nothing is copied, and the view keeps the pool alive. Raises IndexError for an u
 
 Example:
     >>> pool.v_cache()[block, row]
+)";
+
+inline constexpr const char* kKScale =
+    R"(k_scale(self, layer=0)
+--
+
+A writable view of a layer's scales of keys, float32 [num_blocks, block_size, num_kv_heads].
+
+A key is its numbers in k_cache times its scale. Nothing is copied, and the view keeps the pool
+alive. Raises TypeError for a pool that is not quantised, IndexError for an unknown layer.
+
+Example:
+    >>> write_kv(k, v, pool.k_cache(), pool.v_cache(), slots, k_scale=pool.k_scale(),
+    ...          v_scale=pool.v_scale())
+)";
+
+inline constexpr const char* kVScale =
+    R"(v_scale(self, layer=0)
+--
+
+A writable view of a layer's scales of values, float32 [num_blocks, block_size, num_kv_heads].
+
+A value is its numbers in v_cache times its scale. Nothing is copied, and the view keeps the pool
+alive. Raises TypeError for a pool that is not quantised, IndexError for an unknown layer.
+
+Example:
+    >>> pool.v_scale()[block, row]
 )";
 
 inline constexpr const char* kAllocate = R"(allocate(self, n=1)

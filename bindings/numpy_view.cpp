@@ -13,11 +13,12 @@ namespace {
 
 namespace py = pybind11;
 
-// NumPy's numbers for the dtypes that we take. bfloat16 is registered by ml_dtypes, so its number
-// is known only at run time.
+// NumPy's numbers for the dtypes that we take. bfloat16 and float8 are registered by ml_dtypes, so
+// their numbers are known only at run time.
 struct TypeNumbers {
-  int float32 = 0, float16 = 0, bfloat16 = 0, int32 = 0, int64 = 0, uint8 = 0;
-  PyObject* dtypes[3] = {};  // indexed by DType; owned for the life of the process
+  int float32 = 0, float16 = 0, bfloat16 = 0, int8 = 0, float8 = 0;
+  int int32 = 0, int64 = 0, uint8 = 0;
+  PyObject* dtypes[5] = {};  // indexed by DType; owned for the life of the process
 };
 TypeNumbers numbers;
 
@@ -60,6 +61,7 @@ void copy_shape(Argument argument, const py::array& array, View& view) {
 }
 
 constexpr const char* kFloats = "an array of float32, float16 or bfloat16";
+constexpr const char* kCaches = "an array of float32, float16, bfloat16, int8 or float8_e4m3fn";
 constexpr const char* kIndices = "an array of int32 or int64";
 
 }  // namespace
@@ -68,25 +70,33 @@ void initialise_numpy() {
   const auto keep = [](DType dtype, py::object object) {
     numbers.dtypes[static_cast<int>(dtype)] = object.release().ptr();
   };
-  const py::dtype bfloat16 =
-      py::dtype::from_args(py::module_::import("ml_dtypes").attr("bfloat16"));
+  const py::module_ ml_dtypes = py::module_::import("ml_dtypes");
+  const py::dtype bfloat16 = py::dtype::from_args(ml_dtypes.attr("bfloat16"));
+  const py::dtype float8 = py::dtype::from_args(ml_dtypes.attr("float8_e4m3fn"));
   numbers.float32 = py::dtype("float32").num();
   numbers.float16 = py::dtype("float16").num();
   numbers.bfloat16 = bfloat16.num();
+  numbers.int8 = py::dtype("int8").num();
+  numbers.float8 = float8.num();
   numbers.int32 = py::dtype("int32").num();
   numbers.int64 = py::dtype("int64").num();
   numbers.uint8 = py::dtype("uint8").num();
   keep(DType::float32, py::dtype("float32"));
   keep(DType::float16, py::dtype("float16"));
   keep(DType::bfloat16, bfloat16);
+  keep(DType::int8, py::dtype("int8"));
+  keep(DType::float8_e4m3fn, float8);
 }
 
-FloatArray to_float_array(Argument argument, py::handle object) {
+namespace {
+
+// An array of any dtype of a cache; `expected` is for messages.
+FloatArray to_array(Argument argument, py::handle object, bool quantised, const char* expected) {
   const py::object found = as_ndarray(argument, object);
   if (!found) {
-    if (!has_dlpack(object)) refuse(argument, object, kFloats);
+    if (!has_dlpack(object)) refuse(argument, object, expected);
     const DlpackView tensor(argument, object);
-    return {tensor.float_view(), tensor.owner()};
+    return {tensor.float_view(quantised), tensor.owner()};
   }
   const py::array array = py::reinterpret_borrow<py::array>(found);
   const py::dtype dtype = array.dtype();
@@ -98,15 +108,42 @@ FloatArray to_float_array(Argument argument, py::handle object) {
     result.view.dtype = DType::float16;
   } else if (number == numbers.bfloat16) {
     result.view.dtype = DType::bfloat16;
+  } else if (quantised && number == numbers.int8) {
+    result.view.dtype = DType::int8;
+  } else if (quantised && number == numbers.float8) {
+    result.view.dtype = DType::float8_e4m3fn;
   } else {
-    raise<TypeError>(argument.place(), "got dtype ", std::string(py::str(dtype)),
-                     ", expected float32, float16 or bfloat16");
+    raise<TypeError>(argument.place(), "got dtype ", std::string(py::str(dtype)), ", expected ",
+                     quantised ? "float32, float16, bfloat16, int8 or float8_e4m3fn"
+                               : "float32, float16 or bfloat16");
   }
   require_native(argument, dtype);
   copy_shape<kMaxDims>(argument, array, result.view);
   result.view.data = static_cast<std::byte*>(const_cast<void*>(array.data()));
   result.view.writable = is_writable(array);
   return result;
+}
+
+}  // namespace
+
+FloatArray to_float_array(Argument argument, py::handle object) {
+  return to_array(argument, object, false, kFloats);
+}
+
+FloatArray to_cache_array(Argument argument, py::handle object) {
+  return to_array(argument, object, true, kCaches);
+}
+
+ScaleArray::ScaleArray(Argument argument, py::handle object) {
+  if (object.is_none()) return;
+  if (py::isinstance<py::array>(object) || has_dlpack(object)) {
+    const FloatArray array = to_float_array(argument, object);
+    view_ = array.view;
+    owner_ = array.owner;
+    return;
+  }
+  number_ = static_cast<float>(*to_optional_double(argument, object));
+  view_ = contiguous_view(&number_, DType::float32, {});
 }
 
 IndexArray to_index_array(Argument argument, py::handle object) {
@@ -187,7 +224,7 @@ DType to_dtype(Argument argument, py::handle object) {
   try {
     dtype = py::dtype::from_args(py::reinterpret_borrow<py::object>(object));
   } catch (py::error_already_set&) {
-    refuse(argument, object, "float32, float16 or bfloat16");
+    refuse(argument, object, "float32, float16, bfloat16, int8 or float8_e4m3fn");
   }
   return dtype_from_name(std::string(py::str(dtype)), argument.place());
 }

@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <initializer_list>
+#include <optional>
 #include <vector>
 
 #include "arguments.h"
@@ -30,6 +31,25 @@ struct IndexArray {
 // their alignment.
 FloatArray to_float_array(Argument argument, pybind11::handle object);
 IndexArray to_index_array(Argument argument, pybind11::handle object);
+
+// The same with a quantised dtype of a cache as well: int8 or float8_e4m3fn.
+FloatArray to_cache_array(Argument argument, pybind11::handle object);
+
+// The scales of a quantised cache: an array of float32, or a number, as one without axes.
+class ScaleArray {
+ public:
+  ScaleArray(Argument argument, pybind11::handle object);
+  ScaleArray(const ScaleArray&) = delete;
+  ScaleArray& operator=(const ScaleArray&) = delete;
+
+  // None for None. Valid while this lives.
+  const std::optional<ArrayView>& view() const { return view_; }
+
+ private:
+  std::optional<ArrayView> view_;
+  float number_ = 0;
+  pybind11::object owner_;
+};
 
 // A contiguous array of bytes, for measuring.
 struct ByteArray {

@@ -16,9 +16,10 @@ class _SupportsArrayInterface(Protocol):
     @property
     def __array_interface__(self) -> dict[str, Any]: ...
 
-# float32, float16 or bfloat16; int32 or int64
+# float32, float16 or bfloat16, caches int8 or float8_e4m3fn too; int32 or int64
 _Floats: TypeAlias = npt.NDArray[Any] | _SupportsDLPack | _SupportsArrayInterface
 _Ints: TypeAlias = npt.NDArray[np.signedinteger[Any]] | _SupportsDLPack | _SupportsArrayInterface
+_Scale: TypeAlias = _Floats | SupportsFloat
 _Layout: TypeAlias = Literal["NHD", "HND"]
 _Implementation: TypeAlias = Literal["auto", "fused", "gather", "dense"]
 _Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -95,6 +96,8 @@ class BlockPool:
     def resident_blocks(self) -> npt.NDArray[np.bool_]: ...
     def k_cache(self, layer: SupportsIndex = 0) -> _Array: ...
     def v_cache(self, layer: SupportsIndex = 0) -> _Array: ...
+    def k_scale(self, layer: SupportsIndex = 0) -> npt.NDArray[np.float32]: ...
+    def v_scale(self, layer: SupportsIndex = 0) -> npt.NDArray[np.float32]: ...
     def allocate(self, n: SupportsIndex = 1) -> npt.NDArray[np.int32]: ...
     def retain(self, ids: _Ints | SupportsIndex) -> None: ...
     def release(self, ids: _Ints | SupportsIndex) -> None: ...
@@ -186,6 +189,8 @@ def write_kv(
     v_cache: _Floats,
     slot_mapping: _Ints,
     *,
+    k_scale: _Scale | None = None,
+    v_scale: _Scale | None = None,
     layout: _Layout = "NHD",
 ) -> None: ...
 def merge_states(outs: _Floats, lses: _Floats) -> tuple[_Array, npt.NDArray[np.float32]]: ...
@@ -207,6 +212,8 @@ def paged_attention(
     softcap: SupportsFloat | None = None,
     alibi_slopes: _Floats | None = None,
     sinks: _Floats | None = None,
+    k_scale: _Scale | None = None,
+    v_scale: _Scale | None = None,
     layout: _Layout = "NHD",
     out: _Floats | None = None,
     return_lse: Literal[False] = False,
@@ -231,6 +238,8 @@ def paged_attention(
     softcap: SupportsFloat | None = None,
     alibi_slopes: _Floats | None = None,
     sinks: _Floats | None = None,
+    k_scale: _Scale | None = None,
+    v_scale: _Scale | None = None,
     layout: _Layout = "NHD",
     out: _Floats | None = None,
     return_lse: Literal[True],
@@ -255,6 +264,8 @@ def paged_attention(
     softcap: SupportsFloat | None = None,
     alibi_slopes: _Floats | None = None,
     sinks: _Floats | None = None,
+    k_scale: _Scale | None = None,
+    v_scale: _Scale | None = None,
     layout: _Layout = "NHD",
     out: _Floats | None = None,
     return_lse: bool = False,
@@ -277,6 +288,8 @@ def attend(
     softcap: SupportsFloat | None = None,
     alibi_slopes: _Floats | None = None,
     sinks: _Floats | None = None,
+    k_scale: _Scale | None = None,
+    v_scale: _Scale | None = None,
     layout: Literal["NHD"] = "NHD",
     out: _Floats | None = None,
     return_lse: Literal[False] = False,
@@ -299,6 +312,8 @@ def attend(
     softcap: SupportsFloat | None = None,
     alibi_slopes: _Floats | None = None,
     sinks: _Floats | None = None,
+    k_scale: _Scale | None = None,
+    v_scale: _Scale | None = None,
     layout: Literal["NHD"] = "NHD",
     out: _Floats | None = None,
     return_lse: Literal[True],
@@ -321,6 +336,8 @@ def attend(
     softcap: SupportsFloat | None = None,
     alibi_slopes: _Floats | None = None,
     sinks: _Floats | None = None,
+    k_scale: _Scale | None = None,
+    v_scale: _Scale | None = None,
     layout: Literal["NHD"] = "NHD",
     out: _Floats | None = None,
     return_lse: bool = False,

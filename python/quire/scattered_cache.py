@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from quire._core import BlockPool, BlockTable
 from quire.plain_attention import plain_attention
-from quire.trace import Trace
+from quire.trace import FLOATS, Trace
 
 Array = npt.NDArray[Any]
 
@@ -70,6 +70,8 @@ class ScatteredCache:
             v_head_dim=first.v.shape[2],
             dtype=dtype,
         )
+        if self.pool.dtype not in FLOATS:  # their steps would be compared with unrounded tokens
+            raise TypeError(f"verify: dtype: got {dtype}, expected float32, float16 or bfloat16")
         self.pool.k_cache()[...] = np.nan
         self.pool.v_cache()[...] = np.nan
         self.pool.release(self.random.permutation(self.pool.allocate(self.pool.num_blocks)))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-_FLOATS = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
+FLOATS = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 # What NumPy raises for a file that is damaged or something else altogether.
 _UNREADABLE = (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
@@ -38,7 +38,7 @@ class Trace:
 
     def __post_init__(self) -> None:
         for name, array in (("q", self.q), ("k", self.k), ("v", self.v)):
-            if array.dtype not in _FLOATS:
+            if array.dtype not in FLOATS:
                 raise TypeError(
                     f"Trace: {name}: got {array.dtype}, expected float32, float16 or bfloat16"
                 )

@@ -28,7 +28,7 @@ enum class Layout : std::uint8_t {
 // Hq, Hkv: query and key/value heads; D, Dv: head sizes of q/k and of v; T: query tokens of the
 // whole batch; B: sequences. The last axis of every float array is contiguous.
 struct PagedAttentionArgs {
-  ArrayView q;             // [T, Hq, D], any DType
+  ArrayView q;             // [T, Hq, D], a plain float
   ArrayView k_cache;       // see `layout`, last axis D, any DType
   ArrayView v_cache;       // see `layout`, last axis Dv, any DType
   IndexView block_tables;  // [B, max_blocks]; past ceil(seq_len / block_size) ignored, and -1 (a
@@ -39,13 +39,15 @@ struct PagedAttentionArgs {
   // [B, max_tokens]: where each key stands, and the query of its token, growing from 0 or more;
   // past seq_len ignored. None: key j stands at j.
   std::optional<IndexView> key_positions;
-  ArrayView out;         // [T, Hq, Dv], any DType, written
+  ArrayView out;         // [T, Hq, Dv], a plain float, written
   float* lse = nullptr;  // [T, Hq] contiguous, written; null: not wanted
   // [T, Hq, max_blocks] contiguous, written: what the keys of each block have of the row's softmax;
   // 0 where it sees none of them. With the sink's share a row sums to 1. Null: not wanted.
   float* block_mass = nullptr;
   std::optional<ArrayView> alibi_slopes;       // [Hq]
   std::optional<ArrayView> sinks;              // [Hq]
+  std::optional<ArrayView> k_scale;            // of a quantised k_cache; see cache_scales.h
+  std::optional<ArrayView> v_scale;            // of a quantised v_cache
   std::optional<double> scale;                 // none: 1 / sqrt(D)
   std::optional<double> softcap;               // > 0
   std::optional<std::int64_t> sliding_window;  // >= 1: keys that a row sees, its own included

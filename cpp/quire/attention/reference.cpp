@@ -2,8 +2,10 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <vector>
 
+#include "quire/attention/cache_scales.h"
 #include "quire/attention/visible_keys.h"
 
 namespace quire {
@@ -12,7 +14,7 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 double load(const std::byte* row, DType dtype, std::int64_t i) {
-  return visit_dtype(dtype, [&](auto type) -> double {
+  return visit_cache_dtype(dtype, [&](auto type) -> double {
     return to_float(reinterpret_cast<const decltype(type)*>(row)[i]);
   });
 }
@@ -24,23 +26,32 @@ void store(std::byte* row, DType dtype, std::int64_t i, double value) {
   });
 }
 
-// Key `key` of sequence `seq` in a cache, for one head.
-const std::byte* cache_row(const PagedAttentionArgs& args, const ArrayView& cache, std::int64_t seq,
-                           std::int64_t key, std::int64_t kv_head) {
+// A row of a cache, for one head, and what its elements are multiples of.
+struct CacheRow {
+  const std::byte* data;
+  double scale;
+};
+
+// Key `key` of sequence `seq`.
+CacheRow cache_row(const PagedAttentionArgs& args, const ArrayView& cache,
+                   const std::optional<ArrayView>& scale, std::int64_t seq, std::int64_t key,
+                   std::int64_t kv_head) {
   const std::int64_t block_size = sizes_of(args).block_size;
   const std::int64_t block = args.block_tables.at(seq, key / block_size);
   const std::int64_t offset = key % block_size;
-  return args.layout == Layout::NHD ? cache.at(block, offset, kv_head)
-                                    : cache.at(block, kv_head, offset);
+  return {args.layout == Layout::NHD ? cache.at(block, offset, kv_head)
+                                     : cache.at(block, kv_head, offset),
+          scale ? *scale_at(*scale, block, offset, kv_head) : 1.0};
 }
 
 double score_of(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes,
-                const std::byte* q_row, const std::byte* k_row, std::int64_t head,
+                const std::byte* q_row, const CacheRow& k_row, std::int64_t head,
                 std::int64_t distance) {
   double dot = 0;
   for (std::int64_t d = 0; d < sizes.head_dim; ++d) {
-    dot += load(q_row, args.q.dtype, d) * load(k_row, args.k_cache.dtype, d);
+    dot += load(q_row, args.q.dtype, d) * load(k_row.data, args.k_cache.dtype, d);
   }
+  dot *= k_row.scale;
   double score = dot * args.scale.value_or(1.0 / std::sqrt(static_cast<double>(sizes.head_dim)));
   if (args.softcap) score = *args.softcap * std::tanh(score / *args.softcap);
   if (args.alibi_slopes) {
@@ -69,7 +80,7 @@ void attend_row(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes
   double largest = -kInfinity;
   for (const std::int64_t key : keys) {
     scores.push_back(score_of(args, sizes, args.q.at(row, head),
-                              cache_row(args, args.k_cache, seq, key, kv_head), head,
+                              cache_row(args, args.k_cache, args.k_scale, seq, key, kv_head), head,
                               position_of(args, seq, key) - position));
     largest = std::max(largest, scores.back());
   }
@@ -82,10 +93,10 @@ void attend_row(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes
   std::vector<double> out(static_cast<std::size_t>(sizes.v_head_dim), 0.0);
   for (std::size_t i = 0; i < scores.size(); ++i) {
     const double weight = std::exp(scores[i] - largest);
-    const std::byte* v_row = cache_row(args, args.v_cache, seq, keys[i], kv_head);
+    const CacheRow v_row = cache_row(args, args.v_cache, args.v_scale, seq, keys[i], kv_head);
     sum += weight;
     for (std::int64_t d = 0; d < sizes.v_head_dim; ++d) {
-      out[d] += weight * load(v_row, args.v_cache.dtype, d);
+      out[d] += weight * v_row.scale * load(v_row.data, args.v_cache.dtype, d);
     }
   }
   for (std::int64_t d = 0; d < sizes.v_head_dim; ++d) {

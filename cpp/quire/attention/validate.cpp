@@ -3,6 +3,8 @@
 #include <cmath>
 #include <optional>
 
+#include "quire/attention/argument_checker.h"
+#include "quire/attention/cache_scales.h"
 #include "quire/attention/visible_keys.h"
 #include "quire/base/check.h"
 
@@ -19,109 +21,7 @@ constexpr double kMostScale = 2e38;
 // In a block table: the block of tokens that were dropped.
 constexpr std::int64_t kHole = -1;
 
-// An expected length of an axis; none: any length >= 1.
-using Length = std::optional<std::int64_t>;
-
-// The bytes from the first to the last entry.
-ByteRange range_of(const ArrayView& view) { return byte_range(view); }
-ByteRange range_of(const IndexView& view) {
-  const auto first = reinterpret_cast<std::uintptr_t>(view.data);
-  ByteRange range{first, first + (view.type == IndexType::int32 ? 4 : 8)};
-  for (int axis = 0; axis < view.ndim; ++axis) {
-    if (view.shape[axis] == 0) return {};
-    const std::int64_t span = (view.shape[axis] - 1) * view.strides[axis];
-    (span < 0 ? range.begin : range.end) += static_cast<std::uintptr_t>(span);
-  }
-  return range;
-}
-
-// Checks the arguments of one call of `function`.
-class Checker {
- public:
-  explicit Checker(std::string_view function) : function_(function) {}
-
-  template <class E, class... Parts>
-  [[noreturn]] void fail(std::string_view argument, const Parts&... parts) const {
-    raise<E>(place(function_, argument), parts...);
-  }
-
-  // Shape as `lengths` say, described as `spelled`; last axis contiguous, every element aligned.
-  void array(std::string_view argument, const ArrayView& view,
-             std::initializer_list<Length> lengths, std::string_view spelled) const {
-    shape(argument, view, lengths, spelled);
-    if (is_empty(view)) return;  // its strides mean nothing
-    const auto item = static_cast<std::int64_t>(size_of(view.dtype));
-    const int last = view.ndim - 1;
-    if (view.shape[last] > 1 && view.strides[last] != item) {
-      fail<ValueError>(argument, "got a last axis of stride ", view.strides[last],
-                       " bytes, expected a contiguous one (", item, " bytes)");
-    }
-    bool aligned =
-        reinterpret_cast<std::uintptr_t>(view.data) % static_cast<std::size_t>(item) == 0;
-    for (int axis = 0; axis < last; ++axis) {
-      aligned = aligned && (view.shape[axis] <= 1 || view.strides[axis] % item == 0);
-    }
-    if (!aligned) {
-      fail<ValueError>(argument, "got elements off their alignment, expected multiples of ", item,
-                       " bytes");
-    }
-  }
-
-  template <class View>
-  void shape(std::string_view argument, const View& view, std::initializer_list<Length> lengths,
-             std::string_view spelled) const {
-    bool good = view.ndim == static_cast<int>(lengths.size());
-    int axis = 0;
-    for (const Length& length : lengths) {
-      if (!good) break;
-      good = length ? view.shape[axis] == *length : view.shape[axis] >= 1;
-      ++axis;
-    }
-    if (good) return;
-    std::string expected;
-    for (const Length& length : lengths) {
-      expected += concat(expected.empty() ? "" : ", ", length ? std::to_string(*length) : ">= 1");
-    }
-    fail<ValueError>(argument, "got shape ", shape_text(view), ", expected [", expected, "] (",
-                     spelled, ")");
-  }
-
-  void written(std::string_view argument, const ArrayView& view) const {
-    if (!view.writable) {
-      fail<ValueError>(argument, "got a read-only array, expected a writable one");
-    }
-    if (may_self_overlap(view)) {
-      fail<ValueError>(argument, "got strides that reach an element twice, expected distinct ones");
-    }
-  }
-
-  // What is written must not change what has been checked, or is still to be read.
-  template <class View, class Other>
-  void apart(std::string_view argument, const View& view, std::string_view other_argument,
-             const Other& other) const {
-    if (range_of(view).overlaps(range_of(other))) {
-      fail<ValueError>(argument, "got memory that overlaps ", other_argument,
-                       "'s, expected memory apart from it");
-    }
-  }
-
-  // A float per head, none of them NaN or +inf.
-  void per_head(std::string_view argument, const ArrayView& view, std::int64_t num_heads,
-                bool minus_infinity) const {
-    array(argument, view, {num_heads}, "a value per query head");
-    for (std::int64_t head = 0; head < num_heads; ++head) {
-      const float value = visit_dtype(view.dtype, [&](auto type) {
-        return to_float(reinterpret_cast<const decltype(type)*>(view.data)[head]);
-      });
-      if (std::isfinite(value) || (minus_infinity && value == -INFINITY)) continue;
-      fail<ValueError>(argument, "got ", value, " at head ", head, ", expected a finite number",
-                       minus_infinity ? " or -inf" : "");
-    }
-  }
-
- private:
-  std::string_view function_;
-};
+using Checker = ArgumentChecker;
 
 // k_cache and v_cache: one shape but for the last axis.
 void check_caches(const Checker& check, const ArrayView& k_cache, const ArrayView& v_cache,
@@ -139,6 +39,49 @@ void check_caches(const Checker& check, const ArrayView& k_cache, const ArrayVie
               {k_cache.shape[0], k_cache.shape[1], k_cache.shape[2], v_head_dim},
               nhd ? "[num_blocks, block_size, Hkv, Dv], as k_cache"
                   : "[num_blocks, Hkv, block_size, Dv], as k_cache");
+}
+
+// k_scale or v_scale, beside `cache` of `cache_name`. Values of dynamic ones are checked where they
+// are read (cache_scales.h).
+void check_scale(const Checker& check, std::string_view argument,
+                 const std::optional<ArrayView>& scale, std::string_view cache_name,
+                 const ArrayView& cache, Layout layout) {
+  if (!is_quantised(cache.dtype)) {
+    if (!scale) return;
+    check.fail<ValueError>(argument, "got a scale for a ", cache_name, " of ", name_of(cache.dtype),
+                           ", expected None");
+  }
+  if (!scale) {
+    check.fail<ValueError>(argument, "got None, expected the scales of a ", cache_name, " of ",
+                           name_of(cache.dtype));
+  }
+  if (scale->dtype != DType::float32) {
+    check.fail<TypeError>(argument, "got ", name_of(scale->dtype), ", expected float32");
+  }
+  const bool nhd = layout == Layout::NHD;
+  const std::int64_t heads = cache.shape[nhd ? 2 : 1];
+  const auto check_value = [&](std::int64_t head) {
+    const float value = *scale_at(*scale, 0, 0, head);
+    if (std::isfinite(value) && value > 0) return;
+    check.fail<ValueError>(argument, "got ", value, " at head ", head,
+                           ", expected a positive finite number");
+  };
+  if (scale->ndim == 0) return check_value(0);
+  constexpr const char* spelled =
+      "[num_blocks, block_size, Hkv] in either layout, or [Hkv], or a number";
+  if (scale->ndim == 1) {
+    check.array(argument, *scale, {heads}, spelled);
+    for (std::int64_t head = 0; head < heads; ++head) check_value(head);
+    return;
+  }
+  check.strided_array(argument, *scale, {cache.shape[0], cache.shape[nhd ? 1 : 2], heads}, spelled);
+}
+
+void check_scales(const Checker& check, const ArrayView& k_cache, const ArrayView& v_cache,
+                  Layout layout, const std::optional<ArrayView>& k_scale,
+                  const std::optional<ArrayView>& v_scale) {
+  check_scale(check, "k_scale", k_scale, "k_cache", k_cache, layout);
+  check_scale(check, "v_scale", v_scale, "v_cache", v_cache, layout);
 }
 
 void check_cu_seqlens(const Checker& check, const IndexView& cu, std::int64_t num_seqs,
@@ -237,8 +180,10 @@ void validate(const PagedAttentionArgs& args, std::string_view function) {
   const Checker check(function);
   const Length tokens = args.q.ndim == 3 ? Length(args.q.shape[0]) : std::nullopt;
   check.array("q", args.q, {tokens, std::nullopt, std::nullopt}, "[T, Hq, D]");
+  check.plain_floats("q", args.q);
   check_caches(check, args.k_cache, args.v_cache, args.layout, args.q.shape[2], std::nullopt,
                std::nullopt);
+  check_scales(check, args.k_cache, args.v_cache, args.layout, args.k_scale, args.v_scale);
   const Length num_seqs = args.seq_lens.ndim == 1 ? Length(args.seq_lens.shape[0]) : std::nullopt;
   check.shape("seq_lens", args.seq_lens, {num_seqs}, "[B]");
   const Length max_blocks =
@@ -270,6 +215,7 @@ void validate(const PagedAttentionArgs& args, std::string_view function) {
 
   check.array("out", args.out, {sizes.num_tokens, sizes.num_heads, sizes.v_head_dim},
               "[T, Hq, Dv]");
+  check.plain_floats("out", args.out);
   check.written("out", args.out);
   check.apart("out", args.out, "q", args.q);
   check.apart("out", args.out, "k_cache", args.k_cache);
@@ -280,6 +226,8 @@ void validate(const PagedAttentionArgs& args, std::string_view function) {
   if (args.key_positions) check.apart("out", args.out, "key_positions", *args.key_positions);
   if (args.alibi_slopes) check.apart("out", args.out, "alibi_slopes", *args.alibi_slopes);
   if (args.sinks) check.apart("out", args.out, "sinks", *args.sinks);
+  if (args.k_scale) check.apart("out", args.out, "k_scale", *args.k_scale);
+  if (args.v_scale) check.apart("out", args.out, "v_scale", *args.v_scale);
 }
 
 void validate_indices(const PagedAttentionArgs& args, std::string_view function) {
@@ -296,8 +244,11 @@ void validate(const WriteKvArgs& args, std::string_view function) {
   const Length rows = args.k.ndim == 3 ? Length(args.k.shape[0]) : std::nullopt;
   check.array("k", args.k, {rows, std::nullopt, std::nullopt}, "[n, Hkv, D]");
   check.array("v", args.v, {rows, args.k.shape[1], std::nullopt}, "[n, Hkv, Dv], n and Hkv as k");
+  check.plain_floats("k", args.k);
+  check.plain_floats("v", args.v);
   check_caches(check, args.k_cache, args.v_cache, args.layout, args.k.shape[2], args.v.shape[2],
                args.k.shape[1]);
+  check_scales(check, args.k_cache, args.v_cache, args.layout, args.k_scale, args.v_scale);
   check.written("k_cache", args.k_cache);
   check.written("v_cache", args.v_cache);
   if (args.k_cache.data == args.v_cache.data && args.k_cache.shape[0] > 0) {
@@ -306,6 +257,19 @@ void validate(const WriteKvArgs& args, std::string_view function) {
   for (const auto& [name, source] : {std::pair{"k", &args.k}, std::pair{"v", &args.v}}) {
     check.apart(name, *source, "k_cache", args.k_cache);
     check.apart(name, *source, "v_cache", args.v_cache);
+  }
+
+  for (const auto& [name, scale] :
+       {std::pair{"k_scale", &args.k_scale}, std::pair{"v_scale", &args.v_scale}}) {
+    if (!*scale || !is_dynamic(**scale)) continue;
+    check.written(name, **scale);
+    check.apart("k", args.k, name, **scale);
+    check.apart("v", args.v, name, **scale);
+    check.apart("slot_mapping", args.slot_mapping, name, **scale);
+  }
+  if (args.k_scale && args.v_scale && is_dynamic(*args.k_scale) && is_dynamic(*args.v_scale) &&
+      args.k_scale->data == args.v_scale->data && args.k_cache.shape[0] > 0) {
+    check.fail<ValueError>("v_scale", "got the memory of k_scale, expected memory of its own");
   }
 
   check.shape("slot_mapping", args.slot_mapping, {rows}, "[n], n as k");

@@ -8,6 +8,11 @@ namespace quire {
 // Row i of k and v goes to slot s = slot_mapping[i], that is offset s % block_size of block
 // s / block_size. A slot of -1 skips the row; of rows with one slot the last wins. Values are
 // rounded to nearest even into the cache's dtype.
+//
+// Into a quantised cache they are divided by a scale first, in float32 (cache_scales.h): one that
+// is given, beyond which they are cut off, or one of their own, which is written beside them: for a
+// token and head the largest magnitude / largest_of(dtype), at least the smallest normal float. A
+// row that is not skipped must be finite.
 struct WriteKvArgs {
   ArrayView k;             // [n, Hkv, D]
   ArrayView v;             // [n, Hkv, Dv]
@@ -15,6 +20,8 @@ struct WriteKvArgs {
   ArrayView v_cache;       // see `layout`, last axis Dv, written
   IndexView slot_mapping;  // [n]
   Layout layout = Layout::NHD;
+  std::optional<ArrayView> k_scale = std::nullopt;  // of a quantised k_cache; of 3 axes: written
+  std::optional<ArrayView> v_scale = std::nullopt;  // of a quantised v_cache
 };
 
 }  // namespace quire

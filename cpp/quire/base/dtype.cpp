@@ -1,6 +1,9 @@
 #include "quire/base/dtype.h"
 
+#include <algorithm>
 #include <bit>
+#include <cmath>
+#include <limits>
 
 #include "quire/base/check.h"
 
@@ -12,6 +15,10 @@ std::string_view name_of(DType dtype) {
       return "float16";
     case DType::bfloat16:
       return "bfloat16";
+    case DType::int8:
+      return "int8";
+    case DType::float8_e4m3fn:
+      return "float8_e4m3fn";
     case DType::float32:
       break;
   }
@@ -22,7 +29,11 @@ DType dtype_from_name(std::string_view name, std::string_view place) {
   for (const DType dtype : kDTypes) {
     if (name == name_of(dtype)) return dtype;
   }
-  raise<TypeError>(place, "got ", name, ", expected float32, float16 or bfloat16");
+  for (const DType dtype : kQuantisedDTypes) {
+    if (name == name_of(dtype)) return dtype;
+  }
+  raise<TypeError>(place, "got ", name,
+                   ", expected float32, float16, bfloat16, int8 or float8_e4m3fn");
 }
 
 float to_float(Float16 value) {
@@ -62,6 +73,40 @@ BFloat16 from_float<BFloat16>(float value) {
     return {static_cast<std::uint16_t>((bits >> 16) | 0x40u)};
   }
   return {static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
+}
+
+float to_float(Float8E4M3 value) {
+  const int exponent = (value.bits >> 3) & 0xf;
+  const int mantissa = value.bits & 0x7;
+  if (exponent == 15 && mantissa == 7) return std::numeric_limits<float>::quiet_NaN();
+  const float magnitude = exponent == 0
+                              ? std::ldexp(static_cast<float>(mantissa), -9)
+                              : std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
+  return value.bits & 0x80 ? -magnitude : magnitude;
+}
+
+template <>
+Int8 from_float<Int8>(float value) {
+  if (std::isnan(value)) return {};
+  constexpr float kLargest = largest_of(DType::int8);
+  return {static_cast<std::int8_t>(std::nearbyint(std::clamp(value, -kLargest, kLargest)))};
+}
+
+template <>
+Float8E4M3 from_float<Float8E4M3>(float value) {
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+  const auto sign = static_cast<std::uint8_t>((bits >> 24) & 0x80u);
+  if (std::isnan(value)) return {static_cast<std::uint8_t>(sign | 0x7fu)};
+  const float magnitude = std::min(std::fabs(value), largest_of(DType::float8_e4m3fn));
+  if (magnitude < 0x1p-6f) {  // at 2^14 floats are 2^-9 apart, as subnormal numbers here
+    const float shifted = magnitude + 0x1p14f;
+    const std::uint32_t count =
+        std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(0x1p14f);
+    return {static_cast<std::uint8_t>(sign | count)};
+  }
+  const std::uint32_t m = std::bit_cast<std::uint32_t>(magnitude);
+  const std::uint32_t rounded = m + 0x7ffffu + ((m >> 20) & 1u);
+  return {static_cast<std::uint8_t>(sign | ((rounded >> 20) - (120u << 3)))};
 }
 
 }  // namespace quire

@@ -1,6 +1,10 @@
-// Element types of keys, values, queries and outputs, and their 16-bit storage formats.
+// Element types of keys, values, queries and outputs, and their storage formats.
+//
+// Queries, outputs and new keys and values are plain floats. A cache may be quantised as well: an
+// element is then a small number that stands for itself times a scale (quire/attention).
 #pragma once
 
+#include <cassert>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -8,14 +12,26 @@
 
 namespace quire {
 
-enum class DType : std::uint8_t { float32, float16, bfloat16 };
+enum class DType : std::uint8_t { float32, float16, bfloat16, int8, float8_e4m3fn };
 
+// The plain floats, and the quantised.
 inline constexpr DType kDTypes[] = {DType::float32, DType::float16, DType::bfloat16};
+inline constexpr DType kQuantisedDTypes[] = {DType::int8, DType::float8_e4m3fn};
+
+constexpr bool is_quantised(DType dtype) {
+  return dtype == DType::int8 || dtype == DType::float8_e4m3fn;
+}
 
 // Bytes of one element.
-constexpr std::size_t size_of(DType dtype) { return dtype == DType::float32 ? 4 : 2; }
+constexpr std::size_t size_of(DType dtype) {
+  return is_quantised(dtype) ? 1 : dtype == DType::float32 ? 4 : 2;
+}
 
-// "float32", "float16", "bfloat16".
+// The largest magnitude that a quantised dtype is given, which a scale takes the largest of a row
+// to. int8 is kept symmetric: -128 is read, and never written.
+constexpr float largest_of(DType quantised) { return quantised == DType::int8 ? 127.0f : 448.0f; }
+
+// "float32", "float16", "bfloat16", "int8", "float8_e4m3fn".
 std::string_view name_of(DType dtype);
 
 // The inverse of name_of; throws TypeError that lists the supported names.
@@ -31,8 +47,22 @@ struct BFloat16 {
   std::uint16_t bits = 0;
 };
 
+// A whole number, -128 to 127.
+struct Int8 {
+  std::int8_t bits = 0;
+};
+
+// A sign, 4 bits of exponent (bias 7) and 3 of mantissa; no infinity, and NaN where all of
+// exponent and mantissa are ones. Source: Micikevicius et al., "FP8 Formats for Deep Learning"
+// (arXiv:2209.05433), where it is E4M3.
+struct Float8E4M3 {
+  std::uint8_t bits = 0;
+};
+
 // Exact.
 float to_float(Float16 value);
+inline float to_float(Int8 value) { return static_cast<float>(value.bits); }
+float to_float(Float8E4M3 value);
 inline float to_float(float value) { return value; }
 inline float to_float(BFloat16 value) {
   const std::uint32_t bits = static_cast<std::uint32_t>(value.bits) << 16;
@@ -53,18 +83,28 @@ Float16 from_float<Float16>(float value);
 template <>
 BFloat16 from_float<BFloat16>(float value);
 
-// Calls visitor(T{}) with the storage type of `dtype`: the one switch over element types.
+// The same, but what is too large becomes the largest (largest_of) with its sign. A NaN is one in
+// float8 and 0 in int8, which has none.
+template <>
+Int8 from_float<Int8>(float value);
+template <>
+Float8E4M3 from_float<Float8E4M3>(float value);
+
+// Calls visitor(T{}) with the storage type of `dtype`, of plain floats.
 template <class Visitor>
 decltype(auto) visit_dtype(DType dtype, Visitor&& visitor) {
-  switch (dtype) {
-    case DType::float16:
-      return visitor(Float16{});
-    case DType::bfloat16:
-      return visitor(BFloat16{});
-    case DType::float32:
-      break;
-  }
+  if (dtype == DType::float16) return visitor(Float16{});
+  if (dtype == DType::bfloat16) return visitor(BFloat16{});
+  assert(dtype == DType::float32);
   return visitor(float{});
+}
+
+// The same with any dtype of a cache.
+template <class Visitor>
+decltype(auto) visit_cache_dtype(DType dtype, Visitor&& visitor) {
+  if (dtype == DType::int8) return visitor(Int8{});
+  if (dtype == DType::float8_e4m3fn) return visitor(Float8E4M3{});
+  return visit_dtype(dtype, visitor);
 }
 
 }  // namespace quire

@@ -26,7 +26,10 @@ struct AttentionRows {
   static std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
   static std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
 
-  static std::int64_t item_size(DType dtype) { return dtype == DType::float32 ? 4 : 2; }
+  static std::int64_t item_size(DType dtype) {  // size_of, for code that is compiled once
+    if (dtype == DType::int8 || dtype == DType::float8_e4m3fn) return 1;
+    return dtype == DType::float32 ? 4 : 2;
+  }
 
   static std::int64_t block_id(const BlockRow& row, std::int64_t i) {
     return *reinterpret_cast<const std::int64_t*>(row.data + i * row.stride);
@@ -71,12 +74,27 @@ struct AttentionRows {
     return visitor(BFloat16{});
   }
 
-  // `count` elements in natural order as floats times `sign`, zeros up to the padded count.
-  static void load_floats(const std::byte* from, DType dtype, std::int64_t count, float sign,
+  // The same with any dtype of a cache.
+  template <class Visitor>
+  static void visit_cache(DType dtype, Visitor visitor) {
+    if (dtype == DType::int8) return visitor(Int8{});
+    if (dtype == DType::float8_e4m3fn) return visitor(Float8E4M3{});
+    return visit(dtype, visitor);
+  }
+
+  // Where the scale of a slot lies, for KV head 0.
+  static const std::byte* scale_at(const ScaleView& scale, std::int64_t block,
+                                   std::int64_t offset) {
+    return scale.data + block * scale.block_stride + offset * scale.token_stride;
+  }
+  static float load_scale(const std::byte* from) { return *reinterpret_cast<const float*>(from); }
+
+  // `count` elements in natural order as floats times `times`, zeros up to the padded count.
+  static void load_floats(const std::byte* from, DType dtype, std::int64_t count, float times,
                           float* to) {
-    visit(dtype, [&](auto type) {
+    visit_cache(dtype, [&](auto type) {
       const auto* p = reinterpret_cast<const decltype(type)*>(from);
-      const Vec factor = S::set1(sign);
+      const Vec factor = S::set1(times);
       std::int64_t d = 0;
       for (; d + S::kWidth <= count; d += S::kWidth) {
         S::store(to + d, S::mul(factor, S::load(p + d)));

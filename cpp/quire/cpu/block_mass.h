@@ -21,6 +21,7 @@ class BlockMass {
     const AttentionUnit& unit = part.unit;
     AttentionTask keys_alone = task;
     keys_alone.v_head_dim = 0;
+    keys_alone.v.scale = {};
     keys_alone.out.dtype = DType::float32;  // for weights that are not rounded to values' dtype
     const std::int64_t rows = (unit.token_end - unit.token_begin) * task.group;
     float* const sums = scratch;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "quire/cpu/direct_tile.h"
+#include "quire/cpu/integer_tile.h"
 #include "quire/cpu/part_rows.h"
 #include "quire/cpu/tile_walk.h"
 
@@ -15,7 +16,7 @@ class DirectAttention {
   static constexpr int kMostRows = 4;  // rows that go through a tile together
 
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
-    return (rows + 1) * Rows::padded(task.head_dim) + 2 * kMostRows * kDirectKeys;
+    return (rows + 1) * Rows::padded(task.head_dim) + 2 * (kMostRows + 1) * kDirectKeys;
   }
 
   DirectAttention(const AttentionTask& task, const AttentionUnit& unit, float* scratch,
@@ -26,7 +27,8 @@ class DirectAttention {
         q_stride_(Rows::padded(task.head_dim)),
         scores_(scratch),
         weights_(scores_ + kMostRows * kDirectKeys),
-        q_(weights_ + kMostRows * kDirectKeys) {
+        scales_(weights_ + kMostRows * kDirectKeys),
+        q_(scales_ + 2 * kDirectKeys) {
     choose_functions();
   }
 
@@ -60,7 +62,10 @@ class DirectAttention {
                          Lines&);
   using Value = void (*)(const float*, TileRows, int, int, std::int64_t, float*, std::int64_t,
                          Lines&);
-  using Weigh = void (*)(const PartRows<S>&, const Group&, float*, float*, Lines&);
+  using Weigh = void (*)(const PartRows<S>&, const Group&, float*, float*, const KeyScales&,
+                         Lines&);
+  using IntegerValue = void (*)(const IntegerWeights<S>&, TileRows, int, int, std::int64_t, float*,
+                                std::int64_t, Lines&);
 
   // Query rows in the order of lanes that the keys load in.
   void prepare_queries() {
@@ -72,13 +77,35 @@ class DirectAttention {
   }
 
   void arrange_query(const float* row, void* to) const {
+    if constexpr (S::kDotsInt16) {
+      if (multiplies_integers()) {
+        auto* const numbers = static_cast<std::int16_t*>(to);
+        const float factor = IntegerRow<S>::round(row, q_stride_, numbers);
+        __builtin_memcpy(numbers + q_stride_, &factor, sizeof factor);
+        return;
+      }
+    }
+    if constexpr (S::kDotsBFloat16) {
+      if (multiplies_float8()) {
+        using Dot = KeyDot<S, Float8Product>;
+        auto* const numbers = static_cast<BFloat16*>(to);
+        for (std::int64_t d = 0; d < 2 * q_stride_; d += S::kWidth)
+          S::store(numbers + d, S::zero());
+        for (std::int64_t d = 0; d < q_stride_; ++d) {  // exact, as queries are bfloat16
+          std::uint32_t bits;
+          __builtin_memcpy(&bits, row + d, sizeof bits);
+          numbers[Dot::place_of(d)].bits = static_cast<std::uint16_t>(bits >> 16);
+        }
+        return;
+      }
+    }
     if (multiplies_bfloat16()) {
       for (std::int64_t d = 0; d < q_stride_; d += S::kWidth) {
         S::store(static_cast<BFloat16*>(to) + d, S::load(row + d));
       }
       return;
     }
-    Rows::visit(task_.k.dtype, [&](auto type) {
+    Rows::visit_cache(task_.k.dtype, [&](auto type) {
       float* out = static_cast<float*>(to);
       for (std::int64_t d = 0; d < q_stride_; d += Rows::kChunk) {
         const auto pair = S::template from_natural<decltype(type)>(
@@ -89,10 +116,26 @@ class DirectAttention {
     });
   }
 
-  // Row r of the prepared queries; they are bfloat16 or float, with the same stride in elements.
+  // Row r of the prepared queries; they are bfloat16 or float, with the same stride in elements, or
+  // as query_stride() says.
   void* q_row(std::int64_t r) const {
     if (multiplies_bfloat16()) return reinterpret_cast<BFloat16*>(q_) + r * q_stride_;
     return q_ + r * q_stride_;
+  }
+
+  // In elements of 2 bytes for whole numbers and float8 keys.
+  std::int64_t query_stride() const {
+    return multiplies_integers() || multiplies_float8() ? 2 * q_stride_ : q_stride_;
+  }
+
+  bool multiplies_float8() const {
+    return S::kDotsBFloat16 && task_.q.dtype == DType::bfloat16 &&
+           task_.k.dtype == DType::float8_e4m3fn;
+  }
+
+  bool multiplies_integers() const {
+    return S::kDotsInt16 && task_.k.dtype == DType::int8 &&
+           task_.head_dim <= IntegerRow<S>::kMostHeadDim;
   }
 
   bool multiplies_bfloat16() const {
@@ -113,23 +156,25 @@ class DirectAttention {
   // All rows of one KV head through one tile, in groups of 4, 2 and 1.
   template <class Take>
   void weigh_tile(const Tile& tile, std::int64_t head, Lines& lines, Take& take) {
+    const KeyScales scales = tile.load_scales(task_, head, scales_);
     for (std::int64_t r = 0; r < rows_.count();) {
       const std::int64_t left = rows_.count() - r;
       const int log2_rows = left >= 4 ? 2 : left >= 2 ? 1 : 0;
       const Group group = rows_.template group<kMostRows>(head, r, 1 << log2_rows, tile);
       if (group.first < group.last) {
-        weigh_group(tile, group, log2_rows, lines);
+        weigh_group(tile, group, scales, log2_rows, lines);
         take(tile, group, scores_, lines);
       }
       r += group.count;
     }
   }
 
-  void weigh_group(const Tile& tile, const Group& group, int log2_rows, Lines& lines) {
+  void weigh_group(const Tile& tile, const Group& group, const KeyScales& scales, int log2_rows,
+                   Lines& lines) {
     const std::int64_t row = (group.head - unit_.kv_head_begin) * rows_.count() + group.row;
-    score_[log2_rows](q_row(row), q_stride_, task_.head_dim, tile.k(task_, group.head), group.first,
-                      group.last, scores_, lines);
-    weigh_(rows_, group, scores_, weights_, lines);
+    score_[log2_rows](q_row(row), query_stride(), task_.head_dim, tile.k(task_, group.head),
+                      group.first, group.last, scores_, lines);
+    weigh_(rows_, group, scores_, weights_, scales, lines);
   }
 
   void add_values(const Tile& tile, const Group& group, Lines& lines) {
@@ -139,7 +184,9 @@ class DirectAttention {
     // pairs of keys begin at an even one
     const int first = (group.shared_first + v_elements() - 1) / v_elements();
     const int last = group.shared_last / v_elements();
-    if (first < last) {
+    if (first < last && value_integers_) {
+      add_integers(group, log2_rows, v, values, lines);
+    } else if (first < last) {
       value_[log2_rows](value_pairs_ ? weights_ : scores_, v, first, last, task_.v_head_dim, values,
                         rows_.v_stride(), lines);
     }
@@ -150,10 +197,20 @@ class DirectAttention {
                        });
   }
 
+  // The values of the keys that all rows see.
+  void add_integers(const Group& group, int log2_rows, TileRows v, float* values, Lines& lines) {
+    if constexpr (S::kDotsInt16) {
+      IntegerWeights<S> weights;
+      weights.round(scores_, group.count, group.shared_first, group.shared_last);
+      integer_value_[log2_rows](weights, v, group.shared_first, group.shared_last, task_.v_head_dim,
+                                values, rows_.v_stride(), lines);
+    }
+  }
+
   template <class Weight>
   static void weigh(const PartRows<S>& rows, const Group& group, float* scores, float* weights,
-                    Lines& lines) {
-    rows.template weigh<kDirectKeys>(group, scores, reinterpret_cast<Weight*>(weights),
+                    const KeyScales& scales, Lines& lines) {
+    rows.template weigh<kDirectKeys>(group, scores, reinterpret_cast<Weight*>(weights), scales,
                                      [&] { lines.advance(kDirectWeighWork); });
   }
 
@@ -174,15 +231,28 @@ class DirectAttention {
   }
 
   void choose_functions() {
-    Rows::visit(task_.v.dtype,
-                [&](auto type) { use_values<decltype(type), FloatProduct<S>, float>(); });
+    Rows::visit_cache(task_.v.dtype,
+                      [&](auto type) { use_values<decltype(type), FloatProduct<S>, float>(); });
+    if constexpr (S::kDotsInt16) {
+      value_integers_ = task_.v.dtype == DType::int8;
+      integer_value_[0] = &IntegerValueTile<S>::template run<1>;
+      integer_value_[1] = &IntegerValueTile<S>::template run<2>;
+      integer_value_[2] = &IntegerValueTile<S>::template run<4>;
+      if (multiplies_integers()) return use_scores<Int16Product>();
+    }
     if constexpr (S::kDotsBFloat16) {
       constexpr DType kType = DType::bfloat16;
       value_pairs_ = multiplies_bfloat16() && task_.v.dtype == kType && task_.out.dtype == kType;
       if (value_pairs_) use_values<BFloat16, BFloat16PairProduct<S>, BFloat16>();
+      if (task_.q.dtype == kType && task_.v.dtype == DType::float8_e4m3fn &&
+          task_.out.dtype == kType) {
+        value_pairs_ = true;
+        use_values<Float8E4M3, BFloat16PairProduct<S>, BFloat16>();
+      }
+      if (multiplies_float8()) return use_scores<Float8Product>();
       if (multiplies_bfloat16()) return use_scores<BFloat16Product>();
     }
-    Rows::visit(task_.k.dtype, [&](auto type) { use_scores<decltype(type)>(); });
+    Rows::visit_cache(task_.k.dtype, [&](auto type) { use_scores<decltype(type)>(); });
   }
 
   const AttentionTask& task_;
@@ -191,12 +261,15 @@ class DirectAttention {
   const std::int64_t q_stride_;
   float* const scores_;   // [kMostRows, kDirectKeys]
   float* const weights_;  // likewise; bfloat16, where pairs are multiplied
+  float* const scales_;   // [2, kDirectKeys]
   float* const q_;
   Score score_[3];  // of 1, 2 and 4 rows
   Value value_[3];
   Value add_values_;  // of one row
   Weigh weigh_;
   bool value_pairs_ = false;
+  bool value_integers_ = false;  // where the vocabulary has whole numbers
+  IntegerValue integer_value_[3];
 };
 
 }  // namespace quire

@@ -18,7 +18,9 @@ inline constexpr int kDirectKeys = 32;
 template <class S, class T>
 struct KeyDot {
   using Vec = typename S::Vec;
+  using Sum = Vec;  // of products; total() has a float in each lane
   using Chunk = typename S::Pair;
+  static constexpr int kChunk = 2 * S::kWidth;
   using Query = float;  // element of a prepared query row, in the order of lanes of T
   using Key = T;
 
@@ -26,6 +28,36 @@ struct KeyDot {
   static Chunk load_key(const T* p) { return S::load_pair(p); }
   static Chunk load_key(const T* p, int n) { return S::load_pair(p, n); }
   static Vec add(Vec sum, Chunk q, Chunk k) { return S::fma(q.hi, k.hi, S::fma(q.lo, k.lo, sum)); }
+  static Vec zero() { return S::zero(); }
+  static Vec total(Vec sum) { return sum; }
+  static constexpr bool kHasFactor = false;  // that a query row's products are multiplied by
+};
+
+// float8 keys and a bfloat16 query, likewise: 64 elements a step, in the order of load_pairs.
+struct Float8Product {};
+template <class S>
+struct KeyDot<S, Float8Product> {
+  using Vec = typename S::Vec;
+  using Sum = Vec;
+  using Chunk = typename S::Pairs64;
+  using Query = BFloat16;
+  using Key = Float8E4M3;
+  static constexpr int kChunk = 4 * S::kWidth;
+
+  // Of an element of a row in a prepared one.
+  static std::int64_t place_of(std::int64_t element) {
+    const std::int64_t eight = element / 8 % 8;
+    return element / kChunk * kChunk + eight % 2 * (kChunk / 2) + eight / 2 * 8 + element % 8;
+  }
+  static Chunk load_query(const BFloat16* p) {
+    return {S::load_bits(p), S::load_bits(p + kChunk / 2)};
+  }
+  static Chunk load_key(const Float8E4M3* p) { return S::load_pairs(p); }
+  static Chunk load_key(const Float8E4M3* p, int n) { return S::load_pairs(p, n); }
+  static Vec add(Vec sum, Chunk q, Chunk k) { return S::dot(S::dot(sum, q.lo, k.lo), q.hi, k.hi); }
+  static Vec zero() { return S::zero(); }
+  static Vec total(Vec sum) { return sum; }
+  static constexpr bool kHasFactor = false;
 };
 
 // The same where query and keys are both bfloat16 and the processor multiplies those.
@@ -33,7 +65,9 @@ struct BFloat16Product {};
 template <class S>
 struct KeyDot<S, BFloat16Product> {
   using Vec = typename S::Vec;
+  using Sum = Vec;
   using Chunk = typename S::Vec;
+  static constexpr int kChunk = 2 * S::kWidth;
   using Query = BFloat16;
   using Key = BFloat16;
 
@@ -41,6 +75,9 @@ struct KeyDot<S, BFloat16Product> {
   static Chunk load_key(const BFloat16* p) { return S::load_bits(p); }
   static Chunk load_key(const BFloat16* p, int n) { return S::load_bits(p, n); }
   static Vec add(Vec sum, Chunk q, Chunk k) { return S::dot(sum, q, k); }
+  static Vec zero() { return S::zero(); }
+  static Vec total(Vec sum) { return sum; }
+  static constexpr bool kHasFactor = false;
 };
 
 // Work, for a LineQueue, in thirds of a multiply-add of two vectors: what each step takes.
@@ -55,7 +92,7 @@ struct ScoreTile {
   using Dot = KeyDot<S, T>;
   using Query = typename Dot::Query;
   using Key = typename Dot::Key;
-  static constexpr int kChunk = 2 * S::kWidth;
+  static constexpr int kChunk = Dot::kChunk;
 
   template <int R>
   static void run(const void* q, std::int64_t q_stride, std::int64_t head_dim, TileRows keys,
@@ -72,18 +109,18 @@ struct ScoreTile {
   template <int R, int kKeys>
   static void group(const Query* q, std::int64_t q_stride, std::int64_t head_dim, TileRows keys,
                     int key, float* scores, LineQueue<S>& lines) {
-    Vec sums[S::kAccumulators];
+    typename Dot::Sum sums[S::kAccumulators];
 #pragma GCC unroll 16
-    for (int i = 0; i < S::kAccumulators; ++i) sums[i] = S::zero();
+    for (int i = 0; i < S::kAccumulators; ++i) sums[i] = Dot::zero();
 
     std::int64_t d = 0;
     for (; d + kChunk <= head_dim; d += kChunk) {
-      lines.advance(R * kKeys * kScoreWork);
+      lines.advance(R * kKeys * kScoreWork * (kChunk / (2 * S::kWidth)));
       step<R, kKeys>(q + d, q_stride, sums,
                      [&](int j) { return Dot::load_key(row(keys, key + j) + d); });
     }
     if (const int rest = static_cast<int>(head_dim - d); rest > 0) {
-      lines.advance(R * kKeys * kScoreWork);
+      lines.advance(R * kKeys * kScoreWork * (kChunk / (2 * S::kWidth)));
       step<R, kKeys>(q + d, q_stride, sums,
                      [&](int j) { return Dot::load_key(row(keys, key + j) + d, rest); });
     }
@@ -91,7 +128,18 @@ struct ScoreTile {
     float totals[S::kAccumulators];
 #pragma GCC unroll 16
     for (int i = 0; i < S::kAccumulators; i += S::kWidth) {
-      S::store(totals + i, S::transpose_add(sums + i));
+      Vec lanes[S::kWidth];
+#pragma GCC unroll 16
+      for (int j = 0; j < S::kWidth; ++j) lanes[j] = Dot::total(sums[i + j]);
+      S::store(totals + i, S::transpose_add(lanes));
+    }
+    if constexpr (Dot::kHasFactor) {
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        const float factor = Dot::factor(q + r * q_stride, q_stride);
+#pragma GCC unroll 16
+        for (int j = 0; j < kKeys; ++j) totals[r * kKeys + j] *= factor;
+      }
     }
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
@@ -100,13 +148,14 @@ struct ScoreTile {
   }
 
   template <int R, int kKeys, class LoadKey>
-  static void step(const Query* q, std::int64_t q_stride, Vec* sums, LoadKey load_key) {
+  static void step(const Query* q, std::int64_t q_stride, typename Dot::Sum* sums,
+                   LoadKey load_key) {
 #pragma GCC unroll 16
     for (int j = 0; j < kKeys; ++j) {
       const typename Dot::Chunk k = load_key(j);
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
-        Vec& sum = sums[r * kKeys + j];
+        auto& sum = sums[r * kKeys + j];
         sum = Dot::add(sum, Dot::load_query(q + r * q_stride), k);
       }
     }

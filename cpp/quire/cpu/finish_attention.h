@@ -60,7 +60,7 @@ struct FinishAttention {
       weights[p] = maximum == largest ? 1.0f : power(maximum - largest);
       total += weights[p] * S::reduce_add(S::load(parts[p].sums + r * S::kWidth));
     }
-    Rows::visit(task.v.dtype, [&](auto v_type) {
+    Rows::visit_cache(task.v.dtype, [&](auto v_type) {
       Rows::visit(task.out.dtype, [&](auto type) {
         auto* const out = reinterpret_cast<decltype(type)*>(Rows::at(task.out, token, head));
         write_values<decltype(v_type)>(task, out, parts, num_parts, r, weights, total);

@@ -54,10 +54,10 @@ class GatherAttention {
       const std::int64_t key = key_at(i);
       const std::int64_t block = Rows::block_id(unit_.blocks, key / task_.block_size);
       const std::int64_t offset = key % task_.block_size;
-      Rows::load_floats(row(task_.k, block, offset, head), task_.k.dtype, task_.head_dim, 1.0f,
-                        k_ + i * d_);
-      Rows::load_floats(row(task_.v, block, offset, head), task_.v.dtype, task_.v_head_dim, 1.0f,
-                        v_ + i * dv_);
+      Rows::load_floats(row(task_.k, block, offset, head), task_.k.dtype, task_.head_dim,
+                        scale(task_.k.scale, block, offset, head), k_ + i * d_);
+      Rows::load_floats(row(task_.v, block, offset, head), task_.v.dtype, task_.v_head_dim,
+                        scale(task_.v.scale, block, offset, head), v_ + i * dv_);
     }
   }
 
@@ -65,6 +65,12 @@ class GatherAttention {
                               std::int64_t head) {
     return cache.data + block * cache.block_stride + offset * cache.token_stride +
            head * cache.head_stride;
+  }
+
+  static float scale(const ScaleView& scale, std::int64_t block, std::int64_t offset,
+                     std::int64_t head) {
+    if (scale.data == nullptr) return 1.0f;
+    return Rows::load_scale(Rows::scale_at(scale, block, offset) + head * scale.head_stride);
   }
 
   // The place in the sequence of copy i: the sink tokens come first, then the window.

@@ -7,6 +7,7 @@
 #include "quire/cpu/fused_attention.h"
 #include "quire/cpu/gather_attention.h"
 #include "quire/cpu/kernels.h"
+#include "quire/cpu/quantise_row.h"
 
 namespace quire {
 
@@ -35,6 +36,8 @@ struct InstructionSet {
             &BlockMass<S>::run,
             &BlockMass<S>::scratch_floats,
             &convert,
+            &QuantiseRow<S>::largest,
+            &QuantiseRow<S>::run,
             &ArithmeticLoop<S>::run};
   }
 

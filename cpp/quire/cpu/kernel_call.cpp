@@ -3,6 +3,8 @@
 #include <cmath>
 #include <limits>
 
+#include "quire/attention/cache_scales.h"
+
 namespace quire {
 namespace {
 
@@ -25,10 +27,18 @@ RowsView rows_view(const ArrayView& view) {
   return {view.data, {view.strides[0], view.strides[1]}, view.dtype};
 }
 
-CacheView cache_view(const ArrayView& cache, Layout layout) {
+ScaleView scale_view(const std::optional<ArrayView>& scale) {
+  if (!scale) return {};
+  if (is_dynamic(*scale)) {
+    return {scale->data, scale->strides[0], scale->strides[1], scale->strides[2]};
+  }
+  return {scale->data, 0, 0, scale->ndim == 1 ? scale->strides[0] : 0};
+}
+
+CacheView cache_view(const ArrayView& cache, Layout layout, const std::optional<ArrayView>& scale) {
   const int token_axis = layout == Layout::NHD ? 1 : 2;
-  return {cache.data, cache.strides[0], cache.strides[token_axis], cache.strides[3 - token_axis],
-          cache.dtype};
+  return {cache.data,  cache.strides[0], cache.strides[token_axis], cache.strides[3 - token_axis],
+          cache.dtype, scale_view(scale)};
 }
 
 }  // namespace
@@ -42,8 +52,8 @@ KernelCall::KernelCall(const PagedAttentionArgs& args, const Kernels& kernels)
   task_.q = rows_view(args.q);
   task_.out = rows_view(args.out);
   task_.lse = args.lse;
-  task_.k = cache_view(args.k_cache, args.layout);
-  task_.v = cache_view(args.v_cache, args.layout);
+  task_.k = cache_view(args.k_cache, args.layout, args.k_scale);
+  task_.v = cache_view(args.v_cache, args.layout, args.v_scale);
   task_.alibi_slopes = args.alibi_slopes ? slopes_.data() : nullptr;
   task_.sinks = args.sinks ? sinks_.data() : nullptr;
   task_.head_dim = sizes.head_dim;

@@ -14,7 +14,10 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
-bool has_avx512bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+bool has_avx512bf16() {
+  return has_avx512() && __builtin_cpu_supports("avx512bf16") &&
+         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
+}
 
 // AMD's processors multiply bfloat16 pairs as often per cycle as floats: twice the arithmetic.
 // Those of Intel that have AMX as well do it a quarter as often (measured: 121 against 243 GFLOP/s

@@ -16,11 +16,19 @@ struct RowsView {
   DType dtype;
 };
 
+// The scales of a quantised cache: that of (block, offset, kv_head), a float, lies at the sum of
+// its strides, in bytes. Those of a scale that many share are 0. Without `data` there are none.
+struct ScaleView {
+  const std::byte* data;
+  std::int64_t block_stride, token_stride, head_stride;
+};
+
 // A paged cache: row (block, offset, kv_head) begins at the sum of its strides, in bytes.
 struct CacheView {
   const std::byte* data;
   std::int64_t block_stride, token_stride, head_stride;
   DType dtype;
+  ScaleView scale;
 };
 
 // One sequence's row of the block table, int64.
@@ -125,8 +133,16 @@ struct Kernels {
                      const BlockMassView& mass);
   std::int64_t (*block_mass_scratch)(const AttentionTask& task, std::int64_t rows);
 
-  // Rows of one dtype as rows of another, rounded to nearest even.
+  // Rows of one dtype as rows of another, rounded to nearest even; both plain floats.
   void (*convert)(const RowsCopy& rows, DType from, DType to);
+
+  // The largest magnitude of `count` plain floats; NaN where one of them is not finite.
+  float (*largest)(const std::byte* from, DType dtype, std::int64_t count);
+
+  // Elements divided by `scale`, cut off at largest_of(to) and rounded to nearest even, as numbers
+  // of a quantised dtype. All are finite, and the scale positive.
+  void (*quantise)(const std::byte* from, DType from_dtype, std::byte* to, DType to_dtype,
+                   std::int64_t count, float scale);
 
   // `rounds` of multiply-adds of registers, in float32 or of pairs of bfloat16: returns the FLOPs
   // done, 0 where there is no such instruction, and their sum. For arithmetic_peak.h.

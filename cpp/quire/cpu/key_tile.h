@@ -12,6 +12,12 @@ struct TileRows {
   std::int64_t offset;  // bytes
 };
 
+// What the keys and values of a tile are multiples of, a float for each key; null: of 1.
+struct KeyScales {
+  const float* k;
+  const float* v;
+};
+
 template <class S, int kKeys>
 class KeyTile {
  public:
@@ -25,6 +31,11 @@ class KeyTile {
     std::int64_t column = key / task.block_size;
     std::int64_t offset = key % task.block_size;
     std::int64_t block = Rows::block_id(unit.blocks, column);
+    const bool aligned = key % S::kWidth == 0 && task.block_size % S::kWidth == 0;
+    k_scale_runs_ = aligned && task.k.scale.token_stride == sizeof(float);
+    v_scale_runs_ = aligned && task.v.scale.token_stride == sizeof(float);
+    const bool has_k_scale = task.k.scale.data != nullptr;
+    const bool has_v_scale = task.v.scale.data != nullptr;
     for (int i = 0; i < num_keys_; ++i) {
       if (offset == task.block_size) {
         offset = 0;
@@ -32,11 +43,28 @@ class KeyTile {
       }
       k_[i] = task.k.data + block * task.k.block_stride + offset * task.k.token_stride;
       v_[i] = task.v.data + block * task.v.block_stride + offset * task.v.token_stride;
+      if (has_k_scale) k_scale_[i] = Rows::scale_at(task.k.scale, block, offset);
+      if (has_v_scale) v_scale_[i] = Rows::scale_at(task.v.scale, block, offset);
       ++offset;
     }
     for (int i = num_keys_; i < kKeys; ++i) {
       k_[i] = k_[num_keys_ - 1];
       v_[i] = v_[num_keys_ - 1];
+    }
+  }
+
+  // The scales of the tile's keys, 1 past the last, of caches that have them; else the results are
+  // null. `to`: 2 * kKeys floats.
+  KeyScales load_scales(const AttentionTask& task, std::int64_t head, float* to) const {
+    return {load_scales(task.k.scale, k_scale_, k_scale_runs_, head, to),
+            load_scales(task.v.scale, v_scale_, v_scale_runs_, head, to + kKeys)};
+  }
+
+  // Asks for the lines of the scales of heads [head, head + heads).
+  void prefetch_scales(const AttentionTask& task, std::int64_t head, std::int64_t heads) const {
+    for (std::int64_t h = head; h < head + heads; ++h) {
+      prefetch_scales(task.k.scale, k_scale_, k_scale_runs_, h);
+      prefetch_scales(task.v.scale, v_scale_, v_scale_runs_, h);
     }
   }
 
@@ -50,8 +78,44 @@ class KeyTile {
   }
 
  private:
+  // `runs`: kWidth neighbours lie together.
+  const float* load_scales(const ScaleView& scale, const std::byte* const* scales, bool runs,
+                           std::int64_t head, float* to) const {
+    if (scale.data == nullptr) return nullptr;
+    const std::int64_t from_head = head * scale.head_stride;
+    if (runs) {
+      int i = 0;
+      const auto at = [&](int key) {
+        return reinterpret_cast<const float*>(scales[key] + from_head);
+      };
+      for (; i + S::kWidth <= num_keys_; i += S::kWidth) S::store(to + i, S::load(at(i)));
+      if (i < num_keys_) S::store(to + i, S::load(at(i), num_keys_ - i));
+      for (i = num_keys_; i < kKeys; ++i) to[i] = 1.0f;
+      return to;
+    }
+    for (int i = 0; i < num_keys_; ++i) to[i] = Rows::load_scale(scales[i] + from_head);
+    for (int i = num_keys_; i < kKeys; ++i) to[i] = 1.0f;
+    return to;
+  }
+
+  void prefetch_scales(const ScaleView& scale, const std::byte* const* scales, bool runs,
+                       std::int64_t head) const {
+    constexpr std::uintptr_t kLine = 64;
+    if (scale.data == nullptr) return;
+    std::uintptr_t asked = 0;
+    for (int i = 0; i < num_keys_; i += runs ? S::kWidth : 1) {
+      const std::byte* const p = scales[i] + head * scale.head_stride;
+      const std::uintptr_t line = reinterpret_cast<std::uintptr_t>(p) / kLine;
+      if (line != asked) S::prefetch(p);
+      asked = line;
+    }
+  }
+
   const std::byte* k_[kKeys];
   const std::byte* v_[kKeys];
+  const std::byte* k_scale_[kKeys];  // set where the caches have scales
+  const std::byte* v_scale_[kKeys];
+  bool k_scale_runs_, v_scale_runs_;
   std::int64_t first_;
   int num_keys_;
 };

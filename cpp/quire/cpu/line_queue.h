@@ -20,6 +20,7 @@ class LineQueue {
                            std::int64_t heads, bool none, std::int64_t work) {
     using Rows = AttentionRows<S>;
     const int count = none ? 0 : tile.num_keys();
+    if (!none) tile.prefetch_scales(task, head, heads);
     const std::int64_t k_bytes = task.head_dim * Rows::item_size(task.k.dtype);
     const std::int64_t v_bytes = task.v_head_dim * Rows::item_size(task.v.dtype);
     return LineQueue({tile.k(task, head), count, heads * k_bytes},

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "quire/base/dtype.h"
+#include "quire/cpu/key_tile.h"
 #include "quire/cpu/simd_math.h"
 
 namespace quire {
@@ -49,14 +50,20 @@ struct OnlineSoftmax {
   // Turns the scores of keys [begin, end) of a tile of kKeys into weights, 2^(score - maximum),
   // those outside into 0, and takes them into the row's maximum, sums and values. Weights are left
   // rounded to Weight, and summed unrounded; `weights`, where it is not float, holds them as such.
-  // `slope` in log2 units; `distance` from the query to the tile's keys.
+  // Scores are of numbers that the keys are multiples of, by `scales`; weights are left times those
+  // of the values, and summed without. `slope` in log2 units; `distance` from the query to the
+  // tile's keys.
   template <int kKeys, class Weight>
-  void update(float* scores, Weight* weights, int begin, int end, float slope,
-              const KeyDistance& distance, const RowState& row) const {
+  void update(float* scores, Weight* weights, const KeyScales& scales, int begin, int end,
+              float slope, const KeyDistance& distance, const RowState& row) const {
     constexpr int kVectors = kKeys / S::kWidth;
     Vec x[kVectors];
 #pragma GCC unroll 8
     for (int i = 0; i < kVectors; ++i) x[i] = S::load(scores + i * S::kWidth);
+    if (scales.k != nullptr) {
+#pragma GCC unroll 8
+      for (int i = 0; i < kVectors; ++i) x[i] = S::mul(x[i], S::load(scales.k + i * S::kWidth));
+    }
     if (has_softcap) {
       for (int i = 0; i < kVectors; ++i) x[i] = SimdMath<S>::tanh(S::mul(x[i], S::set1(cap_scale)));
     }
@@ -106,6 +113,7 @@ struct OnlineSoftmax {
       Vec weight = SimdMath<S>::exp2(S::fma(x[i], scale, minus_maximum));
       if (!whole) weight = S::select(lanes(i, begin, end), weight, S::zero());
       sum = S::add(sum, weight);
+      if (scales.v != nullptr) weight = S::mul(weight, S::load(scales.v + i * S::kWidth));
       store(scores, weights, i * S::kWidth, weight);
     }
     S::store(row.sums, sum);

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <optional>
 
+#include "quire/attention/cache_scales.h"
 #include "quire/attention/index_snapshot.h"
 #include "quire/attention/reference.h"
 #include "quire/attention/validate.h"
@@ -67,6 +68,7 @@ void paged_attention(const PagedAttentionArgs& args, Implementation implementati
   thread_local IndexSnapshot snapshot;
   const PagedAttentionArgs copied = snapshot.take(args);
   validate_indices(copied, function);  // which another thread may have changed meanwhile
+  check_dynamic_scales(copied, function);
   if (args.block_mass != nullptr) {
     const PagedAttentionSizes sizes = sizes_of(args);
     std::fill_n(args.block_mass, sizes.num_tokens * sizes.num_heads * args.block_tables.shape[1],

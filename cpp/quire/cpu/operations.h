@@ -36,6 +36,7 @@ void write_kv(const WriteKvArgs& args, int num_threads = 0);
 struct Kernels;
 void paged_attention(const PagedAttentionArgs& args, Implementation implementation, int num_threads,
                      const Kernels& kernels, std::string_view function = "paged_attention");
-void write_kv(const WriteKvArgs& args, int num_threads, const Kernels& kernels);
+void write_kv(const WriteKvArgs& args, int num_threads, const Kernels& kernels,
+              std::string_view function = "write_kv");
 
 }  // namespace quire

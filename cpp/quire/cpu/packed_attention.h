@@ -18,7 +18,7 @@ class PackedAttention {
 
   // `rows`: of all states of the unit.
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
-    return (2 * rows + kPanel) * kKeys + (kPanel + rows + 1) * Rows::padded(task.head_dim);
+    return (2 * rows + kPanel + 2) * kKeys + (kPanel + rows + 1) * Rows::padded(task.head_dim);
   }
 
   PackedAttention(const AttentionTask& task, const AttentionUnit& unit, float* scratch,
@@ -29,7 +29,8 @@ class PackedAttention {
         q_stride_(Rows::padded(task.head_dim)),
         scores_(scratch),
         weights_(scores_ + unit.head_rows * kKeys),
-        v_(weights_ + unit.head_rows * kKeys),
+        scales_(weights_ + unit.head_rows * kKeys),
+        v_(scales_ + 2 * kKeys),
         k_(v_ + kPanel * kKeys),
         q_(k_ + kPanel * q_stride_) {
     choose_functions();
@@ -57,7 +58,8 @@ class PackedAttention {
   using Panel = void (*)(const float*, const float*, int, int, float*, std::int64_t, Lines&);
   using PackValues = void (*)(TileRows, int, std::int64_t, std::int64_t, float*, Lines&);
   using PackKeys = void (*)(TileRows, int, std::int64_t, float*, Lines&);
-  using Weigh = void (*)(const PartRows<S>&, const Group&, float*, float*, Lines&);
+  using Weigh = void (*)(const PartRows<S>&, const Group&, float*, float*, const KeyScales&,
+                         Lines&);
 
   // Rows of the group that begins where `left` rows, a multiple of kRowStep, are left: the most
   // that leave none, or enough for the next size.
@@ -115,9 +117,10 @@ class PackedAttention {
                                   scores(group) + key, lines);
       });
     }
+    const KeyScales scales = tile.load_scales(task_, head, scales_);
     for_groups(head, tile, [&](const Group& group, int) {
       if (group.first >= group.last) return;
-      weigh_(rows_, group, scores(group), weights_ + group.row * kKeys / 2, lines);
+      weigh_(rows_, group, scores(group), weights_ + group.row * kKeys / 2, scales, lines);
     });
     add_values(tile, head, lines);
   }
@@ -185,8 +188,8 @@ class PackedAttention {
 
   template <class Weight>
   static void weigh(const PartRows<S>& rows, const Group& group, float* scores, float* weights,
-                    Lines& lines) {
-    rows.template weigh<kKeys>(group, scores, reinterpret_cast<Weight*>(weights),
+                    const KeyScales& scales, Lines& lines) {
+    rows.template weigh<kKeys>(group, scores, reinterpret_cast<Weight*>(weights), scales,
                                [&] { lines.advance(kWeighWork); });
   }
 
@@ -222,7 +225,7 @@ class PackedAttention {
   void choose_functions() {
     using Floats = FloatProduct<S>;
     weigh_ = &weigh<float>;
-    Rows::visit(task_.k.dtype, [&](auto type) {
+    Rows::visit_cache(task_.k.dtype, [&](auto type) {
       pack_keys_ = &PackedKeys<S>::template pack<decltype(type), Floats>;
     });
     if constexpr (S::kDotsBFloat16) {
@@ -237,7 +240,7 @@ class PackedAttention {
         return use_products<0, Pairs, Pairs, BFloat16>();
       }
     }
-    Rows::visit(task_.v.dtype, [&](auto type) {
+    Rows::visit_cache(task_.v.dtype, [&](auto type) {
       using T = decltype(type);
       add_values_ = &ValueTile<S, T>::template run<1>;
       if constexpr (S::kDotsBFloat16) {
@@ -253,6 +256,7 @@ class PackedAttention {
   const std::int64_t q_stride_;
   float* const scores_;   // [head_rows, kKeys]
   float* const weights_;  // likewise; bfloat16, where pairs are multiplied
+  float* const scales_;   // [2, kKeys]
   float* const v_;        // a panel of PackedValues
   float* const k_;        // a panel of PackedKeys
   float* const q_;

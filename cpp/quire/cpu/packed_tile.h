@@ -50,7 +50,8 @@ struct PackedKeys {
 #pragma GCC unroll 16
       for (int i = 0; i < S::kWidth; ++i) {
         const T* const p = row<T>(keys, key + i) + d;
-        const auto pair = n == kPanel ? S::load_pair(p) : S::load_pair(p, n);
+        const auto pair =
+            S::template to_natural<T>(n == kPanel ? S::load_pair(p) : S::load_pair(p, n));
         lo[i] = pair.lo;
         hi[i] = pair.hi;
       }

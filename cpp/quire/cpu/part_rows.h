@@ -119,7 +119,7 @@ class PartRows {
   // shared. Calls after_row() after each.
   template <int kKeys, class Weight, int kMostRows, class AfterRow>
   void weigh(const RowGroup<kMostRows>& group, float* scores, Weight* weights,
-             AfterRow after_row) const {
+             const KeyScales& scales, AfterRow after_row) const {
     const std::int64_t row = state_row(group.head, group.row);
     std::int64_t g = group.row % task_.group;
     std::int64_t distance = group.distance;
@@ -133,7 +133,7 @@ class PartRows {
                                 ? 0.0f
                                 : Rows::finite(task_.alibi_slopes[q_head] * Rows::kLog2E);
         softmax_.template update<kKeys, Weight>(
-            scores + i * kKeys, weights + i * kKeys, begin, end, slope,
+            scores + i * kKeys, weights + i * kKeys, scales, begin, end, slope,
             {static_cast<float>(distance), find_distances(group, i, end, slope, distances)},
             {state_.maximum + row + i, state_.sums + (row + i) * S::kWidth,
              state_.values + (row + i) * v_stride_, v_stride_});

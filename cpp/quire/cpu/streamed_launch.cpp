@@ -79,7 +79,8 @@ class StreamedLaunch {
 
   void run_piece(const WorkPiece& piece, int worker) {
     const WorkPart& part = plan_.parts[piece.part];
-    AttentionPart some{call_.unit(plan_.units[part.unit], part.windowed), piece.keys.begin, piece.keys.end};
+    AttentionPart some{call_.unit(plan_.units[part.unit], part.windowed), piece.keys.begin,
+                       piece.keys.end};
     some.unit.resumes = piece.keys.begin > part.keys.begin;
     kernels_.fused_part(call_.task(), some, nullptr, scratch_ + worker * scratch_floats_,
                         state(piece.part));

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "quire/cpu/key_tile.h"
 
@@ -35,7 +36,10 @@ struct ValueColumns {
   int rest;
 
   typename S::Pair load(std::int64_t i) const {
-    if constexpr (Product::kElements == 2) {
+    if constexpr (Product::kElements == 2 && std::is_same_v<T, Float8E4M3>) {
+      if constexpr (kWhole) return S::pair_up(row(2 * i), row(2 * i + 1));
+      return S::pair_up(row(2 * i), row(2 * i + 1), rest);
+    } else if constexpr (Product::kElements == 2) {
       return S::pair_up(bits(2 * i), bits(2 * i + 1));
     } else {
       if constexpr (kWhole) return S::load_pair(row(i));

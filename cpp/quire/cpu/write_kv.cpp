@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <atomic>
+#include <optional>
+#include <variant>
 #include <vector>
 
 #include "quire/attention/validate.h"
 #include "quire/base/check.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/operations.h"
+#include "quire/cpu/row_quantiser.h"
 #include "quire/cpu/row_writer.h"
 #include "quire/cpu/select_kernels.h"
 #include "quire/cpu/stream_copy.h"
@@ -79,6 +82,22 @@ std::vector<std::int64_t> checked_slots(const WriteKvArgs& args) {
   return slots;
 }
 
+// Of keys or of values, into a cache of plain floats or a quantised one.
+using CacheWriter = std::variant<RowWriter, RowQuantiser>;
+
+CacheWriter writer_of(std::string_view function, std::string_view argument, const ArrayView& rows,
+                      const std::vector<std::int64_t>& slots, const ArrayView& cache,
+                      const std::optional<ArrayView>& scale, Layout layout, const Kernels& kernels,
+                      int num_threads) {
+  if (!scale) return RowWriter(rows, cache, layout, kernels);
+  return RowQuantiser(function, argument, rows, slots, cache, *scale, layout, kernels, num_threads);
+}
+
+void write(const CacheWriter& writer, const SlotRun& slots, bool streamed) {
+  if (const auto* rows = std::get_if<RowWriter>(&writer)) return rows->write(slots, streamed);
+  std::get<RowQuantiser>(writer).write(slots);
+}
+
 std::int64_t bytes_written(const WriteKvArgs& args) {
   return args.k.shape[0] * args.k.shape[1] *
          (args.k.shape[2] * static_cast<std::int64_t>(size_of(args.k_cache.dtype)) +
@@ -94,11 +113,14 @@ void write_kv(const WriteKvArgs& args, int num_threads) {
   write_kv(args, num_threads == 0 ? default_num_threads() : num_threads, selected_kernels());
 }
 
-void write_kv(const WriteKvArgs& args, int num_threads, const Kernels& kernels) {
-  validate(args);
+void write_kv(const WriteKvArgs& args, int num_threads, const Kernels& kernels,
+              std::string_view function) {
+  validate(args, function);
   const std::vector<std::int64_t> slots = checked_slots(args);
-  const RowWriter k(args.k, args.k_cache, args.layout, kernels);
-  const RowWriter v(args.v, args.v_cache, args.layout, kernels);
+  const CacheWriter k = writer_of(function, "k", args.k, slots, args.k_cache, args.k_scale,
+                                  args.layout, kernels, num_threads);
+  const CacheWriter v = writer_of(function, "v", args.v, slots, args.v_cache, args.v_scale,
+                                  args.layout, kernels, num_threads);
   const std::vector<Run> runs =
       runs_of(slots, args.k_cache.shape[args.layout == Layout::NHD ? 1 : 2]);
   const std::int64_t bytes = bytes_written(args);
@@ -112,8 +134,8 @@ void write_kv(const WriteKvArgs& args, int num_threads, const Kernels& kernels) 
     for (std::uint64_t part = next++; part < num_parts; part = next++) {
       for (const Run& run : runs) {
         if (run.mixed * num_parts >> 32 != part) continue;
-        k.write(run.slots, streamed);
-        v.write(run.slots, streamed);
+        write(k, run.slots, streamed);
+        write(v, run.slots, streamed);
       }
     }
     if (streamed) stream_fence();

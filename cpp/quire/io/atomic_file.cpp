@@ -62,9 +62,7 @@ bool AtomicFile::is_ours() const {
          ours.st_ino == there.st_ino && ours.st_dev == there.st_dev;
 }
 
-void AtomicFile::fail(const char* action) const {
-  fail_file(function_, path_, action, errno);
-}
+void AtomicFile::fail(const char* action) const { fail_file(function_, path_, action, errno); }
 
 void AtomicFile::write_at(std::uint64_t offset, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {

@@ -14,9 +14,7 @@ namespace quire {
 
 MappedFile::MappedFile(std::string_view function, std::string path)
     : contents_{function, std::move(path), {}} {
-  const auto fail = [&](const char* action) {
-    fail_file(function, contents_.path, action, errno);
-  };
+  const auto fail = [&](const char* action) { fail_file(function, contents_.path, action, errno); };
   // not to wait for the writer of a pipe
   const FileDescriptor file(open(contents_.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!file.is_open()) fail("open");

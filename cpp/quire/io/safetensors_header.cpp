@@ -95,6 +95,10 @@ std::string_view safetensors_name(DType dtype) {
       return "F16";
     case DType::bfloat16:
       return "BF16";
+    case DType::int8:
+      return "I8";
+    case DType::float8_e4m3fn:
+      return "F8_E4M3";
     case DType::float32:
       break;
   }

@@ -223,10 +223,36 @@ std::int64_t BlockTable::gather(std::int64_t layer, std::int64_t max_tokens, voi
   pool_->read_in_order(layer, blocks, [&](std::size_t first, std::size_t last) {
     const std::int64_t begin = static_cast<std::int64_t>(first) * block_size_;
     const std::int64_t end = std::min(static_cast<std::int64_t>(last) * block_size_, count);
+    if (is_quantised(storage.geometry().dtype)) {
+      gather_real(storage.k_cache(layer), storage.k_scale(layer), begin, end,
+                  static_cast<float*>(k));
+      gather_real(storage.v_cache(layer), storage.v_scale(layer), begin, end,
+                  static_cast<float*>(v));
+      return;
+    }
     copy(storage.k_cache(layer), k, begin, end);
     copy(storage.v_cache(layer), v, begin, end);
   });
   return count;
+}
+
+// Stored numbers times their scales, of tokens [begin, end).
+void BlockTable::gather_real(const ArrayView& cache, const ArrayView& scale, std::int64_t begin,
+                             std::int64_t end, float* to) const {
+  to += begin * cache.shape[2] * cache.shape[3];
+  visit_cache_dtype(cache.dtype, [&](auto type) {
+    using T = decltype(type);
+    for (std::int64_t token = begin; token < end; ++token) {
+      const std::int32_t block = blocks_[token / block_size_];
+      const std::int64_t offset = token % block_size_;
+      for (std::int64_t head = 0; head < cache.shape[2]; ++head) {
+        const auto* row = reinterpret_cast<const T*>(cache.at(block, offset, head));
+        const float factor = *reinterpret_cast<const float*>(scale.at(block, offset, head));
+        to = std::transform(row, row + cache.shape[3], to,
+                            [factor](T x) { return to_float(x) * factor; });
+      }
+    }
+  });
 }
 
 void BlockTable::free() {

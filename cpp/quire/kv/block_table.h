@@ -101,8 +101,8 @@ class BlockTable {
 
   // Copies the keys and values of the first tokens, at most max_tokens of them, to k [tokens,
   // num_kv_heads, head_dim] and v [tokens, num_kv_heads, v_head_dim], contiguous and of the pool's
-  // dtype. Returns how many. Throws IndexError for an unknown layer, ValueError where one of them
-  // was dropped.
+  // dtype; where that is quantised they are real numbers, as float32. Returns how many. Throws
+  // IndexError for an unknown layer, ValueError where one of them was dropped.
   std::int64_t gather(std::int64_t layer, std::int64_t max_tokens, void* k, void* v) const;
 
   // Moves the sequence out of memory: writes its blocks to the pool's file where that is needed,
@@ -145,6 +145,8 @@ class BlockTable {
   void require_within_pool(std::string_view function, std::int64_t n) const;
   void grow(std::string_view function, std::span<std::int64_t> slots);
   void shrink(std::int64_t num_tokens) noexcept;
+  void gather_real(const ArrayView& cache, const ArrayView& scale, std::int64_t begin,
+                   std::int64_t end, float* to) const;
   void fill_slots(std::int64_t first, std::span<std::int64_t> slots) const;
 
   const std::shared_ptr<BlockPool> pool_;

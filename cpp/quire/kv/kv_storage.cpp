@@ -57,6 +57,14 @@ KvStorage::KvStorage(const KvGeometry& geometry, const std::string& backing_file
   bytes += geometry.v_head_dim;
   bytes *= geometry.block_size;
   bytes *= static_cast<std::int64_t>(size_of(geometry.dtype));
+  if (is_quantised(geometry.dtype)) {
+    constexpr auto item = static_cast<std::int64_t>(sizeof(float));
+    bytes.round_up(item);
+    scale_offset_ = bytes.value;
+    Bytes scales{geometry.block_size};
+    scales *= 2 * item;
+    bytes += scales.value;
+  }
   bytes.round_up(kTileAlignment);
   tile_bytes_ = bytes.value;
   bytes *= geometry.num_kv_heads;
@@ -86,19 +94,37 @@ ArrayView KvStorage::view(std::int64_t layer, std::int64_t offset, std::int64_t 
   return cache;
 }
 
+// Of keys (index 0) or values (1).
+ArrayView KvStorage::scale_view(std::int64_t layer, std::int64_t index) const {
+  constexpr auto item = static_cast<std::int64_t>(sizeof(float));
+  ArrayView scale;
+  scale.data =
+      memory_->data() + layer * layer_bytes_ + scale_offset_ + index * geometry_.block_size * item;
+  scale.dtype = DType::float32;
+  scale.ndim = 3;
+  scale.shape = {geometry_.num_blocks, geometry_.block_size, geometry_.num_kv_heads};
+  scale.strides = {block_bytes_, item, tile_bytes_};
+  return scale;
+}
+
+void KvStorage::check_layer(const char* place, std::int64_t layer) const {
+  if (layer >= 0 && layer < geometry_.num_layers) return;
+  raise<IndexError>(place, "got ", layer, ", expected 0 to ", geometry_.num_layers - 1);
+}
+
+void KvStorage::check_quantised(const char* place) const {
+  if (is_quantised(geometry_.dtype)) return;
+  raise<TypeError>(place, "got a pool of ", name_of(geometry_.dtype),
+                   ", expected one of int8 or float8_e4m3fn");
+}
+
 ArrayView KvStorage::k_cache(std::int64_t layer) const {
-  if (layer < 0 || layer >= geometry_.num_layers) {
-    raise<IndexError>("BlockPool.k_cache: layer", "got ", layer, ", expected 0 to ",
-                      geometry_.num_layers - 1);
-  }
+  check_layer("BlockPool.k_cache: layer", layer);
   return view(layer, 0, geometry_.head_dim);
 }
 
 ArrayView KvStorage::v_cache(std::int64_t layer) const {
-  if (layer < 0 || layer >= geometry_.num_layers) {
-    raise<IndexError>("BlockPool.v_cache: layer", "got ", layer, ", expected 0 to ",
-                      geometry_.num_layers - 1);
-  }
+  check_layer("BlockPool.v_cache: layer", layer);
   const auto item = static_cast<std::int64_t>(size_of(geometry_.dtype));
   return view(layer, geometry_.block_size * geometry_.head_dim * item, geometry_.v_head_dim);
 }
@@ -107,7 +133,29 @@ KvPlanes KvStorage::planes(std::int64_t layer) const {
   KvPlanes planes;
   planes.add("k", k_cache(layer));
   planes.add("v", v_cache(layer));
+  if (is_quantised(geometry_.dtype)) {
+    const auto add = [&](std::string_view name, ArrayView scale) {
+      scale.ndim = 4;  // a scale is a row of one number
+      scale.shape[3] = 1;
+      scale.strides[3] = sizeof(float);
+      planes.add(name, scale);
+    };
+    add("k_scale", k_scale(layer));
+    add("v_scale", v_scale(layer));
+  }
   return planes;
+}
+
+ArrayView KvStorage::k_scale(std::int64_t layer) const {
+  check_quantised("BlockPool.k_scale: pool");
+  check_layer("BlockPool.k_scale: layer", layer);
+  return scale_view(layer, 0);
+}
+
+ArrayView KvStorage::v_scale(std::int64_t layer) const {
+  check_quantised("BlockPool.v_scale: pool");
+  check_layer("BlockPool.v_scale: layer", layer);
+  return scale_view(layer, 1);
 }
 
 void KvStorage::copy_block(std::int32_t from, std::int32_t to) const {
@@ -117,6 +165,18 @@ void KvStorage::copy_block(std::int32_t from, std::int32_t to) const {
     std::byte* base = memory_->data() + layer * layer_bytes_;
     std::memcpy(base + to * block_bytes_, base + from * block_bytes_,
                 static_cast<std::size_t>(block_bytes_));
+  }
+}
+
+void KvStorage::copy_rows(std::int32_t from, std::int32_t to, std::int64_t rows) const {
+  for (std::int64_t layer = 0; layer < geometry_.num_layers; ++layer) {
+    for (const auto& [name, plane] : planes(layer)) {
+      for (std::int64_t head = 0; head < geometry_.num_kv_heads;
+           ++head) {  // whose rows lie together
+        std::memcpy(plane.at(to, 0, head), plane.at(from, 0, head),
+                    static_cast<std::size_t>(rows * plane.strides[1]));
+      }
+    }
   }
 }
 

@@ -1,7 +1,9 @@
 // The memory of a pool: the keys and values of every block of every layer.
 //
 //   memory   [num_layers][num_blocks][num_kv_heads] tiles
-//   tile     [block_size][head_dim] keys, then [block_size][v_head_dim] values, then padding
+//   tile     [block_size][head_dim] keys, then [block_size][v_head_dim] values; where they are
+//            quantised [block_size] scales of keys, then [block_size] of values, float32, at a
+//            multiple of 4; then padding
 //
 // A tile, all that attention reads of one block for one head, is one stretch that starts at a
 // multiple of kTileAlignment; in a file, a block of a layer begins at a page, so that each can be
@@ -9,6 +11,7 @@
 //
 //   k_cache(layer)   [num_blocks, block_size, num_kv_heads, head_dim]
 //   v_cache(layer)   [num_blocks, block_size, num_kv_heads, v_head_dim]
+//   k_scale(layer)   [num_blocks, block_size, num_kv_heads] float32, v_scale(layer) likewise
 //
 // Both are planes. Whatever copies or stores rows goes by planes(layer), which lists all there is.
 #pragma once
@@ -79,13 +82,25 @@ class KvStorage {
   ArrayView v_cache(std::int64_t layer) const;
   KvPlanes planes(std::int64_t layer) const;
 
-  // Copies all rows of a block, in every layer. Nobody may write either block meanwhile.
+  // The same of the scales. Throws TypeError for a pool whose dtype has none.
+  ArrayView k_scale(std::int64_t layer) const;
+  ArrayView v_scale(std::int64_t layer) const;
+
+  // Copies all rows of a block with their scales, in every layer. Nobody may write either block
+  // meanwhile.
   void copy_block(std::int32_t from, std::int32_t to) const;
 
+  // Copies the first `rows` of a block with their scales, in every layer, and touches no others.
+  void copy_rows(std::int32_t from, std::int32_t to, std::int64_t rows) const;
+
  private:
+  void check_layer(const char* place, std::int64_t layer) const;
+  void check_quantised(const char* place) const;
   ArrayView view(std::int64_t layer, std::int64_t offset, std::int64_t row_size) const;
+  ArrayView scale_view(std::int64_t layer, std::int64_t index) const;
 
   KvGeometry geometry_;
+  std::int64_t scale_offset_ = 0;  // of a tile's scales, where it has them
   std::int64_t tile_bytes_ = 0;
   std::int64_t block_bytes_ = 0;
   std::int64_t layer_bytes_ = 0;

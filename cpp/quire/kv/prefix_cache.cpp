@@ -1,7 +1,6 @@
 #include "quire/kv/prefix_cache.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 #include <mutex>
 #include <shared_mutex>
@@ -30,18 +29,6 @@ std::vector<std::int64_t> checked_ids(std::string_view function, TokenIds ids) {
                       wrong - checked.begin(), ", expected >= 0");
   }
   return checked;
-}
-
-// The first rows of a block, in all layers.
-void copy_rows(const KvStorage& storage, std::int32_t from, std::int32_t to, std::int64_t rows) {
-  for (std::int64_t layer = 0; layer < storage.geometry().num_layers; ++layer) {
-    for (const auto& [name, plane] : storage.planes(layer)) {
-      for (std::int64_t head = 0; head < plane.shape[2]; ++head) {
-        std::memcpy(plane.at(to, 0, head), plane.at(from, 0, head),
-                    static_cast<std::size_t>(rows * plane.strides[1]));
-      }
-    }
-  }
 }
 
 }  // namespace
@@ -112,7 +99,7 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
   if (rest.rows > 0) {
     const std::int32_t both[] = {rest.block, copy};
     pool_->keep_resident(both);
-    copy_rows(pool_->storage(), rest.block, copy, rest.rows);
+    pool_->storage().copy_rows(rest.block, copy, rest.rows);
     pool_->settle(both);
     BlockPool::Books(*pool_)->drop({&rest.block, 1}, rest.rows);
     blocks.push_back(copy);

@@ -3,10 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
 #include <random>
+#include <utility>
+#include <vector>
 
 #include "quire/base/check.h"
 
@@ -72,12 +75,62 @@ TEST(DType, Names) {
     EXPECT_EQ(dtype_from_name(name_of(dtype), "f: x"), dtype);
     EXPECT_EQ(visit_dtype(dtype, [](auto type) { return sizeof(type); }), size_of(dtype));
   }
+  for (const DType dtype : kQuantisedDTypes) {
+    EXPECT_EQ(dtype_from_name(name_of(dtype), "f: x"), dtype);
+    EXPECT_EQ(visit_cache_dtype(dtype, [](auto type) { return sizeof(type); }), size_of(dtype));
+  }
   try {
-    dtype_from_name("int8", "BlockPool: dtype");
+    dtype_from_name("int9", "BlockPool: dtype");
     FAIL();
   } catch (const TypeError& error) {
-    EXPECT_STREQ(error.what(), "BlockPool: dtype: got int8, expected float32, float16 or bfloat16");
+    EXPECT_STREQ(error.what(),
+                 "BlockPool: dtype: got int9, expected float32, float16, bfloat16, int8 or "
+                 "float8_e4m3fn");
   }
+}
+
+// Every number, every midpoint of two, and the floats next to them.
+template <class T>
+void expect_nearest(int numbers, float largest) {
+  std::vector<std::pair<float, int>> ordered;  // by value, with their bits
+  for (int bits = 0; bits < numbers; ++bits) {
+    T number{};
+    number.bits = static_cast<decltype(number.bits)>(bits);
+    if (to_float(number) <= largest && to_float(number) >= 0) {
+      ordered.emplace_back(to_float(number), bits);
+    }
+  }
+  std::sort(ordered.begin(), ordered.end());
+  const auto stored = [](float x) { return to_float(from_float<T>(x)); };
+  for (std::size_t i = 0; i + 1 < ordered.size(); ++i) {
+    const auto [low, low_bits] = ordered[i];
+    const auto [high, high_bits] = ordered[i + 1];
+    const float middle = (low + high) / 2;
+    const float even = low_bits % 2 == 0 ? low : high;
+    for (const float sign : {1.0f, -1.0f}) {
+      EXPECT_EQ(stored(sign * low), sign * low);
+      EXPECT_EQ(stored(sign * middle), sign * even) << middle;
+      EXPECT_EQ(stored(sign * std::nextafter(middle, low)), sign * low) << middle;
+      EXPECT_EQ(stored(sign * std::nextafter(middle, high)), sign * high) << middle;
+    }
+  }
+  EXPECT_EQ(ordered.back().first, largest);
+  for (const float large : {largest, largest + 1, 1e30f, std::numeric_limits<float>::infinity()}) {
+    EXPECT_EQ(stored(large), largest);
+    EXPECT_EQ(stored(-large), -largest);
+  }
+}
+
+TEST(DType, QuantisedNumbersAreTheNearest) {
+  expect_nearest<Int8>(128, largest_of(DType::int8));
+  expect_nearest<Float8E4M3>(127, largest_of(DType::float8_e4m3fn));
+  EXPECT_EQ(to_float(Int8{-128}), -128);
+  EXPECT_EQ(to_float(Float8E4M3{0x01}), 0x1p-9f);
+  EXPECT_EQ(to_float(Float8E4M3{0x38}), 1.0f);
+  EXPECT_TRUE(std::isnan(to_float(Float8E4M3{0x7f})) && std::isnan(to_float(Float8E4M3{0xff})));
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_TRUE(std::isnan(to_float(from_float<Float8E4M3>(nan))));
+  EXPECT_EQ(to_float(from_float<Int8>(nan)), 0);
 }
 
 }  // namespace

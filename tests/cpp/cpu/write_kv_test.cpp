@@ -1,8 +1,12 @@
 // write_kv on every instruction set: conversions bit for bit as from_float, rows in their slots.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <bit>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 
 #include "quire/base/check.h"
 #include "quire/cpu/operations.h"
@@ -46,6 +50,63 @@ TEST(WriteKv, RoundsAsFromFloatOnEveryInstructionSet) {
                   contiguous_index_view(slots.data(), {kRows}), Layout::NHD});
         expect_rounded(k, k_cache);
         expect_rounded(v, v_cache);
+      }
+    }
+  }
+  unsetenv("QUIRE_CPU");
+}
+
+// Numbers of a row divided by `scale`, as the library's own scalar conversion rounds them.
+template <class T>
+void expect_quantised(const float* row, std::int64_t dim, float scale, const Array& cache,
+                      std::int64_t at) {
+  for (std::int64_t d = 0; d < dim; ++d) {
+    const auto expected = from_float<T>(row[d] / scale);
+    ASSERT_EQ(std::memcmp(&expected, cache.bytes.data() + at + d, 1), 0)
+        << row[d] << " / " << scale;
+  }
+}
+
+TEST(WriteKv, QuantisesAsFromFloatOnEveryInstructionSet) {
+  std::mt19937 random(2);
+  std::uniform_int_distribution<std::uint32_t> bits(0, 0x7f7fffffu);
+  for (const std::string_view name : available_instruction_sets()) {
+    setenv("QUIRE_CPU", std::string(name).c_str(), 1);
+    for (const DType dtype : kQuantisedDTypes) {
+      for (const std::int64_t dim : {1, 3, 16, 31, 64, 100}) {
+        constexpr std::int64_t kRows = 300;
+        Array k(DType::float32, {kRows, 1, dim});
+        for (std::int64_t i = 0; i < k.size(); ++i) {
+          const float magnitude = std::bit_cast<float>(bits(random));
+          // of any size, and of those that a number of the dtype has
+          const float value =
+              i % 2 == 0 ? magnitude
+                         : std::ldexp(1 + magnitude / 3.4e38f, static_cast<int>(i % 20) - 11);
+          k.set(i, random() % 2 == 0 ? value : -value);
+        }
+        Array v = k;
+        Array k_cache(dtype, {kRows, 1, 1, dim}), v_cache = k_cache;
+        std::vector<std::int64_t> slots(kRows);
+        for (std::int64_t i = 0; i < kRows; ++i) slots[i] = i;
+        std::vector<float> scales(kRows);
+        float fixed = 0.5f;
+        write_kv({k.view(), v.view(), k_cache.view(), v_cache.view(),
+                  contiguous_index_view(slots.data(), {kRows}), Layout::NHD,
+                  contiguous_view(scales.data(), DType::float32, {kRows, 1, 1}),
+                  contiguous_view(&fixed, DType::float32, {})});
+        for (std::int64_t row = 0; row < kRows; ++row) {
+          const float* const from = reinterpret_cast<const float*>(k.bytes.data()) + row * dim;
+          float largest = 0;
+          for (std::int64_t d = 0; d < dim; ++d) largest = std::max(largest, std::fabs(from[d]));
+          ASSERT_EQ(scales[row],
+                    std::max(largest / largest_of(dtype), std::numeric_limits<float>::min()));
+          visit_cache_dtype(dtype, [&](auto type) {
+            if constexpr (sizeof(type) == 1) {
+              expect_quantised<decltype(type)>(from, dim, scales[row], k_cache, row * dim);
+              expect_quantised<decltype(type)>(from, dim, fixed, v_cache, row * dim);
+            }
+          });
+        }
       }
     }
   }

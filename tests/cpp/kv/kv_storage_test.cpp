@@ -27,7 +27,8 @@ const KvGeometry kSmall{.num_blocks = 3,
 
 std::vector<KvGeometry> geometries() {
   std::vector<KvGeometry> all;
-  for (const DType dtype : kDTypes) {
+  for (const DType dtype :
+       {DType::float32, DType::float16, DType::bfloat16, DType::int8, DType::float8_e4m3fn}) {
     KvGeometry geometry = kSmall;
     geometry.dtype = dtype;
     all.push_back(geometry);
@@ -82,15 +83,24 @@ TEST(KvStorage, PlanesAreTheCaches) {
       std::vector<std::string_view> names;
       for (const auto& [name, plane] : storage.planes(layer)) {
         names.push_back(name);
+        if (name != "k" && name != "v") continue;
         const ArrayView cache = name == "k" ? storage.k_cache(layer) : storage.v_cache(layer);
         EXPECT_EQ(plane.data, cache.data);
         EXPECT_EQ(plane.shape, cache.shape);
         EXPECT_EQ(plane.strides, cache.strides);
       }
-      EXPECT_EQ(names, (std::vector<std::string_view>{"k", "v"}));
+      std::vector<std::string_view> expected = {"k", "v"};
+      if (is_quantised(g.dtype)) expected.insert(expected.end(), {"k_scale", "v_scale"});
+      EXPECT_EQ(names, expected);
     }
     EXPECT_THROW(storage.planes(g.num_layers), IndexError);
   }
+}
+
+// The scales of a layer; none where the pool has none.
+std::vector<ArrayView> scales_of(const KvStorage& storage, std::int64_t layer) {
+  if (!is_quantised(storage.geometry().dtype)) return {};
+  return {storage.k_scale(layer), storage.v_scale(layer)};
 }
 
 TEST(KvStorage, EveryElementHasItsOwnPlace) {
@@ -113,6 +123,24 @@ TEST(KvStorage, EveryElementHasItsOwnPlace) {
       ASSERT_TRUE(previous == nullptr || place - previous >= item);
       previous = place;
     }
+    for (std::int64_t layer = 0; layer < g.num_layers; ++layer) {
+      for (const ArrayView& scale : scales_of(storage, layer)) {
+        EXPECT_EQ(shape_text(scale),
+                  concat("[", g.num_blocks, ", ", g.block_size, ", ", g.num_kv_heads, "]"));
+        EXPECT_TRUE(scale.writable && scale.dtype == DType::float32);
+        for (std::int64_t b = 0; b < g.num_blocks; ++b) {
+          for (std::int64_t row = 0; row < g.block_size; ++row) {
+            for (std::int64_t head = 0; head < g.num_kv_heads; ++head) {
+              std::byte* const place = scale.at(b, row, head);
+              ASSERT_EQ(reinterpret_cast<std::uintptr_t>(place) % sizeof(float), 0u);
+              for (std::size_t byte = 0; byte < sizeof(float); ++byte) {
+                ASSERT_TRUE(places.insert(place + byte).second);
+              }
+            }
+          }
+        }
+      }
+    }
     EXPECT_EQ(*places.begin(), storage.k_cache(0).data);
     EXPECT_LE(*places.rbegin() + item, storage.k_cache(0).data + storage.nbytes());
   }
@@ -124,7 +152,10 @@ TEST(KvStorage, TileOfOneHeadIsOneAlignedStretch) {
     const auto item = static_cast<std::int64_t>(size_of(g.dtype));
     const std::int64_t k_bytes = g.block_size * g.head_dim * item;
     const std::int64_t v_bytes = g.block_size * g.v_head_dim * item;
-    const std::int64_t tile_bytes = (k_bytes + v_bytes + 63) / 64 * 64;
+    const std::int64_t scale_bytes = is_quantised(g.dtype) ? 2 * g.block_size * 4 : 0;
+    const std::int64_t scale_begin = scale_bytes > 0 ? (k_bytes + v_bytes + 3) / 4 * 4 : 0;
+    const std::int64_t tile_bytes =
+        (std::max(scale_begin + scale_bytes, k_bytes + v_bytes) + 63) / 64 * 64;
     EXPECT_EQ(storage.nbytes(), g.num_layers * g.num_blocks * g.num_kv_heads * tile_bytes);
     std::byte* tile = storage.k_cache(0).data;
     for (std::int64_t layer = 0; layer < g.num_layers; ++layer) {
@@ -138,6 +169,9 @@ TEST(KvStorage, TileOfOneHeadIsOneAlignedStretch) {
           EXPECT_EQ(k.at(b, g.block_size - 1, head, g.head_dim - 1), tile + k_bytes - item);
           EXPECT_EQ(v.at(b, g.block_size - 1, head, g.v_head_dim - 1),
                     tile + k_bytes + v_bytes - item);
+          if (scale_bytes == 0) continue;
+          EXPECT_EQ(storage.k_scale(layer).at(b, 0, head), tile + scale_begin);
+          EXPECT_EQ(storage.v_scale(layer).at(b, 0, head), tile + scale_begin + scale_bytes / 2);
         }
       }
     }
@@ -172,6 +206,48 @@ TEST(KvStorage, CopyBlockCopiesEveryLayerAndNothingElse) {
     storage.copy_block(1, 0);
     EXPECT_EQ(std::memcmp(memory, expected.data(), nbytes), 0);
   }
+}
+
+TEST(KvStorage, CopyRowsCopiesTheFirstRowsWithTheirScalesAndNothingElse) {
+  for (const KvGeometry& g : geometries()) {
+    if (g.num_blocks < 2) continue;
+    for (const std::int64_t rows : {std::int64_t{0}, std::int64_t{2}, g.block_size}) {
+      const KvStorage storage(g), expected(g);
+      std::byte* memory = storage.k_cache(0).data;
+      const auto nbytes = static_cast<std::size_t>(storage.nbytes());
+      for (std::size_t i = 0; i < nbytes; ++i) memory[i] = std::byte(i * 7 + i / 251);
+      std::memcpy(expected.k_cache(0).data, memory, nbytes);
+      for (std::int64_t layer = 0; layer < g.num_layers; ++layer) {
+        std::vector<ArrayView> views = scales_of(expected, layer);
+        views.push_back(expected.k_cache(layer));
+        views.push_back(expected.v_cache(layer));
+        for (const ArrayView& view : views) {
+          const std::int64_t last = view.ndim == 4 ? view.shape[3] : 1;
+          for (std::int64_t row = 0; row < rows; ++row) {
+            for (std::int64_t head = 0; head < g.num_kv_heads; ++head) {
+              std::memcpy(view.at(0, row, head), view.at(1, row, head),
+                          static_cast<std::size_t>(last) * size_of(view.dtype));
+            }
+          }
+        }
+      }
+      storage.copy_rows(1, 0, rows);
+      EXPECT_EQ(std::memcmp(memory, expected.k_cache(0).data, nbytes), 0) << rows;
+    }
+  }
+}
+
+TEST(KvStorage, OnlyQuantisedPoolsHaveScales) {
+  const KvStorage plain(kSmall);
+  EXPECT_EQ(message_of<TypeError>([&] { plain.k_scale(0); }),
+            "BlockPool.k_scale: pool: got a pool of bfloat16, expected one of int8 or "
+            "float8_e4m3fn");
+  EXPECT_THROW(plain.v_scale(0), TypeError);
+  KvGeometry geometry = kSmall;
+  geometry.dtype = DType::int8;
+  const KvStorage quantised(geometry);
+  EXPECT_EQ(message_of<IndexError>([&] { quantised.v_scale(2); }),
+            "BlockPool.v_scale: layer: got 2, expected 0 to 1");
 }
 
 TEST(KvStorage, UnknownLayerThrows) {

@@ -12,6 +12,7 @@ struct Avx2 {
   static constexpr int kAccumulators = 8;
   static constexpr int kRowGroups[] = {6, 4};
   static constexpr bool kDotsBFloat16 = false;
+  static constexpr bool kDotsInt16 = true;
 
   using Vec = __m256;
   using Mask = __m256;
@@ -87,6 +88,16 @@ struct Avx2 {
     return _mm256_castsi256_ps(
         _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(as_128(p))), 16));
   }
+  static Vec load(const Int8* p) { return from_int8(_mm_loadl_epi64(as_128(p))); }
+  // A float8 with its exponent and mantissa where a float16 has them is one 2^8 times smaller.
+  static Vec load(const Float8E4M3* p) {
+    const __m128i magnitude = _mm_set1_epi16(0x3f80);
+    const __m128i moved = _mm_slli_epi16(_mm_cvtepi8_epi16(_mm_loadl_epi64(as_128(p))), 7);
+    const __m128i bits = _mm_and_si128(moved, _mm_set1_epi16(static_cast<short>(0xbf80)));
+    const __m128i nan = _mm_cmpeq_epi16(_mm_and_si128(bits, magnitude), magnitude);
+    const __m128i half = _mm_or_si128(bits, _mm_and_si128(nan, _mm_set1_epi16(0x7e00)));
+    return _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0f));
+  }
   static void store(float* p, Vec x) { _mm256_storeu_ps(p, x); }
   static void store(Float16* p, Vec x) {
     _mm_storeu_si128(as_128(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
@@ -121,6 +132,12 @@ struct Avx2 {
   static Pair load_pair(const float* p) { return {load(p), load(p + kWidth)}; }
   static Pair load_pair(const Float16* p) { return {load(p), load(p + kWidth)}; }
   static Pair load_pair(const BFloat16* p) { return widen(load_bits(p)); }
+  // int8 pairs hold columns 0-3 and 8-11, then 4-7 and 12-15: the order of pair_up.
+  static Pair load_pair(const Int8* p) {
+    const __m128i x = _mm_shuffle_epi32(_mm_loadu_si128(as_128(p)), _MM_SHUFFLE(3, 1, 2, 0));
+    return {from_int8(x), from_int8(_mm_unpackhi_epi64(x, x))};
+  }
+  static Pair load_pair(const Float8E4M3* p) { return {load(p), load(p + kWidth)}; }
   template <class T>
   static Pair load_pair(const T* p, int n) {
     T buffer[2 * kWidth] = {};
@@ -152,9 +169,42 @@ struct Avx2 {
                 _mm256_and_si256(bits, _mm256_set1_epi32(static_cast<int>(0xffff0000u))))};
   }
 
+  // Whole numbers of 16 bits, 2 * kWidth of them, and sums of 32 bits, kWidth of them, of the
+  // products of neighbours.
+  using Ints = __m256i;
+  static Ints zero_ints() { return _mm256_setzero_si256(); }
+  static Ints load_ints(const std::int16_t* p) { return _mm256_loadu_si256(as_256(p)); }
+  static Ints load_ints(const Int8* p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128(as_128(p))); }
+  static Ints load_ints(const Int8* p, int n) {
+    Int8 buffer[2 * kWidth] = {};
+    __builtin_memcpy(buffer, p, static_cast<std::size_t>(n));
+    return load_ints(buffer);
+  }
+  static Ints set1_pair(const std::int16_t* p) {
+    int pair;
+    __builtin_memcpy(&pair, p, sizeof pair);
+    return _mm256_set1_epi32(pair);
+  }
+  // Elements of two rows as neighbours, in the order of load_pair(const Int8*).
+  static void pair_up(Ints a, Ints b, Ints& lo, Ints& hi) {
+    lo = _mm256_unpacklo_epi16(a, b);
+    hi = _mm256_unpackhi_epi16(a, b);
+  }
+  static Ints dot(Ints sum, Ints a, Ints b) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+  }
+  static Vec to_floats(Ints sums) { return _mm256_cvtepi32_ps(sums); }
+  static void store(std::int16_t* p, Vec x) {  // the nearest numbers, |x| < 2^15
+    const __m256i n = _mm256_cvtps_epi32(x);
+    _mm_storeu_si128(as_128(p),
+                     _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1)));
+  }
+
   static void prefetch(const void* p) { _mm_prefetch(p, _MM_HINT_T1); }
 
  private:
+  static const __m256i* as_256(const void* p) { return static_cast<const __m256i*>(p); }
+  static Vec from_int8(__m128i x) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)); }
   static const __m128i* as_128(const void* p) { return static_cast<const __m128i*>(p); }
   static __m128i* as_128(void* p) { return static_cast<__m128i*>(p); }
 
@@ -181,6 +231,16 @@ inline Avx2::Pair Avx2::to_natural<BFloat16>(Pair x) {
   const Vec lo = _mm256_unpacklo_ps(x.lo, x.hi);
   const Vec hi = _mm256_unpackhi_ps(x.lo, x.hi);
   return {_mm256_permute2f128_ps(lo, hi, 0x20), _mm256_permute2f128_ps(lo, hi, 0x31)};
+}
+
+template <>
+inline Avx2::Pair Avx2::from_natural<Int8>(Pair x) {
+  return {_mm256_permute2f128_ps(x.lo, x.hi, 0x20), _mm256_permute2f128_ps(x.lo, x.hi, 0x31)};
+}
+
+template <>
+inline Avx2::Pair Avx2::to_natural<Int8>(Pair x) {
+  return from_natural<Int8>(x);  // quarters 1 and 2 change places, and back
 }
 
 }  // namespace quire

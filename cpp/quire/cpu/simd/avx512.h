@@ -12,6 +12,7 @@ struct Avx512 {
   static constexpr int kAccumulators = 16;
   static constexpr int kRowGroups[] = {12, 8, 4};
   static constexpr bool kDotsBFloat16 = false;
+  static constexpr bool kDotsInt16 = true;
 
   using Vec = __m512;
   using Mask = __mmask16;
@@ -103,6 +104,12 @@ struct Avx512 {
   static Vec load(const float* p) { return _mm512_loadu_ps(p); }
   static Vec load(const Float16* p) { return from_float16(_mm256_loadu_si256(as_256(p))); }
   static Vec load(const BFloat16* p) { return from_bfloat16(_mm256_loadu_si256(as_256(p))); }
+  static Vec load(const Int8* p) { return from_int8(_mm_loadu_si128(as_128(p))); }
+  static Vec load(const Float8E4M3* p) { return from_float8(_mm_loadu_si128(as_128(p))); }
+  static Vec load(const Int8* p, int n) { return from_int8(_mm_maskz_loadu_epi8(lanes(0, n), p)); }
+  static Vec load(const Float8E4M3* p, int n) {
+    return from_float8(_mm_maskz_loadu_epi8(lanes(0, n), p));
+  }
   static Vec load(const float* p, int n) { return _mm512_maskz_loadu_ps(lanes(0, n), p); }
   static Vec load(const Float16* p, int n) {
     return from_float16(_mm256_maskz_loadu_epi16(lanes(0, n), p));
@@ -126,6 +133,17 @@ struct Avx512 {
   static Pair load_pair(const float* p) { return {load(p), load(p + kWidth)}; }
   static Pair load_pair(const Float16* p) { return {load(p), load(p + kWidth)}; }
   static Pair load_pair(const BFloat16* p) { return widen(load_bits(p)); }
+  // int8 and float8 pairs hold every other four columns, then the others: the order of pair_up.
+  static Pair load_pair(const Int8* p) { return apart(_mm256_loadu_si256(as_256(p)), from_int8); }
+  static Pair load_pair(const Int8* p, int n) {
+    return apart(_mm256_maskz_loadu_epi8(static_cast<__mmask32>((1u << n) - 1u), p), from_int8);
+  }
+  static Pair load_pair(const Float8E4M3* p) {
+    return apart(_mm256_loadu_si256(as_256(p)), from_float8);
+  }
+  static Pair load_pair(const Float8E4M3* p, int n) {
+    return apart(_mm256_maskz_loadu_epi8(static_cast<__mmask32>((1u << n) - 1u), p), from_float8);
+  }
   static Pair load_pair(const BFloat16* p, int n) { return widen(load_bits(p, n)); }
   template <class T>
   static Pair load_pair(const T* p, int n) {
@@ -152,12 +170,55 @@ struct Avx512 {
                 _mm512_and_si512(bits, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
   }
 
+  // Whole numbers, as in simd/avx2.h.
+  using Ints = __m512i;
+  static Ints zero_ints() { return _mm512_setzero_si512(); }
+  static Ints load_ints(const std::int16_t* p) { return _mm512_loadu_si512(p); }
+  static Ints load_ints(const Int8* p) {
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256(as_256(p)));
+  }
+  static Ints load_ints(const Int8* p, int n) {
+    return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(static_cast<__mmask32>((1u << n) - 1u), p));
+  }
+  static Ints set1_pair(const std::int16_t* p) {
+    int pair;
+    __builtin_memcpy(&pair, p, sizeof pair);
+    return _mm512_set1_epi32(pair);
+  }
+  static void pair_up(Ints a, Ints b, Ints& lo, Ints& hi) {
+    lo = _mm512_unpacklo_epi16(a, b);
+    hi = _mm512_unpackhi_epi16(a, b);
+  }
+  static Ints dot(Ints sum, Ints a, Ints b) {
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
+  }
+  static Vec to_floats(Ints sums) { return _mm512_cvtepi32_ps(sums); }
+  static void store(std::int16_t* p, Vec x) {
+    _mm256_storeu_si256(as_256(p), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x)));
+  }
+
   static void prefetch(const void* p) { _mm_prefetch(p, _MM_HINT_T1); }
 
  private:
   static const __m256i* as_256(const void* p) { return static_cast<const __m256i*>(p); }
   static __m256i* as_256(void* p) { return static_cast<__m256i*>(p); }
 
+  template <class Widen>
+  static Pair apart(__m256i x, Widen widen) {
+    const __m256i fours = _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
+    return {widen(_mm256_castsi256_si128(fours)), widen(_mm256_extracti128_si256(fours, 1))};
+  }
+  static const __m128i* as_128(const void* p) { return static_cast<const __m128i*>(p); }
+  static Vec from_int8(__m128i x) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(x)); }
+  // A float8 with its exponent and mantissa where a float16 has them is one 2^8 times smaller.
+  static Vec from_float8(__m128i x) {
+    const __m256i magnitude = _mm256_set1_epi16(0x3f80);
+    const __m256i moved = _mm256_slli_epi16(_mm256_cvtepi8_epi16(x), 7);
+    const __m256i bits = _mm256_and_si256(moved, _mm256_set1_epi16(static_cast<short>(0xbf80)));
+    const __mmask16 nan = _mm256_cmpeq_epi16_mask(_mm256_and_si256(bits, magnitude), magnitude);
+    const __m256i half = _mm256_mask_blend_epi16(nan, bits, _mm256_set1_epi16(0x7e00));
+    return _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0f));
+  }
   static Vec from_float16(__m256i bits) { return _mm512_cvtph_ps(bits); }
   static Vec from_bfloat16(__m256i bits) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
@@ -197,6 +258,29 @@ inline Avx512::Pair Avx512::to_natural<BFloat16>(Pair x) {
   const __m512i lo = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
   const __m512i hi = _mm512_add_epi32(lo, _mm512_set1_epi32(8));
   return {_mm512_permutex2var_ps(x.lo, lo, x.hi), _mm512_permutex2var_ps(x.lo, hi, x.hi)};
+}
+
+template <>
+inline Avx512::Pair Avx512::from_natural<Int8>(Pair x) {
+  return {_mm512_shuffle_f32x4(x.lo, x.hi, _MM_SHUFFLE(2, 0, 2, 0)),
+          _mm512_shuffle_f32x4(x.lo, x.hi, _MM_SHUFFLE(3, 1, 3, 1))};
+}
+
+template <>
+inline Avx512::Pair Avx512::to_natural<Int8>(Pair x) {
+  const auto alternate = [](Vec v) { return _mm512_shuffle_f32x4(v, v, _MM_SHUFFLE(3, 1, 2, 0)); };
+  return {alternate(_mm512_shuffle_f32x4(x.lo, x.hi, _MM_SHUFFLE(1, 0, 1, 0))),
+          alternate(_mm512_shuffle_f32x4(x.lo, x.hi, _MM_SHUFFLE(3, 2, 3, 2)))};
+}
+
+template <>
+inline Avx512::Pair Avx512::from_natural<Float8E4M3>(Pair x) {
+  return from_natural<Int8>(x);
+}
+
+template <>
+inline Avx512::Pair Avx512::to_natural<Float8E4M3>(Pair x) {
+  return to_natural<Int8>(x);
 }
 
 }  // namespace quire

@@ -1,9 +1,27 @@
-// The vocabulary on AVX-512 with BF16: AVX-512, and a dot product of bfloat16 pairs.
+// The vocabulary on AVX-512 with BF16, VNNI and VBMI: AVX-512, dot products of pairs, of bfloat16
+// and of whole numbers, and tables of bytes.
 #pragma once
 
 #include "quire/cpu/simd/avx512.h"
 
 namespace quire {
+
+// A byte, from bit `shift` on, of the bfloat16 that each magnitude of a float8 is.
+struct Avx512Bf16Table {
+  alignas(64) std::uint8_t bytes[128];
+
+  constexpr explicit Avx512Bf16Table(int shift) : bytes{} {
+    for (unsigned i = 0; i < 128; ++i) {
+      unsigned bits = (i << 4) + (120u << 7);
+      if (i == 0) bits = 0;
+      if (i == 1) bits = 118u << 7;  // the subnormal numbers: i * 2^-9
+      if (i == 2 || i == 3) bits = (119u << 7) + ((i & 1u) << 6);
+      if (i >= 4 && i < 8) bits = (120u << 7) + ((i & 3u) << 5);
+      if (i == 127) bits = 0x7fc0;
+      bytes[i] = static_cast<std::uint8_t>(bits >> shift);
+    }
+  }
+};
 
 struct Avx512Bf16 : Avx512 {
   static constexpr bool kDotsBFloat16 = true;
@@ -12,6 +30,33 @@ struct Avx512Bf16 : Avx512 {
   // takes subnormal numbers for zero.
   static Vec dot(Vec sum, Vec a, Vec b) {
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+  }
+
+  using Avx512::pair_up;
+  static Ints dot(Ints sum, Ints a, Ints b) {
+    // GCC 12 copies the sum of its own intrinsic to and fro
+    asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return sum;
+  }
+
+  // 64 float8s as bfloat16 pairs: two vectors, of every other eight elements. Exact.
+  using Avx512::load_bits;
+  struct Pairs64 {
+    Vec lo, hi;
+  };
+  static Pairs64 load_pairs(const Float8E4M3* p) { return widen_bytes(_mm512_loadu_si512(p)); }
+  static Pairs64 load_pairs(const Float8E4M3* p, int n) {
+    return widen_bytes(_mm512_maskz_loadu_epi8((1ull << n) - 1ull, p));
+  }
+
+  // 2 * kWidth float8s of two rows in pairs, in the order of load_pair(const Float8E4M3*).
+  static Pair pair_up(const Float8E4M3* a, const Float8E4M3* b) {
+    return pair_up(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a)),
+                   _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)));
+  }
+  static Pair pair_up(const Float8E4M3* a, const Float8E4M3* b, int n) {
+    const auto lanes = static_cast<__mmask32>((1u << n) - 1u);
+    return pair_up(_mm256_maskz_loadu_epi8(lanes, a), _mm256_maskz_loadu_epi8(lanes, b));
   }
 
   // Stores the nearest bfloat16s, and returns them as floats; subnormal numbers become zero.
@@ -31,6 +76,41 @@ struct Avx512Bf16 : Avx512 {
     return {
         _mm512_castsi512_ps(_mm512_ternarylogic_epi32(even, x, _mm512_slli_epi32(y, 16), kAnd)),
         _mm512_castsi512_ps(_mm512_ternarylogic_epi32(even, y, _mm512_srli_epi32(x, 16), kAndNot))};
+  }
+
+ private:
+  static constexpr Avx512Bf16Table kLow{0};
+  static constexpr Avx512Bf16Table kHigh{8};
+
+  static Pairs64 widen_bytes(__m512i x) {
+    const auto look_up = [x](const Avx512Bf16Table& table) {
+      return _mm512_permutex2var_epi8(_mm512_load_si512(table.bytes), x,
+                                      _mm512_load_si512(table.bytes + 64));
+    };
+    const __m512i low = look_up(kLow);
+    // a | (b & c)
+    const __m512i high = _mm512_ternarylogic_epi32(look_up(kHigh), x,
+                                                   _mm512_set1_epi8(static_cast<char>(0x80)), 0xf8);
+    return {_mm512_castsi512_ps(_mm512_unpacklo_epi8(low, high)),
+            _mm512_castsi512_ps(_mm512_unpackhi_epi8(low, high))};
+  }
+
+  static Pair pair_up(__m256i a, __m256i b) {
+    struct alignas(64) Order {
+      std::uint8_t bytes[64];
+    };
+    constexpr Order kAlternate = [] {
+      Order order{};
+      for (unsigned i = 0; i < 32; ++i) {
+        order.bytes[2 * i] = static_cast<std::uint8_t>(i);
+        order.bytes[2 * i + 1] = static_cast<std::uint8_t>(64 + i);
+      }
+      return order;
+    }();
+    const Pairs64 pairs = widen_bytes(_mm512_permutex2var_epi8(_mm512_castsi256_si512(a),
+                                                               _mm512_loadu_si512(kAlternate.bytes),
+                                                               _mm512_castsi256_si512(b)));
+    return {pairs.lo, pairs.hi};
   }
 };
 

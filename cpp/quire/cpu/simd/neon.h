@@ -12,6 +12,7 @@ struct Neon {
   static constexpr int kAccumulators = 16;
   static constexpr int kRowGroups[] = {12, 8, 4};
   static constexpr bool kDotsBFloat16 = false;
+  static constexpr bool kDotsInt16 = false;
 
   using Vec = float32x4_t;
   using Mask = uint32x4_t;
@@ -63,6 +64,14 @@ struct Neon {
   static Vec load(const BFloat16* p) {
     return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(&p->bits), 16));
   }
+  static Vec load(const Int8* p) {
+    const int16x8_t x = vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(four_bytes(p))));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(x)));
+  }
+  static Vec load(const Float8E4M3* p) {
+    const uint16x8_t half = to_half(vreinterpret_s8_u32(vdup_n_u32(four_bytes(p))));
+    return from_half(vget_low_u16(half));
+  }
   static void store(float* p, Vec x) { vst1q_f32(p, x); }
   static void store(Float16* p, Vec x) {
     vst1_u16(&p->bits, vreinterpret_u16_f16(vcvt_f16_f32(x)));
@@ -99,6 +108,14 @@ struct Neon {
     return {vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(x), 16)),
             vreinterpretq_f32_u32(vshll_high_n_u16(x, 16))};
   }
+  static Pair load_pair(const Int8* p) {
+    const int16x8_t x = vmovl_s8(vld1_s8(&p->bits));
+    return {vcvtq_f32_s32(vmovl_s16(vget_low_s16(x))), vcvtq_f32_s32(vmovl_high_s16(x))};
+  }
+  static Pair load_pair(const Float8E4M3* p) {
+    const uint16x8_t half = to_half(vreinterpret_s8_u8(vld1_u8(&p->bits)));
+    return {from_half(vget_low_u16(half)), from_half(vget_high_u16(half))};
+  }
   template <class T>
   static Pair load_pair(const T* p, int n) {
     T buffer[2 * kWidth] = {};
@@ -130,6 +147,22 @@ struct Neon {
   static void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 
  private:
+  static std::uint32_t four_bytes(const void* p) {
+    std::uint32_t bytes;
+    __builtin_memcpy(&bytes, p, sizeof bytes);
+    return bytes;
+  }
+  // A float8 with its exponent and mantissa where a float16 has them is one 2^8 times smaller.
+  static uint16x8_t to_half(int8x8_t x) {
+    const uint16x8_t magnitude = vdupq_n_u16(0x3f80);
+    const uint16x8_t moved = vshlq_n_u16(vreinterpretq_u16_s16(vmovl_s8(x)), 7);
+    const uint16x8_t bits = vandq_u16(moved, vdupq_n_u16(0xbf80));
+    const uint16x8_t nan = vceqq_u16(vandq_u16(bits, magnitude), magnitude);
+    return vorrq_u16(bits, vandq_u16(nan, vdupq_n_u16(0x7e00)));
+  }
+  static Vec from_half(uint16x4_t half) {
+    return vmulq_n_f32(vcvt_f32_f16(vreinterpret_f16_u16(half)), 256.0f);
+  }
   static int32x4_t lane_numbers() {
     const std::int32_t lane[kWidth] = {0, 1, 2, 3};
     return vld1q_s32(lane);

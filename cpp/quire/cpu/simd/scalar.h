@@ -24,6 +24,7 @@ struct Scalar {
   // multiple of 4, the largest as many as leave registers for the operands
   static constexpr int kRowGroups[] = {4};
   static constexpr bool kDotsBFloat16 = false;  // see simd/avx512bf16.h
+  static constexpr bool kDotsInt16 = false;     // see simd/avx2.h
 
   using Vec = float;
   using Mask = bool;
@@ -72,6 +73,15 @@ struct Scalar {
     return of_bits(sign | ((exponent == 31 ? 255u : exponent + 112u) << 23) | (mantissa << 13));
   }
   static Vec load(const BFloat16* p) { return of_bits(static_cast<std::uint32_t>(p->bits) << 16); }
+  static Vec load(const Int8* p) { return static_cast<float>(p->bits); }
+  static Vec load(const Float8E4M3* p) {
+    const std::uint32_t sign = static_cast<std::uint32_t>(p->bits & 0x80u) << 24;
+    const std::uint32_t magnitude = p->bits & 0x7fu;
+    if (magnitude == 0x7fu) return of_bits(sign | 0x7fc00000u);
+    const float subnormal = static_cast<float>(magnitude) * 0x1p-9f;
+    if (magnitude < 8) return sign ? -subnormal : subnormal;
+    return of_bits(sign | ((magnitude << 20) + (120u << 23)));
+  }
   static void store(float* p, Vec x) { *p = x; }
   static void store(Float16* p, Vec x) { *p = from_float<Float16>(x); }
   static void store(BFloat16* p, Vec x) { *p = from_float<BFloat16>(x); }

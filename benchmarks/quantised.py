@@ -1,0 +1,162 @@
+"""Quantised caches against bfloat16, in one run: what they cost in accuracy and save in time.
+
+    python benchmarks/quantised.py [--quick] [--model DIR]
+
+Accuracy: the RMS of the error of attention, relative to the RMS of its output, on the keys and
+values of a real model (those of `quire verify`), 200 tokens decoded; exact is float64 on keys and
+values that are not rounded. With --model also that of the logits of a Llama-like model (DIR holds
+config.json and model.safetensors) over its prompt, all tokens at once, against a float32 cache; and
+how often the likeliest token is the same.
+
+Speed: the fastest of interleaved calls, one query of each of 32 heads, and of 8, over 8 KV heads of
+128, one thread, blocks of 16 tokens in random order, cold. 32 heads are bound by arithmetic on some
+processors, 8 by memory on all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from llama import Llama
+
+import quire
+from quire.trace import shipped_trace
+
+DTYPES = ("bfloat16", "float8_e4m3fn", "int8")
+CONTEXTS, QUICK_CONTEXTS = (512, 4096, 16384), (4096,)
+COLD_BYTES = 1 << 28
+
+
+def rms(x: Any) -> float:
+    """Root of the mean square."""
+    return float(np.sqrt(np.mean(np.square(np.asarray(x, np.float64)))))
+
+
+def exact_attention(q: Any, k: Any, v: Any) -> Any:
+    """Causal attention of the last len(q) of len(k) tokens in float64, a head at a time."""
+    q, k, v = (x.astype(np.float64) for x in (q, k, v))
+    out = np.empty((*q.shape[:2], v.shape[2]))
+    hidden = np.arange(len(k)) > np.arange(len(k) - len(q), len(k))[:, None]
+    for head in range(q.shape[1]):
+        kv_head = head * k.shape[1] // q.shape[1]
+        scores = q[:, head] @ k[:, kv_head].T / np.sqrt(q.shape[2])
+        scores[hidden] = -np.inf
+        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+        out[:, head] = weights @ v[:, kv_head] / weights.sum(axis=1, keepdims=True)
+    return out
+
+
+def trace_errors() -> None:
+    """A row for each dtype: the error in each layer of the shipped trace."""
+    layers = (1, 4)
+    print(
+        "| cache | bytes of a token and head | " + " | ".join(f"layer {n}" for n in layers) + " |"
+    )
+    print("|---|" + "---|" * (1 + len(layers)))
+    for dtype in DTYPES:
+        errors = []
+        for layer in layers:
+            trace = shipped_trace(layer=layer)
+            tokens, heads, size = trace.k.shape
+            pool = quire.BlockPool(-(-tokens // 16), num_kv_heads=heads, head_dim=size, dtype=dtype)
+            table = quire.BlockTable(pool)
+            table.append(trace.k, trace.v)
+            block_tables, _ = quire.pack_tables([table] * len(trace.q))
+            lengths = np.arange(tokens - len(trace.q), tokens) + 1  # a decode step each
+            out = quire.paged_attention(
+                trace.q.astype(ml_dtypes.bfloat16), pool.k_cache(), pool.v_cache(),
+                block_tables, lengths, out=np.empty(trace.q.shape, np.float32), **scales_of(pool),
+            )  # fmt: skip
+            exact = exact_attention(trace.q.astype(ml_dtypes.bfloat16), trace.k, trace.v)
+            errors.append(rms(out - exact) / rms(exact))
+        per_head = pool.nbytes // (pool.num_blocks * pool.block_size * heads)
+        print(f"| {dtype} | {per_head} | " + " | ".join(f"{e:.2%}" for e in errors) + " |")
+
+
+def scales_of(pool: quire.BlockPool) -> dict[str, Any]:
+    """The options of write_kv and paged_attention for a pool's scales; none where it has none."""
+    if pool.dtype.itemsize > 1:
+        return {}
+    return {"k_scale": pool.k_scale(), "v_scale": pool.v_scale()}
+
+
+def logit_errors(model: Llama, tokens: Any) -> None:
+    """A row for each dtype: the error of the logits, and how often the first choice stays."""
+    exact = model.logits(tokens, "float32")
+    print("\n| cache | error of the logits | same first choice |\n|---|---|---|")
+    for dtype in DTYPES:
+        logits = model.logits(tokens, dtype)
+        same = np.mean(logits.argmax(axis=1) == exact.argmax(axis=1))
+        print(f"| {dtype} | {rms(logits - exact) / rms(exact):.2%} | {same:.1%} |")
+
+
+class ColdCalls:
+    """Calls of one dtype over as many sequences as leave the processor's caches behind."""
+
+    def __init__(self, dtype: str, num_tokens: int, num_heads: int) -> None:
+        random = np.random.default_rng(0)
+        of_sequence = num_tokens // 16
+        sequences = max(2, COLD_BYTES // (num_tokens * 8 * 2 * 128 * np.dtype(dtype).itemsize))
+        self.pool = quire.BlockPool(
+            of_sequence * sequences, num_kv_heads=8, head_dim=128, dtype=dtype
+        )
+        ids = random.permutation(self.pool.num_blocks).astype(np.int32)
+        self.tables = ids.reshape(sequences, 1, of_sequence)
+        self.scales = scales_of(self.pool)
+        rows = random.standard_normal((num_tokens, 8, 128)).astype(np.float32)
+        for table in self.tables:
+            slots = (table[0, :, None].astype(np.int64) * 16 + np.arange(16)).reshape(-1)
+            quire.write_kv(
+                rows, rows, self.pool.k_cache(), self.pool.v_cache(), slots, **self.scales
+            )
+        self.q = random.standard_normal((1, num_heads, 128)).astype(ml_dtypes.bfloat16)
+        self.lengths = np.array([num_tokens])
+        self.calls = 0
+        self.best = np.inf
+
+    def run(self) -> None:
+        """One call, over the sequence that was read longest ago."""
+        table = self.tables[self.calls % len(self.tables)]
+        k_cache, v_cache = self.pool.k_cache(), self.pool.v_cache()
+        begin = time.perf_counter()
+        quire.paged_attention(
+            self.q, k_cache, v_cache, table, self.lengths, num_threads=1, **self.scales,
+        )  # fmt: skip
+        self.best = min(self.best, time.perf_counter() - begin)
+        self.calls += 1
+
+
+def speeds(contexts: tuple[int, ...], seconds: float) -> None:
+    """A row for each context: how many times as fast as bfloat16."""
+    print("\n| query heads, keys | " + " | ".join(DTYPES) + " |\n|---|" + "---|" * len(DTYPES))
+    for num_heads, num_tokens in itertools.product((32, 8), contexts):
+        every = [ColdCalls(dtype, num_tokens, num_heads) for dtype in DTYPES]
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            for calls in every:
+                calls.run()
+        cells = [f"{calls.best * 1e6:.0f} us, {every[0].best / calls.best:.2f}x" for calls in every]
+        print(f"| {num_heads}, {num_tokens} | " + " | ".join(cells) + " |", flush=True)
+
+
+def main() -> None:
+    """Accuracy, then speed."""
+    parser = argparse.ArgumentParser(description="Quantised caches against bfloat16.")
+    parser.add_argument("--quick", action="store_true", help="one context, for some seconds")
+    parser.add_argument("--model", type=Path, help="folder of a Llama-like model")
+    options = parser.parse_args()
+    trace_errors()
+    if options.model is not None:
+        model = Llama(options.model)
+        logit_errors(model, model.prompt())
+    speeds(QUICK_CONTEXTS if options.quick else CONTEXTS, 2 if options.quick else 15)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+// The scales of a quantised cache. A real key or value is the stored number times its scale.
+//
+//   dynamic   [num_blocks, block_size, Hkv]   one for each token and head, whatever the layout
+//   static    [Hkv], or no axis               one for each head, or for the cache
+//
+// All are float32, positive and finite.
+#pragma once
+
+#include <string_view>
+
+#include "quire/attention/paged_attention.h"
+
+namespace quire {
+
+inline bool is_dynamic(const ArrayView& scale) { return scale.ndim == 3; }
+
+// The address of the scale of a slot and KV head, which may be written where the view may.
+inline float* scale_at(const ArrayView& scale, std::int64_t block, std::int64_t offset,
+                       std::int64_t kv_head) {
+  std::byte* address = scale.data;
+  if (scale.ndim == 3) address = scale.at(block, offset, kv_head);
+  if (scale.ndim == 1) address = scale.at(kv_head);
+  return reinterpret_cast<float*>(address);
+}
+
+// Throws ValueError, with its place, for a dynamic scale of a key that some query sees and which is
+// not positive and finite. Takes some percent of the time of attention to one query. `args` are
+// validated.
+void check_dynamic_scales(const PagedAttentionArgs& args, std::string_view function);
+
+}  // namespace quire
