@@ -10,7 +10,9 @@ inline constexpr const char* kSaveTable =
 Writes the table's tokens to a safetensors file, which load_table and any other tool reads.
 
 For each layer L it has 'layers.L.k' [num_tokens, Hkv, D] and 'layers.L.v' [num_tokens, Hkv, Dv] in
-the pool's dtype; the metadata have the pool's geometry and a checksum (XXH64) of each tensor.
+the pool's dtype; the metadata have the pool's geometry and a checksum (XXH64) of each tensor. Tokens
+whose block is a hole have no rows there, and 'quire.blocks' of the metadata says which blocks have.
+Where keep has removed tokens before others, 'positions' [num_tokens] has theirs, as int64.
 
 The file is written aside, brought to the disk and renamed: a process that is killed meanwhile leaves
 the old file as it was, and maybe a file .NAME.saving beside it, which the next save there replaces.
@@ -20,7 +22,8 @@ Args:
     path: a str, bytes or os.PathLike.
 
 Raises:
-    OSError: the system refuses. ValueError: a freed table. TypeError. The old file stands then.
+    OSError: the system refuses. ValueError: a freed table, or one with holes of more than 2**24
+    blocks in all, or with positions past 2**40. TypeError. The old file stands then.
 
 Example:
     >>> table.save('session.safetensors')
@@ -32,6 +35,8 @@ inline constexpr const char* kLoadTable =
 --
 
 A new table of the tokens that BlockTable.save has written, in blocks of its own.
+
+It has the positions, the next position and the holes of the saved one; holes take no blocks.
 
 The file is mapped, checked as a whole, and then copied block by block. Nobody may shorten it
 meanwhile; to save over it is safe.

@@ -1,6 +1,7 @@
 // Any bytes as a file: loaded as a table and as a cache, as they are and with their checksums made
 // right, as a forger would. They are refused, or loaded; the pool's books are in order, a refusal
 // leaves them as they were, and what was loaded can be used.
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -60,15 +61,29 @@ void refuse_or(Load load) {
 }
 
 void load_as_table(const FileBytes& file) {
-  refuse_or([&] {
-    const auto table = load_table(pool, file);
-    require(table->num_tokens() <= 24, "no more tokens than the pool has room for");
-    std::vector<std::uint16_t> k(table->num_tokens() * 2), v(table->num_tokens());
-    for (std::int64_t layer = 0; layer < 2; ++layer) {
-      table->gather(layer, table->num_tokens(), k.data(), v.data());
+  std::shared_ptr<BlockTable> table;
+  refuse_or([&] { table = load_table(pool, file); });
+  if (table != nullptr) {
+    const std::vector<std::int32_t> blocks = table->blocks();
+    const auto holes = std::count(blocks.begin(), blocks.end(), kHole);
+    require(std::ssize(blocks) - holes == pool->num_used(),
+            "a block is a table's, a hole nobody's");
+    require(table->num_tokens() - 4 * holes == pool->stats().filled_tokens,
+            "tokens are in blocks or were dropped");
+    require(table->next_position() >= table->num_tokens(), "the next token comes after the others");
+    if (holes == 0) {
+      std::vector<std::uint16_t> k(table->num_tokens() * 2), v(table->num_tokens());
+      for (std::int64_t layer = 0; layer < 2; ++layer) {
+        table->gather(layer, table->num_tokens(), k.data(), v.data());
+      }
     }
+    if (table->num_tokens() > 0) table->truncate(table->num_tokens() / 16 * 4);
+    const std::vector<std::int64_t> positions = table->positions();
+    require(std::is_sorted(positions.begin(), positions.end()), "positions grow");
     pool->check();
-  });
+    table.reset();
+  }
+  pool->check();
   require(pool->num_free() == 6, "a table that goes has given its blocks back");
 }
 

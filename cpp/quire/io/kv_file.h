@@ -32,6 +32,9 @@ class KvFile {
 
   const FileBytes& file() const { return file_; }
 
+  bool has_text(std::string_view key) const { return header_.metadata.contains(key); }
+  bool has_tensor(std::string_view name) const { return header_.tensors.contains(name); }
+
   const std::string& text(std::string_view key) const;
   // Of digits alone, 0 to 2^63 - 1.
   std::int64_t number(std::string_view key) const;

@@ -1,6 +1,7 @@
 #include "quire/io/table_file.h"
 
 #include <algorithm>
+#include <charconv>
 #include <utility>
 #include <vector>
 
@@ -13,28 +14,76 @@ namespace quire {
 namespace {
 
 constexpr std::string_view kKind = "block_table";
+constexpr const char* kPositions = "positions";
+constexpr const char* kNextPosition = "quire.next_position";
 
-std::int64_t blocks_of(std::int64_t tokens, std::int64_t block_size) {
-  return tokens / block_size + (tokens % block_size != 0);
+std::string ranges_text(const std::vector<TableLayout::Range>& ranges) {
+  std::string text;
+  for (const auto& [begin, end] : ranges) text += concat(text.empty() ? "" : ",", begin, ":", end);
+  return text;
 }
 
-std::string ranges_text(std::int64_t blocks) { return blocks == 0 ? "" : concat("0:", blocks); }
+std::vector<TableLayout::Range> read_ranges(const KvFile& file, std::string_view key) {
+  const std::string& text = file.text(key);
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  std::vector<TableLayout::Range> ranges;
+  while (at < end) {
+    auto& range = ranges.emplace_back();
+    for (std::int64_t* number : {&range.begin, &range.end}) {
+      at = std::from_chars(at, end, *number).ptr;
+      at += at < end;  // whatever stands there, as what follows tells
+    }
+  }
+  if (ranges_text(ranges) != text) {
+    file.file().refuse(key, " \"", text, "\", expected ranges such as \"0:1,3:7\"");
+  }
+  return ranges;
+}
 
-// The blocks, all rows of each but of the last, which has what is left of the tokens.
+// Of the next token, where nothing says otherwise: after the last.
+std::int64_t next_of(const TableLayout& layout) {
+  return layout.positions.empty() ? layout.num_tokens : layout.positions.back() + 1;
+}
+
+void expect_no_flaw(const FileBytes& file, const TableLayout& layout, std::int64_t block_size) {
+  if (const std::string flaw = layout.flaw(block_size); !flaw.empty()) file.refuse(flaw);
+}
+
+// What the file says, and has room for: its rows, and its positions.
+TableLayout read_layout(const KvFile& file, const KvStorage& storage) {
+  const std::int64_t block_size = storage.geometry().block_size;
+  TableLayout layout;
+  layout.num_tokens = file.number("quire.num_tokens");
+  layout.column_ranges = read_ranges(file, "quire.blocks");
+  layout.next_position = layout.num_tokens;
+  expect_no_flaw(file.file(), layout, block_size);
+  std::vector<TensorSpec> tensors = row_tensors(storage, layout.stored_tokens(block_size));
+  if (file.has_tensor(kPositions)) tensors.push_back({kPositions, "I64", {layout.num_tokens}});
+  file.expect_tensors(tensors);
+  file.expect_checksums();
+  if (file.has_tensor(kPositions)) layout.positions = file.integers(kPositions);
+  layout.next_position =
+      file.has_text(kNextPosition) ? file.number(kNextPosition) : next_of(layout);
+  expect_no_flaw(file.file(), layout, block_size);
+  return layout;
+}
+
+// The blocks of a table that are there, with the rows that are.
 std::vector<BlockRows> rows_of(std::span<const std::int32_t> blocks, std::int64_t tokens,
                                std::int64_t block_size) {
   std::vector<BlockRows> rows;
   for (const std::int32_t block : blocks) {
-    rows.push_back({block, std::min(tokens, block_size)});
-    tokens -= rows.back().rows;
+    if (block != kHole) rows.push_back({block, std::min(tokens, block_size)});
+    tokens -= block_size;
   }
   return rows;
 }
 
-[[noreturn]] void refuse_room(const FileBytes& file, const BlockPool& pool, std::int64_t tokens) {
+[[noreturn]] void refuse_room(const FileBytes& file, const BlockPool& pool,
+                              const TableLayout& layout) {
   const PoolStats stats = pool.stats();
-  file.refuse<OutOfBlocks>(tokens, " tokens, which take ",
-                           blocks_of(tokens, pool.geometry().block_size),
+  file.refuse<OutOfBlocks>(layout.num_tokens, " tokens, which take ", layout.num_blocks(),
                            " blocks, expected at most the ", stats.free, " free",
                            stats.cached > 0 ? concat(" and ", stats.cached, " cached") : "");
 }
@@ -52,14 +101,29 @@ void save_table(const BlockTable& table, const std::string& path) {
   {
     const BlockTable* const tables[] = {&table};
     const HeldTables held(function, tables);
+    const TableLayout layout = held.layout(0);
+    if (const std::string flaw = layout.flaw(geometry.block_size); !flaw.empty()) {
+      raise<ValueError>(place(function, "table"), "got ", flaw);
+    }
     std::vector<std::int32_t> blocks(held.max_blocks());
     std::int32_t tokens = 0;
-    held.pack(-1, blocks.data(), &tokens);
+    held.pack(kHole, blocks.data(), &tokens);
+
     Metadata metadata = kv_metadata(kKind, geometry);
     metadata.emplace_back("quire.num_tokens", concat(tokens));
-    metadata.emplace_back("quire.blocks", ranges_text(held.max_blocks()));
-    SafetensorsWriter writer(file, std::move(metadata), row_tensors(storage, tokens));
-    write_rows(writer, 0, storage, rows_of(blocks, tokens, geometry.block_size),
+    metadata.emplace_back("quire.blocks", ranges_text(layout.column_ranges));
+    if (layout.next_position != next_of(layout)) {
+      metadata.emplace_back(kNextPosition, concat(layout.next_position));
+    }
+    std::vector<TensorSpec> tensors;
+    if (!layout.positions.empty()) tensors.push_back({kPositions, "I64", {tokens}});
+    const std::size_t first_row_tensor = tensors.size();
+    for (TensorSpec& spec : row_tensors(storage, layout.stored_tokens(geometry.block_size))) {
+      tensors.push_back(std::move(spec));
+    }
+    SafetensorsWriter writer(file, std::move(metadata), std::move(tensors));
+    if (!layout.positions.empty()) writer.write(0, layout.positions);
+    write_rows(writer, first_row_tensor, storage, rows_of(blocks, tokens, geometry.block_size),
                [](std::size_t) {});
     writer.finish();
   }
@@ -75,32 +139,17 @@ std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
 std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
                                        const FileBytes& bytes) {
   const KvStorage& storage = pool->storage();
-  const KvGeometry& geometry = storage.geometry();
-  const KvFile file(bytes, kKind, geometry);
-  const std::int64_t tokens = file.number("quire.num_tokens");
-  const std::int64_t num_blocks = blocks_of(tokens, geometry.block_size);
-  if (const std::string& blocks = file.text("quire.blocks"); blocks != ranges_text(num_blocks)) {
-    bytes.refuse("quire.blocks \"", blocks, "\", expected all of them, \"", ranges_text(num_blocks),
-                 "\"");
-  }
-  file.expect_tensors(row_tensors(storage, tokens));
-  // Before a block is taken, for which a cached one may have to go.
-  file.expect_checksums();
-  if (num_blocks > geometry.num_blocks) refuse_room(bytes, *pool, tokens);
-
-  auto table = std::make_shared<BlockTable>(pool);
-  std::vector<std::int64_t> slots(tokens);
+  const KvFile file(bytes, kKind, storage.geometry());
+  // All is checked before a block is taken, for which a cached one may have to go.
+  const TableLayout layout = read_layout(file, storage);
+  std::shared_ptr<BlockTable> table;
   try {
-    table->append(slots, [&](std::span<const std::int64_t> taken) {
-      std::vector<std::int32_t> blocks;
-      for (std::int64_t i = 0; i < tokens; i += geometry.block_size) {
-        blocks.push_back(static_cast<std::int32_t>(taken[i] / geometry.block_size));
-      }
-      read_rows(file, storage, rows_of(blocks, tokens, geometry.block_size));
-    });
+    table = std::make_shared<BlockTable>(pool, layout);
   } catch (const OutOfBlocks&) {
-    refuse_room(bytes, *pool, tokens);
+    refuse_room(bytes, *pool, layout);
   }
+  read_rows(file, storage,
+            rows_of(table->blocks(), layout.num_tokens, storage.geometry().block_size));
   return table;
 }
 

@@ -1,12 +1,19 @@
 // The tokens of a block table as a safetensors file, which any tool reads: for every layer L
 //
-//   "layers.L.k"   [tokens, num_kv_heads, head_dim]      "layers.L.v"   [.., v_head_dim]
+//   "layers.L.k"   [rows, num_kv_heads, head_dim]      "layers.L.v"   [.., v_head_dim]
 //
-// in the pool's dtype (kv_rows.h). Beside the metadata of kv_file.h it has
+// in the pool's dtype (kv_rows.h): a row for each token but those whose block was dropped. Where
+// BlockTable::keep has taken tokens out, so that positions are not 0, 1, 2, ...
 //
-//   "quire.num_tokens"   of the sequence
-//   "quire.blocks"       which logical blocks are in the file, as ranges: "0:7" is 0 to 6, "" none.
-//                        Today always all of them.
+//   "positions"    [tokens] of int64
+//
+// Beside the metadata of kv_file.h it has
+//
+//   "quire.num_tokens"      of the sequence
+//   "quire.blocks"          which logical blocks are in the file, as ranges: "0:1,3:7" is 0, and 3
+//   to
+//                           6, "" none. The others are holes.
+//   "quire.next_position"   of the token after the last, where it does not follow from the last
 #pragma once
 
 #include <memory>

@@ -30,12 +30,16 @@
 #include <vector>
 
 #include "quire/kv/block_pool.h"
+#include "quire/kv/table_layout.h"
 
 namespace quire {
 
 class BlockTable {
  public:
   explicit BlockTable(std::shared_ptr<BlockPool> pool);
+  // A table that has this of a sequence, in new blocks: the caller writes their rows before anybody
+  // else has it. Throws ValueError for a layout that no table has, OutOfBlocks.
+  BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout);
   ~BlockTable() { close(); }
   BlockTable(const BlockTable&) = delete;
   BlockTable& operator=(const BlockTable&) = delete;
@@ -185,6 +189,9 @@ class HeldTables {
   // Whether a table has tokens at other positions than their index, and the most tokens of one.
   bool has_positions() const { return has_positions_; }
   std::int64_t max_tokens() const { return max_tokens_; }
+
+  // What the table at `index` has of its sequence.
+  TableLayout layout(std::int64_t index) const;
 
   // Writes positions [size(), max_tokens()], 0 after the end of each table.
   void pack_positions(std::int64_t* positions) const;

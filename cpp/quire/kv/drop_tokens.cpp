@@ -12,17 +12,18 @@ namespace {
 
 constexpr std::string_view kKeep = "BlockTable.keep";
 
-// One token's rows, in all layers, from one place of the pool to another.
+// All that a token has, in every plane of every layer, from one place of the pool to another.
 struct Place {
   std::int32_t block;
   std::int64_t row;
 };
 void copy_token(const KvStorage& storage, Place from, Place to) {
   for (std::int64_t layer = 0; layer < storage.geometry().num_layers; ++layer) {
-    for (const ArrayView& cache : {storage.k_cache(layer), storage.v_cache(layer)}) {
-      for (std::int64_t head = 0; head < cache.shape[2]; ++head) {
-        std::memcpy(cache.at(to.block, to.row, head), cache.at(from.block, from.row, head),
-                    static_cast<std::size_t>(cache.strides[1]));
+    for (const auto& [name, plane] : storage.planes(layer)) {
+      const auto row_bytes = static_cast<std::size_t>(plane.shape[3] * plane.strides[3]);
+      for (std::int64_t head = 0; head < plane.shape[2]; ++head) {
+        std::memcpy(plane.at(to.block, to.row, head), plane.at(from.block, from.row, head),
+                    row_bytes);
       }
     }
   }
