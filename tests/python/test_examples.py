@@ -1,5 +1,5 @@
-"""Every example runs, the C++ one against an installed library, and the notebook shows what it
-gives."""
+"""Every example runs, the C++ one against an installed library, and the notebooks show what they
+give."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+# what each notebook shows beside text
+NOTEBOOKS = {
+    "paged_attention.ipynb": {"text/html"},
+    "prefix_cache.ipynb": {"text/html", "image/png"},
+}
 SANITIZED = "QUIRE_SANITIZED" in os.environ
 
 
@@ -30,9 +35,19 @@ def test_decode_loop() -> None:
 
 
 def outputs(notebook: Any) -> list[Any]:
-    """What each code cell shows."""
+    """What each code cell shows; of plots, whose bytes depend on fonts and versions, that they are
+    there."""
+
+    def shown(output: Any) -> Any:
+        if "text" in output:
+            return output["text"]
+        return {
+            kind: "a plot" if kind == "image/png" else value
+            for kind, value in output["data"].items()
+        }
+
     return [
-        [output.get("text") or dict(output["data"]) for output in cell.outputs]
+        [shown(output) for output in cell.outputs]
         for cell in notebook.cells
         if cell.cell_type == "code"
     ]
@@ -41,19 +56,19 @@ def outputs(notebook: Any) -> list[Any]:
 # what Jupyter itself warns of is not ours
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(SANITIZED, reason="a kernel's process would need the sanitizer's runtime too")
-def test_notebook() -> None:
+@pytest.mark.parametrize(("name", "kinds"), NOTEBOOKS.items())
+def test_notebook(name: str, kinds: set[str]) -> None:
     nbformat: Any = pytest.importorskip("nbformat")
     nbclient: Any = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
-    notebook = nbformat.read(ROOT / "examples" / "paged_attention.ipynb", as_version=4)
+    if "image/png" in kinds:
+        pytest.importorskip("matplotlib")
+    notebook = nbformat.read(ROOT / "examples" / name, as_version=4)
     nbformat.validate(notebook)
     saved = outputs(notebook)
-    assert any(
-        "<svg" in output.get("text/html", "")
-        for shown in saved
-        for output in shown
-        if isinstance(output, dict)
-    )
+    data = [output for shown in saved for output in shown if isinstance(output, dict)]
+    assert kinds <= {kind for output in data for kind in output}
+    assert any("<svg" in output.get("text/html", "") for output in data)
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     assert outputs(notebook) == saved
 
