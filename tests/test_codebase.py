@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = [".ci", "benchmarks", "bindings", "cpp", "docs", "examples", "python", "scripts", "tests"]
-BINARY = {".npz", ".png", ".safetensors"}
+BINARY = {".bin", ".npz", ".png", ".safetensors"}
 MADE = {".pyc", ".so"}
 
 MOST_LINES = 400

@@ -31,16 +31,19 @@ from quire._core import (
 )
 from quire.config import show_config
 from quire.report import VerifyReport
+from quire.table_report import BlockReport, TableReport
 from quire.verification import verify
 
 __all__ = [
     "BlockPool",
+    "BlockReport",
     "BlockTable",
     "OutOfBlocks",
     "PoolStats",
     "PrefixCache",
     "PrefixCacheStats",
     "QuireError",
+    "TableReport",
     "VerifyReport",
     "__version__",
     "attend",

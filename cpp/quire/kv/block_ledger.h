@@ -59,6 +59,14 @@ struct PoolStats {
   std::int64_t offloaded = 0;       // blocks in use that are not, or not in all layers
 };
 
+// Who holds a block, and how much of it.
+struct BlockHolders {
+  std::int32_t users = 0;  // references of allocate and retain
+  std::int32_t tables = 0;
+  std::int32_t caches = 0;  // references of prefix caches
+  std::int32_t rows = 0;    // the most that a table counts
+};
+
 // Stands in a table for a block that was given back.
 inline constexpr std::int32_t kHole = -1;
 
@@ -76,6 +84,10 @@ class BlockLedger {
   std::int64_t num_used() const { return num_blocks() - num_free(); }
   std::int64_t num_cached() const { return cached_; }
   std::int32_t references(std::int32_t block) const { return blocks_[block].references(); }
+  BlockHolders holders(std::int32_t block) const {
+    const Block& state = blocks_[block];
+    return {state.users, state.tables, state.caches, state.rows};
+  }
   // Whether only caches hold the block.
   bool is_idle(std::int32_t block) const { return blocks_[block].is_idle(); }
   // Whether nobody but caches, and the one who asks, holds the block.

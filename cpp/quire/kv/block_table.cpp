@@ -44,6 +44,19 @@ std::vector<std::int32_t> BlockTable::blocks() const {
   return blocks_;
 }
 
+std::vector<ExplainedBlock> BlockTable::explain() const {
+  const std::shared_lock lock(mutex_);
+  require_in_use("BlockPool.explain");
+  std::vector<ExplainedBlock> columns(blocks_.size());  // outside the pool's lock
+  const BlockPool::Books books(*pool_);
+  for (std::size_t i = 0; i < columns.size(); ++i) {
+    if (blocks_[i] == kHole) continue;
+    columns[i] = {blocks_[i], i + 1 < columns.size() ? block_size_ : last_rows(),
+                  books->holders(blocks_[i])};
+  }
+  return columns;
+}
+
 bool BlockTable::is_freed() const {
   const std::shared_lock lock(mutex_);
   return freed_;

@@ -34,6 +34,13 @@
 
 namespace quire {
 
+// A column of a table.
+struct ExplainedBlock {
+  std::int32_t id = kHole;
+  std::int64_t num_tokens = 0;  // rows that the table itself counts; 0 in a hole
+  BlockHolders holders;         // of a hole: nobody
+};
+
 class BlockTable {
  public:
   explicit BlockTable(std::shared_ptr<BlockPool> pool);
@@ -102,6 +109,9 @@ class BlockTable {
   // Of each token, [num_tokens], and of the next.
   std::vector<std::int64_t> positions() const;
   std::int64_t next_position() const;
+
+  // Every column, and who holds its block, all at one moment.
+  std::vector<ExplainedBlock> explain() const;
 
   // Copies the keys and values of the first tokens, at most max_tokens of them, to k [tokens,
   // num_kv_heads, head_dim] and v [tokens, num_kv_heads, v_head_dim], contiguous and of the pool's

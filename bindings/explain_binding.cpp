@@ -1,0 +1,48 @@
+#include <vector>
+
+#include "bindings.h"
+#include "define.h"
+#include "explain_docs.h"
+#include "numpy_view.h"
+#include "quire/base/check.h"
+#include "quire/kv/block_table.h"
+
+namespace quire::python {
+namespace {
+
+namespace py = pybind11;
+
+py::object explain(const BlockPool& pool, py::handle table) {
+  constexpr const char* place = "BlockPool.explain: table";
+  if (!py::isinstance<BlockTable>(table)) {
+    raise<TypeError>(place, "got ", type_name(table), ", expected a BlockTable");
+  }
+  const auto& explained = table.cast<const BlockTable&>();
+  if (explained.pool().get() != &pool) {
+    raise<ValueError>(place, "got one of another pool, expected one of this pool");
+  }
+  std::vector<ExplainedBlock> columns;
+  {
+    const py::gil_scoped_release unlocked;
+    columns = explained.explain();
+  }
+  const py::module_ types = py::module_::import("quire.table_report");
+  const py::object block_report = types.attr("BlockReport");
+  py::tuple blocks(columns.size());
+  for (std::size_t i = 0; i < columns.size(); ++i) {
+    const auto& [id, num_tokens, holders] = columns[i];
+    blocks[i] =
+        block_report(id, num_tokens, holders.rows, holders.tables, holders.caches, holders.users);
+  }
+  return types.attr("TableReport")(pool.geometry().block_size, blocks);
+}
+
+}  // namespace
+
+void bind_explain(py::module_& m) {
+  auto pool = py::reinterpret_borrow<py::class_<BlockPool, std::shared_ptr<BlockPool>>>(
+      m.attr("BlockPool"));
+  def_method(pool, "BlockPool.explain", &explain, docs::kExplain, py::arg("table"));
+}
+
+}  // namespace quire::python

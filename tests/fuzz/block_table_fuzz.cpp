@@ -1,0 +1,23 @@
+// Any bytes as the life of a pool and its tables: fork, append, truncate, drop_before, keep, free.
+// Each byte is a choice of the machine that the random test runs too; after each step the books are
+// compared with a plain model, and from time to time all keys and values.
+#include <cstddef>
+#include <cstdint>
+
+#include "kv/block_table_machine.h"
+#include "model_bytes.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  using namespace quire::testing;
+  ModelBytes bytes(data, size);
+  const std::int64_t block_size = 1 + bytes.next() % 5, num_blocks = 4 + bytes.next() % 21;
+  BlockTableMachine machine(num_blocks, block_size, [&] { return bytes.next(); });
+  for (int step = 0; !bytes.are_used_up(); ++step) {
+    machine.step();
+    machine.verify_counts();
+    if (step % 8 == 0) machine.verify_contents();
+  }
+  machine.verify_contents();
+  machine.finish();
+  return 0;
+}
