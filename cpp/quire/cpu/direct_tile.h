@@ -219,11 +219,13 @@ struct ValueTile {
         sums[r][i] = S::load(values + r * span.values_stride + i * S::kWidth);
       }
     }
+    const ValueColumns<S, T, Product, kWhole> columns{span.rows, d, rest};
     for (int entry = span.begin; entry < span.end; ++entry) {
+      const auto row = columns.entry(entry);
       typename S::Pair v[C];
 #pragma GCC unroll 4
       for (int c = 0; c < C; ++c) {
-        v[c] = ValueColumns<S, T, Product, kWhole>{span.rows, d + c * kChunk, rest}.load(entry);
+        v[c] = columns.load(row, c * kChunk);
       }
       lines.advance(R * C * kValueWork);
 #pragma GCC unroll 8

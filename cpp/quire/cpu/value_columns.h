@@ -35,25 +35,39 @@ struct ValueColumns {
   std::int64_t column;
   int rest;
 
-  typename S::Pair load(std::int64_t i) const {
+  // Where the entry's keys have their columns: looked up once for all that is loaded from them.
+  struct Entry {
+    const T* first;
+    const T* second;  // of pairs
+  };
+  Entry entry(std::int64_t i) const {
+    if constexpr (Product::kElements == 2) return {row(2 * i), row(2 * i + 1)};
+    return {row(i), nullptr};
+  }
+
+  // The columns `offset` after the first of an entry.
+  typename S::Pair load(const Entry& entry, std::int64_t offset) const {
+    const T* const first = entry.first + offset;
+    const T* const second = entry.second + offset;
     if constexpr (Product::kElements == 2 && std::is_same_v<T, Float8E4M3>) {
-      if constexpr (kWhole) return S::pair_up(row(2 * i), row(2 * i + 1));
-      return S::pair_up(row(2 * i), row(2 * i + 1), rest);
+      if constexpr (kWhole) return S::pair_up(first, second);
+      return S::pair_up(first, second, rest);
     } else if constexpr (Product::kElements == 2) {
-      return S::pair_up(bits(2 * i), bits(2 * i + 1));
+      return S::pair_up(bits(first), bits(second));
     } else {
-      if constexpr (kWhole) return S::load_pair(row(i));
-      return S::load_pair(row(i), rest);
+      if constexpr (kWhole) return S::load_pair(first);
+      return S::load_pair(first, rest);
     }
   }
+  typename S::Pair load(std::int64_t i) const { return load(entry(i), 0); }
 
  private:
   const T* row(std::int64_t key) const {
     return reinterpret_cast<const T*>(rows.rows[key] + rows.offset) + column;
   }
-  typename S::Vec bits(std::int64_t key) const {
-    if constexpr (kWhole) return S::load_bits(row(key));
-    return S::load_bits(row(key), rest);
+  typename S::Vec bits(const T* p) const {
+    if constexpr (kWhole) return S::load_bits(p);
+    return S::load_bits(p, rest);
   }
 };
 
