@@ -11,6 +11,7 @@ void bind_block_pool(pybind11::module_& m);
 void bind_block_table(pybind11::module_& m);
 void bind_prefix_cache(pybind11::module_& m);
 void bind_explain(pybind11::module_& m);      // after the pool, to which it adds
+void bind_on_event(pybind11::module_& m);     // after the pool, to which it adds
 void bind_persistence(pybind11::module_& m);  // after tables and caches, to which it adds
 void bind_attention(pybind11::module_& m);
 

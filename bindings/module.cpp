@@ -15,6 +15,7 @@ PYBIND11_MODULE(_core, m) {
   quire::python::bind_block_table(m);
   quire::python::bind_prefix_cache(m);
   quire::python::bind_explain(m);
+  quire::python::bind_on_event(m);
   quire::python::bind_persistence(m);
   quire::python::bind_attention(m);
 }

@@ -1,7 +1,7 @@
 """Types of the C++ module; help() of each object shows its documentation."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Literal, Protocol, SupportsFloat, SupportsIndex, TypeAlias, overload
 
@@ -25,6 +25,8 @@ _Scale: TypeAlias = _Floats | SupportsFloat
 _Layout: TypeAlias = Literal["NHD", "HND"]
 _Implementation: TypeAlias = Literal["auto", "fused", "gather", "dense"]
 _Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+_Event: TypeAlias = Literal["allocated", "shared", "copied", "evicted", "freed"]
+_OnEvent: TypeAlias = Callable[[_Event, tuple[int, ...]], object]
 _Array: TypeAlias = npt.NDArray[Any]
 
 __version__: str
@@ -104,6 +106,7 @@ class BlockPool:
     def retain(self, ids: _Ints | SupportsIndex) -> None: ...
     def release(self, ids: _Ints | SupportsIndex) -> None: ...
     def stats(self) -> PoolStats: ...
+    def on_event(self, callback: _OnEvent | None) -> _OnEvent | None: ...
     def explain(self, table: BlockTable) -> TableReport: ...
     def check(self) -> None: ...
     def _repr_html_(self) -> str: ...

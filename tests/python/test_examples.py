@@ -58,7 +58,8 @@ def outputs(notebook: Any) -> list[Any]:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(SANITIZED, reason="a kernel's process would need the sanitizer's runtime too")
 @pytest.mark.parametrize(("name", "kinds"), NOTEBOOKS.items())
-def test_notebook(name: str, kinds: set[str]) -> None:
+def test_notebook(name: str, kinds: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # Jupyter has its own
     nbformat: Any = pytest.importorskip("nbformat")
     nbclient: Any = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")

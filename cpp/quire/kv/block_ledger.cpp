@@ -64,6 +64,20 @@ inline void BlockLedger::remove_reference(std::int32_t block, std::int32_t Block
   }
 }
 
+void BlockLedger::note_taken(std::span<const std::int32_t> blocks) noexcept {
+  for (const std::int32_t block : blocks) {
+    if (block == kHole) continue;
+    const bool is_free = references(block) == 0;
+    events_->add(is_free ? BlockEvent::Kind::allocated : BlockEvent::Kind::shared, block);
+  }
+}
+
+void BlockLedger::note_freed_since(std::int64_t num_free_before) noexcept {
+  for (auto i = static_cast<std::size_t>(num_free_before); i < free_.size(); ++i) {
+    events_->add(BlockEvent::Kind::freed, free_[i]);
+  }
+}
+
 inline void BlockLedger::count_rows(std::int32_t block, std::int64_t rows) {
   assert(rows >= 1 && rows <= block_size_);
   Block& state = blocks_[block];
@@ -100,6 +114,9 @@ void BlockLedger::give_to_user(std::span<std::int32_t> blocks) {
     block = free_.back();
     add_reference(block, &Block::users);
   }
+  for (std::size_t i = 0; events_ != nullptr && i < blocks.size(); ++i) {
+    events_->add(BlockEvent::Kind::allocated, blocks[i]);
+  }
 }
 
 void BlockLedger::retain(std::span<const std::int32_t> ids) {
@@ -118,9 +135,11 @@ void BlockLedger::retain(std::span<const std::int32_t> ids) {
     raise<ValueError>("BlockPool.retain: ids", "got block ", ids[i], " at index ", i,
                       ", expected at most ", kMaxUsers, " references to a block");
   }
+  if (events_ != nullptr) note_taken(ids);
 }
 
 void BlockLedger::release(std::span<const std::int32_t> ids) {
+  const std::int64_t before = num_free();
   for (std::size_t i = 0; i < ids.size(); ++i) {
     if (blocks_[ids[i]].users > 0) {
       remove_reference(ids[i], &Block::users);
@@ -137,6 +156,7 @@ void BlockLedger::release(std::span<const std::int32_t> ids) {
                       state.tables > 0 ? ", which only tables hold" : ", which is free",
                       ", expected a block that was allocated or retained");
   }
+  if (events_ != nullptr) note_freed_since(before);
 }
 
 void BlockLedger::give_to_table(std::span<std::int32_t> blocks, std::int64_t last_rows) {
@@ -148,6 +168,7 @@ void BlockLedger::give_to_table(std::span<std::int32_t> blocks, std::int64_t las
 }
 
 void BlockLedger::hold(std::span<const std::int32_t> blocks, std::int64_t last_rows) {
+  if (events_ != nullptr) note_taken(blocks);
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     if (blocks[i] == kHole) continue;
     held_by_tables_ += blocks_[blocks[i]].tables == 0;
@@ -158,12 +179,14 @@ void BlockLedger::hold(std::span<const std::int32_t> blocks, std::int64_t last_r
 
 // Backwards, so that the next table is given the same blocks in the same order.
 void BlockLedger::drop(std::span<const std::int32_t> blocks, std::int64_t last_rows) {
+  const std::int64_t before = num_free();
   for (std::size_t i = blocks.size(); i-- > 0;) {
     if (blocks[i] == kHole) continue;
     remove_reference(blocks[i], &Block::tables);
     uncount_rows(blocks[i], i + 1 < blocks.size() ? block_size_ : last_rows);
     held_by_tables_ -= blocks_[blocks[i]].tables == 0;
   }
+  if (events_ != nullptr) note_freed_since(before);
 }
 
 void BlockLedger::recount(std::int32_t block, std::int64_t rows, std::int64_t new_rows) {
@@ -173,10 +196,15 @@ void BlockLedger::recount(std::int32_t block, std::int64_t rows, std::int64_t ne
 
 void BlockLedger::give_to_cache(std::int32_t block) {
   assert(blocks_[block].references() > blocks_[block].caches);
+  if (events_ != nullptr) note_taken({&block, 1});
   add_reference(block, &Block::caches);
 }
 
-void BlockLedger::drop_from_cache(std::int32_t block) { remove_reference(block, &Block::caches); }
+void BlockLedger::drop_from_cache(std::int32_t block) {
+  const std::int64_t before = num_free();
+  remove_reference(block, &Block::caches);
+  if (events_ != nullptr) note_freed_since(before);
+}
 
 void BlockLedger::reclaim(std::int64_t num_wanted) noexcept {
   assert(num_wanted <= num_free() + num_cached());

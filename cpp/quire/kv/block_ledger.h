@@ -34,6 +34,7 @@
 
 #include "quire/base/check.h"
 #include "quire/kv/block_cache.h"
+#include "quire/kv/block_events.h"
 
 namespace quire {
 
@@ -122,7 +123,21 @@ class BlockLedger {
   // Has all caches drop the block.
   void forget(std::int32_t block) noexcept;
 
-  void note_copy_on_write() { ++copies_on_write_; }
+  // Rows of a shared block were copied; those of copy on write are counted.
+  void note_copy(std::int32_t from, std::int32_t to) noexcept {
+    if (events_ != nullptr) events_->add_copy(from, to);
+  }
+  void note_copy_on_write(std::int32_t from, std::int32_t to) noexcept {
+    ++copies_on_write_;
+    note_copy(from, to);
+  }
+  // A cache is about to drop the block for want of room.
+  void note_eviction(std::int32_t block) noexcept {
+    if (events_ != nullptr) events_->add(BlockEvent::Kind::evicted, block);
+  }
+
+  // Where events are written down from now on; null: nowhere.
+  void write_events_to(BlockEvents* events) { events_ = events; }
 
   // Verifies every equation above; throws InvariantError on the first that fails.
   void check() const;
@@ -154,6 +169,10 @@ class BlockLedger {
   }
   void add_reference(std::int32_t block, std::int32_t Block::* holders);
   void remove_reference(std::int32_t block, std::int32_t Block::* holders);
+  // Events of a whole batch, so that nothing is asked for each block where nobody listens: of
+  // blocks that are about to get a reference, and of those freed since so many were free.
+  void note_taken(std::span<const std::int32_t> blocks) noexcept;
+  void note_freed_since(std::int64_t num_free_before) noexcept;
   void count_rows(std::int32_t block, std::int64_t rows);
   void uncount_rows(std::int32_t block, std::int64_t rows);
 
@@ -169,6 +188,7 @@ class BlockLedger {
   std::int64_t peak_used_ = 0;
   std::int64_t copies_on_write_ = 0;
   std::vector<BlockCache*> caches_;
+  BlockEvents* events_ = nullptr;
 };
 
 }  // namespace quire

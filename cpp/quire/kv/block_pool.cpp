@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <new>
+#include <utility>
 
 #include "quire/base/check.h"
 #include "quire/kv/block_stream.h"
@@ -83,6 +84,7 @@ std::vector<std::int32_t> BlockPool::allocate(std::int64_t n) {
   if (n < 0) raise<ValueError>(place(function, "n"), "got ", n, ", expected >= 0");
   if (n > geometry().num_blocks) Books(*this).require_free(n, function, n);
   storage_.memory().require_written(function);
+  const Delivery delivery(*this);
   std::vector<std::int32_t> blocks(n);  // outside the lock, and before anything is taken
   {
     const Books books(*this);
@@ -111,11 +113,13 @@ std::vector<std::int32_t> BlockPool::checked_ids(const IndexView& ids,
 
 void BlockPool::retain(const IndexView& ids) {
   const auto checked = checked_ids(ids, "BlockPool.retain");
+  const Delivery delivery(*this);
   Books(*this)->retain(checked);
 }
 
 void BlockPool::release(const IndexView& ids) {
   const auto checked = checked_ids(ids, "BlockPool.release");
+  const Delivery delivery(*this);
   Books(*this)->release(checked);
 }
 
@@ -161,6 +165,31 @@ PoolStats BlockPool::stats() const {
     stats.offloaded += !resident[block] && ledger_.references(static_cast<std::int32_t>(block)) > 0;
   }
   return stats;
+}
+
+std::shared_ptr<BlockListener> BlockPool::set_listener(std::shared_ptr<BlockListener> listener) {
+  const std::lock_guard lock(mutex_);
+  is_listened_to_ = listener != nullptr;
+  ledger_.write_events_to(listener != nullptr ? &events_ : nullptr);
+  if (listener == nullptr) events_.clear();
+  listener_.swap(listener);
+  return listener;  // whoever goes does so outside the lock
+}
+
+void BlockPool::deliver_events() noexcept {
+  for (bool delivers = false;; delivers = true) {
+    std::vector<BlockEvent> events;
+    std::shared_ptr<BlockListener> listener;
+    {
+      const std::lock_guard lock(mutex_);
+      if (is_delivering_ && !delivers) return;
+      is_delivering_ = !events_.empty();
+      if (!is_delivering_) return;
+      events_.swap(events);
+      listener = listener_;
+    }
+    for (const BlockEvent& event : events) listener->hear(event);
+  }
 }
 
 void BlockPool::check() const {

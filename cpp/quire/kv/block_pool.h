@@ -6,12 +6,14 @@
 // holds, in the same step. What holds at all times stands, as equations, in block_ledger.h.
 //
 // Every method is safe to call from several threads. The pool's lock guards its caches too, and is
-// the innermost: no other is taken under it, and no keys or values are moved under it.
+// the innermost: no other is taken under it, and no keys or values are moved under it. What happens
+// to blocks is told to a listener, if there is one, after all locks (block_events.h).
 //
 // With a backing file, blocks lie in a file of any size, and at most resident_bytes of them in
 // memory: see residency.h for which, and block_stream.h for how the others are read.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -24,6 +26,7 @@
 #include <vector>
 
 #include "quire/base/array_view.h"
+#include "quire/kv/block_events.h"
 #include "quire/kv/block_ledger.h"
 #include "quire/kv/kv_storage.h"
 #include "quire/kv/residency.h"
@@ -81,12 +84,31 @@ class BlockPool {
   // Whether each block is in memory, in all layers, [num_blocks].
   std::vector<bool> resident_blocks() const;
 
+  // Who hears of every event from now on (block_events.h); null: nobody. Returns who did so far,
+  // and may yet hear of events that another thread is delivering.
+  std::shared_ptr<BlockListener> set_listener(std::shared_ptr<BlockListener> listener);
+
   // Verifies the books; throws InvariantError on the first equation that fails. O(slots).
   void check() const;
 
  private:
   friend class BlockTable;
   friend class PrefixCache;
+
+  // Delivers events when it goes: made before any lock is taken. Costs a look at a flag where
+  // nobody listens.
+  class Delivery {
+   public:
+    explicit Delivery(BlockPool& pool) : pool_(pool) {}
+    ~Delivery() {
+      if (pool_.is_listened_to_.load(std::memory_order_relaxed)) pool_.deliver_events();
+    }
+    Delivery(const Delivery&) = delete;
+    Delivery& operator=(const Delivery&) = delete;
+
+   private:
+    BlockPool& pool_;
+  };
 
   // The ledger, locked while this lives.
   class Books {
@@ -114,12 +136,17 @@ class BlockPool {
   }
   std::vector<std::int32_t> checked_ids(const IndexView& ids, std::string_view function) const;
 
+  void deliver_events() noexcept;
   void ask_needs(std::span<Residency::Need> needs) const;
 
   KvStorage storage_;
   std::unique_ptr<Residency> residency_;
+  std::atomic<bool> is_listened_to_ = false;
   mutable std::mutex mutex_;
   BlockLedger ledger_;
+  BlockEvents events_;
+  std::shared_ptr<BlockListener> listener_;
+  bool is_delivering_ = false;  // a thread is, and will find what is added
 };
 
 }  // namespace quire

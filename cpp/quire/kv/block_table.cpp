@@ -80,6 +80,7 @@ void BlockTable::require_within_pool(std::string_view function, std::int64_t n) 
 
 std::vector<std::int64_t> BlockTable::extend(std::int64_t n) {
   constexpr std::string_view function = "BlockTable.extend";
+  const BlockPool::Delivery delivery(*pool_);
   const std::lock_guard lock(mutex_);
   require_in_use(function);
   if (n < 0) raise<ValueError>(place(function, "n"), "got ", n, ", expected >= 0");
@@ -90,6 +91,7 @@ std::vector<std::int64_t> BlockTable::extend(std::int64_t n) {
 }
 
 void BlockTable::extend(std::span<std::int64_t> slots) {
+  const BlockPool::Delivery delivery(*pool_);
   const std::lock_guard lock(mutex_);
   require_in_use("BlockTable.extend");
   grow("BlockTable.extend", slots);
@@ -139,8 +141,8 @@ void BlockTable::grow(std::string_view function, std::span<std::int64_t> slots) 
     pool_->settle({&last, 1});
     blocks_[num_old - 1] = copy;
     const BlockPool::Books books(*pool_);
+    books->note_copy_on_write(last, copy);
     books->drop({&last, 1}, rows);
-    books->note_copy_on_write();
   }
   fill_slots(num_tokens_, slots);
   for (std::int64_t i = 0; num_removed_ > 0 && i < n; ++i) {
@@ -162,6 +164,7 @@ void BlockTable::fill_slots(std::int64_t first, std::span<std::int64_t> slots) c
 }
 
 std::unique_ptr<BlockTable> BlockTable::fork() const {
+  const BlockPool::Delivery delivery(*pool_);
   auto child = std::make_unique<BlockTable>(pool_);
   const std::shared_lock lock(mutex_);
   require_in_use("BlockTable.fork");
@@ -175,6 +178,7 @@ std::unique_ptr<BlockTable> BlockTable::fork() const {
 }
 
 void BlockTable::truncate(std::int64_t num_tokens) {
+  const BlockPool::Delivery delivery(*pool_);
   const std::lock_guard lock(mutex_);
   require_in_use("BlockTable.truncate");
   if (num_tokens < 0 || num_tokens > num_tokens_) {
@@ -269,6 +273,7 @@ void BlockTable::gather_real(const ArrayView& cache, const ArrayView& scale, std
 }
 
 void BlockTable::free() {
+  const BlockPool::Delivery delivery(*pool_);
   const std::lock_guard lock(mutex_);
   require_in_use("BlockTable.free");
   shrink(0);
@@ -278,6 +283,7 @@ void BlockTable::free() {
 }
 
 void BlockTable::close() noexcept {
+  const BlockPool::Delivery delivery(*pool_);
   const std::lock_guard lock(mutex_);
   shrink(0);
   lease_.reset();

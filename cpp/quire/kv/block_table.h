@@ -72,6 +72,7 @@ class BlockTable {
   // length; a shared last block stays copied. `write` must not use this table.
   template <class Write>
   void append(std::span<std::int64_t> slots, Write&& write) {
+    const BlockPool::Delivery delivery(*pool_);
     const std::lock_guard lock(mutex_);
     require_in_use("BlockTable.append");
     const std::int64_t num_tokens = num_tokens_;

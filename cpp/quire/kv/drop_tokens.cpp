@@ -33,6 +33,7 @@ void copy_token(const KvStorage& storage, Place from, Place to) {
 
 void BlockTable::drop_before(std::int64_t position, std::int64_t num_sink_tokens) {
   constexpr std::string_view function = "BlockTable.drop_before";
+  const BlockPool::Delivery delivery(*pool_);
   const std::lock_guard lock(mutex_);
   require_in_use(function);
   if (position > num_tokens_ + num_removed_) {
@@ -107,9 +108,7 @@ class BlockTable::Compaction {
     books->give_to_table(new_blocks_, ends ? rows_after(num_columns() - 1) : table_.block_size_);
     std::size_t next = 0;
     for (std::int64_t column = 0; column < num_columns(); ++column) {
-      if (!is_replaced_[column]) continue;
-      num_copies_ += to_[column] != kHole;
-      to_[column] = new_blocks_[next++];
+      if (is_replaced_[column]) to_[column] = new_blocks_[next++];
     }
   }
 
@@ -128,11 +127,14 @@ class BlockTable::Compaction {
   void finish() {
     const BlockPool::Books books(*table_.pool_);
     for (std::int64_t column = 0; column < num_columns(); ++column) {
-      if (is_replaced_[column]) continue;
-      books->recount(to_[column], rows_before(column), rows_after(column));
+      const std::int32_t before = table_.blocks_[column];
+      if (!is_replaced_[column]) {
+        books->recount(to_[column], rows_before(column), rows_after(column));
+      } else if (before != kHole) {
+        books->note_copy_on_write(before, to_[column]);
+      }
     }
     give_up(books, true);
-    for (std::int64_t i = 0; i < num_copies_; ++i) books->note_copy_on_write();
     table_.blocks_.swap(to_);
   }
 
@@ -182,10 +184,10 @@ class BlockTable::Compaction {
   std::vector<bool> is_replaced_;            // columns
   std::vector<std::int64_t> given_up_;       // columns
   std::vector<std::int32_t> new_blocks_;
-  std::int64_t num_copies_ = 0;
 };
 
 void BlockTable::keep(std::span<const std::int64_t> positions) {
+  const BlockPool::Delivery delivery(*pool_);
   const std::lock_guard lock(mutex_);
   require_in_use(kKeep);
   std::vector<std::int64_t> kept(positions.begin(), positions.end());

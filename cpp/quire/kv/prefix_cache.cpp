@@ -49,6 +49,7 @@ std::vector<std::int64_t> PrefixCache::ids_of(std::string_view space) {
 }
 
 PrefixCache::~PrefixCache() {
+  const BlockPool::Delivery delivery(*pool_);
   const BlockPool::Books books(*pool_);
   tree_->clear();
   books->leave(*tree_);
@@ -59,6 +60,7 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
   const TokenIds ids(checked);
   const TokenIds wanted = ids.first(ids.empty() ? 0 : ids.size() - 1);
   const std::vector<std::int64_t> space_ids = ids_of(space);
+  const BlockPool::Delivery delivery(*pool_);
   auto table = std::make_shared<BlockTable>(pool_);
   auto lease = std::make_shared<char>();
   std::vector<std::int32_t> blocks;
@@ -101,7 +103,9 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
     pool_->keep_resident(both);
     pool_->storage().copy_rows(rest.block, copy, rest.rows);
     pool_->settle(both);
-    BlockPool::Books(*pool_)->drop({&rest.block, 1}, rest.rows);
+    const BlockPool::Books books(*pool_);
+    books->note_copy(rest.block, copy);
+    books->drop({&rest.block, 1}, rest.rows);
     blocks.push_back(copy);
   }
   table->blocks_ = std::move(blocks);
@@ -138,6 +142,7 @@ void PrefixCache::insert(TokenIds token_ids, const BlockTable& table, std::strin
   if (table.pool_ != pool_) {
     raise<ValueError>(place(function, "table"), "got one of another pool, expected the cache's");
   }
+  const BlockPool::Delivery delivery(*pool_);
   const std::shared_lock lock(table.mutex_);
   table.require_in_use(function);
   if (static_cast<std::int64_t>(ids.size()) > table.num_tokens_) {
@@ -153,6 +158,7 @@ std::int64_t PrefixCache::evict(std::int64_t num_blocks) {
   if (num_blocks < 0) {
     raise<ValueError>("PrefixCache.evict: num_blocks", "got ", num_blocks, ", expected >= 0");
   }
+  const BlockPool::Delivery delivery(*pool_);
   const BlockPool::Books books(*pool_);
   const std::int64_t before = books->num_free();
   while (books->num_free() - before < num_blocks && tree_->evict_one()) continue;
@@ -160,6 +166,7 @@ std::int64_t PrefixCache::evict(std::int64_t num_blocks) {
 }
 
 void PrefixCache::clear() {
+  const BlockPool::Delivery delivery(*pool_);
   const BlockPool::Books books(*pool_);
   tree_->clear();
 }

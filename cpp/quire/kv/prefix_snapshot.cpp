@@ -102,6 +102,7 @@ void RadixTree::restore(const PrefixSnapshot& snapshot,
 }
 
 PrefixSnapshot PrefixCache::snapshot() const {
+  const BlockPool::Delivery delivery(*pool_);
   const BlockPool::Books books(*pool_);
   PrefixSnapshot snapshot = tree_->snapshot();
   std::vector<std::int32_t> blocks;
@@ -115,6 +116,7 @@ std::int64_t PrefixCache::restore(const PrefixSnapshot& snapshot) {
   std::vector<std::vector<std::int64_t>> spaces;
   spaces.reserve(snapshot.namespaces.size());
   for (const std::string& name : snapshot.namespaces) spaces.push_back(ids_of(name));
+  const BlockPool::Delivery delivery(*pool_);
   const BlockPool::Books books(*pool_);
   const std::int64_t before = tree_->size();
   tree_->restore(snapshot, spaces);

@@ -124,11 +124,17 @@ void RadixTree::drop_leaf(Id dropped) noexcept {
   }
 }
 
-void RadixTree::drop_subtree(Id top) noexcept {
+void RadixTree::evict(Id leaf) noexcept {
+  ledger_.note_eviction(nodes_[leaf].block);
+  drop_leaf(leaf);
+  ++evictions_;
+}
+
+void RadixTree::drop_subtree(Id top, bool evicts) noexcept {
   for (Id at = top;;) {
     while (nodes_[at].child != PrefixNodes::kNone) at = nodes_[at].child;
     const Id parent = nodes_[at].parent;
-    drop_leaf(at);
+    evicts ? evict(at) : drop_leaf(at);
     if (at == top) return;
     at = parent;
   }
@@ -138,8 +144,7 @@ bool RadixTree::evict_leaf() noexcept {
   while (nodes_[idle_].newer != idle_) {
     const Id oldest = nodes_[idle_].newer;
     if (is_idle(oldest) && nodes_[oldest].child == PrefixNodes::kNone) {
-      drop_leaf(oldest);
-      ++evictions_;
+      evict(oldest);
       return true;
     }
     nodes_.unlist(oldest);
@@ -156,9 +161,7 @@ bool RadixTree::evict_one() noexcept {
   while (nodes_[waiting_].newer != waiting_) {
     const Id oldest = nodes_[waiting_].newer;
     if (is_idle(oldest)) {
-      const std::int64_t before = size_;
-      drop_subtree(oldest);
-      evictions_ += before - size_;
+      drop_subtree(oldest, true);
       return true;
     }
     nodes_[oldest].waits = false;
@@ -172,14 +175,12 @@ void RadixTree::reclaim(std::int64_t num_free) noexcept {
 }
 
 void RadixTree::forget(std::int32_t block) noexcept {
-  const std::int64_t before = size_;
-  while (nodes_of_block_[block] != PrefixNodes::kNone) drop_subtree(nodes_of_block_[block]);
-  evictions_ += before - size_;
+  while (nodes_of_block_[block] != PrefixNodes::kNone) drop_subtree(nodes_of_block_[block], true);
 }
 
 void RadixTree::clear() noexcept {
   while (nodes_[root_].child != PrefixNodes::kNone) {
-    drop_subtree(nodes_[nodes_[root_].child].child);
+    drop_subtree(nodes_[nodes_[root_].child].child, false);
   }
   misses_.clear();
 }

@@ -89,7 +89,8 @@ class RadixTree final : public BlockCache {
   Id add_block(Id parent, TokenIds ids, std::int32_t block);
   bool evict_leaf() noexcept;
   void drop_leaf(Id node) noexcept;
-  void drop_subtree(Id node) noexcept;
+  void evict(Id leaf) noexcept;  // drops and counts it
+  void drop_subtree(Id node, bool evicts) noexcept;
   void make_newest(Id node) noexcept;
   std::uint64_t space_fingerprint(Id space) const {
     return nodes_.fingerprint(space, nodes_[space].size);

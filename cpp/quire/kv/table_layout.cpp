@@ -85,6 +85,7 @@ BlockTable::BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout)
   if (num_blocks > pool_->geometry().num_blocks) {
     BlockPool::Books(*pool_).require_free(num_blocks, function, layout.num_tokens);
   }
+  const BlockPool::Delivery delivery(*pool_);
   // Outside the pool's lock, and before anything is taken.
   std::vector<std::int32_t> taken(num_blocks);
   std::vector<std::int32_t> blocks(layout.num_columns(block_size_), kHole);

@@ -126,6 +126,7 @@ class BlockTableMachine {
     pool_->check();
   }
 
+  const std::shared_ptr<BlockPool>& pool() const { return pool_; }
   std::int64_t copies() const { return copies_; }
   std::int64_t refusals() const { return refusals_; }
   std::int64_t refused_truncations() const { return refused_truncations_; }

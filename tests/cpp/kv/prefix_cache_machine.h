@@ -107,6 +107,7 @@ class PrefixCacheMachine {
     pool_->check();
   }
 
+  const std::shared_ptr<BlockPool>& pool() const { return pool_; }
   std::int64_t hits() const { return hits_; }
   std::int64_t refusals() const { return refusals_; }
   std::int64_t evictions() const { return plain_.evictions; }

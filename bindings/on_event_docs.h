@@ -1,0 +1,46 @@
+// What help() shows of on_event; see docstrings.h.
+#pragma once
+
+namespace quire::python::docs {
+
+inline constexpr const char* kOnEvent =
+    R"(on_event(self, callback)
+--
+
+Calls callback(kind, block_ids) for all that happens to blocks from now on; None: no more.
+
+kind is a str and block_ids a tuple of ints:
+
+    allocated: blocks that were free have their first reference.
+    shared: blocks in use have one reference more, of a table, a user or a cache.
+    copied: (from, to): rows of a shared block were copied, for a table to write after them.
+    evicted: a cache gave a block up, for want of room or asked to; not by clear().
+    freed: blocks have lost their last reference.
+
+So the blocks in use are those allocated and not freed since. A call that is refused may name blocks
+that it took and gave back.
+
+The callback runs before the call that made the event returns, in the order in which things
+happened, and under no lock: it may use pools, tables and caches, and what comes of that is told
+after it returns. Where several threads work, one calls it for all, one event at a time; the others
+do not wait. What it raises goes to sys.unraisablehook, and changes nothing. It is kept, with all
+that it refers to, until it is replaced or the pool goes: one that refers to the pool keeps it
+alive.
+
+Args:
+    callback: a callable, or None.
+
+Returns:
+    The former callback, or None. A thread may be calling it still.
+
+Raises:
+    TypeError: neither a callable nor None.
+
+Example:
+    >>> former = pool.on_event(lambda kind, block_ids: print(kind, block_ids))
+    >>> pool.release(pool.allocate(2))
+    allocated (0, 1)
+    freed (0, 1)
+)";
+
+}  // namespace quire::python::docs
