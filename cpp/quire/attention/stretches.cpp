@@ -28,8 +28,9 @@ std::vector<Step> steps_of(const WorkPlan& plan) {
       begin = end;
     } while (begin < part.keys.end);
   }
-  std::stable_sort(steps.begin(), steps.end(), [](const Step& a, const Step& b) {
-    return std::tie(a.chunk, a.seq) < std::tie(b.chunk, b.seq);
+  std::sort(steps.begin(), steps.end(), [](const Step& a, const Step& b) {
+    return std::tie(a.chunk, a.seq, a.piece.part, a.piece.keys.begin) <
+           std::tie(b.chunk, b.seq, b.piece.part, b.piece.keys.begin);
   });
   return steps;
 }

@@ -83,7 +83,8 @@ AttentionUnit KernelCall::unit(const WorkUnit& work, bool windowed) const {
         reinterpret_cast<const std::int64_t*>(positions.data + work.seq * positions.strides[0]);
     if (row[rows.seq_len - 1] != rows.seq_len - 1) unit.positions = row;
   }
-  unit.window = windowed ? *args_.sliding_window : std::numeric_limits<std::int64_t>::max();
+  constexpr std::int64_t kAllKeys = std::numeric_limits<std::int64_t>::max();
+  unit.window = windowed ? args_.sliding_window.value_or(kAllKeys) : kAllKeys;
   unit.kv_head_begin = work.kv_head_begin;
   unit.kv_head_end = work.kv_head_end;
   unit.head_rows = head_rows(work);

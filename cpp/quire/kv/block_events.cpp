@@ -9,6 +9,7 @@ void BlockEvents::add(BlockEvent::Kind kind, std::int32_t block) noexcept {
     if (events_.empty() || events_.back().kind != kind) events_.push_back({kind, {}});
     events_.back().blocks.push_back(block);
   } catch (const std::bad_alloc&) {
+    return;  // the event is lost
   }
 }
 
@@ -16,6 +17,7 @@ void BlockEvents::add_copy(std::int32_t from, std::int32_t to) noexcept {
   try {
     events_.push_back({BlockEvent::Kind::copied, {from, to}});
   } catch (const std::bad_alloc&) {
+    return;  // the event is lost
   }
 }
 

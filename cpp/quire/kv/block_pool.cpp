@@ -39,11 +39,13 @@ void BlockPool::keep_resident(std::span<const std::int32_t> blocks) noexcept try
   residency_->keep(slabs);
   residency_->settle(slabs);
 } catch (const std::bad_alloc&) {
+  return;
 }
 
 void BlockPool::settle(std::span<const std::int32_t> blocks) noexcept try {
   if (residency_) residency_->settle(residency_->slabs(blocks));
 } catch (const std::bad_alloc&) {
+  return;
 }
 
 void BlockPool::read_in_order(std::int64_t layer, std::span<const std::int32_t> blocks,

@@ -60,7 +60,8 @@ bool BlockStream::start(const std::vector<std::vector<std::int32_t>>& stretches)
   }
   try {
     reader_ = std::thread([this] { read_ahead(); });
-  } catch (const std::system_error&) {  // then wait_for reads
+  } catch (const std::system_error&) {
+    reader_ = std::thread();  // wait_for reads
   }
   return true;
 }
@@ -126,7 +127,8 @@ BlockStream::~BlockStream() {
   }
   try {
     leave();
-  } catch (const std::bad_alloc&) {  // then more stays in memory than should
+  } catch (const std::bad_alloc&) {
+    return;  // more stays in memory than should
   }
 }
 
