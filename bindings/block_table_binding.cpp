@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <limits>
+#include <string>
 
 #include "bindings.h"
 #include "block_table_docs.h"
@@ -10,6 +11,7 @@
 #include "quire/base/check.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/operations.h"
+#include "quire/cpu/row_quantiser.h"
 #include "quire/cpu/select_kernels.h"
 #include "quire/kv/block_table.h"
 #include "table_list.h"
@@ -75,8 +77,14 @@ class AppendedRows {
 
   // Everything that write can refuse, before the table is touched.
   void check(const std::vector<std::int64_t>& slots) const {
+    const DType dtype = storage_.geometry().dtype;
     for (std::int64_t layer = 0; layer < storage_.geometry().num_layers; ++layer) {
-      validate(layer_args(slots, layer), kFunction);
+      const WriteKvArgs args = layer_args(slots, layer);
+      validate(args, kFunction);
+      if (!is_quantised(dtype)) continue;
+      const std::string where = stacked_ ? concat("layer ", layer, ", ") : "";
+      require_finite_rows(kFunction, "k", where, args.k, dtype, kernels_);
+      require_finite_rows(kFunction, "v", where, args.v, dtype, kernels_);
     }
   }
 

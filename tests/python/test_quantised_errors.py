@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,29 @@ def test_rows_that_are_not_finite_are_refused(
         table.append(np.ones((2, 1, 4), np.float32), np.full((2, 1, 4), wrong, np.float32))
     assert len(table) == 0
     assert pool.num_used == 0
+
+
+@pytest.mark.parametrize("dtype", QUANTISED)
+def test_a_refused_append_changes_nothing(dtype: str, tmp_path: Path) -> None:
+    """Neither a shared last block is copied, nor does a cache part with blocks to make room."""
+    for options in ({}, {"backing_file": tmp_path / dtype, "resident_bytes": 1 << 21}):
+        pool = quire.BlockPool(
+            8, block_size=4, num_kv_heads=1, head_dim=4, num_layers=2, dtype=dtype, **options
+        )
+        rows = np.ones((2, 20, 1, 4), np.float32)
+        cache, table = quire.PrefixCache(pool), quire.BlockTable(pool)
+        table.append(rows[:, :16], rows[:, :16])
+        cache.insert(np.arange(16), table)
+        table.free()  # its blocks are the cache's alone
+        table = quire.BlockTable(pool)
+        table.append(rows[:, :6], rows[:, :6])
+        child = table.fork()
+        before = [repr(pool.stats()), len(cache), child.blocks.tolist(), len(child)]
+        rows[1, 17, 0, 2] = np.nan
+        place = "layer 1, row 17, head 0, element 2"
+        with pytest.raises(ValueError, match=rf"BlockTable\.append: k: got nan at {place}"):
+            child.append(rows, rows)
+        assert [repr(pool.stats()), len(cache), child.blocks.tolist(), len(child)] == before
 
 
 def test_scales_do_not_go_with_plain_floats() -> None:

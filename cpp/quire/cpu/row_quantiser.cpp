@@ -16,7 +16,36 @@ namespace {
 constexpr std::int64_t kTokensAtOnce = 64;
 constexpr std::int64_t kElementsPerThread = 128 * 1024;
 
+// Says that a row of a head holds what is not finite, and where; `after` follows the place.
+template <class... Parts>
+[[noreturn]] void refuse_row(std::string_view function, std::string_view argument,
+                             std::string_view where, const ArrayView& rows, std::int64_t row,
+                             std::int64_t head, DType cache_dtype, const Parts&... after) {
+  visit_dtype(rows.dtype, [&](auto type) {
+    const auto* first = reinterpret_cast<const decltype(type)*>(rows.at(row, head));
+    const auto* found = std::find_if(first, first + rows.shape[2],
+                                     [](auto x) { return !std::isfinite(to_float(x)); });
+    const bool is_there = found != first + rows.shape[2];  // unless it changed meanwhile
+    raise<ValueError>(place(function, argument), "got ", is_there ? to_float(*found) : NAN, " at ",
+                      where, "row ", row, ", head ", head, ", element ", found - first, after...,
+                      ", expected finite numbers for a cache of ", name_of(cache_dtype));
+  });
+  __builtin_unreachable();
+}
+
 }  // namespace
+
+void require_finite_rows(std::string_view function, std::string_view argument,
+                         std::string_view where, const ArrayView& rows, DType cache_dtype,
+                         const Kernels& kernels) {
+  for (std::int64_t row = 0; row < rows.shape[0]; ++row) {
+    for (std::int64_t head = 0; head < rows.shape[1]; ++head) {
+      const float largest = kernels.largest(rows.at(row, head), rows.dtype, rows.shape[2]);
+      if (std::isfinite(largest)) continue;
+      refuse_row(function, argument, where, rows, row, head, cache_dtype);
+    }
+  }
+}
 
 RowQuantiser::RowQuantiser(std::string_view function, std::string_view argument,
                            const ArrayView& rows, std::span<const std::int64_t> slots,
@@ -58,15 +87,8 @@ void RowQuantiser::require_finite(std::string_view function, std::string_view ar
   if (wrong == largest_.end()) return;
   const std::int64_t row = (wrong - largest_.begin()) / rows_.shape[1];
   const std::int64_t head = (wrong - largest_.begin()) % rows_.shape[1];
-  visit_dtype(rows_.dtype, [&](auto type) {
-    const auto* first = reinterpret_cast<const decltype(type)*>(rows_.at(row, head));
-    const auto* found = std::find_if(first, first + rows_.shape[2],
-                                     [](auto x) { return !std::isfinite(to_float(x)); });
-    const float value = found == first + rows_.shape[2] ? *wrong : to_float(*found);
-    raise<ValueError>(place(function, argument), "got ", value, " at row ", row, ", head ", head,
-                      ", element ", found - first, ", which goes to slot ", slots[row],
-                      ", expected finite numbers for a cache of ", name_of(cache_.dtype));
-  });
+  refuse_row(function, argument, "", rows_, row, head, cache_.dtype, ", which goes to slot ",
+             slots[row]);
 }
 
 // A head at a time, as its tokens lie together in the cache.

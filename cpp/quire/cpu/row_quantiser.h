@@ -12,6 +12,13 @@
 
 namespace quire {
 
+// Throws ValueError, with the place, for an element of rows [n, heads, length] that is not finite,
+// as RowQuantiser does: for who has to know before there are slots. `where` stands before the
+// place.
+void require_finite_rows(std::string_view function, std::string_view argument,
+                         std::string_view where, const ArrayView& rows, DType cache_dtype,
+                         const Kernels& kernels);
+
 // Writes k [n, heads, length] to k_cache and k_scale, or v to v_cache and v_scale: what WriteKvArgs
 // says of quantised caches.
 class RowQuantiser {
