@@ -96,7 +96,8 @@ void AttentionCall::compute() {
         count > std::numeric_limits<std::int64_t>::max() / 8) {
       throw std::bad_alloc();
     }
-    block_mass_.reset(new float[static_cast<std::size_t>(count)]);
+    block_mass_.reset(new (std::nothrow) float[static_cast<std::size_t>(count)]);
+    if (block_mass_ == nullptr) throw std::bad_alloc();
     args_.block_mass = block_mass_.get();
   }
   paged_attention(args_, implementation_, num_threads_, *kernels_, function_);
