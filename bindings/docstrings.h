@@ -50,8 +50,8 @@ Args:
     num_threads: None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of this process.
 
 Returns:
-    out, or (out, lse), (out, mass) or (out, lse, mass). A row that sees no key is 0, its lse -inf. The bits of a sequence's result
-    depend neither on the rest of the batch nor on num_threads.
+    out, or (out, lse), (out, mass) or (out, lse, mass). A row that sees no key is 0, its lse -inf.
+    The bits of a sequence's result depend neither on the rest of the batch nor on num_threads.
 
 Raises:
     TypeError: an unsupported type or dtype. ValueError: a wrong shape or value, or a wrong scale of

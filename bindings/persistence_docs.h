@@ -10,8 +10,9 @@ inline constexpr const char* kSaveTable =
 Writes the table's tokens to a safetensors file, which load_table and any other tool reads.
 
 For each layer L it has 'layers.L.k' [num_tokens, Hkv, D] and 'layers.L.v' [num_tokens, Hkv, Dv] in
-the pool's dtype; the metadata have the pool's geometry and a checksum (XXH64) of each tensor. Tokens
-whose block is a hole have no rows there, and 'quire.blocks' of the metadata says which blocks have.
+the pool's dtype, and where that is quantised 'layers.L.k_scale' and 'layers.L.v_scale' [num_tokens,
+Hkv, 1]; the metadata have the pool's geometry and a checksum (XXH64) of each tensor. Tokens whose
+block is a hole have no rows there, and 'quire.blocks' of the metadata says which blocks have.
 Where keep has removed tokens before others, 'positions' [num_tokens] has theirs, as int64.
 
 The file is written aside, brought to the disk and renamed: a process that is killed meanwhile leaves
@@ -61,8 +62,8 @@ inline constexpr const char* kSaveCache =
 Writes all that is cached to a safetensors file in a directory, which is made where it is missing.
 
 The file, prefix_cache.safetensors, has the token ids, the namespaces and each block's rows once, as
-'layers.L.k' and 'layers.L.v' [rows, Hkv, D]. It replaces the old one as a whole or not at all, as
-BlockTable.save does.
+'layers.L.k' and 'layers.L.v' [rows, Hkv, D], with scales as a table's. It replaces the old one as a
+whole or not at all, as BlockTable.save does.
 
 Others may use the cache meanwhile. What it holds at the beginning is saved; those blocks cannot be
 evicted before they are written, so an allocation may find no room that would have found some.

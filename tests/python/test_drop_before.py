@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import dense_oracle
 import numpy as np
 import pytest
-from filled_pool import fill, new_pool
+from filled_pool import fill, new_pool, repeating
 
 import quire
 
@@ -112,31 +111,19 @@ def test_a_window_slides_while_others_read() -> None:
     random = np.random.default_rng(0)
     table = quire.BlockTable(pool)
     fill(table, 40, random)
-    stop = threading.Event()
-    failures: list[BaseException] = []
 
     def write() -> None:
-        try:
-            while not stop.is_set():
-                fill(table, 3, random)
-                table.drop_before(len(table) - 20, num_sink_tokens=2)
-                if len(table) > 1000:
-                    table.truncate(0)
-                    fill(table, 40, random)
-        except BaseException as error:
-            failures.append(error)
+        fill(table, 3, random)
+        table.drop_before(len(table) - 20, num_sink_tokens=2)
+        if len(table) > 1000:
+            table.truncate(0)
+            fill(table, 40, random)
 
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
+    with repeating(write):
         q = np.ones((1, 4, 16), np.float32)
         for _ in range(300):
             with table.fork() as child:
                 out = quire.attend(q, [child], sliding_window=16, num_sink_tokens=2)
                 assert np.isfinite(out).all()
             assert quire.pack_tables([table])[1][0] >= 0
-    finally:
-        stop.set()
-        writer.join()
-    assert not failures
     pool.check()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import dense_oracle
 import numpy as np
 import pytest
-from filled_pool import fill, new_pool, poison_free_blocks
+from filled_pool import fill, new_pool, poison_free_blocks, pool_of_case, repeating
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -55,13 +54,8 @@ def check_kept_tokens(case: dict[str, Any]) -> None:
     random = np.random.default_rng(case["seed"])
     (num_kv_heads, group), (head_dim, v_head_dim) = case["heads"], case["head_dims"]
     appended, num_heads = case["appended"], num_kv_heads * group
-    pool = new_pool(
-        2 * sum(-(-(n + appended) // case["block_size"]) for n in case["lengths"]) + 3,
-        block_size=case["block_size"],
-        num_kv_heads=num_kv_heads,
-        head_dim=head_dim,
-        v_head_dim=v_head_dim,
-        dtype=case["dtype"],
+    pool = pool_of_case(
+        case, 2 * sum(-(-(n + appended) // case["block_size"]) for n in case["lengths"]) + 3
     )
     tables, forks, rows = [], [], []
     for n in case["lengths"]:
@@ -343,21 +337,13 @@ def test_kept_while_others_read() -> None:
     pool = new_pool(200)
     random = np.random.default_rng(0)
     table = quire.BlockTable(pool)
-    stop = threading.Event()
-    failures: list[BaseException] = []
 
     def write() -> None:
-        try:
-            while not stop.is_set():
-                fill(table, 9, random)
-                positions = table.positions
-                table.keep(positions[random.random(len(positions)) < 0.7])
-        except BaseException as error:
-            failures.append(error)
+        fill(table, 9, random)
+        positions = table.positions
+        table.keep(positions[random.random(len(positions)) < 0.7])
 
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
+    with repeating(write):
         q = np.ones((1, 4, 16), np.float32)
         for _ in range(300):
             out = quire.attend(q, [table], sliding_window=40)
@@ -365,8 +351,4 @@ def test_kept_while_others_read() -> None:
             with table.fork() as child:
                 assert len(child.positions) == len(child)
                 assert (np.diff(child.positions) > 0).all()
-    finally:
-        stop.set()
-        writer.join()
-    assert not failures
     pool.check()

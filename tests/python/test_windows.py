@@ -7,7 +7,7 @@ from typing import Any
 import dense_oracle
 import numpy as np
 import pytest
-from filled_pool import fill, new_pool, poison_free_blocks
+from filled_pool import fill, new_pool, poison_free_blocks, pool_of_case
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -60,14 +60,7 @@ def test_dropped_tokens_are_never_missed(cpu: str, case: dict[str, Any]) -> None
 def check_dropped_tokens(case: dict[str, Any]) -> None:
     random = np.random.default_rng(case["seed"])
     (num_kv_heads, group), (head_dim, v_head_dim) = case["heads"], case["head_dims"]
-    pool = new_pool(
-        sum(-(-n // case["block_size"]) for n in case["lengths"]) + 3,
-        block_size=case["block_size"],
-        num_kv_heads=num_kv_heads,
-        head_dim=head_dim,
-        v_head_dim=v_head_dim,
-        dtype=case["dtype"],
-    )
+    pool = pool_of_case(case, sum(-(-n // case["block_size"]) for n in case["lengths"]) + 3)
     tables = [quire.BlockTable(pool) for _ in case["lengths"]]
     rows = [fill(table, n, random) for table, n in zip(tables, case["lengths"], strict=True)]
     cu = np.concatenate([[0], np.cumsum(case["q_lens"])])

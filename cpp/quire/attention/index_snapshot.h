@@ -22,9 +22,6 @@ struct IndexSnapshot {
   // the caller's arrays; these are valid while this lives and is not taken again. To be validated
   // anew.
   PagedAttentionArgs take(const PagedAttentionArgs& args);
-
- private:
-  IndexView take_positions(const IndexView& positions);
 };
 
 }  // namespace quire

@@ -5,7 +5,6 @@
 #include <numeric>
 #include <vector>
 
-#include "quire/attention/cache_scales.h"
 #include "quire/attention/split.h"
 #include "quire/base/aligned_buffer.h"
 #include "quire/base/float_mode.h"

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <numbers>
 #include <vector>
 
 #include "quire/attention/visible_keys.h"
@@ -166,9 +167,8 @@ class MassLaunch {
   // In units of log2; -inf where there is none.
   double sink_of(std::int64_t head) const {
     const float* const sinks = call_.task().sinks;
-    return sinks == nullptr ? kNoKey : static_cast<double>(sinks[head]) * kLog2E;
+    return sinks == nullptr ? kNoKey : static_cast<double>(sinks[head]) * std::numbers::log2e;
   }
-  static constexpr double kLog2E = 1.4426950408889634;
 
   const PagedAttentionArgs& args_;
   const PagedAttentionSizes sizes_;

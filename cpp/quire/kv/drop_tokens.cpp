@@ -1,6 +1,5 @@
 // Tokens that a table gives up before its end: whole blocks, or all but some chosen ones.
 #include <algorithm>
-#include <cstring>
 #include <span>
 #include <utility>
 
@@ -11,23 +10,6 @@ namespace quire {
 namespace {
 
 constexpr std::string_view kKeep = "BlockTable.keep";
-
-// All that a token has, in every plane of every layer, from one place of the pool to another.
-struct Place {
-  std::int32_t block;
-  std::int64_t row;
-};
-void copy_token(const KvStorage& storage, Place from, Place to) {
-  for (std::int64_t layer = 0; layer < storage.geometry().num_layers; ++layer) {
-    for (const auto& [name, plane] : storage.planes(layer)) {
-      const auto row_bytes = static_cast<std::size_t>(plane.shape[3] * plane.strides[3]);
-      for (std::int64_t head = 0; head < plane.shape[2]; ++head) {
-        std::memcpy(plane.at(to.block, to.row, head), plane.at(from.block, from.row, head),
-                    row_bytes);
-      }
-    }
-  }
-}
 
 }  // namespace
 
@@ -116,9 +98,9 @@ class BlockTable::Compaction {
     const KvStorage& storage = table_.pool_->storage();
     table_.pool_->keep_resident(std::span(to_).subspan(first_written()));
     for (std::int64_t token = first_written() * table_.block_size_; token < size(); ++token) {
-      const Place from = place_in(table_.blocks_, sources_[token]);
-      const Place to = place_in(to_, token);
-      if (from.block != to.block || from.row != to.row) copy_token(storage, from, to);
+      const RowPlace from = place_in(table_.blocks_, sources_[token]);
+      const RowPlace to = place_in(to_, token);
+      if (from.block != to.block || from.row != to.row) storage.copy_rows(from, to, 1);
     }
     table_.pool_->settle(table_.blocks_);
   }
@@ -144,7 +126,7 @@ class BlockTable::Compaction {
   std::int64_t first_written() const {
     return num_same_ == size() ? num_columns() : num_same_ / table_.block_size_;
   }
-  Place place_in(const std::vector<std::int32_t>& blocks, std::int64_t token) const {
+  RowPlace place_in(const std::vector<std::int32_t>& blocks, std::int64_t token) const {
     return {blocks[token / table_.block_size_], token % table_.block_size_};
   }
   std::int64_t rows_before(std::int64_t column) const {

@@ -60,6 +60,12 @@ class KvPlanes {
   std::size_t size_ = 0;
 };
 
+// Where a token of a pool has its rows.
+struct RowPlace {
+  std::int32_t block;
+  std::int64_t row;
+};
+
 // The memory is zero, and the system hands out its pages as they are first touched.
 class KvStorage {
  public:
@@ -90,8 +96,9 @@ class KvStorage {
   // meanwhile.
   void copy_block(std::int32_t from, std::int32_t to) const;
 
-  // Copies the first `rows` of a block with their scales, in every layer, and touches no others.
-  void copy_rows(std::int32_t from, std::int32_t to, std::int64_t rows) const;
+  // Copies so many rows, with all that belongs to them, in every layer, and touches no others. The
+  // two stretches may not overlap.
+  void copy_rows(RowPlace from, RowPlace to, std::int64_t rows) const;
 
  private:
   void check_layer(const char* place, std::int64_t layer) const;

@@ -101,7 +101,7 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
   if (rest.rows > 0) {
     const std::int32_t both[] = {rest.block, copy};
     pool_->keep_resident(both);
-    pool_->storage().copy_rows(rest.block, copy, rest.rows);
+    pool_->storage().copy_rows({rest.block, 0}, {copy, 0}, rest.rows);
     pool_->settle(both);
     const BlockPool::Books books(*pool_);
     books->note_copy(rest.block, copy);

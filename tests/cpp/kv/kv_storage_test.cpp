@@ -231,7 +231,7 @@ TEST(KvStorage, CopyRowsCopiesTheFirstRowsWithTheirScalesAndNothingElse) {
           }
         }
       }
-      storage.copy_rows(1, 0, rows);
+      storage.copy_rows({1, 0}, {0, 0}, rows);
       EXPECT_EQ(std::memcmp(memory, expected.k_cache(0).data, nbytes), 0) << rows;
     }
   }
