@@ -54,10 +54,11 @@ def repeating(work: Callable[[], None]) -> Iterator[None]:
 
 
 def fill(table: quire.BlockTable, tokens: int, random: np.random.Generator) -> Any:
-    """Appends random rows; returns them as the pool holds them."""
+    """Appends random rows; returns them, as the pool holds them where it is not quantised."""
     pool = table.pool
-    k = random.standard_normal((tokens, pool.num_kv_heads, pool.head_dim)).astype(pool.dtype)
-    v = random.standard_normal((tokens, pool.num_kv_heads, pool.v_head_dim)).astype(pool.dtype)
+    dtype = np.dtype(np.float32) if pool.dtype.itemsize == 1 else pool.dtype
+    k = random.standard_normal((tokens, pool.num_kv_heads, pool.head_dim)).astype(dtype)
+    v = random.standard_normal((tokens, pool.num_kv_heads, pool.v_head_dim)).astype(dtype)
     table.append(k, v)
     return k, v
 

@@ -5,14 +5,6 @@
 namespace quire {
 namespace {
 
-// Query rows (tokens x heads) that one unit takes with all KV heads: as many as leave their queries
-// and states in a core's second-level cache. Then a block is read in one go, all of its heads
-// together.
-constexpr std::int64_t kRowsOfAllHeads = 256;
-
-// Query rows of a unit with one KV head: enough to make a tile's keys worth their loading.
-constexpr std::int64_t kRowsOfOneHead = 256;
-
 // A part is worth its own state and merging from this many bytes and keys on.
 constexpr std::int64_t kPartBytes = 256 * 1024;
 constexpr std::int64_t kPartKeys = 256;
@@ -20,9 +12,6 @@ constexpr std::int64_t kShortPartKeys = 128;  // where there would be few parts 
 constexpr std::int64_t kFewParts = 16;
 constexpr std::int64_t kKeyStep =
     128;  // parts end at multiples of this, counted from the first key
-
-// Query rows that go through a tile of keys in the time that it takes to arrive.
-constexpr std::int64_t kRowsPerPass = 4;
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 

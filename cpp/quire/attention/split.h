@@ -23,6 +23,9 @@ struct WorkUnit {
   std::int64_t part_keys;   // keys of each part; the last of a range may have fewer
   std::int64_t first_part;  // index of the first in WorkPlan::parts
   std::int64_t num_parts;   // >= 1; a unit without keys has one part without keys
+
+  std::int64_t num_tokens() const { return token_end - token_begin; }
+  std::int64_t num_heads() const { return kv_head_end - kv_head_begin; }  // KV heads
 };
 
 struct WorkPart {
@@ -39,6 +42,17 @@ struct WorkPlan {
 };
 
 inline constexpr std::int64_t kMostKeyParts = 64;  // of one unit
+
+// Query rows (tokens x heads) that are computed together with all KV heads: as many as leave their
+// queries and states in a core's second-level cache. Then a block is read in one go, all of its
+// heads together.
+inline constexpr std::int64_t kRowsOfAllHeads = 256;
+
+// Query rows of one KV head: enough to make a tile's keys worth their loading.
+inline constexpr std::int64_t kRowsOfOneHead = 256;
+
+// Query rows that go through a tile of keys in the time that it takes to arrive.
+inline constexpr std::int64_t kRowsPerPass = 4;
 
 // Replaces `plan` by the work of checked arguments.
 void plan_work(const PagedAttentionArgs& args, WorkPlan& plan);

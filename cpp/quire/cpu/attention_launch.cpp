@@ -5,12 +5,12 @@
 #include <numeric>
 #include <vector>
 
-#include "quire/attention/split.h"
 #include "quire/base/aligned_buffer.h"
 #include "quire/base/float_mode.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/kernel_call.h"
 #include "quire/cpu/streamed_launch.h"
+#include "quire/cpu/work_items.h"
 
 namespace quire {
 namespace {
@@ -23,62 +23,53 @@ static_assert(kMostKeyParts <= kMostParts);
 // What a calling thread keeps between calls, so that a small one allocates nothing.
 struct Workspace {
   WorkPlan plan;
-  std::vector<std::int64_t> order;        // of parts, the most costly first
-  std::vector<std::int64_t> state_begin;  // of each unit, in `states`
-  std::vector<std::int32_t> parts_left;   // of each unit
-  AlignedBuffer states;                   // of units of several parts
-  AlignedBuffer scratch;                  // of each worker
+  WorkItems work;
+  std::vector<std::int64_t> order;  // of items, the most costly first
+  AlignedBuffer states;             // of units of several parts
+  AlignedBuffer scratch;            // of each worker
 };
 
 class FusedLaunch {
  public:
-  FusedLaunch(const PagedAttentionArgs& args, const Kernels& kernels, Workspace& work)
-      : launch_(args, kernels), kernels_(kernels), work_(work) {
-    const std::size_t num_units = work.plan.units.size();
-    work.state_begin.resize(num_units);
-    work.parts_left.resize(num_units);
-    std::int64_t states = 0;
-    std::int64_t most_rows = 0;
-    for (std::size_t i = 0; i < num_units; ++i) {
-      const WorkUnit& unit = work.plan.units[i];
-      const std::int64_t rows = launch_.rows_of(unit);
-      most_rows = std::max(most_rows, rows);
-      work.parts_left[i] = static_cast<std::int32_t>(unit.num_parts);
-      work.state_begin[i] = states;
-      if (unit.num_parts > 1) states += unit.num_parts * launch_.state_floats(rows);
-    }
-    states_ = work.states.reserve(states);
-    worker_floats_ = round_to_line(kernels.fused_scratch(launch_.task(), most_rows)) +
-                     launch_.state_floats(most_rows);
+  FusedLaunch(const PagedAttentionArgs& args, const Kernels& kernels, Workspace& workspace)
+      : launch_(args, kernels),
+        kernels_(kernels),
+        plan_(workspace.plan),
+        work_(workspace.work),
+        workspace_(workspace) {
+    work_.assign(args, plan_, launch_);
+    states_ = workspace.states.reserve(work_.state_floats);
+    worker_floats_ = round_to_line(kernels.fused_scratch(launch_.task(), work_.most_rows)) +
+                     launch_.state_floats(work_.most_rows);
   }
 
-  void run(int num_workers) {
-    scratch_ = work_.scratch.reserve(worker_floats_, num_workers);
+  void run(int num_threads) {
+    const auto num_items = static_cast<std::int64_t>(work_.items.size());
+    const int num_workers = worker_count(work_.cost, num_items, num_threads);
+    scratch_ = workspace_.scratch.reserve(worker_floats_, num_workers);
     if (num_workers == 1) {
       const DefaultFloatMode mode;
-      const std::int64_t num_parts = static_cast<std::int64_t>(work_.plan.parts.size());
-      for (std::int64_t i = 0; i < num_parts; ++i)
-        run_part(i, i + 1 < num_parts ? i + 1 : kNone, 0);
+      for (std::int64_t i = 0; i < num_items; ++i)
+        run_item(i, i + 1 < num_items ? i + 1 : kNone, 0);
       return;
     }
-    std::vector<std::int64_t>& order = work_.order;
-    order.resize(work_.plan.parts.size());
+    std::vector<std::int64_t>& order = workspace_.order;
+    order.resize(work_.items.size());
     std::iota(order.begin(), order.end(), 0);
     std::sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
-      const double a_cost = work_.plan.parts[a].cost;
-      const double b_cost = work_.plan.parts[b].cost;
+      const double a_cost = work_.items[a].cost;
+      const double b_cost = work_.items[b].cost;
       return a_cost != b_cost ? a_cost > b_cost : a < b;
     });
-    const std::int64_t num_parts = static_cast<std::int64_t>(order.size());
     std::atomic<std::int64_t> next{0};
     run_on_threads(num_workers, [&](int worker) {
       std::int64_t i = next++;
-      while (i < num_parts) {
+      while (i < num_items) {
         // Taken before this one is done, so that its memory can be asked for; but the last ones are
         // left to whoever is first.
-        const bool ahead = i + num_workers + 1 < num_parts;
-        const std::int64_t upcoming = ahead ? next++ : num_parts;
-        run_part(order[i], upcoming < num_parts ? order[upcoming] : kNone, worker);
+        const bool ahead = i + num_workers + 1 < num_items;
+        const std::int64_t upcoming = ahead ? next++ : num_items;
+        run_item(order[i], upcoming < num_items ? order[upcoming] : kNone, worker);
         i = ahead ? upcoming : next++;
       }
     });
@@ -87,47 +78,79 @@ class FusedLaunch {
  private:
   static constexpr std::int64_t kNone = -1;
 
-  AttentionPart part_at(std::int64_t index) const {
-    const WorkPart& part = work_.plan.parts[index];
-    return {launch_.unit(work_.plan.units[part.unit], part.windowed), part.keys.begin,
-            part.keys.end};
+  const WorkUnit& unit_of(std::int64_t part) const { return plan_.units[plan_.parts[part].unit]; }
+
+  AttentionPart part_of(const WorkItem& item) const {
+    const WorkPart& part = plan_.parts[work_.members[item.first_member]];
+    AttentionPart result{launch_.unit(plan_.units[part.unit], part.windowed), part.keys.begin,
+                         part.keys.end};
+    AttentionUnit& unit = result.unit;
+    unit.kv_head_begin = item.kv_head_begin;
+    unit.kv_head_end = item.kv_head_end;
+    unit.head_rows = item.head_rows;
+    if (item.num_members > 1) {
+      unit.num_tokens *= item.num_members;
+      unit.tokens = work_.tokens.data() + item.first_token;
+    }
+    return result;
   }
 
-  // Whoever computes a unit's last part merges them all, in the order of keys. `upcoming`: what
-  // this worker does next, or kNone.
-  void run_part(std::int64_t index, std::int64_t upcoming, int worker) {
-    const std::int64_t unit_index = work_.plan.parts[index].unit;
-    const WorkUnit& work_unit = work_.plan.units[unit_index];
-    const AttentionPart part = part_at(index);
-    const AttentionUnit& unit = part.unit;
+  StateView state_of(const WorkItem& item) const {
+    return launch_.state_at(states_ + item.state_begin,
+                            (item.kv_head_end - item.kv_head_begin) * item.head_rows);
+  }
+
+  // The rows of a KV head of a part's unit.
+  StateView rows_of(std::int64_t part, std::int64_t head) const {
+    const PartPlace& place = work_.places[part];
+    const std::int64_t heads_before = head - unit_of(part).kv_head_begin;
+    const WorkItem& item = work_.items[place.first_item + heads_before / place.item_heads];
+    return launch_.rows_from(state_of(item),
+                             (head - item.kv_head_begin) * item.head_rows + place.row);
+  }
+
+  // `upcoming`: what this worker does next, or kNone.
+  void run_item(std::int64_t index, std::int64_t upcoming, int worker) {
+    const WorkItem& item = work_.items[index];
+    const AttentionPart part = part_of(item);
     AttentionPart next_part;
     const AttentionPart* next = nullptr;
-    if (upcoming != kNone) next = &(next_part = part_at(upcoming));
-    const std::int64_t rows = launch_.rows_of(work_unit);
-    float* const state = scratch_ + worker * worker_floats_;
-    float* const scratch = state + launch_.state_floats(rows);
-    if (work_unit.num_parts == 1) {
-      const StateView view = launch_.state_at(state, rows);
-      kernels_.fused_part(launch_.task(), part, next, scratch, view);
-      kernels_.finish(launch_.task(), unit, &view, 1);
+    if (upcoming != kNone) next = &(next_part = part_of(work_.items[upcoming]));
+    float* const scratch = scratch_ + worker * worker_floats_;
+    if (item.state_begin == WorkItem::kNoState) {
+      const StateView state = launch_.state_at(
+          scratch + worker_floats_ - launch_.state_floats(work_.most_rows), work_.most_rows);
+      kernels_.fused_part(launch_.task(), part, next, scratch, state);
+      kernels_.finish(launch_.task(), part.unit, &state, 1);
       return;
     }
-    StateView views[kMostKeyParts];
-    for (std::int64_t p = 0; p < work_unit.num_parts; ++p) {
-      views[p] = launch_.state_at(
-          states_ + work_.state_begin[unit_index] + p * launch_.state_floats(rows), rows);
+    kernels_.fused_part(launch_.task(), part, next, scratch, state_of(item));
+    for (std::int64_t member = 0; member < item.num_members; ++member) {
+      const std::int64_t unit = plan_.parts[work_.members[item.first_member + member]].unit;
+      const std::atomic_ref items_left(work_.items_left[unit]);
+      if (items_left.fetch_sub(1, std::memory_order_acq_rel) == 1) finish(plan_.units[unit]);
     }
-    const std::int64_t place = index - work_unit.first_part;
-    kernels_.fused_part(launch_.task(), part, next, scratch, views[place]);
-    const std::atomic_ref parts_left(work_.parts_left[unit_index]);
-    if (parts_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+  }
+
+  // Whoever computes the last of a unit's parts merges them all, in the order of keys.
+  void finish(const WorkUnit& work_unit) const {
+    AttentionUnit unit = launch_.unit(work_unit, work_unit.keys.windowed);
+    for (std::int64_t head = work_unit.kv_head_begin; head < work_unit.kv_head_end; ++head) {
+      StateView views[kMostKeyParts];
+      for (std::int64_t p = 0; p < work_unit.num_parts; ++p) {
+        views[p] = rows_of(work_unit.first_part + p, head);
+      }
+      unit.kv_head_begin = head;
+      unit.kv_head_end = head + 1;
       kernels_.finish(launch_.task(), unit, views, work_unit.num_parts);
     }
   }
 
   const KernelCall launch_;
   const Kernels& kernels_;
-  Workspace& work_;
+  const WorkPlan& plan_;
+  WorkItems& work_;
+  Workspace& workspace_;
   float* states_ = nullptr;
   float* scratch_ = nullptr;
   std::int64_t worker_floats_ = 0;
@@ -144,9 +167,7 @@ void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int nu
   Workspace& work = workspace();
   plan_work(args, work.plan);
   if (args.pager != nullptr && launch_streamed(args, kernels, work.plan, num_threads)) return;
-  FusedLaunch launch(args, kernels, work);
-  launch.run(
-      worker_count(work.plan.cost, static_cast<std::int64_t>(work.plan.parts.size()), num_threads));
+  FusedLaunch(args, kernels, work).run(num_threads);
   work.states.keep_at_most(kKeptFloats);
   work.scratch.keep_at_most(kKeptFloats);
 }

@@ -35,6 +35,11 @@ struct AttentionRows {
     return *reinterpret_cast<const std::int64_t*>(row.data + i * row.stride);
   }
 
+  static QueryToken token_of(const AttentionUnit& unit, std::int64_t token) {
+    if (unit.tokens != nullptr) return unit.tokens[token];
+    return {unit.first_token.q_row + token, unit.first_token.own_key + token};
+  }
+
   static std::int64_t position_of(const AttentionUnit& unit, std::int64_t key) {
     return unit.positions == nullptr ? key : unit.positions[key];
   }

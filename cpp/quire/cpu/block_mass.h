@@ -23,7 +23,7 @@ class BlockMass {
     keys_alone.v_head_dim = 0;
     keys_alone.v.scale = {};
     keys_alone.out.dtype = DType::float32;  // for weights that are not rounded to values' dtype
-    const std::int64_t rows = (unit.token_end - unit.token_begin) * task.group;
+    const std::int64_t rows = unit.num_tokens * task.group;
     float* const sums = scratch;
     float* const direct_scratch = sums + rows * S::kWidth;
     float* const before = direct_scratch + Direct::scratch_floats(task, rows);
@@ -53,7 +53,7 @@ class BlockMass {
   void add(std::int64_t row, std::int64_t tile_first, int begin, int end,
            const float* weights) const {
     if (begin >= end) return;
-    const std::int64_t token = unit_.token_begin + row / task_.group;
+    const std::int64_t token = unit_.first_token.q_row + row / task_.group;
     const std::int64_t head = unit_.kv_head_begin * task_.group + row % task_.group;
     float* const columns = mass_.mass + (token * task_.num_heads + head) * mass_.num_columns;
     std::int64_t column = (tile_first + begin) / task_.block_size;

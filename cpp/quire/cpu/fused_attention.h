@@ -33,9 +33,10 @@ struct FusedAttention {
 
  private:
   // Packing costs as much as a key is long, and adding up across lanes, which it saves, as there
-  // are rows. The rule is where they were measured to break even.
+  // are rows. The rule is where they were measured to break even. Rows of other sequences do not
+  // count, as the two ways add up in different orders.
   static bool is_direct(const AttentionTask& task, const AttentionUnit& unit) {
-    const std::int64_t rows = (unit.token_end - unit.token_begin) * task.group;
+    const std::int64_t rows = unit.tokens_of_one_seq * task.group;
     return rows <= kRowStep || (rows <= 8 && rows * 16 <= task.head_dim);
   }
 };

@@ -24,7 +24,7 @@ class GatherAttention {
                   std::int64_t key_begin, std::int64_t key_end, float* scratch) {
     GatherAttention gather(task, unit, sink_tokens, key_begin, key_end, scratch);
     gather.copy_keys();
-    const std::int64_t rows = (unit.token_end - unit.token_begin) * task.group;
+    const std::int64_t rows = unit.num_tokens * task.group;
     for (std::int64_t r = 0; r < rows; r += kRows) {
       gather.attend(r, static_cast<int>(Rows::smaller(kRows, rows - r)));
     }
@@ -88,9 +88,9 @@ class GatherAttention {
   Row row_at(std::int64_t r) const {
     const std::int64_t token = r / task_.group;
     Row row;
-    row.token = unit_.token_begin + token;
+    row.token = unit_.first_token.q_row + token;
     row.head = unit_.kv_head_begin * task_.group + r % task_.group;
-    const std::int64_t own = unit_.first_own_key + token;
+    const std::int64_t own = unit_.first_token.own_key + token;
     row.position = own < 0 ? own : Rows::position_of(unit_, own);  // below 0: padding
     const std::int64_t end = Rows::end_key(task_, unit_, own);
     row.sink_end = Rows::smaller(sink_tokens_, end);

@@ -72,9 +72,8 @@ AttentionUnit KernelCall::unit(const WorkUnit& work, bool windowed) const {
   const QueryRows rows = query_rows(args_, work.seq);
   AttentionUnit unit{};
   unit.blocks = {tables.data + work.seq * tables.strides[0], tables.strides[1]};
-  unit.token_begin = work.token_begin;
-  unit.token_end = work.token_end;
-  unit.first_own_key = rows.key(work.token_begin - rows.begin);
+  unit.num_tokens = unit.tokens_of_one_seq = work.num_tokens();
+  unit.first_token = {work.token_begin, rows.key(work.token_begin - rows.begin)};
   unit.seq_len = rows.seq_len;
   if (args_.key_positions && rows.seq_len > 0) {
     // Of a snapshot. As they grow from 0 or more, only 0, 1, 2, ... can end at seq_len - 1.
@@ -87,7 +86,7 @@ AttentionUnit KernelCall::unit(const WorkUnit& work, bool windowed) const {
   unit.window = windowed ? args_.sliding_window.value_or(kAllKeys) : kAllKeys;
   unit.kv_head_begin = work.kv_head_begin;
   unit.kv_head_end = work.kv_head_end;
-  unit.head_rows = head_rows(work);
+  unit.head_rows = padded_rows(work.num_tokens() * task_.group);
   return unit;
 }
 

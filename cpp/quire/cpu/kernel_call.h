@@ -23,7 +23,12 @@ class KernelCall {
 
   // Rows of a unit's states.
   std::int64_t rows_of(const WorkUnit& unit) const {
-    return (unit.kv_head_end - unit.kv_head_begin) * head_rows(unit);
+    return unit.num_heads() * padded_rows(unit.num_tokens() * task_.group);
+  }
+
+  // AttentionUnit::head_rows, where a KV head has so many.
+  static std::int64_t padded_rows(std::int64_t rows) {
+    return rows <= kRowStep ? rows : (rows + kRowStep - 1) / kRowStep * kRowStep;
   }
 
   // A state's memory, in floats: a multiple of a cache line.
@@ -36,12 +41,13 @@ class KernelCall {
     return {sums + rows * kernels_.width, sums, memory};
   }
 
- private:
-  std::int64_t head_rows(const WorkUnit& unit) const {
-    const std::int64_t rows = (unit.token_end - unit.token_begin) * task_.group;
-    return rows <= kRowStep ? rows : (rows + kRowStep - 1) / kRowStep * kRowStep;
+  // A state's rows from `row` on.
+  StateView rows_from(const StateView& state, std::int64_t row) const {
+    return {state.maximum + row, state.sums + row * kernels_.width,
+            state.values + row * padded_values()};
   }
 
+ private:
   std::int64_t padded_values() const {
     const std::int64_t chunk = 2 * kernels_.width;
     return (task_.v_head_dim + chunk - 1) / chunk * chunk;

@@ -51,12 +51,20 @@ struct AttentionTask {
   bool causal;
 };
 
-// Some query tokens of one sequence and some of its KV heads. Its rows are (kv_head, token, head of
-// the group), in this order.
+// A query token: a row of q, and the key of its own.
+struct QueryToken {
+  std::int64_t q_row;
+  std::int64_t own_key;
+};
+
+// Some query tokens of one sequence, or of several that share the keys of a part, and some of their
+// KV heads. Its rows are (kv_head, token, head of the group), in this order.
 struct AttentionUnit {
   BlockRow blocks;
-  std::int64_t token_begin, token_end;  // rows of q
-  std::int64_t first_own_key;           // of token_begin; that of the next token is the next one
+  std::int64_t num_tokens;
+  QueryToken first_token;          // each of the next ones is one row and one key on
+  const QueryToken* tokens;        // or, of several sequences, all of them; else null
+  std::int64_t tokens_of_one_seq;  // num_tokens, or each one's: decides how rows are computed
   // [seq_len], growing: where keys stand, and the queries of their tokens; null: key j at j
   const std::int64_t* positions;
   std::int64_t seq_len;

@@ -15,7 +15,7 @@ struct RowGroup {
   std::int64_t head;  // KV head
   std::int64_t row;   // the first, of the head's rows: token * group + head of the group
   int count;
-  std::int64_t distance;                 // tile's first key less the first row's own
+  std::int64_t tile_first;               // tile's first key
   int first, last;                       // keys that some row sees; none where first >= last
   int shared_first, shared_last;         // keys that every row sees; 0, 0 where there are none
   bool whole;                            // every row sees all keys of a whole tile
@@ -31,7 +31,7 @@ class PartRows {
       : task_(task),
         unit_(unit),
         state_(state),
-        count_((unit.token_end - unit.token_begin) * task.group),
+        count_(unit.num_tokens * task.group),
         v_stride_(Rows::padded(task.v_head_dim)) {
     const double scale = task.scale < 0 ? -task.scale : task.scale;
     softmax_.has_softcap = task.softcap != 0;
@@ -61,9 +61,10 @@ class PartRows {
     const float sign = task_.scale < 0 ? -1.0f : 1.0f;
     for (std::int64_t head = unit_.kv_head_begin; head < unit_.kv_head_end; ++head) {
       std::int64_t r = 0;
-      for (std::int64_t token = unit_.token_begin; token < unit_.token_end; ++token) {
+      for (std::int64_t token = 0; token < unit_.num_tokens; ++token) {
+        const std::int64_t q_row = Rows::token_of(unit_, token).q_row;
         for (std::int64_t g = 0; g < task_.group; ++g, ++r) {
-          Rows::load_floats(Rows::at(task_.q, token, head * task_.group + g), task_.q.dtype,
+          Rows::load_floats(Rows::at(task_.q, q_row, head * task_.group + g), task_.q.dtype,
                             task_.head_dim, sign, row);
           visitor(row, head - unit_.kv_head_begin, r);
         }
@@ -85,7 +86,7 @@ class PartRows {
     group.shared_last = tile.num_keys();
     std::int64_t token = row / task_.group;
     std::int64_t g = row % task_.group;
-    group.distance = tile.first() - unit_.first_own_key - token;
+    group.tile_first = tile.first();
     group.whole = tile.num_keys() == kKeys && sees_all(token, tile) &&
                   sees_all((row + count - 1) / task_.group, tile);
     if (group.whole) {  // so does every row between
@@ -94,7 +95,7 @@ class PartRows {
       return group;
     }
     for (int i = 0; i < count; ++i) {
-      const std::int64_t own = unit_.first_own_key + token;
+      const std::int64_t own = Rows::token_of(unit_, token).own_key;
       const int begin = clamp(Rows::first_key(unit_, own) - tile.first(), tile.num_keys());
       const int end = clamp(Rows::end_key(task_, unit_, own) - tile.first(), tile.num_keys());
       group.begin[i] = begin;
@@ -122,7 +123,8 @@ class PartRows {
              const KeyScales& scales, AfterRow after_row) const {
     const std::int64_t row = state_row(group.head, group.row);
     std::int64_t g = group.row % task_.group;
-    std::int64_t distance = group.distance;
+    std::int64_t token = group.row / task_.group;
+    std::int64_t own = Rows::token_of(unit_, token).own_key;
     float distances[kKeys];  // where keys have positions of their own
     for (int i = 0; i < group.count; ++i) {
       const int begin = group.whole ? 0 : group.begin[i];
@@ -134,14 +136,15 @@ class PartRows {
                                 : Rows::finite(task_.alibi_slopes[q_head] * Rows::kLog2E);
         softmax_.template update<kKeys, Weight>(
             scores + i * kKeys, weights + i * kKeys, scales, begin, end, slope,
-            {static_cast<float>(distance), find_distances(group, i, end, slope, distances)},
+            {static_cast<float>(group.tile_first - own),
+             find_distances(group.tile_first, own, end, slope, distances)},
             {state_.maximum + row + i, state_.sums + (row + i) * S::kWidth,
              state_.values + (row + i) * v_stride_, v_stride_});
       }
       after_row();
       if (++g == task_.group) {
         g = 0;
-        --distance;
+        if (++token < unit_.num_tokens) own = Rows::token_of(unit_, token).own_key;
       }
     }
   }
@@ -175,15 +178,13 @@ class PartRows {
     return (head - unit_.kv_head_begin) * unit_.head_rows + row;
   }
 
-  // Of the positions of a tile's first `end` keys from that of row i of the group; null where they
-  // follow each other, or nothing depends on them.
-  template <int kMostRows, int kKeys>
-  const float* find_distances(const RowGroup<kMostRows>& group, int i, int end, float slope,
+  // Of the positions of a tile's first `end` keys from that of key `own`; null where they follow
+  // each other, or nothing depends on them.
+  template <int kKeys>
+  const float* find_distances(std::int64_t tile_first, std::int64_t own, int end, float slope,
                               float (&distances)[kKeys]) const {
     if (unit_.positions == nullptr || slope == 0) return nullptr;
-    const std::int64_t token = group.row / task_.group;
-    const std::int64_t own = unit_.first_own_key + (group.row + i) / task_.group;
-    const std::int64_t* const keys = unit_.positions + group.distance + unit_.first_own_key + token;
+    const std::int64_t* const keys = unit_.positions + tile_first;
     for (int key = 0; key < kKeys; ++key) {
       distances[key] = key < end ? static_cast<float>(keys[key] - unit_.positions[own]) : 0.0f;
     }
@@ -192,7 +193,7 @@ class PartRows {
 
   template <int kKeys>
   bool sees_all(std::int64_t token, const KeyTile<S, kKeys>& tile) const {
-    const std::int64_t own = unit_.first_own_key + token;
+    const std::int64_t own = Rows::token_of(unit_, token).own_key;
     return Rows::first_key(unit_, own) <= tile.first() &&
            Rows::end_key(task_, unit_, own) >= tile.first() + kKeys;
   }
