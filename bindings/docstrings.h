@@ -21,7 +21,8 @@ Args:
         any of the three dtypes, or quantised: int8 or float8_e4m3fn.
     v_cache: as k_cache, with Dv for D; its dtype may differ.
     block_tables: [B, max_blocks] int32 or int64. Entries past ceil(seq_len / block_size) are
-        ignored. -1 is a hole: allowed where no query sees a key of the block.
+        ignored. -1 is a hole: allowed where no query sees a key of the block. First blocks that
+        several sequences have are read once for all of them.
     seq_lens: [B] int32 or int64: tokens in the cache, those of q included. Slots past it are never
         read.
     cu_seqlens_q: [B + 1]: rows cu[i]:cu[i + 1] of q are the last tokens of sequence i.

@@ -89,12 +89,17 @@ class ColdCache:
         self._blocks = Deck(self.random.permutation(num_blocks).astype(np.int32))
         self._tables: list[BlockTable] = []
 
-    def tables(self, lengths: Sequence[int]) -> npt.NDArray[np.int32]:
-        """Tables [batch, blocks] of the blocks that have not been used for longest."""
+    def tables(self, lengths: Sequence[int], shared: int = 0) -> npt.NDArray[np.int32]:
+        """Tables [batch, blocks] of the blocks that have not been used for longest.
+
+        The first `shared` tokens of each, whole blocks, are in blocks that all of them have.
+        """
         blocks = [-(-length // self.shape.block_size) for length in lengths]
         tables = np.full((len(lengths), max(blocks)), -1, np.int32)
+        common = shared // self.shape.block_size
+        tables[:, :common] = self._blocks.deal(common)
         for row, count in zip(tables, blocks, strict=True):
-            row[:count] = self._blocks.deal(count)
+            row[common:count] = self._blocks.deal(count - common)
         return tables
 
     def slots(self, num_tokens: int) -> npt.NDArray[np.int64]:
@@ -132,11 +137,13 @@ class AttentionCase:
     threads: int = 1
     cpu: str = ""  # instruction set; "": the one in use
     beside_gather: bool = False
+    shared: int = 0  # tokens, of whole blocks, that all sequences begin with
 
     @property
     def num_bytes(self) -> int:
         """Keys and values, each read once."""
-        return sum(self.lengths) * self.shape.bytes_per_key
+        own = sum(length - self.shared for length in self.lengths)
+        return (self.shared + own) * self.shape.bytes_per_key
 
     @property
     def flops(self) -> float:
@@ -158,7 +165,8 @@ class AttentionCase:
         else:
             what = f"{'verify' if n <= MOST_VERIFIED else 'prefill'} {n} of {keys}"
         batch = f", batch {len(self.lengths)}" if len(self.lengths) > 1 else ""
-        return what + batch + _suffix(self.shape, self.num_heads, self.cpu)
+        shared = f", {self.shared} shared" if self.shared else ""
+        return what + batch + shared + _suffix(self.shape, self.num_heads, self.cpu)
 
     def contestants(self, machine: Machine, cache: ColdCache) -> Contestants:
         """Fused, and gather where asked for, over cold blocks; the roofs of memory, arithmetic."""
@@ -172,7 +180,7 @@ class AttentionCase:
         starts = np.arange(batch + 1, dtype=np.int32) * self.query_tokens
 
         def attend(implementation: Literal["fused", "gather"]) -> float:
-            tables = cache.tables(self.lengths)
+            tables = cache.tables(self.lengths, self.shared)
             begin = time.perf_counter()
             paged_attention(
                 q,
