@@ -10,7 +10,8 @@ template <class S>
 class BlockMass {
  public:
   using Rows = AttentionRows<S>;
-  using Direct = DirectAttention<S>;
+  static constexpr int kKeys = 32;  // of a tile
+  using Direct = DirectAttention<S, kKeys>;
 
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
     return rows * (S::kWidth + 1) + Direct::scratch_floats(task, rows);
@@ -39,7 +40,7 @@ class BlockMass {
   void operator()(const Tile& tile, const Group& group, const float* weights, LineQueue<S>&) const {
     for (int i = 0; i < group.count; ++i) {
       const int begin = group.whole ? 0 : group.begin[i];
-      const int end = group.whole ? kDirectKeys : group.end[i];
+      const int end = group.whole ? kKeys : group.end[i];
       add(group.row + i, tile.first(), begin, end, weights + i * kDirectKeys);
     }
   }

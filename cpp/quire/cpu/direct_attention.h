@@ -9,7 +9,8 @@
 
 namespace quire {
 
-template <class S>
+// kKeys: keys that are taken at a time.
+template <class S, int kKeys>
 class DirectAttention {
  public:
   using Rows = AttentionRows<S>;
@@ -47,7 +48,7 @@ class DirectAttention {
   void for_weights(const AttentionPart& part, const AttentionPart* upcoming, Take take) {
     if (part.key_begin >= part.key_end) return;
     prepare_queries();
-    TileWalk<S, kDirectKeys>::run(
+    TileWalk<S, kKeys>::run(
         task_, part, upcoming, [&](int) { return work_of_tile(); },
         [&](const Tile& tile, std::int64_t head, Lines& lines) {
           weigh_tile(tile, head, lines, take);
@@ -55,7 +56,9 @@ class DirectAttention {
   }
 
  private:
-  using Tile = KeyTile<S, kDirectKeys>;
+  static_assert(kKeys <= kDirectKeys);
+
+  using Tile = KeyTile<S, kKeys>;
   using Group = RowGroup<kMostRows>;
   using Lines = LineQueue<S>;
   using Score = void (*)(const void*, std::int64_t, std::int64_t, TileRows, int, int, float*,
@@ -148,9 +151,8 @@ class DirectAttention {
   std::int64_t work_of_tile() const {
     const std::int64_t chunks = Rows::padded(task_.head_dim) / Rows::kChunk;
     const std::int64_t v_chunks = Rows::padded(task_.v_head_dim) / Rows::kChunk;
-    return rows_.count() *
-           (kDirectKeys * (chunks * kScoreWork + v_chunks * kValueWork / v_elements()) +
-            kDirectWeighWork);
+    return rows_.count() * (kKeys * (chunks * kScoreWork + v_chunks * kValueWork / v_elements() +
+                                     kDirectWeighWork));
   }
 
   // All rows of one KV head through one tile, in groups of 4, 2 and 1.
@@ -210,8 +212,9 @@ class DirectAttention {
   template <class Weight>
   static void weigh(const PartRows<S>& rows, const Group& group, float* scores, float* weights,
                     const KeyScales& scales, Lines& lines) {
-    rows.template weigh<kDirectKeys>(group, scores, reinterpret_cast<Weight*>(weights), scales,
-                                     [&] { lines.advance(kDirectWeighWork); });
+    rows.template weigh<kKeys, kDirectKeys>(group, scores, reinterpret_cast<Weight*>(weights),
+                                            scales,
+                                            [&] { lines.advance(kKeys * kDirectWeighWork); });
   }
 
   template <class T>

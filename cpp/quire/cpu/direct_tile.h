@@ -11,8 +11,8 @@
 
 namespace quire {
 
-// Keys that this path takes at a time.
-inline constexpr int kDirectKeys = 32;
+// The most keys that this path takes at a time: scores and weights of a row are so far apart.
+inline constexpr int kDirectKeys = 64;
 
 // How a key row of dtype T meets a query: 2 * kWidth elements a step, in float32.
 template <class S, class T>
@@ -83,7 +83,7 @@ struct KeyDot<S, BFloat16Product> {
 // Work, for a LineQueue, in thirds of a multiply-add of two vectors: what each step takes.
 inline constexpr int kScoreWork = 5;
 inline constexpr int kValueWork = 3;
-inline constexpr int kDirectWeighWork = 256;  // of one row's softmax
+inline constexpr int kDirectWeighWork = 8;  // of one row's softmax, for each key
 
 // scores[r][key] = q[r] . key row, for R rows and the keys [key_begin, key_end) of a tile.
 template <class S, class T>

@@ -14,24 +14,37 @@ namespace quire {
 
 template <class S>
 struct FusedAttention {
-  using Direct = DirectAttention<S>;
+  template <int kKeys>
+  using Direct = DirectAttention<S, kKeys>;
   using Packed = PackedAttention<S, 128>;
 
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
-    return AttentionRows<S>::larger(Direct::scratch_floats(task, rows),
+    return AttentionRows<S>::larger(Direct<kDirectKeys>::scratch_floats(task, rows),
                                     Packed::scratch_floats(task, rows));
   }
 
   static void part(const AttentionTask& task, const AttentionPart& part,
                    const AttentionPart* upcoming, float* scratch, StateView state) {
-    if (is_direct(task, part.unit)) {
-      Direct(task, part.unit, scratch, state).run(part, upcoming);
-    } else {
+    if (!is_direct(task, part.unit)) {
       Packed(task, part.unit, scratch, state).run(part, upcoming);
+    } else if (kDirectKeys * key_bytes(task) <= kDirectBytes) {
+      Direct<kDirectKeys>(task, part.unit, scratch, state).run(part, upcoming);
+    } else {
+      Direct<kDirectKeys / 2>(task, part.unit, scratch, state).run(part, upcoming);
     }
   }
 
  private:
+  // Keys and values that the direct path takes at a time, where it has a choice: rows that share a
+  // KV head go through them one group after the other, and are to find them in the first-level
+  // cache, of which they may have half.
+  static constexpr std::int64_t kDirectBytes = 16 * 1024;
+
+  static std::int64_t key_bytes(const AttentionTask& task) {
+    return task.head_dim * AttentionRows<S>::item_size(task.k.dtype) +
+           task.v_head_dim * AttentionRows<S>::item_size(task.v.dtype);
+  }
+
   // Packing costs as much as a key is long, and adding up across lanes, which it saves, as there
   // are rows. The rule is where they were measured to break even. Rows of other sequences do not
   // count, as the two ways add up in different orders.

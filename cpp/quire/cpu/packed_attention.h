@@ -189,8 +189,8 @@ class PackedAttention {
   template <class Weight>
   static void weigh(const PartRows<S>& rows, const Group& group, float* scores, float* weights,
                     const KeyScales& scales, Lines& lines) {
-    rows.template weigh<kKeys>(group, scores, reinterpret_cast<Weight*>(weights), scales,
-                               [&] { lines.advance(kWeighWork); });
+    rows.template weigh<kKeys, kKeys>(group, scores, reinterpret_cast<Weight*>(weights), scales,
+                                      [&] { lines.advance(kWeighWork); });
   }
 
   // What values are multiplied by: floats, or pairs of bfloat16, which they have been rounded to.

@@ -115,10 +115,10 @@ class PartRows {
     return group;
   }
 
-  // Turns the group's scores [count, kKeys] into weights, as OnlineSoftmax does, and takes them
-  // into its states; those of a row that sees no key are left as they are, and none of the group is
-  // shared. Calls after_row() after each.
-  template <int kKeys, class Weight, int kMostRows, class AfterRow>
+  // Turns the group's scores [count, kKeys], of rows kStride apart, into weights, as OnlineSoftmax
+  // does, and takes them into its states; those of a row that sees no key are left as they are, and
+  // none of the group is shared. Calls after_row() after each.
+  template <int kKeys, int kStride, class Weight, int kMostRows, class AfterRow>
   void weigh(const RowGroup<kMostRows>& group, float* scores, Weight* weights,
              const KeyScales& scales, AfterRow after_row) const {
     const std::int64_t row = state_row(group.head, group.row);
@@ -135,7 +135,7 @@ class PartRows {
                                 ? 0.0f
                                 : Rows::finite(task_.alibi_slopes[q_head] * Rows::kLog2E);
         softmax_.template update<kKeys, Weight>(
-            scores + i * kKeys, weights + i * kKeys, scales, begin, end, slope,
+            scores + i * kStride, weights + i * kStride, scales, begin, end, slope,
             {static_cast<float>(group.tile_first - own),
              find_distances(group.tile_first, own, end, slope, distances)},
             {state_.maximum + row + i, state_.sums + (row + i) * S::kWidth,
