@@ -5,7 +5,6 @@
 #include <cstring>
 #include <optional>
 
-#include "quire/attention/visible_keys.h"
 #include "quire/base/check.h"
 
 namespace quire {
@@ -77,35 +76,59 @@ class BlockScales {
   const ArrayView& scale_;
 };
 
-}  // namespace
+// Those of keys and of values, as far as there are any.
+class CacheScales {
+ public:
+  CacheScales(const PagedAttentionArgs& args, std::string_view function)
+      : args_(args), block_size_(sizes_of(args).block_size) {
+    if (args.k_scale && is_dynamic(*args.k_scale)) k_.emplace(function, "k_scale", *args.k_scale);
+    if (args.v_scale && is_dynamic(*args.v_scale)) v_.emplace(function, "v_scale", *args.v_scale);
+  }
 
-void check_dynamic_scales(const PagedAttentionArgs& args, std::string_view function) {
-  constexpr std::int64_t kAhead = 3;  // blocks whose scales are asked for in advance
-  std::optional<BlockScales> k, v;
-  if (args.k_scale && is_dynamic(*args.k_scale)) k.emplace(function, "k_scale", *args.k_scale);
-  if (args.v_scale && is_dynamic(*args.v_scale)) v.emplace(function, "v_scale", *args.v_scale);
-  if (!k && !v) return;
-  const PagedAttentionSizes sizes = sizes_of(args);
-  for (std::int64_t seq = 0; seq < sizes.num_seqs; ++seq) {
-    const QueryRows rows = query_rows(args, seq);
-    if (rows.begin == rows.end) continue;
-    const VisibleKeys visible = visible_keys(args, rows, 0, rows.end - rows.begin);
-    for (const KeyRange& keys : {visible.sink_tokens, visible.window}) {
-      const std::int64_t end_column = (keys.end + sizes.block_size - 1) / sizes.block_size;
-      for (std::int64_t column = keys.begin / sizes.block_size; column < end_column; ++column) {
-        const std::int64_t first = column * sizes.block_size;
-        const std::int64_t offset = std::max<std::int64_t>(keys.begin - first, 0);
-        const std::int64_t end = std::min(sizes.block_size, keys.end - first);
-        const std::int64_t block = args.block_tables.at(seq, column);
-        const bool more = column + kAhead < end_column;
-        for (const auto* scales : {&k, &v}) {
-          if (!*scales) continue;
-          if (more) (*scales)->prefetch(args.block_tables.at(seq, column + kAhead));
-          (*scales)->check(block, offset, end);
-        }
+  bool none() const { return !k_ && !v_; }
+
+  void check(std::int64_t seq, const KeyRange& keys) const {
+    constexpr std::int64_t kAhead = 3;  // blocks whose scales are asked for in advance
+    const std::int64_t end_column = (keys.end + block_size_ - 1) / block_size_;
+    for (std::int64_t column = keys.begin / block_size_; column < end_column; ++column) {
+      const std::int64_t first = column * block_size_;
+      const std::int64_t offset = std::max<std::int64_t>(keys.begin - first, 0);
+      const std::int64_t end = std::min(block_size_, keys.end - first);
+      const std::int64_t block = args_.block_tables.at(seq, column);
+      const bool more = column + kAhead < end_column;
+      for (const auto* scales : {&k_, &v_}) {
+        if (!*scales) continue;
+        if (more) (*scales)->prefetch(args_.block_tables.at(seq, column + kAhead));
+        (*scales)->check(block, offset, end);
       }
     }
   }
+
+ private:
+  const PagedAttentionArgs& args_;
+  const std::int64_t block_size_;
+  std::optional<BlockScales> k_, v_;
+};
+
+}  // namespace
+
+void check_dynamic_scales(const PagedAttentionArgs& args, std::string_view function) {
+  const CacheScales scales(args, function);
+  if (scales.none()) return;
+  for (std::int64_t seq = 0; seq < sizes_of(args).num_seqs; ++seq) {
+    const QueryRows rows = query_rows(args, seq);
+    if (rows.begin == rows.end) continue;
+    const VisibleKeys visible = visible_keys(args, rows, 0, rows.end - rows.begin);
+    scales.check(seq, visible.sink_tokens);
+    scales.check(seq, visible.window);
+  }
+}
+
+void check_dynamic_scales(const PagedAttentionArgs& args, std::span<const SequenceKeys> some,
+                          std::string_view function) {
+  const CacheScales scales(args, function);
+  if (scales.none()) return;
+  for (const auto& [seq, keys] : some) scales.check(seq, keys);
 }
 
 }  // namespace quire

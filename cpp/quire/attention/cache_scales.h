@@ -6,9 +6,11 @@
 // All are float32, positive and finite.
 #pragma once
 
+#include <span>
 #include <string_view>
 
 #include "quire/attention/paged_attention.h"
+#include "quire/attention/visible_keys.h"
 
 namespace quire {
 
@@ -27,5 +29,13 @@ inline float* scale_at(const ArrayView& scale, std::int64_t block, std::int64_t 
 // not positive and finite. Takes some percent of the time of attention to one query. `args` are
 // validated.
 void check_dynamic_scales(const PagedAttentionArgs& args, std::string_view function);
+
+// The same of some keys, each of which some query sees.
+struct SequenceKeys {
+  std::int64_t seq;
+  KeyRange keys;
+};
+void check_dynamic_scales(const PagedAttentionArgs& args, std::span<const SequenceKeys> some,
+                          std::string_view function);
 
 }  // namespace quire

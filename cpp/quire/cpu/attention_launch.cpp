@@ -5,6 +5,7 @@
 #include <numeric>
 #include <vector>
 
+#include "quire/attention/cache_scales.h"
 #include "quire/attention/split.h"
 #include "quire/base/aligned_buffer.h"
 #include "quire/base/float_mode.h"
@@ -140,10 +141,14 @@ Workspace& workspace() {
 
 }  // namespace
 
-void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads) {
+void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads,
+                  std::string_view function) {
   Workspace& work = workspace();
   plan_work(args, work.plan);
-  if (args.pager != nullptr && launch_streamed(args, kernels, work.plan, num_threads)) return;
+  if (args.pager != nullptr) {
+    if (launch_streamed(args, kernels, work.plan, num_threads, function)) return;
+    check_dynamic_scales(args, function);  // all in memory
+  }
   FusedLaunch launch(args, kernels, work);
   launch.run(
       worker_count(work.plan.cost, static_cast<std::int64_t>(work.plan.parts.size()), num_threads));
