@@ -150,8 +150,8 @@ py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cac
   return call.result();
 }
 
-// The fused kernels take keys as a stream brings them. For the others, and for block mass, the
-// system reads what they touch, and it is given back when they are done or have refused.
+// The fused kernels, and block mass after them, take keys as a stream brings them. For the others
+// the system reads what they touch, and it is given back when they are done or have refused.
 void compute(AttentionCall& call, const BlockPool& pool, std::int64_t layer,
              std::span<const std::int32_t> blocks) {
   Residency* const residency = pool.residency();
@@ -168,7 +168,7 @@ void compute(AttentionCall& call, const BlockPool& pool, std::int64_t layer,
     residency->settle(slabs);
     throw;
   }
-  if (!keys || call.args().block_mass != nullptr) residency->settle(slabs);
+  if (!keys) residency->settle(slabs);
 }
 
 py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::handle cu_seqlens_q,

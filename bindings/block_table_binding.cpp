@@ -107,7 +107,10 @@ class AppendedRows {
           if (blocks.empty() || blocks.back() != block) blocks.push_back(block);
         }
         const std::vector<std::int64_t> slabs = residency->slabs(layer, blocks);
+        const auto missing = residency->missing(slabs);
         residency->keep(slabs);
+        residency->ask_for(missing);
+        residency->bring_in(missing);
         WriteKvArgs args = layer_args(some, layer);
         for (ArrayView* view : {&args.k, &args.v}) {
           view->data = view->at(first);

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "quire/attention/key_pager.h"
@@ -10,20 +11,23 @@
 
 namespace quire::python {
 
-// A stream of the pool's blocks, as attention asks for it.
+// Streams of the pool's blocks, one a pass, as attention asks for them.
 class StreamedKeys final : public KeyPager {
  public:
-  StreamedKeys(Residency& residency, std::int64_t layer) : stream_(residency, layer) {}
+  StreamedKeys(Residency& residency, std::int64_t layer) : residency_(residency), layer_(layer) {}
 
-  std::int64_t most_blocks() const override { return stream_.most_blocks(); }
+  std::int64_t most_blocks() const override { return residency_.stretch_blocks(); }
   bool start(const std::vector<std::vector<std::int32_t>>& stretches) override {
-    return stream_.start(stretches);
+    stream_.reset();  // which would wait for itself
+    return stream_.emplace(residency_, layer_).start(stretches);
   }
-  void wait_for(std::size_t stretch) override { stream_.wait_for(stretch); }
-  void done_with(std::size_t stretch) override { stream_.done_with(stretch); }
+  void wait_for(std::size_t stretch) override { stream_->wait_for(stretch); }
+  void done_with(std::size_t stretch) override { stream_->done_with(stretch); }
 
  private:
-  BlockStream stream_;
+  Residency& residency_;
+  const std::int64_t layer_;
+  std::optional<BlockStream> stream_;
 };
 
 }  // namespace quire::python

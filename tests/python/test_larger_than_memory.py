@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import gc
 import os
@@ -14,73 +13,22 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from pool_in_file import (
+    HEAD_DIM,
+    HEADS,
+    LAYERS,
+    LEAST,
+    NUM_BLOCKS,
+    PAGE,
+    SLAB,
+    both,
+    in_memory,
+    new_pool,
+    rows,
+    twins,
+)
 
 import quire
-
-HEADS, KV_HEADS, HEAD_DIM, LAYERS, NUM_BLOCKS = 8, 2, 128, 2, 256
-SLAB = 16 * KV_HEADS * HEAD_DIM * 2 * 2  # a block of one layer: 16 KiB
-LEAST = (4 * 17 + 2 * LAYERS) * SLAB  # 255 tokens lie in 17 blocks
-PAGE = os.sysconf("SC_PAGESIZE")
-
-
-def new_pool(path: Path | None, resident: int | None = LEAST, **options: Any) -> quire.BlockPool:
-    """8 MiB of blocks."""
-    geometry: dict[str, Any] = {"num_kv_heads": KV_HEADS, "head_dim": HEAD_DIM}
-    if path is not None:
-        geometry |= {"backing_file": path, "resident_bytes": resident}
-    return quire.BlockPool(NUM_BLOCKS, **{**geometry, "num_layers": LAYERS, **options})
-
-
-def in_memory(pool: quire.BlockPool) -> int:
-    """Bytes of the pool that are in memory, mapped or not, as the system counts them; 0 where the
-    file's own disk is memory, and nothing can leave it."""
-    first = pool.k_cache().__array_interface__["data"][0]
-    states = (ctypes.c_ubyte * (pool.nbytes // PAGE))()
-    mincore = ctypes.CDLL(None, use_errno=True).mincore
-    mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
-    assert mincore(first, pool.nbytes, states) == 0
-    pages = int((np.frombuffer(bytes(states), np.uint8) & 1).sum())
-    return 0 if pages * PAGE == pool.nbytes else pages * PAGE
-
-
-def rows(rng: np.random.Generator, tokens: int) -> tuple[Any, Any]:
-    shape = (2, LAYERS, tokens, KV_HEADS, HEAD_DIM)
-    k, v = rng.standard_normal(shape, np.float32)
-    return k, v
-
-
-def twins(path: Path, lengths: list[int], resident: int = LEAST) -> Any:
-    """Tables of the same tokens in a pool in memory and in one in a file, block by block in turn,
-    so that a sequence's blocks are scattered; every other slot is NaN."""
-    pools = new_pool(None), new_pool(path, resident)
-    for pool in pools:
-        for layer in range(LAYERS):
-            pool.k_cache(layer)[:] = np.nan
-            pool.v_cache(layer)[:] = np.nan
-        pool.release(pool.allocate(NUM_BLOCKS))  # what views touch counts from here on
-    tables = [[quire.BlockTable(pool) for _ in lengths] for pool in pools]
-    rng = np.random.default_rng(0)
-    left = list(lengths)
-    while any(left):
-        for i, n in enumerate(left):
-            k, v = rows(rng, min(n, 37))
-            for ours in tables:
-                ours[i].append(k, v)
-            left[i] -= min(n, 37)
-    return pools, tables
-
-
-def both(tables: Any, q: Any, **options: Any) -> list[tuple[bytes, ...]]:
-    """The bits of attention over both, in each layer."""
-    return [
-        tuple(
-            b"".join(
-                a.tobytes() for a in quire.attend(q, ours, layer=i, return_lse=True, **options)
-            )
-            for ours in tables
-        )
-        for i in range(LAYERS)
-    ]
 
 
 @pytest.mark.parametrize("resident", [LEAST, 3 << 20, 64 << 20])

@@ -104,6 +104,37 @@ def test_a_wrong_dynamic_scale_is_named_and_nothing_written(
         call.attend(implementation=implementation, sliding_window=3)
 
 
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_a_wrong_scale_of_the_last_key_leaves_all_results_as_they_were(
+    instruction_set: str, num_threads: int
+) -> None:
+    """Whatever else was done by then: other sequences, and the many parts of this one."""
+    lengths = np.array([3, 3000, 40, 2900])
+    blocks = -(-lengths // 16)
+    tables = np.full((4, blocks.max()), -1)
+    for row, first, count in zip(tables, np.cumsum(blocks) - blocks, blocks, strict=True):
+        row[:count] = first + np.arange(count)
+    caches = [np.ones((blocks.sum(), 16, 2, 64), np.int8) for _ in "kv"]
+    scales = [np.ones((blocks.sum(), 16, 2), np.float32) for _ in "kv"]
+    last = int(tables[3, 2899 // 16]), 2899 % 16, 1
+    scales[1][last] = np.nan
+    out = np.full((4, 4, 64), 7, np.float32)
+    q = np.ones((4, 4, 64), np.float32)
+    message = f"v_scale: got nan at block {last[0]}, offset {last[1]}, head 1"
+    for length, fails in ((2900, True), (2899, False)):
+        lengths[3] = length
+        options: dict[str, Any] = {"k_scale": scales[0], "v_scale": scales[1], "out": out}
+        if fails:
+            with pytest.raises(ValueError, match=message):
+                quire.paged_attention(
+                    q, *caches, tables, lengths, num_threads=num_threads, **options
+                )
+            assert (out == 7).all()
+        else:
+            quire.paged_attention(q, *caches, tables, lengths, num_threads=num_threads, **options)
+            np.testing.assert_allclose(out, 1, rtol=1e-3)
+
+
 @pytest.mark.parametrize("dtype", QUANTISED)
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 def test_rows_that_are_not_finite_are_refused(

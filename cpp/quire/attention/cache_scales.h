@@ -6,13 +6,18 @@
 // All are float32, positive and finite.
 #pragma once
 
+#include <span>
 #include <string_view>
 
 #include "quire/attention/paged_attention.h"
+#include "quire/attention/visible_keys.h"
 
 namespace quire {
 
 inline bool is_dynamic(const ArrayView& scale) { return scale.ndim == 3; }
+inline bool has_dynamic_scales(const PagedAttentionArgs& args) {
+  return (args.k_scale && is_dynamic(*args.k_scale)) || (args.v_scale && is_dynamic(*args.v_scale));
+}
 
 // The address of the scale of a slot and KV head, which may be written where the view may.
 inline float* scale_at(const ArrayView& scale, std::int64_t block, std::int64_t offset,
@@ -24,8 +29,19 @@ inline float* scale_at(const ArrayView& scale, std::int64_t block, std::int64_t 
 }
 
 // Throws ValueError, with its place, for a dynamic scale of a key that some query sees and which is
-// not positive and finite. Takes some percent of the time of attention to one query. `args` are
-// validated.
+// not positive and finite. `args` are validated.
 void check_dynamic_scales(const PagedAttentionArgs& args, std::string_view function);
+
+// The same of some keys, each of which some query sees.
+struct SequenceKeys {
+  std::int64_t seq;
+  KeyRange keys;
+};
+void check_dynamic_scales(const PagedAttentionArgs& args, std::span<const SequenceKeys> some,
+                          std::string_view function);
+
+// Whether that would not throw for KV heads [head_begin, head_end).
+bool dynamic_scales_are_sound(const PagedAttentionArgs& args, const SequenceKeys& some,
+                              std::int64_t head_begin, std::int64_t head_end);
 
 }  // namespace quire

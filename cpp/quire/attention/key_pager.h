@@ -18,7 +18,8 @@ class KeyPager {
   // The blocks of a stretch, at most: those of 255 tokens, wherever they begin, or more.
   virtual std::int64_t most_blocks() const = 0;
 
-  // Called once. False: all is in memory, and there is nothing to wait for.
+  // Begins a pass, the one before being over. False: all is in memory, and there is nothing to wait
+  // for.
   virtual bool start(const std::vector<std::vector<std::int32_t>>& stretches) = 0;
 
   // Returns when a stretch is in memory.

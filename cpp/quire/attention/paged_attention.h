@@ -54,7 +54,8 @@ struct PagedAttentionArgs {
   std::int64_t num_sink_tokens = 0;  // the sequence's first, which are seen from every window
   bool causal = true;
   Layout layout = Layout::NHD;
-  KeyPager* pager = nullptr;  // of caches that are not all in memory; fused attention asks it
+  // Of caches that are not all in memory: fused attention asks it, and so does block mass.
+  KeyPager* pager = nullptr;
 };
 
 // The sizes that the shapes of valid arguments spell.

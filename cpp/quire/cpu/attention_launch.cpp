@@ -5,6 +5,7 @@
 #include <numeric>
 #include <vector>
 
+#include "quire/attention/cache_scales.h"
 #include "quire/base/aligned_buffer.h"
 #include "quire/base/float_mode.h"
 #include "quire/base/thread_pool.h"
@@ -32,21 +33,35 @@ struct Workspace {
 class FusedLaunch {
  public:
   FusedLaunch(const PagedAttentionArgs& args, const Kernels& kernels, Workspace& workspace)
-      : launch_(args, kernels),
+      : args_(args),
+        launch_(args, kernels),
         kernels_(kernels),
         plan_(workspace.plan),
         work_(workspace.work),
-        workspace_(workspace) {
-    work_.assign(args, plan_, launch_);
+        workspace_(workspace),
+        watches_scales_(has_dynamic_scales(args)) {
+    work_.assign(args, plan_, launch_, watches_scales_);
     states_ = workspace.states.reserve(work_.state_floats);
     worker_floats_ = round_to_line(kernels.fused_scratch(launch_.task(), work_.most_rows)) +
                      launch_.state_floats(work_.most_rows);
   }
 
-  void run(int num_threads) {
+  // Throws as check_dynamic_scales does, under the name of `function`.
+  void run(int num_threads, std::string_view function) {
     const auto num_items = static_cast<std::int64_t>(work_.items.size());
     const int num_workers = worker_count(work_.cost, num_items, num_threads);
     scratch_ = workspace_.scratch.reserve(worker_floats_, num_workers);
+    run_items(num_workers);
+    if (!watches_scales_) return;
+    if (found_bad_scale_) check_dynamic_scales(args_, function);
+    finish_all(num_workers);
+  }
+
+ private:
+  static constexpr std::int64_t kNone = -1;
+
+  void run_items(int num_workers) {
+    const auto num_items = static_cast<std::int64_t>(work_.items.size());
     if (num_workers == 1) {
       const DefaultFloatMode mode;
       for (std::int64_t i = 0; i < num_items; ++i)
@@ -75,8 +90,13 @@ class FusedLaunch {
     });
   }
 
- private:
-  static constexpr std::int64_t kNone = -1;
+  void finish_all(int num_workers) {
+    const auto num_units = static_cast<std::int64_t>(plan_.units.size());
+    std::atomic<std::int64_t> next{0};
+    run_on_threads(num_workers, [&](int) {
+      for (std::int64_t i = next++; i < num_units; i = next++) finish(plan_.units[i]);
+    });
+  }
 
   const WorkUnit& unit_of(std::int64_t part) const { return plan_.units[plan_.parts[part].unit]; }
 
@@ -109,7 +129,16 @@ class FusedLaunch {
                              (head - item.kv_head_begin) * item.head_rows + place.row);
   }
 
+  bool scales_are_sound(const WorkItem& item) const {
+    const std::int64_t part = work_.members[item.first_member];
+    return dynamic_scales_are_sound(args_, {unit_of(part).seq, plan_.parts[part].keys},
+                                    item.kv_head_begin, item.kv_head_end);
+  }
+
   // `upcoming`: what this worker does next, or kNone.
+  //
+  // Scales are looked at right before their keys are, which brings them near. As one that is wrong
+  // may come last, results wait for all of them.
   void run_item(std::int64_t index, std::int64_t upcoming, int worker) {
     const WorkItem& item = work_.items[index];
     const AttentionPart part = part_of(item);
@@ -117,6 +146,7 @@ class FusedLaunch {
     const AttentionPart* next = nullptr;
     if (upcoming != kNone) next = &(next_part = part_of(work_.items[upcoming]));
     float* const scratch = scratch_ + worker * worker_floats_;
+    if (watches_scales_ && !scales_are_sound(item)) found_bad_scale_ = true;
     if (item.state_begin == WorkItem::kNoState) {
       const StateView state = launch_.state_at(
           scratch + worker_floats_ - launch_.state_floats(work_.most_rows), work_.most_rows);
@@ -125,6 +155,7 @@ class FusedLaunch {
       return;
     }
     kernels_.fused_part(launch_.task(), part, next, scratch, state_of(item));
+    if (watches_scales_) return;
     for (std::int64_t member = 0; member < item.num_members; ++member) {
       const std::int64_t unit = plan_.parts[work_.members[item.first_member + member]].unit;
       const std::atomic_ref items_left(work_.items_left[unit]);
@@ -146,11 +177,14 @@ class FusedLaunch {
     }
   }
 
+  const PagedAttentionArgs& args_;
   const KernelCall launch_;
   const Kernels& kernels_;
   const WorkPlan& plan_;
   WorkItems& work_;
   Workspace& workspace_;
+  const bool watches_scales_;
+  std::atomic<bool> found_bad_scale_{false};
   float* states_ = nullptr;
   float* scratch_ = nullptr;
   std::int64_t worker_floats_ = 0;
@@ -163,11 +197,14 @@ Workspace& workspace() {
 
 }  // namespace
 
-void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads) {
+void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads,
+                  std::string_view function) {
   Workspace& work = workspace();
   plan_work(args, work.plan);
-  if (args.pager != nullptr && launch_streamed(args, kernels, work.plan, num_threads)) return;
-  FusedLaunch(args, kernels, work).run(num_threads);
+  if (args.pager != nullptr && launch_streamed(args, kernels, work.plan, num_threads, function)) {
+    return;
+  }
+  FusedLaunch(args, kernels, work).run(num_threads, function);
   work.states.keep_at_most(kKeptFloats);
   work.scratch.keep_at_most(kKeptFloats);
 }

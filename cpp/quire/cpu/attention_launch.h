@@ -1,13 +1,20 @@
 // From checked arguments to kernels on threads.
 #pragma once
 
+#include <string_view>
+
 #include "quire/attention/paged_attention.h"
 #include "quire/cpu/kernels.h"
 
 namespace quire {
 
 // Each on at most `num_threads` threads; fewer where there is too little to do.
-void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads);
+//
+// Fused looks at dynamic scales itself, under the name of `function`, as keys come, and writes
+// results once all have passed: whoever looks beforehand reads them twice, and with a pager all of
+// a cache that is not in memory.
+void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads,
+                  std::string_view function);
 void launch_gather(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads);
 
 }  // namespace quire

@@ -5,8 +5,10 @@
 #include <cmath>
 #include <limits>
 #include <numbers>
+#include <span>
 #include <vector>
 
+#include "quire/attention/stretches.h"
 #include "quire/attention/visible_keys.h"
 #include "quire/base/aligned_buffer.h"
 #include "quire/base/thread_pool.h"
@@ -52,9 +54,15 @@ class MassLaunch {
     const int num_workers = worker_count(cost_, num_items, num_threads);
     AlignedBuffer memory;
     float* const scratch = memory.reserve(floats, num_workers);
-    for_each(num_items, num_workers, [&](std::int64_t i, int worker) {
-      add_weights(items_[i], scratch + worker * floats);
-    });
+    const auto scratch_of = [&](int worker) { return scratch + worker * floats; };
+    if (args_.pager == nullptr || !run_in_stretches(num_workers, scratch_of)) {
+      for_each(num_items, num_workers, [&](std::int64_t i, int worker) {
+        const auto item = static_cast<std::size_t>(i);
+        for_ranges(items_[item], [&](const KeyRange& keys, bool windowed) {
+          add_weights(item, keys, windowed, scratch_of(worker));
+        });
+      });
+    }
     for_each(static_cast<std::int64_t>(units_.size()), num_workers,
              [&](std::int64_t i, int) { divide(units_[i]); });
   }
@@ -112,19 +120,67 @@ class MassLaunch {
     units_.push_back({work, keys, first_item, items_.size() - first_item});
   }
 
-  void add_weights(const MassItem& item, float* scratch) {
-    const MassUnit& unit = units_[item.unit];
+  // Calls visit(keys, windowed) for what rows of an item see in its columns.
+  template <class Visit>
+  void for_ranges(const MassItem& item, Visit visit) const {
+    const VisibleKeys& keys = units_[item.unit].keys;
+    const auto within = [&](const KeyRange& range, bool windowed) {
+      const std::int64_t begin = std::max(range.begin, item.columns.begin * sizes_.block_size);
+      const std::int64_t end = std::min(range.end, item.columns.end * sizes_.block_size);
+      if (begin < end) visit(KeyRange{begin, end}, windowed);
+    };
+    within(keys.sink_tokens, false);
+    within(keys.window, keys.windowed);
+  }
+
+  void add_weights(std::size_t index, const KeyRange& keys, bool windowed, float* scratch) {
+    const MassItem& item = items_[index];
     const BlockMassView mass{args_.block_mass, args_.block_tables.shape[1], item.columns.begin,
                              maxima_.data() + item.first_maximum};
-    const auto add = [&](const KeyRange& keys, bool windowed) {
-      const std::int64_t begin = std::max(keys.begin, item.columns.begin * sizes_.block_size);
-      const std::int64_t end = std::min(keys.end, item.columns.end * sizes_.block_size);
-      if (begin >= end) return;
-      kernels_.block_mass(call_.task(), {call_.unit(unit.work, windowed), begin, end}, scratch,
-                          mass);
-    };
-    add(unit.keys.sink_tokens, false);
-    add(unit.keys.window, unit.keys.windowed);
+    kernels_.block_mass(call_.task(),
+                        {call_.unit(units_[item.unit].work, windowed), keys.begin, keys.end},
+                        scratch, mass);
+  }
+
+  // An item's keys in pieces, in their order and each from where a tile begins, so that the sums
+  // are those of the item as a whole. False, and nothing done, where all is in memory.
+  template <class ScratchOf>
+  bool run_in_stretches(int num_workers, ScratchOf scratch_of) {
+    WorkPlan plan;
+    std::vector<std::size_t> item_of;  // of each part
+    for (const MassUnit& unit : units_) plan.units.push_back(unit.work);
+    for (std::size_t i = 0; i < items_.size(); ++i) {
+      for_ranges(items_[i], [&](const KeyRange& keys, bool windowed) {
+        plan.parts.push_back({static_cast<std::int64_t>(items_[i].unit), keys, windowed, 0});
+        item_of.push_back(i);
+      });
+    }
+    const StretchPlan stretches = plan_stretches(args_, plan, args_.pager->most_blocks());
+    if (!args_.pager->start(stretches.blocks)) return false;
+    std::size_t begin = 0;
+    for (std::size_t i = 0; i < stretches.end.size(); ++i) {
+      const auto end = static_cast<std::size_t>(stretches.end[i]);
+      const auto pieces = std::span(stretches.pieces).subspan(begin, end - begin);
+      // Those of one item go to one thread, as they write the same columns.
+      std::vector<std::size_t> first_of_item;
+      for (std::size_t p = 0; p < pieces.size(); ++p) {
+        if (p == 0 || item_of[pieces[p].part] != item_of[pieces[p - 1].part]) {
+          first_of_item.push_back(p);
+        }
+      }
+      first_of_item.push_back(pieces.size());
+      args_.pager->wait_for(i);
+      for_each(std::ssize(first_of_item) - 1, num_workers, [&](std::int64_t group, int worker) {
+        for (std::size_t p = first_of_item[group]; p < first_of_item[group + 1]; ++p) {
+          const WorkPiece& piece = pieces[p];
+          add_weights(item_of[piece.part], piece.keys, plan.parts[piece.part].windowed,
+                      scratch_of(worker));
+        }
+      });
+      args_.pager->done_with(i);
+      begin = end;
+    }
+    return true;
   }
 
   // Sums of weights become parts of all weights and the sink.

@@ -27,6 +27,14 @@ std::optional<Implementation> named(std::string_view name) {
   return std::nullopt;
 }
 
+// Of blocks that a row does not see.
+void clear_block_mass(const PagedAttentionArgs& args) {
+  if (args.block_mass == nullptr) return;
+  const PagedAttentionSizes sizes = sizes_of(args);
+  std::fill_n(args.block_mass, sizes.num_tokens * sizes.num_heads * args.block_tables.shape[1],
+              0.0f);
+}
+
 }  // namespace
 
 std::string_view name_of(Implementation implementation) {
@@ -68,23 +76,21 @@ void paged_attention(const PagedAttentionArgs& args, Implementation implementati
   thread_local IndexSnapshot snapshot;
   const PagedAttentionArgs copied = snapshot.take(args);
   validate_indices(copied, function);  // which another thread may have changed meanwhile
-  check_dynamic_scales(copied, function);
-  if (args.block_mass != nullptr) {
-    const PagedAttentionSizes sizes = sizes_of(args);
-    std::fill_n(args.block_mass, sizes.num_tokens * sizes.num_heads * args.block_tables.shape[1],
-                0.0f);
-  }
+  if (implementation != Implementation::fused) check_dynamic_scales(copied, function);
   switch (implementation) {
     case Implementation::dense:
+      clear_block_mass(copied);
       return reference_attention(copied);
     case Implementation::gather:
       launch_gather(copied, kernels, num_threads);
       break;
     case Implementation::fused:
-      launch_fused(copied, kernels, num_threads);
+      launch_fused(copied, kernels, num_threads, function);
       break;
   }
-  if (args.block_mass != nullptr) launch_block_mass(copied, kernels, num_threads);
+  if (args.block_mass == nullptr) return;
+  clear_block_mass(copied);
+  launch_block_mass(copied, kernels, num_threads);
 }
 
 }  // namespace quire

@@ -4,8 +4,10 @@
 #include <atomic>
 #include <cstddef>
 #include <span>
+#include <tuple>
 #include <vector>
 
+#include "quire/attention/cache_scales.h"
 #include "quire/attention/stretches.h"
 #include "quire/base/aligned_buffer.h"
 #include "quire/base/thread_pool.h"
@@ -97,18 +99,42 @@ class StreamedLaunch {
   std::int64_t scratch_floats_ = 0;
 };
 
+// The keys of pieces, each once for a sequence: units of other heads and query rows read the same.
+std::vector<SequenceKeys> keys_of(const WorkPlan& plan, std::span<const WorkPiece> pieces) {
+  std::vector<SequenceKeys> all;
+  for (const WorkPiece& piece : pieces) {
+    if (piece.keys.begin >= piece.keys.end) continue;
+    all.push_back({plan.units[plan.parts[piece.part].unit].seq, piece.keys});
+  }
+  std::sort(all.begin(), all.end(), [](const SequenceKeys& a, const SequenceKeys& b) {
+    return std::tie(a.seq, a.keys.begin) < std::tie(b.seq, b.keys.begin);
+  });
+  std::vector<SequenceKeys> merged;
+  for (const SequenceKeys& some : all) {
+    if (merged.empty() || merged.back().seq != some.seq ||
+        merged.back().keys.end < some.keys.begin) {
+      merged.push_back(some);
+    } else {
+      merged.back().keys.end = std::max(merged.back().keys.end, some.keys.end);
+    }
+  }
+  return merged;
+}
+
 }  // namespace
 
 bool launch_streamed(const PagedAttentionArgs& args, const Kernels& kernels, const WorkPlan& plan,
-                     int num_threads) {
+                     int num_threads, std::string_view function) {
   const StretchPlan stretches = plan_stretches(args, plan, args.pager->most_blocks());
   if (!args.pager->start(stretches.blocks)) return false;
   StreamedLaunch launch(args, kernels, plan, num_threads);
   std::size_t begin = 0;
   for (std::size_t i = 0; i < stretches.end.size(); ++i) {
     const auto end = static_cast<std::size_t>(stretches.end[i]);
+    const auto pieces = std::span(stretches.pieces).subspan(begin, end - begin);
     args.pager->wait_for(i);
-    launch.run(std::span(stretches.pieces).subspan(begin, end - begin));
+    check_dynamic_scales(args, keys_of(plan, pieces), function);
+    launch.run(pieces);
     args.pager->done_with(i);
     begin = end;
   }

@@ -8,8 +8,8 @@ namespace quire {
 class WorkItems::Builder {
  public:
   Builder(const PagedAttentionArgs& args, const WorkPlan& plan, const KernelCall& call,
-          WorkItems& work)
-      : args_(args), plan_(plan), call_(call), work_(work) {}
+          bool keeps_states, WorkItems& work)
+      : args_(args), plan_(plan), call_(call), keeps_states_(keeps_states), work_(work) {}
 
   void run() {
     std::int64_t begin = 0;
@@ -68,7 +68,7 @@ class WorkItems::Builder {
       item.kv_head_begin = head;
       item.kv_head_end = head + item_heads;
       item.state_begin = WorkItem::kNoState;
-      if (unit.num_parts > 1) {
+      if (unit.num_parts > 1 || keeps_states_) {
         item.state_begin = work_.state_floats;
         work_.state_floats += call_.state_floats(item_heads * item.head_rows);
       }
@@ -92,11 +92,12 @@ class WorkItems::Builder {
   const PagedAttentionArgs& args_;
   const WorkPlan& plan_;
   const KernelCall& call_;
+  const bool keeps_states_;
   WorkItems& work_;
 };
 
-void WorkItems::assign(const PagedAttentionArgs& args, const WorkPlan& plan,
-                       const KernelCall& call) {
+void WorkItems::assign(const PagedAttentionArgs& args, const WorkPlan& plan, const KernelCall& call,
+                       bool keeps_states) {
   items.clear();
   members.clear();
   tokens.clear();
@@ -106,7 +107,7 @@ void WorkItems::assign(const PagedAttentionArgs& args, const WorkPlan& plan,
   state_floats = 0;
   most_rows = 0;
   find_shared_parts(args, plan, shared);
-  Builder(args, plan, call, *this).run();
+  Builder(args, plan, call, keeps_states, *this).run();
 }
 
 }  // namespace quire

@@ -176,6 +176,7 @@ void allocate_blocks(const FileBytes& file, BlockPool& pool, PrefixSnapshot* sna
 
 void save_cache(const PrefixCache& cache, const std::string& directory) {
   constexpr std::string_view function = "PrefixCache.save";
+  cache.pool()->storage().memory().require_written(function);
   make_directory(function, directory);
   AtomicFile file(function, concat(directory, "/", kCacheFileName));
   const KvStorage& storage = cache.pool()->storage();
@@ -201,19 +202,21 @@ void save_cache(const PrefixCache& cache, const std::string& directory) {
   writer.write(4, columns.block_rows);
   writer.write(5, columns.namespace_ends);
   writer.write(6, std::as_bytes(std::span(columns.namespaces)));
-  write_rows(writer, first_row_tensor, storage, snapshot.blocks,
+  write_rows(writer, first_row_tensor, *cache.pool(), snapshot.blocks,
              [&](std::size_t written) { held.release_to(written); });
   writer.finish();
   file.commit();
 }
 
 std::int64_t load_cache(PrefixCache& cache, const std::string& directory) {
-  const MappedFile file("PrefixCache.load", concat(directory, "/", kCacheFileName));
+  const MappedFile file("PrefixCache.load", concat(directory, "/", kCacheFileName),
+                        cache.pool()->residency() != nullptr);
   return load_cache(cache, file.contents());
 }
 
 std::int64_t load_cache(PrefixCache& cache, const FileBytes& bytes) {
   BlockPool& pool = *cache.pool();
+  pool.storage().memory().require_written(bytes.function);
   const KvFile file(bytes, kKind, pool.geometry());
   file.expect_checksums();
   PrefixSnapshot snapshot = read_tree(file, pool.geometry().block_size);
@@ -228,7 +231,7 @@ std::int64_t load_cache(PrefixCache& cache, const FileBytes& bytes) {
   keep_last_nodes(static_cast<std::size_t>(most), &snapshot);
   allocate_blocks(bytes, pool, &snapshot);
   const HeldBlocks held(pool, snapshot.blocks);
-  read_rows(file, pool.storage(), snapshot.blocks);
+  read_rows(file, pool, snapshot.blocks);
   return cache.restore(snapshot);
 }
 

@@ -23,6 +23,12 @@ struct FileBytes {
   std::string_view function;
   std::string path;
   std::span<const std::byte> bytes;
+  // Takes bytes that are not needed soon out of memory; null where that is not wanted.
+  void (*let_go_of)(std::span<const std::byte>) = nullptr;
+
+  void let_go(std::span<const std::byte> some) const {
+    if (let_go_of != nullptr) let_go_of(some);
+  }
 
   // Throws E: "function: path: got `path`: parts...".
   template <class E = ValueError, class... Parts>

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "quire/io/kv_file.h"
+#include "quire/kv/block_pool.h"
 #include "quire/kv/prefix_snapshot.h"
 
 namespace quire {
@@ -21,11 +22,14 @@ std::vector<TensorSpec> row_tensors(const KvStorage& storage, std::int64_t rows)
 
 // Writes the tensors of row_tensors, of which the writer knows the first as `tensor`. Calls done(n)
 // where the first n blocks have been read and are not needed any more. The caller holds the blocks.
-void write_rows(SafetensorsWriter& writer, std::size_t tensor, const KvStorage& storage,
+// Those that are not in memory are streamed.
+void write_rows(SafetensorsWriter& writer, std::size_t tensor, const BlockPool& pool,
                 std::span<const BlockRows> blocks, const std::function<void(std::size_t)>& done);
 
 // Copies the rows from the file, which has those tensors, block by block. Those of a block with id
-// -1 are passed over.
-void read_rows(const KvFile& file, const KvStorage& storage, std::span<const BlockRows> blocks);
+// -1 are passed over. Where not all blocks are kept in memory, it is as many at a time as a stretch
+// of a stream has; throws FileError, under the name of the file's function, where one of them could
+// not be written to the pool's file.
+void read_rows(const KvFile& file, BlockPool& pool, std::span<const BlockRows> blocks);
 
 }  // namespace quire

@@ -11,9 +11,20 @@
 #include "quire/io/file_descriptor.h"
 
 namespace quire {
+namespace {
 
-MappedFile::MappedFile(std::string_view function, std::string path)
-    : contents_{function, std::move(path), {}} {
+// What is read again comes from the page cache, or from the disk.
+void unmap(std::span<const std::byte> some) {
+  const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto address = reinterpret_cast<std::uintptr_t>(some.data());
+  const std::uintptr_t before = address % page;
+  madvise(reinterpret_cast<void*>(address - before), some.size() + before, MADV_DONTNEED);
+}
+
+}  // namespace
+
+MappedFile::MappedFile(std::string_view function, std::string path, bool lets_go)
+    : contents_{function, std::move(path), {}, lets_go ? &unmap : nullptr} {
   const auto fail = [&](const char* action) { fail_file(function, contents_.path, action, errno); };
   // not to wait for the writer of a pipe
   const FileDescriptor file(open(contents_.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));

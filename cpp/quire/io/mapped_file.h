@@ -12,8 +12,9 @@ namespace quire {
 // over it does not, as that leaves the old file alone.
 class MappedFile {
  public:
-  // Throws FileError where the system refuses, ValueError for what is no file, as a directory is.
-  MappedFile(std::string_view function, std::string path);
+  // `lets_go`: whoever has read some of it, and says so, makes room for the rest. Throws FileError
+  // where the system refuses, ValueError for what is no file, as a directory is.
+  MappedFile(std::string_view function, std::string path, bool lets_go = false);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;

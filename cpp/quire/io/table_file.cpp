@@ -97,6 +97,7 @@ void save_table(const BlockTable& table, const std::string& path) {
   if (table.is_freed()) {
     raise<ValueError>(place(function, "table"), "got a freed one, expected one in use");
   }
+  storage.memory().require_written(function);
   AtomicFile file(function, path);
   {
     const BlockTable* const tables[] = {&table};
@@ -123,8 +124,8 @@ void save_table(const BlockTable& table, const std::string& path) {
     }
     SafetensorsWriter writer(file, std::move(metadata), std::move(tensors));
     if (!layout.positions.empty()) writer.write(0, layout.positions);
-    write_rows(writer, first_row_tensor, storage, rows_of(blocks, tokens, geometry.block_size),
-               [](std::size_t) {});
+    write_rows(writer, first_row_tensor, *table.pool(),
+               rows_of(blocks, tokens, geometry.block_size), [](std::size_t) {});
     writer.finish();
   }
   file.commit();
@@ -132,13 +133,14 @@ void save_table(const BlockTable& table, const std::string& path) {
 
 std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
                                        const std::string& path) {
-  const MappedFile file("load_table", path);
+  const MappedFile file("load_table", path, pool->residency() != nullptr);
   return load_table(pool, file.contents());
 }
 
 std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
                                        const FileBytes& bytes) {
   const KvStorage& storage = pool->storage();
+  storage.memory().require_written(bytes.function);
   const KvFile file(bytes, kKind, storage.geometry());
   // All is checked before a block is taken, for which a cached one may have to go.
   const TableLayout layout = read_layout(file, storage);
@@ -148,7 +150,7 @@ std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
   } catch (const OutOfBlocks&) {
     refuse_room(bytes, *pool, layout);
   }
-  read_rows(file, storage,
+  read_rows(file, *pool,
             rows_of(table->blocks(), layout.num_tokens, storage.geometry().block_size));
   return table;
 }

@@ -36,7 +36,7 @@ void BlockPool::ask_needs(std::span<Residency::Need> needs) const {
 void BlockPool::keep_resident(std::span<const std::int32_t> blocks) noexcept try {
   if (!residency_) return;
   const std::vector<std::int64_t> slabs = residency_->slabs(blocks);
-  residency_->keep(slabs);
+  residency_->keep_and_ask_for(slabs);
   residency_->settle(slabs);
 } catch (const std::bad_alloc&) {
   return;

@@ -25,10 +25,17 @@ Slabs without(const Slabs& slabs, const Slabs& others) {
 
 bool BlockStream::start(const std::vector<std::vector<std::int32_t>>& stretches) {
   std::vector<Slabs> slabs;
-  for (const auto& blocks : stretches) {
-    slabs.push_back(residency_.slabs(layer_, blocks));
-    all_.insert(all_.end(), slabs.back().begin(), slabs.back().end());
-  }
+  for (const auto& blocks : stretches) slabs.push_back(residency_.slabs(layer_, blocks));
+  return start(std::move(slabs), true);
+}
+
+bool BlockStream::start_once(std::vector<Slabs> stretches) {
+  return start(std::move(stretches), false);
+}
+
+// `moves_in`: where all of it fits.
+bool BlockStream::start(std::vector<Slabs> slabs, bool moves_in) {
+  for (const Slabs& some : slabs) all_.insert(all_.end(), some.begin(), some.end());
   std::sort(all_.begin(), all_.end());
   all_.erase(std::unique(all_.begin(), all_.end()), all_.end());
 
@@ -37,11 +44,12 @@ bool BlockStream::start(const std::vector<std::vector<std::int32_t>>& stretches)
     residency_.keep(all_);
     return false;
   }
-  window_ = std::unique_lock(residency_.window_mutex());
+  window_ = residency_.take_window();
   evictions_ = residency_.evictions();
   const Slabs missing = residency_.missing(all_);
   const auto num_slabs = static_cast<std::int64_t>(all_.size());
-  const bool fits = num_slabs <= residency_.capacity() / residency_.geometry().num_layers;
+  const bool fits =
+      moves_in && num_slabs <= residency_.capacity() / residency_.geometry().num_layers;
   residency_.keep(all_, fits ? Residency::Room::of_others : Residency::Room::of_free_blocks);
 
   // Not read again: what a stretch before still has. Not left: what one needs that is in memory, or

@@ -1,5 +1,5 @@
-// Blocks of one layer that are brought into memory a stretch at a time, for somebody who goes
-// through them in a known order: while one stretch is used, the next ones are read, and those
+// Blocks that are brought into memory a stretch at a time, for somebody who goes through them in a
+// known order: while one stretch is used, the next ones are read, and those
 // before are given back. At most Residency::kStretches are in memory, whatever their number: one in
 // use, and enough on their way that the disk never waits for the next to be asked for.
 //
@@ -10,7 +10,8 @@
 // many stay as there is room for, and always the same: whoever goes round and round more blocks
 // than fit would never find one that is kept by how recently it was used.
 //
-// For one thread at a time; the next stream of a pool waits until this one is gone.
+// For one thread at a time; the next stream of a pool waits until this one is gone. Whoever streams
+// for long does it in several, and while one lives calls nobody who may want another.
 #pragma once
 
 #include <condition_variable>
@@ -26,7 +27,8 @@ namespace quire {
 
 class BlockStream {
  public:
-  BlockStream(Residency& residency, std::int64_t layer) : residency_(residency), layer_(layer) {}
+  explicit BlockStream(Residency& residency, std::int64_t layer = 0)
+      : residency_(residency), layer_(layer) {}
   // Gives back what the pool does not keep. Goes before it starts, too.
   ~BlockStream();
   BlockStream(const BlockStream&) = delete;
@@ -35,15 +37,19 @@ class BlockStream {
   // The blocks of a stretch, at most; room for Residency::kLeastStretch tokens.
   std::int64_t most_blocks() const { return residency_.stretch_blocks(); }
 
-  // Blocks of each stretch; one may be in several. False: all are in memory, and there is nothing
-  // to wait for. Called once.
+  // Blocks of each stretch, of the layer; one may be in several. False: all are in memory, and
+  // there is nothing to wait for. Called once, or the next in its place.
   bool start(const std::vector<std::vector<std::int32_t>>& stretches);
+  // The same of any layers, as slabs in order: to be read once, so that nothing in use leaves for
+  // them.
+  bool start_once(std::vector<std::vector<std::int64_t>> stretches);
 
   // Returns when a stretch is in memory; in order.
   void wait_for(std::size_t stretch);
   void done_with(std::size_t stretch);
 
  private:
+  bool start(std::vector<std::vector<std::int64_t>> slabs, bool moves_in);
   void read_ahead() noexcept;
   void begin(std::size_t stretch);
   void leave();

@@ -137,6 +137,16 @@ void Residency::keep(std::span<const std::int64_t> slabs, Room room) {
   give_back(gone);
 }
 
+void Residency::keep_and_ask_for(std::span<const std::int64_t> slabs) {
+  std::vector<std::int64_t> new_ones = missing(slabs);
+  keep(slabs);
+  const std::vector<std::int64_t> others = missing(slabs);
+  std::erase_if(new_ones, [&](std::int64_t slab) {
+    return std::binary_search(others.begin(), others.end(), slab);
+  });
+  ask_for(new_ones);
+}
+
 // At least `wanted` of those that are not being used now, as far as there are.
 std::vector<std::int64_t> Residency::make_room(std::int64_t wanted, Room room) {
   std::vector<Need> needs(static_cast<std::size_t>(geometry().num_blocks));
@@ -210,6 +220,11 @@ void Residency::ask_for(std::span<const std::int64_t> slabs) const {
 
 void Residency::bring_in(std::span<const std::int64_t> slabs) const {
   storage_.memory().bring_in(ranges(slabs));
+}
+
+std::unique_lock<std::mutex> Residency::take_window() {
+  const std::lock_guard turn(turn_mutex_);
+  return std::unique_lock(window_mutex_);
 }
 
 void Residency::check() const {

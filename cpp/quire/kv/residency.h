@@ -71,6 +71,10 @@ class Residency {
   // room for.
   void keep(std::span<const std::int64_t> slabs, Room room = Room::of_others);
 
+  // The same, and asks for those that were not kept and are now: whoever writes a part of a page
+  // has to read it, and a page that is missed is read alone.
+  void keep_and_ask_for(std::span<const std::int64_t> slabs);
+
   // Those that are not kept.
   std::vector<std::int64_t> missing(std::span<const std::int64_t> slabs) const;
 
@@ -86,8 +90,8 @@ class Residency {
   void ask_for(std::span<const std::int64_t> slabs) const;
   void bring_in(std::span<const std::int64_t> slabs) const;
 
-  // Had by one stream at a time, which has the window.
-  std::mutex& window_mutex() { return window_mutex_; }
+  // The window, which one stream has at a time. Who waits for it comes before who had it last.
+  std::unique_lock<std::mutex> take_window();
 
   // Throws InvariantError where these books contradict themselves.
   void check() const;
@@ -107,6 +111,7 @@ class Residency {
   const AskNeeds ask_needs_;
   std::int64_t window_ = 0;    // slabs
   std::int64_t capacity_ = 0;  // slabs
+  std::mutex turn_mutex_;      // had by whoever is next
   std::mutex window_mutex_;
   mutable std::mutex mutex_;               // guards what follows
   std::vector<std::int32_t> kept_;         // slabs, in no order

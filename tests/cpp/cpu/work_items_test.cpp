@@ -137,7 +137,7 @@ TEST_P(OnInstructionSet, ASharedKeyIsReadOncePerPassOnAnyNumberOfThreads) {
     for (const int threads : {1, 3}) {
       keys_read = 0;
       IndexSnapshot indices;
-      launch_fused(indices.take(problem.args()), counting, threads);
+      launch_fused(indices.take(problem.args()), counting, threads, "paged_attention");
       EXPECT_EQ(keys_read, 2 * (passes * 512 + 24 * 264)) << "group " << group;
     }
   }

@@ -164,6 +164,32 @@ TEST_F(BlockStreamTest, MoreThanFitsLeavesAloneWhatIsKept) {
   }
 }
 
+TEST_F(BlockStreamTest, WhatIsReadOnceLeavesWhatIsInUseAlone) {
+  open(60 * slab_bytes);
+  Residency& residency = *pool->residency();
+  Blocks used;
+  for (std::int32_t block = 0; block < residency.capacity() / kLayers; ++block) {
+    used.push_back(kBlocks - 1 - block);
+  }
+  pool->keep_resident(used);
+  std::vector<std::vector<std::int64_t>> stretches;
+  for (std::int32_t block = 0; block < 12; block += 3) {  // for which room could be made
+    for (std::int64_t layer = 0; layer < kLayers; ++layer) {
+      stretches.push_back(residency.slabs(layer, Blocks{block, block + 1, block + 2}));
+    }
+  }
+  BlockStream stream(residency);
+  ASSERT_TRUE(stream.start_once(stretches));
+  for (std::size_t i = 0; i < stretches.size(); ++i) {
+    stream.wait_for(i);
+    for (const std::int64_t slab : stretches[i]) {
+      ASSERT_TRUE(holds(slab / kBlocks, static_cast<std::int32_t>(slab % kBlocks)));
+    }
+    stream.done_with(i);
+  }
+  EXPECT_TRUE(residency.missing(residency.slabs(used)).empty());
+}
+
 TEST_F(BlockStreamTest, AStreamThatIsLeftEarlyGivesBackWhatItRead) {
   for (const std::size_t stop : {0, 1, 3, 9}) {
     const std::vector<Blocks> stretches = random_stretches(7, 5);

@@ -1,11 +1,14 @@
 #include "quire/kv/residency.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <random>
 #include <set>
+#include <thread>
 #include <vector>
 
 #include "kv/temporary_path.h"
@@ -54,6 +57,33 @@ class ResidencyTest : public ::testing::Test {
 };
 
 namespace {
+
+// As the pages of an earlier owner would be read one by one otherwise.
+TEST_F(ResidencyTest, WhatIsKeptAnewIsAskedFor) {
+  Residency residency = make(10);
+  storage.memory().read_only_what_is_asked();
+  Slabs all;
+  for (std::int64_t slab = 0; slab < kBlocks * kLayers; ++slab) {
+    storage.memory().data()[slab * slab_bytes()] = std::byte{1};
+    all.push_back(slab);
+  }
+  residency.settle(all);
+  const auto in_memory = [&](std::int64_t slab) {
+    unsigned char state = 0;
+    mincore(storage.memory().data() + slab * slab_bytes(), 1, &state);
+    return (state & 1) != 0;
+  };
+  if (in_memory(0)) GTEST_SKIP() << "this directory's file system lies in memory";
+  residency.keep(Slabs{7});
+  residency.keep_and_ask_for(Slabs{3, 4, 5, 7, 20, 41, 42, 43, 44, 45, 46, 47});
+  EXPECT_EQ(residency.missing(Slabs{3, 41, 46, 47}), (Slabs{46, 47}));
+  const auto are_there = [&] { return std::ranges::all_of(Slabs{3, 4, 5, 20, 41, 45}, in_memory); };
+  for (int i = 0; i < 1000 && !are_there(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_TRUE(are_there());
+  for (const std::int64_t slab : {2, 6, 7, 46, 47, 48}) EXPECT_FALSE(in_memory(slab)) << slab;
+}
 
 TEST_F(ResidencyTest, ASlabIsWholePages) {
   EXPECT_EQ(slab_bytes(), BlockMemory::page_bytes());

@@ -1,0 +1,128 @@
+"""Everything that reads or writes a pool larger than memory: the same bits as in memory, and at no
+moment more of it in memory than was asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pool_in_file import HEAD_DIM, HEADS, LAYERS, LEAST, MostInMemory, both, twins
+
+import quire
+
+DTYPES = ["bfloat16", "int8", "float8_e4m3fn"]
+
+
+def queries(tokens: int) -> Any:
+    return np.random.default_rng(1).standard_normal((tokens, HEADS, HEAD_DIM), np.float32)
+
+
+@pytest.mark.parametrize("mass", [False, True], ids=["", "mass"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_attention(tmp_path: Path, dtype: str, mass: bool) -> None:
+    (_, pool), tables = twins(tmp_path / "blocks", [2500, 1, 0, 640, 129, 17], dtype=dtype)
+    for q_lens in ([1] * 6, [70, 1, 0, 640, 2, 17]):
+        cu = np.cumsum([0, *q_lens]).astype(np.int32)
+        for options in ({}, {"sliding_window": 900, "num_sink_tokens": 20}):
+            with MostInMemory(pool) as most:
+                for ours, files in both(
+                    tables,
+                    queries(sum(q_lens)),
+                    cu_seqlens_q=cu,
+                    return_block_mass=mass,
+                    **options,
+                ):
+                    assert ours == files
+            most.expect_at_most(LEAST)
+    pool.check()
+
+
+@pytest.mark.parametrize("scale", ["k_scale", "v_scale"])
+@pytest.mark.parametrize("token", [0, 1000, 2999])
+def test_a_scale_that_is_refused(tmp_path: Path, scale: str, token: int) -> None:
+    (_, pool), tables = twins(tmp_path / "blocks", [3000, 640], dtype="int8")
+    table = tables[1][0]
+    block, offset = int(table.blocks[token // 16]), token % 16
+    getattr(pool, scale)(1)[block, offset, 1] = 0
+    out = np.full((2, HEADS, HEAD_DIM), 7, np.float32)
+    with (
+        MostInMemory(pool) as most,
+        pytest.raises(
+            ValueError,
+            match=f"^attend: {scale}: got 0 at block {block}, offset {offset}, head 1, expected a "
+            "positive finite number in each slot that is read$",
+        ),
+    ):
+        quire.attend(queries(2), tables[1], layer=1, out=out)
+    most.expect_at_most(LEAST)
+    assert (out == 7).all()
+    ours, files = (quire.attend(queries(2), mine, layer=0) for mine in tables)
+    assert ours.tobytes() == files.tobytes()
+    if token == 0:  # out of sight
+        quire.attend(queries(2), tables[1], layer=1, sliding_window=2900, out=out)
+        assert (out != 7).all()
+
+
+def same_rows(tables: Any) -> None:
+    for layer in range(LAYERS):
+        ours, files = ([rows.tobytes() for rows in table.gather(layer)] for table in tables)
+        assert ours == files
+
+
+@pytest.mark.parametrize("holes", [False, True], ids=["", "holes"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_save_and_load_of_tables(tmp_path: Path, dtype: str, holes: bool) -> None:
+    (_, pool), tables = twins(tmp_path / "blocks", [2500, 640, 33], dtype=dtype)
+    if holes:
+        for ours in tables:
+            for table in ours:
+                table.drop_before(len(table) - 17, num_sink_tokens=len(table) // 2)
+    paths = [(tmp_path / f"memory {i}", tmp_path / f"file {i}") for i in range(3)]
+    for i in range(3):
+        tables[0][i].save(paths[i][0])
+        with MostInMemory(pool) as most:
+            tables[1][i].save(paths[i][1])
+        most.expect_at_most(LEAST)
+        assert paths[i][0].read_bytes() == paths[i][1].read_bytes()
+        tables[1][i].free()
+        with MostInMemory(pool) as most:
+            tables[1][i] = quire.load_table(pool, paths[i][0])
+        most.expect_at_most(LEAST)
+    for ours, files in zip(*tables, strict=True):
+        assert ((ours.blocks < 0) == (files.blocks < 0)).all()
+        if holes:
+            files.save(tmp_path / "again")
+            assert (tmp_path / "again").read_bytes() == paths[tables[1].index(files)][
+                0
+            ].read_bytes()
+        else:
+            same_rows((ours, files))
+    pool.check()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_save_and_load_of_a_cache(tmp_path: Path, dtype: str) -> None:
+    pools, tables = twins(tmp_path / "blocks", [2500, 640, 33], dtype=dtype)
+    ids = [np.arange(len(table)) + 10_000 * i for i, table in enumerate(tables[0])]
+    paths = [tmp_path / "memory", tmp_path / "file"]
+    for pool, ours, path in zip(pools, tables, paths, strict=True):
+        cache = quire.PrefixCache(pool)
+        for tokens, table in zip(ids, ours, strict=True):
+            cache.insert(tokens, table)
+        with MostInMemory(pools[1]) as most:
+            cache.save(path)
+        most.expect_at_most(LEAST)
+        cache.clear()
+    first, second = (path / "prefix_cache.safetensors" for path in paths)
+    assert first.read_bytes() == second.read_bytes()
+    for table in tables[1]:
+        table.free()
+    cache = quire.PrefixCache(pools[1])
+    with MostInMemory(pools[1]) as most:
+        assert cache.load(paths[0]) == sum(-(-len(tokens) // 16) for tokens in ids)
+    most.expect_at_most(LEAST)
+    for tokens, table in zip(ids, tables[0], strict=True):
+        same_rows((table, cache.match([*tokens, 5])))
+    pools[1].check()
