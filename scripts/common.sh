@@ -36,6 +36,16 @@ pip_for_environment() {
   "$system_python" -m pip --python "$python" "$@"
 }
 
+# pip's command ("wheel", "install") on this project, compiled in a build folder that the C++ tests use as
+# well: what both need is compiled once. So the tools stand in .venv, not in an environment of pip's own.
+pip_build() {
+  local command=$1 folder=$2
+  shift 2
+  pip_for_environment install --quiet cmake ninja pybind11 scikit-build-core
+  CMAKE_GENERATOR=Ninja pip_for_environment "$command" --quiet --no-deps --no-build-isolation \
+    --config-settings=build-dir="$folder" "$@" .
+}
+
 # Installs Quire with the extras named ("test", "lint"). Its wheel is built when a source has changed.
 install_quire() {
   local stamp=.venv/quire-installed wheels=build/wheel
@@ -45,7 +55,7 @@ install_quire() {
     echo "building Quire" >&2
     rm -rf "$wheels" "$stamp"
     touch "$stamp.begun"
-    pip_for_environment wheel --quiet --no-deps --wheel-dir "$wheels" .
+    pip_build wheel build/release --wheel-dir "$wheels"
     pip_for_environment install --quiet --force-reinstall --no-deps "$wheels"/*.whl
     mv "$stamp.begun" "$stamp"
   fi

@@ -168,7 +168,8 @@ TEST(BlockTableConcurrency, DropsWhileOthersRead) {
           return bits;
         };
         for (std::int64_t t = 0; t + 1 < fork->num_tokens(); t += 2) {
-          if (blocks[t / 4] != kHole) ASSERT_EQ(bits_at(t), bits_at(t + 1));
+          if (blocks[t / 4] == kHole) continue;
+          ASSERT_EQ(bits_at(t), bits_at(t + 1));
         }
         if (step % 8 == 0) fork->drop_before(fork->num_tokens());
         if (step % 8 == 1 && blocks.size() > 4) {  // the last tokens move into shared blocks
