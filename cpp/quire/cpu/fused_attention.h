@@ -27,7 +27,7 @@ struct FusedAttention {
                    const AttentionPart* upcoming, float* scratch, StateView state) {
     if (!is_direct(task, part.unit)) {
       Packed(task, part.unit, scratch, state).run(part, upcoming);
-    } else if (kDirectKeys * key_bytes(task) <= kDirectBytes) {
+    } else if (takes_long_tiles(task, part)) {
       Direct<kDirectKeys>(task, part.unit, scratch, state).run(part, upcoming);
     } else {
       Direct<kDirectKeys / 2>(task, part.unit, scratch, state).run(part, upcoming);
@@ -40,9 +40,11 @@ struct FusedAttention {
   // cache, of which they may have half.
   static constexpr std::int64_t kDirectBytes = 16 * 1024;
 
-  static std::int64_t key_bytes(const AttentionTask& task) {
-    return task.head_dim * AttentionRows<S>::item_size(task.k.dtype) +
-           task.v_head_dim * AttentionRows<S>::item_size(task.v.dtype);
+  static bool takes_long_tiles(const AttentionTask& task, const AttentionPart& part) {
+    const std::int64_t key_bytes = task.head_dim * AttentionRows<S>::item_size(task.k.dtype) +
+                                   task.v_head_dim * AttentionRows<S>::item_size(task.v.dtype);
+    return kDirectKeys * key_bytes <= kDirectBytes &&
+           part.key_end - part.key_begin > kDirectKeys / 2;
   }
 
   // Packing costs as much as a key is long, and adding up across lanes, which it saves, as there
