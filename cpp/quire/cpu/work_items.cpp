@@ -86,7 +86,8 @@ class WorkItems::Builder {
 
   // Of so many rows of a KV head, as WorkPart::cost counts.
   static double key_cost(std::int64_t rows) {
-    return static_cast<double>((rows + kRowsPerPass - 1) / kRowsPerPass);
+    const std::int64_t passes = (rows + kRowsPerPass - 1) / kRowsPerPass;
+    return static_cast<double>(passes);
   }
 
   const PagedAttentionArgs& args_;
