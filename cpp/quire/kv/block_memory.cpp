@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -16,6 +17,10 @@ constexpr std::uintptr_t kHugePage = std::uintptr_t{1} << 21;
 
 // MADV_POPULATE_READ of Linux 5.14, which older headers do not name.
 constexpr int kPopulateRead = 22;
+
+// At once: of a longer range the system reads the beginning, as much as a disk takes or it would
+// read ahead, whichever is more.
+constexpr std::int64_t kMostAskedFor = std::int64_t{512} << 10;
 
 template <class... Parts>
 [[noreturn]] void raise_file_error(int code, const Parts&... parts) {
@@ -89,7 +94,10 @@ void BlockMemory::read_only_what_is_asked() const noexcept {
 
 void BlockMemory::ask_for(std::span<const PageRange> ranges) const noexcept {
   for (const auto [begin, end] : ranges) {
-    madvise(data_ + begin, static_cast<std::size_t>(end - begin), MADV_WILLNEED);
+    for (std::int64_t at = begin; at < end; at += kMostAskedFor) {
+      const std::int64_t bytes = std::min(kMostAskedFor, end - at);
+      madvise(data_ + at, static_cast<std::size_t>(bytes), MADV_WILLNEED);
+    }
   }
 }
 
