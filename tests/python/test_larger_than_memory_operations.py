@@ -126,3 +126,25 @@ def test_save_and_load_of_a_cache(tmp_path: Path, dtype: str) -> None:
     for tokens, table in zip(ids, tables[0], strict=True):
         same_rows((table, cache.match([*tokens, 5])))
     pools[1].check()
+
+
+@pytest.mark.parametrize("forked", [False, True], ids=["", "forked"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_keep(tmp_path: Path, dtype: str, forked: bool) -> None:
+    (_, pool), tables = twins(tmp_path / "blocks", [1900, 33], dtype=dtype)
+    rng = np.random.default_rng(4)
+    keeps = [
+        np.r_[0:5, 9:1900],  # each row moves a little
+        np.sort(rng.choice(np.r_[0:5, 9:1900], 900, replace=False)),
+    ]
+    for kept in [*keeps, keeps[1][::17], keeps[1][::34]]:
+        others = [[table.fork() for table in ours] for ours in tables] if forked else []
+        tables[0][0].keep(kept)
+        with MostInMemory(pool) as most:
+            tables[1][0].keep(kept)
+        most.expect_at_most(LEAST)
+        for i in range(2):
+            same_rows([ours[i] for ours in tables])
+            if forked:
+                same_rows([ours[i] for ours in others])
+    pool.check()

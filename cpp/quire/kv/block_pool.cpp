@@ -66,6 +66,21 @@ void BlockPool::read_in_order(std::int64_t layer, std::span<const std::int32_t> 
   }
 }
 
+void BlockPool::use_in_order(std::span<const Step> steps,
+                             const std::function<void(std::size_t)>& use) const {
+  std::optional<BlockStream> stream;
+  if (residency_) {
+    std::vector<std::vector<std::int64_t>> slabs;
+    for (const Step& step : steps) slabs.push_back(residency_->slabs(step.layer, step.blocks));
+    if (!stream.emplace(*residency_, 0).start_once(std::move(slabs))) stream.reset();
+  }
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    if (stream) stream->wait_for(i);
+    use(i);
+    if (stream) stream->done_with(i);
+  }
+}
+
 std::vector<bool> BlockPool::resident_blocks() const {
   if (residency_) return residency_->whole_blocks();
   return std::vector<bool>(static_cast<std::size_t>(geometry().num_blocks), true);

@@ -81,6 +81,15 @@ class BlockPool {
   // Calls visit(first, last) for all columns of `blocks` in stretches that are in memory.
   void read_in_order(std::int64_t layer, std::span<const std::int32_t> blocks,
                      const std::function<void(std::size_t, std::size_t)>& visit) const;
+  // Blocks of one layer that are used together: with resident_bytes at most
+  // residency()->stretch_blocks().
+  struct Step {
+    std::int64_t layer;
+    std::vector<std::int32_t> blocks;
+  };
+  // Calls use(i) for each step in its turn, when its blocks are in memory; as one stream, so that
+  // `use` calls nobody who streams. Nothing in use leaves memory for what is used but once.
+  void use_in_order(std::span<const Step> steps, const std::function<void(std::size_t)>& use) const;
   // Whether each block is in memory, in all layers, [num_blocks].
   std::vector<bool> resident_blocks() const;
 
