@@ -44,7 +44,7 @@ void BlockPool::note_move(std::int32_t block, bool kept) noexcept {
 void BlockPool::keep_resident(std::span<const std::int32_t> blocks) noexcept try {
   if (!residency_) return;
   const std::vector<std::int64_t> slabs = residency_->slabs(blocks);
-  residency_->keep_and_ask_for(slabs);
+  residency_->keep_and_bring_in(slabs);
   residency_->settle(slabs);
   if (is_listened_to_.load(std::memory_order_relaxed)) residency_->tell_of(blocks);
 } catch (const std::bad_alloc&) {

@@ -150,7 +150,7 @@ void Residency::keep(std::span<const std::int64_t> slabs, Room room) {
   give_back(gone);
 }
 
-void Residency::keep_and_ask_for(std::span<const std::int64_t> slabs) {
+void Residency::keep_and_bring_in(std::span<const std::int64_t> slabs) {
   std::vector<std::int64_t> new_ones = missing(slabs);
   keep(slabs);
   const std::vector<std::int64_t> others = missing(slabs);
@@ -158,6 +158,7 @@ void Residency::keep_and_ask_for(std::span<const std::int64_t> slabs) {
     return std::binary_search(others.begin(), others.end(), slab);
   });
   ask_for(new_ones);
+  bring_in(new_ones);
 }
 
 // At least `wanted` of those that are not being used now, as far as there are.

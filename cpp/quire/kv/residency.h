@@ -74,9 +74,10 @@ class Residency {
   // room for.
   void keep(std::span<const std::int64_t> slabs, Room room = Room::of_others);
 
-  // The same, and asks for those that were not kept and are now: whoever writes a part of a page
-  // has to read it, and a page that is missed is read alone.
-  void keep_and_ask_for(std::span<const std::int64_t> slabs);
+  // The same, and reads those that were not kept and are now, in one go: whoever writes a part of a
+  // page has to read it, and a page that is missed is read alone. Returns when they are there: what
+  // is still on its way could not be given back.
+  void keep_and_bring_in(std::span<const std::int64_t> slabs);
 
   // Tells of blocks as they are, also where nothing has changed.
   void tell_of(std::span<const std::int32_t> blocks) const;
