@@ -207,6 +207,7 @@ py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::hand
   {
     // Nothing of Python runs while the tables are held: it could wait for one of them.
     const py::gil_scoped_release unlocked;
+    const BlockPool::Delivery delivery(*list.tables()[0]->pool());
     const HeldTables held(function, list.tables());
     std::vector<std::int32_t> block_tables(
         static_cast<std::size_t>(held.size() * held.max_blocks()));

@@ -108,13 +108,16 @@ py::object ref_counts(const BlockPool& pool) {
   return array;
 }
 
-py::object resident_blocks(const BlockPool& pool) {
-  const std::vector<bool> resident = pool.resident_blocks();
+py::object flags(const std::vector<bool>& values) {
   bool* data = nullptr;
-  const py::object array = new_index_array({static_cast<std::int64_t>(resident.size())}, &data);
-  std::copy(resident.begin(), resident.end(), data);
+  const py::object array = new_index_array({static_cast<std::int64_t>(values.size())}, &data);
+  std::copy(values.begin(), values.end(), data);
   return array;
 }
+
+py::object resident_blocks(const BlockPool& pool) { return flags(pool.resident_blocks()); }
+
+py::object cached_blocks(const BlockPool& pool) { return flags(pool.cached_blocks()); }
 
 // The view's base is the pool's own Python object, which so stays alive.
 py::object k_cache(py::object self, py::handle layer) {
@@ -211,6 +214,8 @@ void bind_block_pool(py::module_& m) {
       .def_property_readonly("num_used", &BlockPool::num_used, "Blocks that somebody holds.")
       .def_property_readonly("ref_counts", &ref_counts, docs::kRefCounts)
       .def_property_readonly("resident_blocks", &resident_blocks, docs::kResidentBlocks)
+      .def_property_readonly("cached_blocks", &cached_blocks,
+                             "Whether prefix caches hold the block and nobody else, [num_blocks].")
       .def("__repr__", &pool_repr)
       .def("_repr_html_", [](py::object self) {
         return py::module_::import("quire.display").attr("pool_html")(self);

@@ -30,9 +30,9 @@ py::object explain(const BlockPool& pool, py::handle table) {
   const py::object block_report = types.attr("BlockReport");
   py::tuple blocks(columns.size());
   for (std::size_t i = 0; i < columns.size(); ++i) {
-    const auto& [id, num_tokens, holders] = columns[i];
-    blocks[i] =
-        block_report(id, num_tokens, holders.rows, holders.tables, holders.caches, holders.users);
+    const auto& [id, num_tokens, holders, is_resident] = columns[i];
+    blocks[i] = block_report(id, num_tokens, holders.rows, holders.tables, holders.caches,
+                             holders.users, is_resident);
   }
   return types.attr("TableReport")(pool.geometry().block_size, blocks);
 }

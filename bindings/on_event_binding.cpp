@@ -23,6 +23,10 @@ const char* name_of(BlockEvent::Kind kind) {
       return "copied";
     case BlockEvent::Kind::evicted:
       return "evicted";
+    case BlockEvent::Kind::offloaded:
+      return "offloaded";
+    case BlockEvent::Kind::restored:
+      return "restored";
     case BlockEvent::Kind::freed:
       return "freed";
   }

@@ -15,10 +15,13 @@ kind is a str and block_ids a tuple of ints:
     shared: blocks in use have one reference more, of a table, a user or a cache.
     copied: (from, to): rows of a shared block were copied, for a table to write after them.
     evicted: a cache gave a block up, for want of room or asked to; not by clear().
+    offloaded: blocks in use are not kept in memory any more, or found no room there.
+    restored: blocks in use that were offloaded are kept in memory again.
     freed: blocks have lost their last reference.
 
-So the blocks in use are those allocated and not freed since. A call that is refused may name blocks
-that it took and gave back.
+So the blocks in use are those allocated and not freed since; of a pool with resident_bytes those of
+them are not kept in memory that were offloaded and not restored since. A call that is refused may
+name blocks that it took and gave back.
 
 The callback runs before the call that made the event returns, in the order in which things
 happened, and under no lock: it may use pools, tables and caches, and what comes of that is told

@@ -25,7 +25,9 @@ _Scale: TypeAlias = _Floats | SupportsFloat
 _Layout: TypeAlias = Literal["NHD", "HND"]
 _Implementation: TypeAlias = Literal["auto", "fused", "gather", "dense"]
 _Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-_Event: TypeAlias = Literal["allocated", "shared", "copied", "evicted", "freed"]
+_Event: TypeAlias = Literal[
+    "allocated", "shared", "copied", "evicted", "offloaded", "restored", "freed"
+]
 _OnEvent: TypeAlias = Callable[[_Event, tuple[int, ...]], object]
 _Array: TypeAlias = npt.NDArray[Any]
 
@@ -98,6 +100,8 @@ class BlockPool:
     def ref_counts(self) -> npt.NDArray[np.int32]: ...
     @property
     def resident_blocks(self) -> npt.NDArray[np.bool_]: ...
+    @property
+    def cached_blocks(self) -> npt.NDArray[np.bool_]: ...
     def k_cache(self, layer: SupportsIndex = 0) -> _Array: ...
     def v_cache(self, layer: SupportsIndex = 0) -> _Array: ...
     def k_scale(self, layer: SupportsIndex = 0) -> npt.NDArray[np.float32]: ...

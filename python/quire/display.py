@@ -15,10 +15,11 @@ COLOURS = {
     "free": "#9aa0a6",
     "private": "#4285f4",
     "shared": "#f29900",
+    "cached": "#2e9e5b",
     "offloaded": "#a15ac7",
     "hole": "#c5221f",
 }
-FREE, PRIVATE, SHARED, OFFLOADED, HOLE = range(5)
+FREE, PRIVATE, SHARED, CACHED, OFFLOADED, HOLE = range(6)
 _SIZE, _STEP, _COLUMNS = 10, 12, 64
 _MOST_CELLS = 7 * _COLUMNS  # more blocks share cells, so that the HTML stays below 50 KB
 
@@ -26,7 +27,8 @@ _States = npt.NDArray[np.int64]
 
 
 def pool_html(pool: BlockPool) -> str:
-    """A cell for each block by its id: free, private (one reference), shared or offloaded.
+    """A cell for each block by its id: free, private (one reference), shared, cached (by prefix
+    caches alone) or offloaded.
 
     Large pools show several blocks in a cell, each state in proportion.
 
@@ -40,6 +42,7 @@ def pool_html(pool: BlockPool) -> str:
         >>> IPython.display.HTML(pool_html(pool))      # what a notebook does by itself
     """
     states = np.minimum(pool.ref_counts, SHARED).astype(np.int64)
+    states[pool.cached_blocks] = CACHED
     states[(states != FREE) & ~pool.resident_blocks] = OFFLOADED
     labels = [f"block {i}" for i in range(len(states))] if len(states) <= _MOST_CELLS else []
     title = f"BlockPool: {_count(len(states), 'block')} of {_count(pool.block_size, 'token')}"

@@ -20,6 +20,7 @@ class BlockReport:
         tables: tables that hold the block, this one among them.
         caches: references of prefix caches.
         users: references of allocate and retain.
+        is_resident: whether the block is kept in memory, in all layers; also of a hole.
 
     Example:
         >>> pool.explain(table).blocks[0].references
@@ -32,6 +33,7 @@ class BlockReport:
     tables: int
     caches: int
     users: int
+    is_resident: bool = True
 
     @property
     def references(self) -> int:
@@ -84,6 +86,11 @@ class TableReport:
         """Blocks that were given back."""
         return sum(block.is_hole for block in self.blocks)
 
+    @property
+    def num_offloaded(self) -> int:
+        """Blocks that are not kept in memory, in all layers."""
+        return sum(not block.is_resident for block in self.blocks)
+
     def __repr__(self) -> str:
         columns = range(len(self.blocks))
         private = len(columns) - self.num_shared - self.num_holes
@@ -96,6 +103,8 @@ class TableReport:
             f"{_count(self.num_tokens, 'token')} in {_count(len(columns), 'block')} "
             f"of {self.block_size}"
         )
+        if self.num_offloaded:
+            counts[-1] += f"; {self.num_offloaded} offloaded"
         if not columns:
             return title
         lines = [f"{title}: {', '.join(counts)}", "  column   block  tokens  held by"]
@@ -118,6 +127,7 @@ class TableReport:
         ]
         held_by = ", ".join(holders) if block.is_shared else "this table"
         more = f", filled to {block.filled_rows}" if block.filled_rows > block.num_tokens else ""
+        more += "" if block.is_resident else ", offloaded"
         return f"{column:>8}{block.id:>8}{fill:>8}  {held_by}{more}"
 
 

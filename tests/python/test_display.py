@@ -55,6 +55,29 @@ def test_blocks_that_are_not_in_memory(tmp_path: Path) -> None:
     assert states(table_html(tables[1])) == ["private"] * 2
 
 
+def test_blocks_that_only_a_cache_holds(tmp_path: Path) -> None:
+    pool = quire.BlockPool(
+        6, num_kv_heads=1, head_dim=4, backing_file=tmp_path / "f", resident_bytes=1 << 20
+    )
+    cache = quire.PrefixCache(pool)
+    tables = [quire.BlockTable(pool) for _ in range(3)]
+    for i, table in enumerate(tables):
+        table.extend(16)
+        cache.insert(range(100 * i, 100 * i + 16), table)
+    tables[2].offload()
+    assert states(table_html(tables[1])) == ["shared"]
+    blocks = [int(table.blocks[0]) for table in tables]
+    tables[0].free()
+    tables[2].free()
+    assert pool.cached_blocks.tolist() == [i in (blocks[0], blocks[2]) for i in range(6)]
+    expected = ["free"] * 6
+    for block, state in zip(blocks, ["cached", "shared", "offloaded"], strict=True):
+        expected[block] = state
+    assert states(pool_html(pool)) == expected
+    cache.clear()
+    assert not pool.cached_blocks.any()
+
+
 def test_each_block_of_a_pool() -> None:
     pool = quire.BlockPool(70, num_kv_heads=1, head_dim=4)
     ids = pool.allocate(3)

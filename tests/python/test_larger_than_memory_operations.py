@@ -3,12 +3,13 @@ moment more of it in memory than was asked for."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pool_in_file import HEAD_DIM, HEADS, LAYERS, LEAST, MostInMemory, both, twins
+from pool_in_file import HEAD_DIM, HEADS, LAYERS, LEAST, MostInMemory, both, rows, twins
 
 import quire
 
@@ -126,3 +127,85 @@ def test_save_and_load_of_a_cache(tmp_path: Path, dtype: str) -> None:
     for tokens, table in zip(ids, tables[0], strict=True):
         same_rows((table, cache.match([*tokens, 5])))
     pools[1].check()
+
+
+@pytest.mark.parametrize("forked", [False, True], ids=["", "forked"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_keep(tmp_path: Path, dtype: str, forked: bool) -> None:
+    (_, pool), tables = twins(tmp_path / "blocks", [1900, 33], dtype=dtype)
+    rng = np.random.default_rng(4)
+    keeps = [
+        np.r_[0:5, 9:1900],  # each row moves a little
+        np.sort(rng.choice(np.r_[0:5, 9:1900], 900, replace=False)),
+    ]
+    for kept in [*keeps, keeps[1][::17], keeps[1][::34]]:
+        others = [[table.fork() for table in ours] for ours in tables] if forked else []
+        tables[0][0].keep(kept)
+        with MostInMemory(pool) as most:
+            tables[1][0].keep(kept)
+        most.expect_at_most(LEAST)
+        for i in range(2):
+            same_rows([ours[i] for ours in tables])
+            if forked:
+                same_rows([ours[i] for ours in others])
+    pool.check()
+
+
+def make_unwritable(path: Path) -> None:
+    """Puts a pipe, to which no byte can be written, in the place of a pool's file."""
+    for number in os.listdir("/proc/self/fd"):
+        link = f"/proc/self/fd/{number}"
+        if os.path.islink(link) and os.readlink(link) == f"{path} (deleted)":
+            reading, writing = os.pipe()
+            os.dup2(reading, int(number))
+            os.close(reading)
+            os.close(writing)
+            return
+    pytest.fail("the pool's file is not open")
+
+
+def test_a_file_that_could_not_be_written(tmp_path: Path) -> None:
+    (_, pool), tables = twins(tmp_path / "blocks", [40, 33])
+    table = tables[1][0]
+    cache = quire.PrefixCache(pool)
+    cache.insert(np.arange(40), table)
+    table.save(tmp_path / "saved")
+    cache.save(tmp_path)
+    make_unwritable(tmp_path / "blocks")
+    with pytest.raises(OSError, match=r"BlockTable\.offload: backing_file: got a file that could"):
+        table.offload()
+    before = pool.num_free, len(table), len(cache), cache.stats().hits
+    calls = {
+        "attend": lambda: quire.attend(queries(1), [table]),
+        "BlockTable.append": lambda: table.append(*rows(np.random.default_rng(0), 1)),
+        "BlockTable.extend": lambda: table.extend(1),
+        "BlockTable.gather": lambda: table.gather(),
+        "BlockTable.keep": lambda: table.keep(np.array([1, 2])),
+        "BlockTable.offload": lambda: table.offload(),
+        "BlockTable.restore": lambda: table.restore(),
+        "BlockTable.save": lambda: table.save(tmp_path / "again"),
+        "PrefixCache.match": lambda: cache.match(np.arange(30)),
+        "PrefixCache.save": lambda: cache.save(tmp_path / "again"),
+        "PrefixCache.load": lambda: cache.load(tmp_path),
+        "load_table": lambda: quire.load_table(pool, tmp_path / "saved"),
+        "BlockPool.allocate": lambda: pool.allocate(),
+    }
+    for name, call in calls.items():
+        with pytest.raises(OSError, match=f"{name}: backing_file: got a file that could not be"):
+            call()
+    assert not (tmp_path / "again").exists()
+    assert (pool.num_free, len(table), len(cache), cache.stats().hits) == before
+    table.truncate(3)  # what uses no block goes on
+    cache.clear()
+    pool.check()
+
+
+def test_a_load_whose_blocks_cannot_be_written(tmp_path: Path) -> None:
+    (_, pool), tables = twins(tmp_path / "blocks", [2500])
+    tables[0][0].save(tmp_path / "saved")
+    tables[1][0].free()
+    make_unwritable(tmp_path / "blocks")
+    with pytest.raises(OSError, match="load_table: backing_file: got a file that could not be"):
+        quire.load_table(pool, tmp_path / "saved")
+    assert pool.num_used == 0
+    pool.check()

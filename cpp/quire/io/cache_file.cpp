@@ -177,6 +177,7 @@ void allocate_blocks(const FileBytes& file, BlockPool& pool, PrefixSnapshot* sna
 void save_cache(const PrefixCache& cache, const std::string& directory) {
   constexpr std::string_view function = "PrefixCache.save";
   cache.pool()->storage().memory().require_written(function);
+  const BlockPool::Delivery delivery(*cache.pool());
   make_directory(function, directory);
   AtomicFile file(function, concat(directory, "/", kCacheFileName));
   const KvStorage& storage = cache.pool()->storage();
@@ -217,6 +218,7 @@ std::int64_t load_cache(PrefixCache& cache, const std::string& directory) {
 std::int64_t load_cache(PrefixCache& cache, const FileBytes& bytes) {
   BlockPool& pool = *cache.pool();
   pool.storage().memory().require_written(bytes.function);
+  const BlockPool::Delivery delivery(pool);
   const KvFile file(bytes, kKind, pool.geometry());
   file.expect_checksums();
   PrefixSnapshot snapshot = read_tree(file, pool.geometry().block_size);

@@ -2,11 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <optional>
 #include <string>
-#include <utility>
-
-#include "quire/kv/block_stream.h"
 
 namespace quire {
 namespace {
@@ -91,30 +87,6 @@ std::vector<Step> steps_of(const BlockPool& pool, std::size_t num_blocks) {
   return steps;
 }
 
-// Brings in the blocks of steps, one after the other; nothing where all are in memory.
-class StepStream {
- public:
-  StepStream(Residency* residency, std::span<const Step> steps, std::span<const BlockRows> blocks) {
-    if (residency == nullptr) return;
-    std::vector<std::vector<std::int64_t>> slabs;
-    for (const Step& step : steps) {
-      const auto some = blocks.subspan(step.begin, step.end - step.begin);
-      slabs.push_back(residency->slabs(step.layer, ids_of(some)));
-    }
-    if (!stream_.emplace(*residency).start_once(std::move(slabs))) stream_.reset();
-  }
-
-  template <class Use>
-  void use(std::size_t step, Use use) {
-    if (stream_) stream_->wait_for(step);
-    use();
-    if (stream_) stream_->done_with(step);
-  }
-
- private:
-  std::optional<BlockStream> stream_;
-};
-
 }  // namespace
 
 std::vector<TensorSpec> row_tensors(const KvStorage& storage, std::int64_t rows) {
@@ -150,10 +122,11 @@ void write_rows(SafetensorsWriter& writer, std::size_t tensor, const BlockPool& 
   };
   for (std::size_t first = 0; first < steps.size(); first += kStreamSteps) {
     const auto some = std::span(steps).subspan(first, std::min(kStreamSteps, steps.size() - first));
-    {
-      StepStream stream(pool.residency(), some, blocks);
-      for (std::size_t i = 0; i < some.size(); ++i) stream.use(i, [&] { write(some[i]); });
+    std::vector<BlockPool::Step> stream;
+    for (const Step& step : some) {
+      stream.push_back({step.layer, ids_of(blocks.subspan(step.begin, step.end - step.begin))});
     }
+    pool.use_in_order(stream, [&](std::size_t i) { write(some[i]); });
     const bool whole = some.back().layer + 1 == pool.geometry().num_layers;
     done(whole ? some.back().end : some.back().begin);  // who hears of it may want to stream
   }

@@ -98,6 +98,7 @@ void save_table(const BlockTable& table, const std::string& path) {
     raise<ValueError>(place(function, "table"), "got a freed one, expected one in use");
   }
   storage.memory().require_written(function);
+  const BlockPool::Delivery delivery(*table.pool());
   AtomicFile file(function, path);
   {
     const BlockTable* const tables[] = {&table};
@@ -141,6 +142,7 @@ std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
                                        const FileBytes& bytes) {
   const KvStorage& storage = pool->storage();
   storage.memory().require_written(bytes.function);
+  const BlockPool::Delivery delivery(*pool);
   const KvFile file(bytes, kKind, storage.geometry());
   // All is checked before a block is taken, for which a cached one may have to go.
   const TableLayout layout = read_layout(file, storage);

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -16,6 +17,13 @@ constexpr std::uintptr_t kHugePage = std::uintptr_t{1} << 21;
 
 // MADV_POPULATE_READ of Linux 5.14, which older headers do not name.
 constexpr int kPopulateRead = 22;
+
+// At once: of a longer range the system reads the beginning, as much as a disk takes or it would
+// read ahead, whichever is more.
+constexpr std::int64_t kMostAskedFor = std::int64_t{512} << 10;
+
+// To drop what others map meanwhile.
+constexpr int kMostAttempts = 4;
 
 template <class... Parts>
 [[noreturn]] void raise_file_error(int code, const Parts&... parts) {
@@ -89,7 +97,10 @@ void BlockMemory::read_only_what_is_asked() const noexcept {
 
 void BlockMemory::ask_for(std::span<const PageRange> ranges) const noexcept {
   for (const auto [begin, end] : ranges) {
-    madvise(data_ + begin, static_cast<std::size_t>(end - begin), MADV_WILLNEED);
+    for (std::int64_t at = begin; at < end; at += kMostAskedFor) {
+      const std::int64_t bytes = std::min(kMostAskedFor, end - at);
+      madvise(data_ + at, static_cast<std::size_t>(bytes), MADV_WILLNEED);
+    }
   }
 }
 
@@ -112,8 +123,34 @@ void BlockMemory::give_back(std::span<const PageRange> ranges) noexcept {
       write_error_ = errno;
       continue;
     }
-    posix_fadvise(file_, begin, end - begin, POSIX_FADV_DONTNEED);
+    drop({begin, end});
   }
+}
+
+// What is mapped at this moment stays in the page cache, and a fault of another thread maps what
+// lies beside the page that it is for. So this looks, and does it again.
+void BlockMemory::drop(PageRange range) const noexcept {
+  const auto [begin, end] = range;
+  for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
+    if (attempt > 0) madvise(data_ + begin, static_cast<std::size_t>(end - begin), MADV_DONTNEED);
+    posix_fadvise(file_, begin, end - begin, POSIX_FADV_DONTNEED);
+    if (!is_any_in_memory(range)) return;
+  }
+}
+
+bool BlockMemory::is_any_in_memory(PageRange range) const noexcept {
+  constexpr std::int64_t kPages = 2048;  // at a time
+  unsigned char states[kPages];
+  for (std::int64_t at = range.begin; at < range.end; at += kPages * page_bytes()) {
+    const std::int64_t bytes = std::min(kPages * page_bytes(), range.end - at);
+    if (mincore(data_ + at, static_cast<std::size_t>(bytes), states) != 0) return false;
+    const auto* const states_end = states + (bytes + page_bytes() - 1) / page_bytes();
+    if (std::any_of(static_cast<const unsigned char*>(states), states_end,
+                    [](unsigned char state) { return (state & 1) != 0; })) {
+      return true;
+    }
+  }
+  return false;
 }
 
 void BlockMemory::require_written(std::string_view function) const {

@@ -61,6 +61,9 @@ class BlockMemory {
   void require_written(std::string_view function) const;
 
  private:
+  void drop(PageRange range) const noexcept;
+  bool is_any_in_memory(PageRange range) const noexcept;
+
   void* mapping_ = nullptr;  // what the system gave, mapping_bytes_ long
   std::size_t mapping_bytes_ = 0;
   std::byte* data_ = nullptr;  // in memory of the process: at the start of a huge page

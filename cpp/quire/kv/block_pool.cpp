@@ -17,9 +17,10 @@ BlockPool::BlockPool(const KvGeometry& geometry, const BackingFile& file)
     raise<ValueError>("BlockPool: resident_bytes", "got ", *file.resident_bytes,
                       " without backing_file, expected both or neither");
   }
-  residency_ =
-      std::make_unique<Residency>(storage_, *file.resident_bytes,
-                                  [this](std::span<Residency::Need> needs) { ask_needs(needs); });
+  residency_ = std::make_unique<Residency>(
+      storage_, *file.resident_bytes,
+      [this](std::span<Residency::Need> needs) { ask_needs(needs); },
+      [this](std::int32_t block, bool kept) { note_move(block, kept); });
   storage_.memory().read_only_what_is_asked();
 }
 
@@ -32,12 +33,20 @@ void BlockPool::ask_needs(std::span<Residency::Need> needs) const {
   }
 }
 
+void BlockPool::note_move(std::int32_t block, bool kept) noexcept {
+  if (!is_listened_to_.load(std::memory_order_relaxed)) return;
+  const std::lock_guard lock(mutex_);
+  if (listener_ == nullptr || ledger_.references(block) == 0) return;
+  events_.add_move(kept ? BlockEvent::Kind::restored : BlockEvent::Kind::offloaded, block);
+}
+
 // Who runs out of memory in these two goes on without: what is not kept can be used all the same.
 void BlockPool::keep_resident(std::span<const std::int32_t> blocks) noexcept try {
   if (!residency_) return;
   const std::vector<std::int64_t> slabs = residency_->slabs(blocks);
-  residency_->keep_and_ask_for(slabs);
+  residency_->keep_and_bring_in(slabs);
   residency_->settle(slabs);
+  if (is_listened_to_.load(std::memory_order_relaxed)) residency_->tell_of(blocks);
 } catch (const std::bad_alloc&) {
   return;
 }
@@ -66,9 +75,33 @@ void BlockPool::read_in_order(std::int64_t layer, std::span<const std::int32_t> 
   }
 }
 
+void BlockPool::use_in_order(std::span<const Step> steps,
+                             const std::function<void(std::size_t)>& use) const {
+  std::optional<BlockStream> stream;
+  if (residency_) {
+    std::vector<std::vector<std::int64_t>> slabs;
+    for (const Step& step : steps) slabs.push_back(residency_->slabs(step.layer, step.blocks));
+    if (!stream.emplace(*residency_, 0).start_once(std::move(slabs))) stream.reset();
+  }
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    if (stream) stream->wait_for(i);
+    use(i);
+    if (stream) stream->done_with(i);
+  }
+}
+
 std::vector<bool> BlockPool::resident_blocks() const {
   if (residency_) return residency_->whole_blocks();
   return std::vector<bool>(static_cast<std::size_t>(geometry().num_blocks), true);
+}
+
+std::vector<bool> BlockPool::cached_blocks() const {
+  std::vector<bool> cached(static_cast<std::size_t>(geometry().num_blocks));
+  const std::lock_guard lock(mutex_);
+  for (std::int32_t block = 0; block < geometry().num_blocks; ++block) {
+    cached[block] = ledger_.references(block) > 0 && ledger_.is_idle(block);
+  }
+  return cached;
 }
 
 void BlockPool::Books::require_free(std::int64_t blocks, std::string_view function,

@@ -81,19 +81,22 @@ class BlockPool {
   // Calls visit(first, last) for all columns of `blocks` in stretches that are in memory.
   void read_in_order(std::int64_t layer, std::span<const std::int32_t> blocks,
                      const std::function<void(std::size_t, std::size_t)>& visit) const;
-  // Whether each block is in memory, in all layers, [num_blocks].
+  // Blocks of one layer that are used together: with resident_bytes at most
+  // residency()->stretch_blocks().
+  struct Step {
+    std::int64_t layer;
+    std::vector<std::int32_t> blocks;
+  };
+  // Calls use(i) for each step in its turn, when its blocks are in memory; as one stream, so that
+  // `use` calls nobody who streams. Nothing in use leaves memory for what is used but once.
+  void use_in_order(std::span<const Step> steps, const std::function<void(std::size_t)>& use) const;
+  // Whether each block is in memory, in all layers, [num_blocks]; and whether only caches hold it.
   std::vector<bool> resident_blocks() const;
+  std::vector<bool> cached_blocks() const;
 
   // Who hears of every event from now on (block_events.h); null: nobody. Returns who did so far,
   // and may yet hear of events that another thread is delivering.
   std::shared_ptr<BlockListener> set_listener(std::shared_ptr<BlockListener> listener);
-
-  // Verifies the books; throws InvariantError on the first equation that fails. O(slots).
-  void check() const;
-
- private:
-  friend class BlockTable;
-  friend class PrefixCache;
 
   // Delivers events when it goes: made before any lock is taken. Costs a look at a flag where
   // nobody listens.
@@ -109,6 +112,13 @@ class BlockPool {
    private:
     BlockPool& pool_;
   };
+
+  // Verifies the books; throws InvariantError on the first equation that fails. O(slots).
+  void check() const;
+
+ private:
+  friend class BlockTable;
+  friend class PrefixCache;
 
   // The ledger, locked while this lives.
   class Books {
@@ -138,6 +148,7 @@ class BlockPool {
 
   void deliver_events() noexcept;
   void ask_needs(std::span<Residency::Need> needs) const;
+  void note_move(std::int32_t block, bool kept) noexcept;
 
   KvStorage storage_;
   std::unique_ptr<Residency> residency_;

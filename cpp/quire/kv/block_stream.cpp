@@ -66,34 +66,45 @@ bool BlockStream::start(std::vector<Slabs> slabs, bool moves_in) {
     }
     to_leave_.push_back(std::move(leave));
   }
-  try {
-    reader_ = std::thread([this] { read_ahead(); });
-  } catch (const std::system_error&) {
-    reader_ = std::thread();  // wait_for reads
-  }
+  start_threads();
   return true;
 }
 
-void BlockStream::begin(std::size_t stretch) {
-  num_begun_ = stretch + 1;
-  if (stretch >= kStretches) {
-    residency_.settle(to_leave_[stretch - kStretches]);
-    num_left_ = stretch - kStretches + 1;
+// Both or none.
+void BlockStream::start_threads() {
+  try {
+    giver_ = std::thread([this] { give_back(); });
+    reader_ = std::thread([this] { read_ahead(); });
+  } catch (const std::system_error&) {
+    stop();
+    stops_ = false;  // wait_for reads
   }
+}
+
+void BlockStream::ask_for(std::size_t stretch) {
+  num_begun_ = stretch + 1;
   residency_.ask_for(to_read_[stretch]);
 }
 
-// Who runs out of memory stops reading ahead: the rest is read where it is touched.
+void BlockStream::leave(std::size_t stretch) {
+  residency_.settle(to_leave_[stretch]);
+  const std::lock_guard lock(mutex_);
+  num_left_ = stretch + 1;
+  changed_.notify_all();
+}
+
+// Who runs out of memory, here and below, stops: the rest is read where it is touched, and more
+// stays in memory than should.
 void BlockStream::read_ahead() noexcept try {
   const std::size_t count = to_read_.size();
   for (std::size_t i = 0; i < count + kAhead; ++i) {
     if (i < count) {
       {
         std::unique_lock lock(mutex_);
-        changed_.wait(lock, [&] { return stops_ || num_done_ + kStretches > i; });
+        changed_.wait(lock, [&] { return stops_ || num_left_ + kStretches > i; });
         if (stops_) return;
       }
-      begin(i);
+      ask_for(i);
     }
     if (i < kAhead) continue;
     residency_.bring_in(to_read_[i - kAhead]);
@@ -107,9 +118,25 @@ void BlockStream::read_ahead() noexcept try {
   changed_.notify_all();
 }
 
+void BlockStream::give_back() noexcept try {
+  for (std::size_t i = 0; i < to_leave_.size(); ++i) {
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [&] { return stops_ || num_done_ > i; });
+      if (stops_) return;
+    }
+    leave(i);
+  }
+} catch (const std::bad_alloc&) {
+  const std::lock_guard lock(mutex_);
+  num_left_ = to_leave_.size();
+  changed_.notify_all();
+}
+
 void BlockStream::wait_for(std::size_t stretch) {
   if (!reader_.joinable()) {
-    begin(stretch);
+    if (stretch >= kStretches) leave(stretch - kStretches);
+    ask_for(stretch);
     residency_.bring_in(to_read_[stretch]);
     num_read_ = stretch + 1;
     return;
@@ -124,23 +151,27 @@ void BlockStream::done_with(std::size_t stretch) {
   changed_.notify_all();
 }
 
-BlockStream::~BlockStream() {
-  if (reader_.joinable()) {
-    {
-      const std::lock_guard lock(mutex_);
-      stops_ = true;
-      changed_.notify_all();
-    }
-    reader_.join();
+void BlockStream::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stops_ = true;
+    changed_.notify_all();
   }
+  for (std::thread* thread : {&reader_, &giver_}) {
+    if (thread->joinable()) thread->join();
+  }
+}
+
+BlockStream::~BlockStream() {
+  stop();
   try {
-    leave();
+    leave_rest();
   } catch (const std::bad_alloc&) {
     return;  // more stays in memory than should
   }
 }
 
-void BlockStream::leave() {
+void BlockStream::leave_rest() {
   // What is still on its way cannot be given back.
   for (std::size_t i = num_read_; i < num_begun_; ++i) {
     residency_.bring_in(to_read_[i]);

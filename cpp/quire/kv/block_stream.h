@@ -51,8 +51,12 @@ class BlockStream {
  private:
   bool start(std::vector<std::vector<std::int64_t>> slabs, bool moves_in);
   void read_ahead() noexcept;
-  void begin(std::size_t stretch);
-  void leave();
+  void give_back() noexcept;
+  void start_threads();
+  void stop();
+  void ask_for(std::size_t stretch);
+  void leave(std::size_t stretch);
+  void leave_rest();
 
   Residency& residency_;
   const std::int64_t layer_;
@@ -62,12 +66,14 @@ class BlockStream {
   std::vector<std::vector<std::int64_t>> to_leave_;
   std::int64_t evictions_ = 0;  // of the pool, when this started
   std::size_t num_begun_ = 0;   // stretches that were asked for; the reader's
-  std::size_t num_left_ = 0;    // and that were given back
-  std::thread reader_;          // none where the system has no thread to give
-  std::mutex mutex_;            // guards what follows
+  // One asks for stretches and waits for them, the other gives them back: each costs about as much
+  // as attention to one query does. None where the system has no threads to give.
+  std::thread reader_, giver_;
+  std::mutex mutex_;  // guards what follows
   std::condition_variable changed_;
   std::size_t num_read_ = 0;
   std::size_t num_done_ = 0;
+  std::size_t num_left_ = 0;  // that were given back
   bool stops_ = false;
 };
 

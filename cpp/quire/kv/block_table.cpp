@@ -48,11 +48,12 @@ std::vector<ExplainedBlock> BlockTable::explain() const {
   const std::shared_lock lock(mutex_);
   require_in_use("BlockPool.explain");
   std::vector<ExplainedBlock> columns(blocks_.size());  // outside the pool's lock
+  const std::vector<bool> resident = pool_->resident_blocks();
   const BlockPool::Books books(*pool_);
   for (std::size_t i = 0; i < columns.size(); ++i) {
     if (blocks_[i] == kHole) continue;
     columns[i] = {blocks_[i], i + 1 < columns.size() ? block_size_ : last_rows(),
-                  books->holders(blocks_[i])};
+                  books->holders(blocks_[i]), resident[blocks_[i]]};
   }
   return columns;
 }
@@ -222,8 +223,10 @@ std::int64_t BlockTable::gather(std::int64_t layer, std::int64_t max_tokens, voi
     raise<IndexError>("BlockTable.gather: layer", "got ", layer, ", expected 0 to ",
                       storage.geometry().num_layers - 1);
   }
+  const BlockPool::Delivery delivery(*pool_);
   const std::shared_lock lock(mutex_);
   require_in_use("BlockTable.gather");
+  storage.memory().require_written("BlockTable.gather");
   const std::int64_t count = std::min(max_tokens, num_tokens_);
   require_no_hole("BlockTable.gather: table", count);
   const auto copy = [&](const ArrayView& cache, void* out, std::int64_t begin, std::int64_t end) {

@@ -39,6 +39,7 @@ struct ExplainedBlock {
   std::int32_t id = kHole;
   std::int64_t num_tokens = 0;  // rows that the table itself counts; 0 in a hole
   BlockHolders holders;         // of a hole: nobody
+  bool is_resident = true;      // kept in memory, in all layers; of a hole: true
 };
 
 class BlockTable {
@@ -111,7 +112,7 @@ class BlockTable {
   std::vector<std::int64_t> positions() const;
   std::int64_t next_position() const;
 
-  // Every column, and who holds its block, all at one moment.
+  // Every column, and who holds its block, all at one moment; which are in memory, just before it.
   std::vector<ExplainedBlock> explain() const;
 
   // Copies the keys and values of the first tokens, at most max_tokens of them, to k [tokens,

@@ -1,7 +1,10 @@
 // Tokens that a table gives up before its end: whole blocks, or all but some chosen ones.
 #include <algorithm>
+#include <limits>
+#include <new>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "quire/base/check.h"
 #include "quire/kv/block_table.h"
@@ -94,15 +97,25 @@ class BlockTable::Compaction {
     }
   }
 
-  void move_rows() const {
-    const KvStorage& storage = table_.pool_->storage();
-    table_.pool_->keep_resident(std::span(to_).subspan(first_written()));
-    for (std::int64_t token = first_written() * table_.block_size_; token < size(); ++token) {
-      const RowPlace from = place_in(table_.blocks_, sources_[token]);
-      const RowPlace to = place_in(to_, token);
-      if (from.block != to.block || from.row != to.row) storage.copy_rows(from, to, 1);
+  // As many blocks at a time as a stretch of a stream has, where not all are kept in memory. Does
+  // not throw, as tables may be half written meanwhile: who runs out of memory goes on without.
+  void move_rows() const noexcept {
+    BlockPool& pool = *table_.pool_;
+    pool.keep_resident(std::span(to_).subspan(first_written()));
+    const std::int64_t first = first_written() * table_.block_size_;
+    for (std::int64_t layer = 0; layer < pool.geometry().num_layers; ++layer) {
+      std::int64_t moved = first;
+      const auto move_to = [&](std::int64_t end) {
+        for (; moved < end; ++moved) move_row(layer, moved);
+      };
+      try {
+        const Strides strides = strides_of(layer, first);
+        pool.use_in_order(strides.steps, [&](std::size_t i) { move_to(strides.ends[i]); });
+      } catch (const std::bad_alloc&) {
+        move_to(size());
+      }
     }
-    table_.pool_->settle(table_.blocks_);
+    pool.settle(table_.blocks_);
   }
 
   // Gives back the rest, and makes the table that of the chosen tokens.
@@ -125,6 +138,39 @@ class BlockTable::Compaction {
   std::int64_t num_columns() const { return static_cast<std::int64_t>(to_.size()); }
   std::int64_t first_written() const {
     return num_same_ == size() ? num_columns() : num_same_ / table_.block_size_;
+  }
+  // Tokens that are moved together: where each stride of them ends, and the blocks that it uses.
+  struct Strides {
+    std::vector<std::int64_t> ends;
+    std::vector<BlockPool::Step> steps;
+  };
+  Strides strides_of(std::int64_t layer, std::int64_t first) const {
+    const Residency* const residency = table_.pool_->residency();
+    const auto most = residency == nullptr ? std::numeric_limits<std::size_t>::max()
+                                           : static_cast<std::size_t>(residency->stretch_blocks());
+    Strides strides;
+    std::int32_t last_from = kHole, last_to = kHole;
+    for (std::int64_t token = first; token < size(); ++token) {
+      const std::int32_t from = place_in(table_.blocks_, sources_[token]).block;
+      const std::int32_t to = place_in(to_, token).block;
+      const std::size_t more = (from != last_from) + (to != last_to);
+      if (strides.steps.empty() || strides.steps.back().blocks.size() + more > most) {
+        strides.steps.push_back({layer, {}});
+        strides.ends.push_back(token);
+        last_from = last_to = kHole;
+      }
+      std::vector<std::int32_t>& blocks = strides.steps.back().blocks;
+      if (from != last_from) blocks.push_back(last_from = from);
+      if (to != last_to) blocks.push_back(last_to = to);
+      strides.ends.back() = token + 1;
+    }
+    return strides;
+  }
+  void move_row(std::int64_t layer, std::int64_t token) const {
+    const RowPlace from = place_in(table_.blocks_, sources_[token]);
+    const RowPlace to = place_in(to_, token);
+    if (from.block == to.block && from.row == to.row) return;
+    table_.pool_->storage().copy_rows(layer, from, to, 1);
   }
   RowPlace place_in(const std::vector<std::int32_t>& blocks, std::int64_t token) const {
     return {blocks[token / table_.block_size_], token % table_.block_size_};
@@ -172,6 +218,7 @@ void BlockTable::keep(std::span<const std::int64_t> positions) {
   const BlockPool::Delivery delivery(*pool_);
   const std::lock_guard lock(mutex_);
   require_in_use(kKeep);
+  pool_->storage().memory().require_written(kKeep);
   std::vector<std::int64_t> kept(positions.begin(), positions.end());
   std::vector<std::int64_t> sources = tokens_at(kept);
   if (static_cast<std::int64_t>(kept.size()) == num_tokens_) return;

@@ -170,11 +170,15 @@ void KvStorage::copy_block(std::int32_t from, std::int32_t to) const {
 
 void KvStorage::copy_rows(RowPlace from, RowPlace to, std::int64_t rows) const {
   for (std::int64_t layer = 0; layer < geometry_.num_layers; ++layer) {
-    for (const auto& [name, plane] : planes(layer)) {
-      const auto bytes = static_cast<std::size_t>(rows * plane.strides[1]);
-      for (std::int64_t head = 0; head < plane.shape[2]; ++head) {  // whose rows lie together
-        std::memcpy(plane.at(to.block, to.row, head), plane.at(from.block, from.row, head), bytes);
-      }
+    copy_rows(layer, from, to, rows);
+  }
+}
+
+void KvStorage::copy_rows(std::int64_t layer, RowPlace from, RowPlace to, std::int64_t rows) const {
+  for (const auto& [name, plane] : planes(layer)) {
+    const auto bytes = static_cast<std::size_t>(rows * plane.strides[1]);
+    for (std::int64_t head = 0; head < plane.shape[2]; ++head) {  // whose rows lie together
+      std::memcpy(plane.at(to.block, to.row, head), plane.at(from.block, from.row, head), bytes);
     }
   }
 }

@@ -96,9 +96,10 @@ class KvStorage {
   // meanwhile.
   void copy_block(std::int32_t from, std::int32_t to) const;
 
-  // Copies so many rows, with all that belongs to them, in every layer, and touches no others. The
-  // two stretches may not overlap.
+  // Copies so many rows, with all that belongs to them, in every layer or in one, and touches no
+  // others. The two stretches may not overlap.
   void copy_rows(RowPlace from, RowPlace to, std::int64_t rows) const;
+  void copy_rows(std::int64_t layer, RowPlace from, RowPlace to, std::int64_t rows) const;
 
  private:
   void check_layer(const char* place, std::int64_t layer) const;

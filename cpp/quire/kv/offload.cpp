@@ -23,6 +23,7 @@ Residency& required_residency(const BlockPool& pool, std::string_view function) 
 
 std::int64_t BlockTable::offload() {
   constexpr std::string_view function = "BlockTable.offload";
+  const BlockPool::Delivery delivery(*pool_);
   const std::shared_lock lock(mutex_);
   require_in_use(function);
   Residency& residency = required_residency(*pool_, function);
@@ -44,6 +45,7 @@ std::int64_t BlockTable::offload() {
 
 std::int64_t BlockTable::restore() {
   constexpr std::string_view function = "BlockTable.restore";
+  const BlockPool::Delivery delivery(*pool_);
   const std::shared_lock lock(mutex_);
   require_in_use(function);
   Residency& residency = required_residency(*pool_, function);

@@ -57,6 +57,7 @@ PrefixCache::~PrefixCache() {
 
 std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_view space) {
   const std::vector<std::int64_t> checked = checked_ids("PrefixCache.match", token_ids);
+  pool_->storage().memory().require_written("PrefixCache.match");
   const TokenIds ids(checked);
   const TokenIds wanted = ids.first(ids.empty() ? 0 : ids.size() - 1);
   const std::vector<std::int64_t> space_ids = ids_of(space);

@@ -29,8 +29,9 @@ std::int64_t Residency::least_bytes(const KvStorage& storage) {
   return (least_window(geometry) + 2 * geometry.num_layers) * storage.block_bytes();
 }
 
-Residency::Residency(const KvStorage& storage, std::int64_t resident_bytes, AskNeeds ask_needs)
-    : storage_(storage), ask_needs_(std::move(ask_needs)) {
+Residency::Residency(const KvStorage& storage, std::int64_t resident_bytes, AskNeeds ask_needs,
+                     Tell tell)
+    : storage_(storage), ask_needs_(std::move(ask_needs)), tell_(std::move(tell)) {
   const std::int64_t least = least_bytes(storage);
   if (resident_bytes < least) {
     raise<ValueError>("BlockPool: resident_bytes", "got ", resident_bytes, ", expected at least ",
@@ -66,7 +67,7 @@ std::vector<bool> Residency::whole_blocks() const {
   std::vector<bool> whole(kept_layers_.size());
   const std::lock_guard lock(mutex_);
   for (std::size_t block = 0; block < whole.size(); ++block) {
-    whole[block] = kept_layers_[block] == geometry().num_layers;
+    whole[block] = is_whole(static_cast<std::int64_t>(block));
   }
   return whole;
 }
@@ -101,7 +102,9 @@ std::int64_t Residency::num_blocks(std::vector<std::int64_t> slabs) const {
 void Residency::add(std::int64_t slab) {
   place_[slab] = static_cast<std::int32_t>(kept_.size());
   kept_.push_back(static_cast<std::int32_t>(slab));
-  ++kept_layers_[slab % geometry().num_blocks];
+  const auto block = static_cast<std::int32_t>(slab % geometry().num_blocks);
+  ++kept_layers_[block];
+  if (is_whole(block)) tell_(block, true);
 }
 
 void Residency::remove(std::int64_t slab) {
@@ -110,7 +113,17 @@ void Residency::remove(std::int64_t slab) {
   place_[last] = place_[slab];
   kept_.pop_back();
   place_[slab] = kNotKept;
-  --kept_layers_[slab % geometry().num_blocks];
+  const auto block = static_cast<std::int32_t>(slab % geometry().num_blocks);
+  const bool was_whole = is_whole(block);
+  --kept_layers_[block];
+  if (was_whole) tell_(block, false);
+}
+
+void Residency::tell_of(std::span<const std::int32_t> blocks) const {
+  const std::lock_guard lock(mutex_);
+  for (const std::int32_t block : blocks) {
+    if (block >= 0) tell_(block, is_whole(block));
+  }
 }
 
 void Residency::keep(std::span<const std::int64_t> slabs, Room room) {
@@ -137,7 +150,7 @@ void Residency::keep(std::span<const std::int64_t> slabs, Room room) {
   give_back(gone);
 }
 
-void Residency::keep_and_ask_for(std::span<const std::int64_t> slabs) {
+void Residency::keep_and_bring_in(std::span<const std::int64_t> slabs) {
   std::vector<std::int64_t> new_ones = missing(slabs);
   keep(slabs);
   const std::vector<std::int64_t> others = missing(slabs);
@@ -145,6 +158,7 @@ void Residency::keep_and_ask_for(std::span<const std::int64_t> slabs) {
     return std::binary_search(others.begin(), others.end(), slab);
   });
   ask_for(new_ones);
+  bring_in(new_ones);
 }
 
 // At least `wanted` of those that are not being used now, as far as there are.

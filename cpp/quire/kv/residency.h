@@ -34,6 +34,9 @@ class Residency {
   enum class Need : std::uint8_t { nobody, caches, holders };
   // Fills in the need of every block.
   using AskNeeds = std::function<void(std::span<Need>)>;
+  // Is told of a block that is kept in all layers now, or is not any more, under the lock of these
+  // books.
+  using Tell = std::function<void(std::int32_t block, bool kept)>;
 
   // Stretches of a stream that are in memory at once.
   static constexpr std::int64_t kStretches = 4;
@@ -41,7 +44,7 @@ class Residency {
   static constexpr std::int64_t kLeastStretch = 255;
 
   // Throws ValueError for resident_bytes below least_bytes(storage).
-  Residency(const KvStorage& storage, std::int64_t resident_bytes, AskNeeds ask_needs);
+  Residency(const KvStorage& storage, std::int64_t resident_bytes, AskNeeds ask_needs, Tell tell);
 
   // All stretches, and the two blocks of a copy on write in all layers.
   static std::int64_t least_bytes(const KvStorage& storage);
@@ -71,9 +74,13 @@ class Residency {
   // room for.
   void keep(std::span<const std::int64_t> slabs, Room room = Room::of_others);
 
-  // The same, and asks for those that were not kept and are now: whoever writes a part of a page
-  // has to read it, and a page that is missed is read alone.
-  void keep_and_ask_for(std::span<const std::int64_t> slabs);
+  // The same, and reads those that were not kept and are now, in one go: whoever writes a part of a
+  // page has to read it, and a page that is missed is read alone. Returns when they are there: what
+  // is still on its way could not be given back.
+  void keep_and_bring_in(std::span<const std::int64_t> slabs);
+
+  // Tells of blocks as they are, also where nothing has changed.
+  void tell_of(std::span<const std::int32_t> blocks) const;
 
   // Those that are not kept.
   std::vector<std::int64_t> missing(std::span<const std::int64_t> slabs) const;
@@ -106,9 +113,11 @@ class Residency {
   void add(std::int64_t slab);
   void remove(std::int64_t slab);
   std::vector<std::int64_t> make_room(std::int64_t wanted, Room room);
+  bool is_whole(std::int64_t block) const { return kept_layers_[block] == geometry().num_layers; }
 
   const KvStorage& storage_;
   const AskNeeds ask_needs_;
+  const Tell tell_;
   std::int64_t window_ = 0;    // slabs
   std::int64_t capacity_ = 0;  // slabs
   std::mutex turn_mutex_;      // had by whoever is next

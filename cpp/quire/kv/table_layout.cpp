@@ -99,6 +99,7 @@ BlockTable::BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout)
     books.require_free(num_blocks, function, layout.num_tokens);
     books->give_to_table(taken, last_rows);
   }
+  pool_->keep_resident(taken);
   auto next = taken.begin();
   for (const auto& [begin, end] : layout.column_ranges) {
     std::copy_n(next, end - begin, blocks.begin() + begin);

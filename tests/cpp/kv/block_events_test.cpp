@@ -35,7 +35,8 @@ std::shared_ptr<Listener> listener(std::function<void(const BlockEvent&)> action
 }
 
 std::string text_of(const BlockEvent& event) {
-  constexpr const char* kNames[] = {"allocated", "shared", "copied", "evicted", "freed"};
+  constexpr const char* kNames[] = {"allocated", "shared",   "copied", "evicted",
+                                    "offloaded", "restored", "freed"};
   std::string text = kNames[static_cast<int>(event.kind)];
   for (const std::int32_t block : event.blocks) text += ' ' + std::to_string(block);
   return text;

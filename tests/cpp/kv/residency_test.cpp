@@ -4,11 +4,10 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <chrono>
 #include <map>
 #include <random>
 #include <set>
-#include <thread>
+#include <utility>
 #include <vector>
 
 #include "kv/temporary_path.h"
@@ -36,9 +35,9 @@ class ResidencyTest : public ::testing::Test {
   }
 
   Residency make(std::int64_t capacity) {
-    return {
-        storage, Residency::least_bytes(storage) + (capacity - 2 * kLayers) * slab_bytes(),
-        [this](std::span<Need> asked) { std::copy(needs.begin(), needs.end(), asked.begin()); }};
+    return {storage, Residency::least_bytes(storage) + (capacity - 2 * kLayers) * slab_bytes(),
+            [this](std::span<Need> asked) { std::copy(needs.begin(), needs.end(), asked.begin()); },
+            [this](std::int32_t block, bool kept) { told.emplace_back(block, kept); }};
   }
 
   std::int64_t slab_bytes() const { return storage.block_bytes(); }
@@ -54,12 +53,29 @@ class ResidencyTest : public ::testing::Test {
   TemporaryPath path;
   KvStorage storage{geometry(), path.text()};
   std::vector<Need> needs = std::vector<Need>(kBlocks, Need::holders);
+  std::vector<std::pair<std::int32_t, bool>> told;
 };
 
 namespace {
 
+TEST_F(ResidencyTest, TellsOfBlocksThatAreKeptInAllLayersAndNoLonger) {
+  using Told = std::vector<std::pair<std::int32_t, bool>>;
+  Residency residency = make(10);
+  residency.keep(Slabs{3, 4});
+  EXPECT_EQ(told, Told());
+  residency.keep(Slabs{4, 43, 44, 45});
+  EXPECT_EQ(told, (Told{{3, true}, {4, true}}));
+  told.clear();
+  residency.part_with(Slabs{5, 44, 45});
+  residency.part_with(Slabs{4, 44});
+  EXPECT_EQ(told, (Told{{4, false}}));
+  told.clear();
+  residency.tell_of(std::vector<std::int32_t>{3, -1, 4});
+  EXPECT_EQ(told, (Told{{3, true}, {4, false}}));
+}
+
 // As the pages of an earlier owner would be read one by one otherwise.
-TEST_F(ResidencyTest, WhatIsKeptAnewIsAskedFor) {
+TEST_F(ResidencyTest, WhatIsKeptAnewIsRead) {
   Residency residency = make(10);
   storage.memory().read_only_what_is_asked();
   Slabs all;
@@ -75,13 +91,9 @@ TEST_F(ResidencyTest, WhatIsKeptAnewIsAskedFor) {
   };
   if (in_memory(0)) GTEST_SKIP() << "this directory's file system lies in memory";
   residency.keep(Slabs{7});
-  residency.keep_and_ask_for(Slabs{3, 4, 5, 7, 20, 41, 42, 43, 44, 45, 46, 47});
+  residency.keep_and_bring_in(Slabs{3, 4, 5, 7, 20, 41, 42, 43, 44, 45, 46, 47});
   EXPECT_EQ(residency.missing(Slabs{3, 41, 46, 47}), (Slabs{46, 47}));
-  const auto are_there = [&] { return std::ranges::all_of(Slabs{3, 4, 5, 20, 41, 45}, in_memory); };
-  for (int i = 0; i < 1000 && !are_there(); ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  EXPECT_TRUE(are_there());
+  for (const std::int64_t slab : {3, 4, 5, 20, 41, 45}) EXPECT_TRUE(in_memory(slab)) << slab;
   for (const std::int64_t slab : {2, 6, 7, 46, 47, 48}) EXPECT_FALSE(in_memory(slab)) << slab;
 }
 
@@ -99,7 +111,7 @@ TEST_F(ResidencyTest, TooFewBytesThrow) {
   const std::int64_t least = Residency::least_bytes(storage);
   EXPECT_EQ(least, (4 * 3 + 2 * kLayers) * slab_bytes());  // 255 tokens lie in 3 blocks of 128
   try {
-    const Residency residency(storage, least - 1, {});
+    const Residency residency(storage, least - 1, {}, {});
     FAIL();
   } catch (const ValueError& error) {
     EXPECT_EQ(std::string(error.what()),
