@@ -50,3 +50,31 @@ def test_they_see_what_dense_sees(
                     np.testing.assert_allclose(
                         out.astype(np.float32), expected.astype(np.float32), atol=0.05
                     )
+
+
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_room_for_them_changes_no_bit(
+    instruction_set: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large scales have none, and a power of two may stand in either."""
+    monkeypatch.setenv("QUIRE_CPU", instruction_set)
+    random = np.random.default_rng(8)
+    pool = quire.BlockPool(16, num_kv_heads=2, head_dim=64, dtype=dtype)
+    table = quire.BlockTable(pool)
+    table.append(*random.standard_normal((2, 100, 2, 64)).astype(np.float32))
+    for tokens in (1, 40):
+        q = random.standard_normal((tokens, 4, 64)).astype(np.float32)
+        q = q.astype(ml_dtypes.bfloat16).astype(np.float32)
+        for q_dtype in Q_DTYPES.values():
+            for options in ({}, {"softcap": 20.0}, {"alibi_slopes": np.ones(4, np.float32)}):
+                for implementation in ("fused", "gather"):
+                    results = [
+                        quire.attend(
+                            (q / times).astype(q_dtype), [table], scale=times / 8,
+                            cu_seqlens_q=np.array([0, tokens]), implementation=implementation,
+                            **options,
+                        ).tobytes()
+                        for times in (1, 1 << 20)
+                    ]  # fmt: skip
+                    assert results[0] == results[1]
