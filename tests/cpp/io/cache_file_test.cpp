@@ -188,7 +188,8 @@ TEST(CacheFile, WhatIsCachedAlreadyTakesNoRoom) {
   EXPECT_EQ(other.size(), 8);
   EXPECT_EQ(other.stats().evictions, 4);  // all but those of the file
   EXPECT_TRUE(holds_ids(*other.match(prompt + Ids{1, 2, 5, 6, 0}), prompt + Ids{1, 2, 5, 6}));
-  EXPECT_TRUE(holds_ids(*other.match(prompt + Ids{3, 4, 5, 6, 0}, "b"), prompt + Ids{3, 4, 5, 6}, "b"));
+  EXPECT_TRUE(
+      holds_ids(*other.match(prompt + Ids{3, 4, 5, 6, 0}, "b"), prompt + Ids{3, 4, 5, 6}, "b"));
   pool->check();
   // once more: nothing is added, nobody has to go
   pool->release(std::vector{taken[1]});
