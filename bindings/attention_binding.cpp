@@ -8,6 +8,7 @@
 #include "bindings.h"
 #include "define.h"
 #include "docstrings.h"
+#include "gil.h"
 #include "quire/base/check.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/select_kernels.h"
@@ -144,7 +145,7 @@ py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cac
   call.args().seq_lens = lengths.view;
   call.make_outputs();
   {
-    const py::gil_scoped_release unlocked;
+    const WithoutGil unlocked;
     call.compute();
   }
   return call.result();
@@ -206,7 +207,7 @@ py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::hand
   call.make_outputs();
   {
     // Nothing of Python runs while the tables are held: it could wait for one of them.
-    const py::gil_scoped_release unlocked;
+    const WithoutGil unlocked;
     const BlockPool::Delivery delivery(*list.tables()[0]->pool());
     const HeldTables held(function, list.tables());
     std::vector<std::int32_t> block_tables(
@@ -249,7 +250,7 @@ py::object py_merge_states(py::handle outs, py::handle lses) {
     args.lse = reinterpret_cast<float*>(lse_view.data);
   }
   {
-    const py::gil_scoped_release unlocked;
+    const WithoutGil unlocked;
     merge_states(args);
   }
   return py::make_tuple(out, lse);

@@ -3,6 +3,7 @@
 #include "bindings.h"
 #include "define.h"
 #include "docstrings.h"
+#include "gil.h"
 #include "numpy_view.h"
 #include "offload_docs.h"
 #include "quire/base/check.h"
@@ -48,7 +49,7 @@ std::shared_ptr<BlockPool> new_pool(py::handle num_blocks, py::handle block_size
   BackingFile file;
   file.path = path_of({function, "backing_file"}, backing_file);
   file.resident_bytes = to_optional_int({function, "resident_bytes"}, resident_bytes);
-  const py::gil_scoped_release unlocked;  // a disk may take its time
+  const WithoutGil unlocked;  // a disk may take its time
   return std::make_shared<BlockPool>(geometry, file);
 }
 
@@ -56,7 +57,7 @@ py::object allocate(BlockPool& pool, py::handle n) {
   const std::int64_t count = to_int({"BlockPool.allocate", "n"}, n);
   std::vector<std::int32_t> ids;
   {
-    const py::gil_scoped_release unlocked;
+    const WithoutGil unlocked;
     ids = pool.allocate(count);
   }
   std::int32_t* data = nullptr;
@@ -90,13 +91,13 @@ IndexArray ids_of(Argument argument, py::handle ids) {
 
 void retain(BlockPool& pool, py::handle ids) {
   const IndexArray array = ids_of({"BlockPool.retain", "ids"}, ids);
-  const py::gil_scoped_release unlocked;
+  const WithoutGil unlocked;
   pool.retain(array.view);
 }
 
 void release(BlockPool& pool, py::handle ids) {
   const IndexArray array = ids_of({"BlockPool.release", "ids"}, ids);
-  const py::gil_scoped_release unlocked;
+  const WithoutGil unlocked;
   pool.release(array.view);
 }
 
@@ -197,7 +198,7 @@ void bind_block_pool(py::module_& m) {
   def_method(pool, "BlockPool.release", &release, docs::kRelease, py::arg("ids"));
   def_method(pool, "BlockPool.stats", &BlockPool::stats, docs::kStats);
   def_method(pool, "BlockPool.check", &BlockPool::check, docs::kCheck,
-             py::call_guard<py::gil_scoped_release>());
+             py::call_guard<WithoutGil>());
   pool.def_property_readonly("num_blocks", size(&KvGeometry::num_blocks), "Blocks of a layer.")
       .def_property_readonly("block_size", size(&KvGeometry::block_size), "Tokens of a block.")
       .def_property_readonly("num_kv_heads", size(&KvGeometry::num_kv_heads), "Heads of a token.")

@@ -5,6 +5,7 @@
 #include "bindings.h"
 #include "block_table_docs.h"
 #include "define.h"
+#include "gil.h"
 #include "numpy_view.h"
 #include "offload_docs.h"
 #include "quire/attention/validate.h"
@@ -39,7 +40,7 @@ std::shared_ptr<BlockTable> new_table(py::handle pool) {
 // A table's lock may be waited for, and whoever has it may wait for the GIL: so every function here
 // lets go of the GIL first.
 std::int64_t num_tokens(const BlockTable& table) {
-  const py::gil_scoped_release unlocked;
+  const WithoutGil unlocked;
   return table.num_tokens();
 }
 
@@ -47,7 +48,7 @@ py::object extend(BlockTable& table, py::handle n) {
   const std::int64_t count = to_int({"BlockTable.extend", "n"}, n);
   std::vector<std::int64_t> slots;
   {
-    const py::gil_scoped_release unlocked;
+    const WithoutGil unlocked;
     slots = table.extend(count);
   }
   return array_of(slots);
@@ -171,20 +172,20 @@ class AppendedRows {
 void append(BlockTable& table, py::handle k, py::handle v) {
   const AppendedRows rows(*table.pool(), k, v);
   std::vector<std::int64_t> slots(static_cast<std::size_t>(rows.count()), -1);
-  const py::gil_scoped_release unlocked;
+  const WithoutGil unlocked;
   rows.check(slots);
   table.append(slots,
                [&](std::span<const std::int64_t> taken) { rows.write(*table.pool(), taken); });
 }
 
 std::shared_ptr<BlockTable> fork(const BlockTable& table) {
-  const py::gil_scoped_release unlocked;
+  const WithoutGil unlocked;
   return table.fork();
 }
 
 void truncate(BlockTable& table, py::handle num_tokens) {
   const std::int64_t count = to_int({"BlockTable.truncate", "num_tokens"}, num_tokens);
-  const py::gil_scoped_release unlocked;
+  const WithoutGil unlocked;
   table.truncate(count);
 }
 
@@ -192,7 +193,7 @@ void drop_before(BlockTable& table, py::handle position, py::handle num_sink_tok
   constexpr const char* function = "BlockTable.drop_before";
   const std::int64_t first = to_int({function, "position"}, position);
   const std::int64_t sink_tokens = to_int({function, "num_sink_tokens"}, num_sink_tokens);
-  const py::gil_scoped_release unlocked;
+  const WithoutGil unlocked;
   table.drop_before(first, sink_tokens);
 }
 
@@ -206,14 +207,14 @@ void keep(BlockTable& table, py::handle positions) {
   for (std::size_t i = 0; i < kept.size(); ++i) {
     kept[i] = array.view.at(static_cast<std::int64_t>(i));
   }
-  const py::gil_scoped_release unlocked;
+  const WithoutGil unlocked;
   table.keep(kept);
 }
 
 py::object positions(const BlockTable& table) {
   std::vector<std::int64_t> found;
   {
-    const py::gil_scoped_release unlocked;
+    const WithoutGil unlocked;
     found = table.positions();
   }
   return array_of(found);
@@ -223,7 +224,7 @@ py::object gather(const BlockTable& table, py::handle layer) {
   const std::int64_t index = to_int({"BlockTable.gather", "layer"}, layer);
   const KvGeometry& geometry = table.pool()->geometry();
   {
-    const py::gil_scoped_release unlocked;
+    const WithoutGil unlocked;
     table.gather(index, 0, nullptr, nullptr);  // refuses a layer, or a freed table
   }
   const std::int64_t room = num_tokens(table);
@@ -235,7 +236,7 @@ py::object gather(const BlockTable& table, py::handle layer) {
       new_float_array(dtype, {room, geometry.num_kv_heads, geometry.v_head_dim}, &v_view);
   std::int64_t count = 0;
   {
-    const py::gil_scoped_release unlocked;
+    const WithoutGil unlocked;
     count = table.gather(index, room, k_view.data, v_view.data);
   }
   if (count == room) return py::make_tuple(k, v);
@@ -247,7 +248,7 @@ py::object gather(const BlockTable& table, py::handle layer) {
 py::object blocks(const BlockTable& table) {
   std::vector<std::int32_t> ids;
   {
-    const py::gil_scoped_release unlocked;
+    const WithoutGil unlocked;
     ids = table.blocks();
   }
   return array_of(ids);
@@ -264,7 +265,7 @@ py::object as_array(const BlockTable& table, py::object dtype, py::object copy) 
 }
 
 std::string table_repr(const BlockTable& table) {
-  const py::gil_scoped_release unlocked;
+  const WithoutGil unlocked;
   std::vector<std::int32_t> ids;
   std::int64_t tokens = 0;
   try {
@@ -292,7 +293,7 @@ py::object py_pack_tables(py::handle tables, py::handle pad) {
   std::vector<std::int32_t> packed, lengths;
   std::int64_t max_blocks = 0;
   {
-    const py::gil_scoped_release unlocked;
+    const WithoutGil unlocked;
     const HeldTables held(function, list.tables());
     max_blocks = held.max_blocks();
     packed.resize(static_cast<std::size_t>(held.size() * max_blocks));
@@ -320,11 +321,11 @@ void bind_block_table(py::module_& m) {
   def_method(table, "BlockTable.keep", &keep, docs::kKeep, py::arg("positions"));
   def_method(table, "BlockTable.gather", &gather, docs::kGather, py::arg("layer") = 0);
   def_method(table, "BlockTable.offload", &BlockTable::offload, docs::kOffload,
-             py::call_guard<py::gil_scoped_release>());
+             py::call_guard<WithoutGil>());
   def_method(table, "BlockTable.restore", &BlockTable::restore, docs::kRestore,
-             py::call_guard<py::gil_scoped_release>());
+             py::call_guard<WithoutGil>());
   def_method(table, "BlockTable.free", &BlockTable::free, docs::kFree,
-             py::call_guard<py::gil_scoped_release>());
+             py::call_guard<WithoutGil>());
   table.def_property_readonly("pool", &BlockTable::pool, "The pool that its blocks are of.")
       .def_property_readonly("num_tokens", &num_tokens, "Tokens of the sequence.")
       .def_property_readonly("blocks", &blocks, docs::kBlocks)
@@ -332,7 +333,7 @@ void bind_block_table(py::module_& m) {
       .def_property_readonly(
           "next_position",
           [](const BlockTable& self) {
-            const py::gil_scoped_release unlocked;
+            const WithoutGil unlocked;
             return self.next_position();
           },
           docs::kNextPosition)
@@ -342,7 +343,7 @@ void bind_block_table(py::module_& m) {
       .def("__enter__", [](py::object self) { return self; })
       .def("__exit__",
            [](BlockTable& self, const py::args&) {
-             const py::gil_scoped_release unlocked;
+             const WithoutGil unlocked;
              self.close();
            })
       .def("__repr__", &table_repr)

@@ -1,5 +1,6 @@
 #include "arguments.h"
 #include "bindings.h"
+#include "gil.h"
 #include "numpy_view.h"
 #include "quire/base/check.h"
 #include "quire/base/thread_pool.h"
@@ -61,7 +62,7 @@ double timed_read_chunks(py::handle buffer, py::handle chunk_bytes, py::handle o
                         bytes.size / chunk - 1);
     }
   }
-  const py::gil_scoped_release unlocked;
+  const WithoutGil unlocked;
   return read_chunks(bytes.data, chunk, checked.data(), static_cast<std::int64_t>(checked.size()),
                      threads);
 }
@@ -75,7 +76,7 @@ double measured_arithmetic_peak(py::handle kind, py::handle num_threads) {
   const DType dtype = name == name_of(DType::float32) ? DType::float32 : DType::bfloat16;
   const int threads = thread_count(function, num_threads);
   const Kernels& kernels = selected_kernels();  // under the GIL, as it reads the environment
-  const py::gil_scoped_release unlocked;
+  const WithoutGil unlocked;
   return arithmetic_peak(dtype, threads, kernels);
 }
 

@@ -13,12 +13,6 @@ constexpr std::uint64_t kReadOnly = 1;
 
 enum Code : std::uint8_t { kInt = 0, kFloat = 2, kBfloat = 4, kFloat8E4M3Fn = 10 };
 
-struct DataType {
-  std::uint8_t code;
-  std::uint8_t bits;
-  std::uint16_t lanes;
-};
-
 void require_cpu(Argument argument, std::int32_t type, std::int32_t id) {
   if (type == kCpu || type == kCudaHost) return;
   raise<TypeError>(argument.place(), "got a tensor on DLPack device (", type, ", ", id,
@@ -39,6 +33,12 @@ py::object capsule_of(py::handle object) {
 }  // namespace
 
 struct DlpackView::Tensor {
+  struct DataType {
+    std::uint8_t code;
+    std::uint8_t bits;
+    std::uint16_t lanes;
+  };
+
   void* data;
   std::int32_t device_type;
   std::int32_t device_id;

@@ -3,6 +3,7 @@
 #include "bindings.h"
 #include "define.h"
 #include "explain_docs.h"
+#include "gil.h"
 #include "numpy_view.h"
 #include "quire/base/check.h"
 #include "quire/kv/block_table.h"
@@ -23,7 +24,7 @@ py::object explain(const BlockPool& pool, py::handle table) {
   }
   std::vector<ExplainedBlock> columns;
   {
-    const py::gil_scoped_release unlocked;
+    const WithoutGil unlocked;
     columns = explained.explain();
   }
   const py::module_ types = py::module_::import("quire.table_report");

@@ -2,7 +2,7 @@
 #include "errors.h"
 #include "numpy_view.h"
 
-PYBIND11_MODULE(_core, m) {
+PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   // each docstring starts with the signature, where help() and inspect look for it
   pybind11::options options;
   options.disable_function_signatures();

@@ -3,6 +3,7 @@
 
 #include "bindings.h"
 #include "define.h"
+#include "gil.h"
 #include "numpy_view.h"
 #include "on_event_docs.h"
 #include "quire/base/check.h"
@@ -42,14 +43,14 @@ class PythonListener final : public BlockListener {
       callback_.release();  // nobody is left to take it back
       return;
     }
-    const py::gil_scoped_acquire locked;
+    const WithGil locked;
     callback_ = py::object();
   }
 
   const py::object& callback() const { return callback_; }
 
   void hear(const BlockEvent& event) noexcept override {
-    const py::gil_scoped_acquire locked;
+    const WithGil locked;
     const py::error_scope pending;  // what is being raised where a table goes
     try {
       py::tuple blocks(event.blocks.size());
@@ -75,7 +76,7 @@ py::object on_event(BlockPool& pool, py::object callback) {
     listener = std::make_shared<PythonListener>(std::move(callback));
   }
   {
-    const py::gil_scoped_release unlocked;
+    const WithoutGil unlocked;
     listener = pool.set_listener(std::move(listener));
   }
   const auto* former = dynamic_cast<const PythonListener*>(listener.get());

@@ -25,7 +25,8 @@ name blocks that it took and gave back.
 
 The callback runs before the call that made the event returns, in the order in which things
 happened, and under no lock: it may use pools, tables and caches, and what comes of that is told
-after it returns. Where several threads work, one calls it for all, one event at a time; the others
+after it returns: one that takes or frees a block for every event it hears is told of that for ever,
+and the call never returns. Where several threads work, one calls it for all, one event at a time; the others
 do not wait. What it raises goes to sys.unraisablehook, and changes nothing. It is kept, with all
 that it refers to, until it is replaced or the pool goes: one that refers to the pool keeps it
 alive.

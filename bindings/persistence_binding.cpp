@@ -5,6 +5,7 @@
 #include "arguments.h"
 #include "bindings.h"
 #include "define.h"
+#include "gil.h"
 #include "persistence_docs.h"
 #include "quire/base/check.h"
 #include "quire/io/cache_file.h"
@@ -17,7 +18,7 @@ namespace py = pybind11;
 
 void py_save_table(const BlockTable& table, py::handle path) {
   const std::string name = to_path({"BlockTable.save", "path"}, path);
-  const py::gil_scoped_release unlocked;
+  const WithoutGil unlocked;
   save_table(table, name);
 }
 
@@ -27,19 +28,19 @@ std::shared_ptr<BlockTable> py_load_table(py::handle pool, py::handle path) {
   }
   const auto shared = pool.cast<std::shared_ptr<BlockPool>>();
   const std::string name = to_path({"load_table", "path"}, path);
-  const py::gil_scoped_release unlocked;
+  const WithoutGil unlocked;
   return load_table(shared, name);
 }
 
 void py_save_cache(const PrefixCache& cache, py::handle dir) {
   const std::string name = to_path({"PrefixCache.save", "dir"}, dir);
-  const py::gil_scoped_release unlocked;
+  const WithoutGil unlocked;
   save_cache(cache, name);
 }
 
 std::int64_t py_load_cache(PrefixCache& cache, py::handle dir) {
   const std::string name = to_path({"PrefixCache.load", "dir"}, dir);
-  const py::gil_scoped_release unlocked;
+  const WithoutGil unlocked;
   return load_cache(cache, name);
 }
 

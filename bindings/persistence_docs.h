@@ -85,8 +85,9 @@ inline constexpr const char* kLoadCache =
 
 Adds what PrefixCache.save has written to the cache, and returns how many blocks were added.
 
-What is cached already stays. With max_blocks only so many blocks are loaded, those used last. The
-order in which blocks are evicted is that of the saved cache. The file is checked as load_table does.
+What the file shares with the cache stays, and takes no room; other blocks that no table holds may be
+evicted for the rest. With max_blocks only so many blocks are loaded, those used last. The order in
+which blocks are evicted is that of the saved cache. The file is checked as load_table does.
 
 Args:
     dir: a str, bytes or os.PathLike.

@@ -6,6 +6,7 @@
 
 #include "bindings.h"
 #include "define.h"
+#include "gil.h"
 #include "numpy_view.h"
 #include "prefix_cache_docs.h"
 #include "quire/base/check.h"
@@ -75,7 +76,7 @@ std::shared_ptr<PrefixCache> new_cache(py::handle pool, py::handle max_blocks) {
 std::shared_ptr<BlockTable> match(PrefixCache& cache, py::handle token_ids, py::handle space) {
   const Ids ids = to_token_ids({"PrefixCache.match", "token_ids"}, token_ids);
   const std::string name = to_string({"PrefixCache.match", "namespace"}, space);
-  const py::gil_scoped_release unlocked;
+  const WithoutGil unlocked;
   return cache.match(ids, name);
 }
 
@@ -87,13 +88,13 @@ void insert(PrefixCache& cache, py::handle token_ids, py::handle table, py::hand
   }
   const auto inserted = table.cast<std::shared_ptr<BlockTable>>();
   const std::string name = to_string({"PrefixCache.insert", "namespace"}, space);
-  const py::gil_scoped_release unlocked;
+  const WithoutGil unlocked;
   cache.insert(ids, *inserted, name);
 }
 
 std::int64_t evict(PrefixCache& cache, py::handle num_blocks) {
   const std::int64_t count = to_int({"PrefixCache.evict", "num_blocks"}, num_blocks);
-  const py::gil_scoped_release unlocked;
+  const WithoutGil unlocked;
   return cache.evict(count);
 }
 
@@ -149,12 +150,12 @@ void bind_prefix_cache(py::module_& m) {
              py::arg("table"), py::kw_only(), py::arg("namespace") = "");
   def_method(cache, "PrefixCache.evict", &evict, docs::kEvict, py::arg("num_blocks"));
   def_method(cache, "PrefixCache.clear", &PrefixCache::clear, docs::kClear,
-             py::call_guard<py::gil_scoped_release>());
+             py::call_guard<WithoutGil>());
   def_method(cache, "PrefixCache.stats", &PrefixCache::stats, docs::kCacheStats,
-             py::call_guard<py::gil_scoped_release>());
+             py::call_guard<WithoutGil>());
   cache.def_property_readonly("pool", &PrefixCache::pool, "The pool that its blocks are of.")
       .def_property_readonly("max_blocks", &max_blocks, "The most blocks that are cached, or None.")
-      .def("__len__", &PrefixCache::size, py::call_guard<py::gil_scoped_release>())
+      .def("__len__", &PrefixCache::size, py::call_guard<WithoutGil>())
       .def("__bool__", [](const PrefixCache&) { return true; })
       .def("__repr__", &cache_repr);
 }

@@ -1,6 +1,7 @@
 #include "bindings.h"
 #include "docstrings.h"
 #include "fast_function.h"
+#include "gil.h"
 #include "numpy_view.h"
 #include "quire/attention/write_kv.h"
 #include "quire/base/thread_pool.h"
@@ -31,7 +32,7 @@ py::object py_write_kv(py::handle k, py::handle v, py::handle k_cache, py::handl
   const int num_threads = default_num_threads();
   const Kernels& kernels = selected_kernels();
   {
-    const py::gil_scoped_release unlocked;
+    const WithoutGil unlocked;
     write_kv(args, num_threads, kernels);
   }
   return py::none();

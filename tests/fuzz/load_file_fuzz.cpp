@@ -95,7 +95,7 @@ void load_as_cache(const FileBytes& file) {
     require(added == cache.size() && added <= 5, "as many blocks as are said to be added");
   });
   if (!loaded) return require(cache.size() == 0, "a refusal adds nothing");
-  refuse_or([&] { load_cache(cache, file); });  // where all is there, and there may be no room
+  require(load_cache(cache, file) == 0, "what is there already takes no room");
   const PrefixSnapshot snapshot = cache.snapshot();
   for (const BlockRows& block : snapshot.blocks) pool->release(std::vector{block.id});
   for (const std::string& space : snapshot.namespaces) {

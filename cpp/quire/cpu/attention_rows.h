@@ -22,6 +22,17 @@ struct AttentionRows {
     return static_cast<float>(x > kLargest ? kLargest : x < -kLargest ? -kLargest : x);
   }
 
+  // Queries are taken times query_factor, and their products times score_scale: together the scale.
+  // A power of two goes from one to the other, which changes no bit of a result, but without which
+  // the products of large queries, above all with the whole numbers of quantised keys, would leave
+  // the range of float32 where scores do not.
+  static float query_factor(const AttentionTask& task) {
+    return (task.scale < 0 ? -1.0f : 1.0f) / headroom(task);
+  }
+  static double score_scale(const AttentionTask& task) {
+    return (task.scale < 0 ? -task.scale : task.scale) * headroom(task);
+  }
+
   static std::int64_t padded(std::int64_t n) { return (n + kChunk - 1) / kChunk * kChunk; }
   static std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
   static std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
@@ -119,6 +130,12 @@ struct AttentionRows {
       for (; d + S::kWidth <= count; d += S::kWidth) S::store(p + d, S::load(from + d));
       if (d < count) S::store(p + d, S::load(from + d), static_cast<int>(count - d));
     });
+  }
+
+ private:
+  // None for scales that make something of the small queries, which it would take from.
+  static float headroom(const AttentionTask& task) {
+    return task.scale <= 1024 && task.scale >= -1024 ? 0x1p24f : 1.0f;
   }
 };
 

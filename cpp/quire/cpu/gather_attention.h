@@ -110,7 +110,7 @@ class GatherAttention {
       shared_first = Rows::larger(shared_first, rows[i].begin);
       shared_last = Rows::smaller(shared_last, rows[i].end);
       Rows::load_floats(Rows::at(task_.q, rows[i].token, rows[i].head), task_.q.dtype,
-                        task_.head_dim, task_.scale < 0 ? -1.0f : 1.0f, q_ + i * d_);
+                        task_.head_dim, Rows::query_factor(task_), q_ + i * d_);
     }
     score(sink_tokens_ > 0 ? 0 : first, Rows::larger(last, sink_tokens_));
     for (int i = 0; i < kRows; ++i) weigh(rows[i], scores_ + i * num_keys_);
@@ -151,7 +151,7 @@ class GatherAttention {
   // Scores become weights e^(score - largest). Dot products are scaled after the largest is taken
   // away, as scaling first would round large ones apart; a softcap or ALiBi needs the scale before.
   void weigh(Row& row, float* scores) const {
-    const float scale = Rows::finite(task_.scale < 0 ? -task_.scale : task_.scale);
+    const float scale = Rows::finite(Rows::score_scale(task_));
     const float slope = task_.alibi_slopes == nullptr ? 0.0f : task_.alibi_slopes[row.head];
     const bool bent = task_.softcap != 0 || task_.alibi_slopes != nullptr;
     const float cap = static_cast<float>(task_.softcap);

@@ -33,7 +33,7 @@ class PartRows {
         state_(state),
         count_(unit.num_tokens * task.group),
         v_stride_(Rows::padded(task.v_head_dim)) {
-    const double scale = task.scale < 0 ? -task.scale : task.scale;
+    const double scale = Rows::score_scale(task);
     softmax_.has_softcap = task.softcap != 0;
     softmax_.cap_scale = softmax_.has_softcap ? Rows::finite(scale / task.softcap) : 0.0f;
     softmax_.exponent_scale =
@@ -58,14 +58,14 @@ class PartRows {
   // head) for every query. A negative scale turns their sign. `row`: padded head_dim floats.
   template <class Visitor>
   void for_queries(float* row, Visitor visitor) const {
-    const float sign = task_.scale < 0 ? -1.0f : 1.0f;
+    const float factor = Rows::query_factor(task_);
     for (std::int64_t head = unit_.kv_head_begin; head < unit_.kv_head_end; ++head) {
       std::int64_t r = 0;
       for (std::int64_t token = 0; token < unit_.num_tokens; ++token) {
         const std::int64_t q_row = Rows::token_of(unit_, token).q_row;
         for (std::int64_t g = 0; g < task_.group; ++g, ++r) {
           Rows::load_floats(Rows::at(task_.q, q_row, head * task_.group + g), task_.q.dtype,
-                            task_.head_dim, sign, row);
+                            task_.head_dim, factor, row);
           visitor(row, head - unit_.kv_head_begin, r);
         }
       }

@@ -19,7 +19,7 @@ constexpr std::string_view kKind = "prefix_cache";
 // References of a user to blocks, given back in their order, at the latest when this goes.
 class HeldBlocks {
  public:
-  // `blocks` stay as they are; those with id -1 are none.
+  // Those with id -1 are none.
   HeldBlocks(BlockPool& pool, std::span<const BlockRows> blocks) : pool_(pool), blocks_(blocks) {}
   ~HeldBlocks() {
     try {
@@ -153,11 +153,25 @@ void keep_last_nodes(std::size_t count, PrefixSnapshot* snapshot) {
   }
 }
 
-// Gives the blocks that nodes need new ones of the pool.
-void allocate_blocks(const FileBytes& file, BlockPool& pool, PrefixSnapshot* snapshot) {
+// Has the nodes that the cache holds already name the cache's blocks, and gives the others new
+// ones. `held`, of as many entries as there are nodes, keeps the blocks of both: the cached ones
+// from the first, so that none has to make room for its own likeness.
+void find_blocks(const FileBytes& file, PrefixCache& cache, PrefixSnapshot* snapshot,
+                 std::vector<BlockRows>* held) {
+  const std::vector<std::int32_t> cached = cache.hold_blocks_of(*snapshot);
+  for (std::size_t i = 0; i < cached.size(); ++i) (*held)[i].id = cached[i];
   std::vector<bool> needed(snapshot->blocks.size(), false);
-  for (const PrefixSnapshot::Node& node : snapshot->nodes) needed[node.block] = true;
+  for (std::size_t i = 0; i < cached.size(); ++i) {
+    PrefixSnapshot::Node& node = snapshot->nodes[i];
+    if (cached[i] < 0) {
+      needed[node.block] = true;
+    } else {
+      node.block = length(snapshot->blocks);
+      snapshot->blocks.push_back({cached[i], node.size});
+    }
+  }
   const std::int64_t count = std::count(needed.begin(), needed.end(), true);
+  BlockPool& pool = *cache.pool();
   std::vector<std::int32_t> ids;
   try {
     ids = pool.allocate(count);
@@ -167,8 +181,9 @@ void allocate_blocks(const FileBytes& file, BlockPool& pool, PrefixSnapshot* sna
                              stats.cached, " cached");
   }
   auto next = ids.begin();
-  for (std::size_t i = 0; i < needed.size(); ++i) {
-    if (needed[i]) snapshot->blocks[i].id = *next++;
+  for (std::size_t i = 0; i < cached.size(); ++i) {
+    std::int32_t& id = snapshot->blocks[snapshot->nodes[i].block].id;
+    if (id < 0) id = (*held)[i].id = *next++;
   }
 }
 
@@ -231,9 +246,11 @@ std::int64_t load_cache(PrefixCache& cache, const FileBytes& bytes) {
   file.expect_tensors(tensors);
   const std::int64_t most = cache.max_blocks().value_or(std::numeric_limits<std::int64_t>::max());
   keep_last_nodes(static_cast<std::size_t>(most), &snapshot);
-  allocate_blocks(bytes, pool, &snapshot);
-  const HeldBlocks held(pool, snapshot.blocks);
-  read_rows(file, pool, snapshot.blocks);
+  const std::size_t in_file = snapshot.blocks.size();
+  std::vector<BlockRows> of_nodes(snapshot.nodes.size());
+  const HeldBlocks held(pool, of_nodes);
+  find_blocks(bytes, cache, &snapshot, &of_nodes);
+  read_rows(file, pool, std::span(snapshot.blocks).first(in_file));
   return cache.restore(snapshot);
 }
 

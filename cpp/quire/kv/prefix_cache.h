@@ -84,6 +84,10 @@ class PrefixCache {
   // until the caller releases it. That the oldest are released first keeps their order.
   PrefixSnapshot snapshot() const;
 
+  // The block of each node of a snapshot that is cached here, with a reference of a user for each
+  // node, and -1 for the others.
+  std::vector<std::int32_t> hold_blocks_of(const PrefixSnapshot& snapshot);
+
   // Caches what a snapshot holds, the newest first, and says how many blocks were added. What is
   // here already stays; where max_blocks are cached and all in use, only the first are kept. The
   // caller holds the blocks, has written them, and releases them afterwards, the oldest first.
@@ -96,6 +100,7 @@ class PrefixCache {
  private:
   // The ids of a namespace: its bytes and an end, so that none begins with another.
   static std::vector<std::int64_t> ids_of(std::string_view space);
+  static std::vector<std::vector<std::int64_t>> ids_of_spaces(const PrefixSnapshot& snapshot);
   void count_miss(MissReason reason);
 
   const std::shared_ptr<BlockPool> pool_;

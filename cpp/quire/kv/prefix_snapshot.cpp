@@ -72,6 +72,25 @@ PrefixSnapshot RadixTree::snapshot() const {
   return snapshot;
 }
 
+std::vector<std::int32_t> RadixTree::blocks_of(
+    const PrefixSnapshot& snapshot, std::span<const std::vector<std::int64_t>> spaces) const {
+  std::vector<Id> found(snapshot.nodes.size(), PrefixNodes::kNone);
+  std::vector<std::int32_t> blocks(snapshot.nodes.size(), -1);
+  auto end = static_cast<std::int64_t>(snapshot.ids.size());
+  for (std::size_t i = snapshot.nodes.size(); i-- > 0;) {
+    const PrefixSnapshot::Node& node = snapshot.nodes[i];
+    end -= node.size;
+    const Id parent = node.parent < 0 ? find_space(spaces[-1 - node.parent]) : found[node.parent];
+    if (parent == PrefixNodes::kNone) continue;
+    const auto [child, common] =
+        nodes_.find_child(parent, TokenIds(snapshot.ids).subspan(end, node.size));
+    if (common != node.size) continue;
+    found[i] = child;
+    blocks[i] = nodes_[child].block;
+  }
+  return blocks;
+}
+
 void RadixTree::restore(const PrefixSnapshot& snapshot,
                         std::span<const std::vector<std::int64_t>> spaces) {
   // A node that was here already may be idle: held, it stays until its children have been added.
@@ -112,10 +131,28 @@ PrefixSnapshot PrefixCache::snapshot() const {
   return snapshot;
 }
 
-std::int64_t PrefixCache::restore(const PrefixSnapshot& snapshot) {
+std::vector<std::vector<std::int64_t>> PrefixCache::ids_of_spaces(const PrefixSnapshot& snapshot) {
   std::vector<std::vector<std::int64_t>> spaces;
   spaces.reserve(snapshot.namespaces.size());
   for (const std::string& name : snapshot.namespaces) spaces.push_back(ids_of(name));
+  return spaces;
+}
+
+std::vector<std::int32_t> PrefixCache::hold_blocks_of(const PrefixSnapshot& snapshot) {
+  const auto spaces = ids_of_spaces(snapshot);
+  const BlockPool::Delivery delivery(*pool_);
+  const BlockPool::Books books(*pool_);
+  std::vector<std::int32_t> blocks = tree_->blocks_of(snapshot, spaces);
+  std::vector<std::int32_t> found(blocks.size());
+  found.erase(
+      std::copy_if(blocks.begin(), blocks.end(), found.begin(), [](auto id) { return id >= 0; }),
+      found.end());
+  books->retain(found);
+  return blocks;
+}
+
+std::int64_t PrefixCache::restore(const PrefixSnapshot& snapshot) {
+  const auto spaces = ids_of_spaces(snapshot);
   const BlockPool::Delivery delivery(*pool_);
   const BlockPool::Books books(*pool_);
   const std::int64_t before = tree_->size();

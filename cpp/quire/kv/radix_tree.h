@@ -55,6 +55,9 @@ class RadixTree final : public BlockCache {
 
   // All that it holds, without a reference. O(blocks of the pool + nodes).
   PrefixSnapshot snapshot() const;
+  // The block of each node of a snapshot whose ids are here, -1 for the others.
+  std::vector<std::int32_t> blocks_of(const PrefixSnapshot& snapshot,
+                                      std::span<const std::vector<std::int64_t>> spaces) const;
   // Adds the nodes of a snapshot, whose blocks are held and whose namespaces have these ids, the
   // newest first; what is there already stays. Stops short as insert does, and throws as it does.
   void restore(const PrefixSnapshot& snapshot, std::span<const std::vector<std::int64_t>> spaces);

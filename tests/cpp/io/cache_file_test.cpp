@@ -162,6 +162,63 @@ TEST(CacheFile, WithoutRoomThePoolIsAsItWas) {
   pool->check();
 }
 
+// What a file shares with the cache needs no block, and does not make room for the rest of the
+// file.
+TEST(CacheFile, WhatIsCachedAlreadyTakesNoRoom) {
+  const TemporaryDirectory directory;
+  PrefixCache cache(new_pool(32, 4));
+  const Ids prompt = count_from(0, 12);
+  serve(cache, prompt + Ids{1, 2, 5, 6});
+  serve(cache, prompt + Ids{3, 4, 5, 6}, "b");
+  save_cache(cache, directory / "");  // 8 blocks
+
+  const auto pool = new_pool(9, 4);
+  PrefixCache other(pool);
+  serve(other, prompt);                     // 3 of those
+  serve(other, count_from(100, 4), "old");  // to be evicted
+  serve(other, prompt, "c");                // as well, and used last
+  const auto taken = pool->allocate(2);
+  EXPECT_EQ(pool->num_free(), 0);
+  const auto refused = message_of<OutOfBlocks>([&] { load_cache(other, directory / ""); });
+  EXPECT_NE(refused.find("5 blocks, expected at most the 0 free and 4 cached"), refused.npos);
+  EXPECT_EQ(other.size(), 7);
+  EXPECT_EQ(other.stats().evictions, 0);
+  pool->release(std::vector{taken[0]});
+  EXPECT_EQ(load_cache(other, directory / ""), 5);
+  EXPECT_EQ(other.size(), 8);
+  EXPECT_EQ(other.stats().evictions, 4);  // all but those of the file
+  EXPECT_TRUE(holds_ids(*other.match(prompt + Ids{1, 2, 5, 6, 0}), prompt + Ids{1, 2, 5, 6}));
+  EXPECT_TRUE(
+      holds_ids(*other.match(prompt + Ids{3, 4, 5, 6, 0}, "b"), prompt + Ids{3, 4, 5, 6}, "b"));
+  pool->check();
+  // once more: nothing is added, nobody has to go
+  pool->release(std::vector{taken[1]});
+  const auto rest = pool->allocate(1);
+  EXPECT_EQ(load_cache(other, directory / ""), 0);
+  EXPECT_EQ(other.stats().evictions, 4);
+  EXPECT_EQ(pool->stats().cached, 8);
+  pool->check();
+}
+
+// The order of eviction is the file's, whatever was there before.
+TEST(CacheFile, LoadingIntoAPartOfItKeepsWhoGoesFirst) {
+  const TemporaryDirectory directory;
+  PrefixCache cache(new_pool(32, 4));
+  for (std::int64_t i = 0; i < 4; ++i) serve(cache, count_from(100 * i, 4));
+  save_cache(cache, directory / "");
+  PrefixCache other(new_pool(32, 4));
+  for (const std::int64_t i : {2, 0}) serve(other, count_from(100 * i, 4));
+  EXPECT_EQ(load_cache(other, directory / ""), 2);
+  for (std::int64_t gone = 0; gone < 4; ++gone) {
+    other.evict(1);
+    for (std::int64_t i = 0; i < 4; ++i) {
+      const PrefixSnapshot left = other.snapshot();
+      for (const BlockRows& block : left.blocks) other.pool()->release(std::vector{block.id});
+      EXPECT_EQ(std::count(left.ids.begin(), left.ids.end(), 100 * i), i > gone) << i << gone;
+    }
+  }
+}
+
 TEST(CacheFile, AFailedSaveHoldsNothing) {
   const TemporaryDirectory directory;
   const auto pool = new_pool(8, 4);

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "kv/block_table_machine.h"
+#include "kv/model_steps.h"
 
 namespace quire::testing {
 namespace {
@@ -13,7 +14,8 @@ class BlockTableModel : public ::testing::TestWithParam<std::int64_t> {};
 
 TEST_P(BlockTableModel, RandomOperations) {
   BlockTableMachine machine(24, GetParam(), std::mt19937(7));
-  for (int step = 0; step < 25'000; ++step) {
+  const int steps = model_steps(25'000);
+  for (int step = 0; step < steps; ++step) {
     machine.step();
     if (step % 8 == 0) machine.verify_counts();
     if (step % 32 == 0) machine.verify_contents();
@@ -32,7 +34,8 @@ INSTANTIATE_TEST_SUITE_P(BlockSizes, BlockTableModel, ::testing::Values(2, 4, 5,
 // With blocks of one token there is never a partial one, hence never a copy.
 TEST(BlockTableModelOfOne, BlocksOfOneToken) {
   BlockTableMachine machine(24, 1, std::mt19937(3));
-  for (int step = 0; step < 2000; ++step) {
+  const int steps = model_steps(2000);
+  for (int step = 0; step < steps; ++step) {
     machine.step();
     machine.verify_counts();
     if (step % 32 == 0) machine.verify_contents();

@@ -3,6 +3,7 @@
 
 #include <random>
 
+#include "kv/model_steps.h"
 #include "kv/prefix_cache_machine.h"
 
 namespace quire::testing {
@@ -17,7 +18,8 @@ class PrefixCacheModel : public ::testing::TestWithParam<Life> {};
 
 TEST_P(PrefixCacheModel, AgreesWithAPlainMap) {
   PrefixCacheMachine machine(GetParam().shape, std::mt19937(GetParam().seed));
-  for (int step = 0; step < 20000; ++step) {
+  const int steps = model_steps(20'000);
+  for (int step = 0; step < steps; ++step) {
     ASSERT_NO_FATAL_FAILURE(machine.step()) << "at step " << step;
     ASSERT_NO_FATAL_FAILURE(machine.verify_counts()) << "at step " << step;
     if (step % 16 != 0) continue;

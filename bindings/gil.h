@@ -1,0 +1,56 @@
+// Python's lock, let go of and taken back, also by threads that Python has left behind.
+//
+// Where the interpreter ends while a daemon thread is in a call, the thread must not come back into
+// it. Python up to 3.13 has it leave by pthread_exit from where it asks for the lock, and the first
+// destructor on the way out would abort the process; later ones stop it there. Here it stops with
+// every Python, until the process is gone: by then it holds no lock of ours, as a call lets go of
+// those before it comes back.
+#pragma once
+
+#include <pybind11/pybind11.h>
+#include <unistd.h>
+
+namespace quire::python {
+
+[[noreturn]] inline void stop_thread() {
+  for (;;) pause();
+}
+
+// take(), which asks for the lock.
+template <class Take>
+auto take_or_stop(Take take) noexcept {
+  try {
+    if (Py_IsInitialized()) return take();
+  } catch (...) {  // pthread_exit unwinds as an exception does, which must not be left once caught
+    stop_thread();
+  }
+  stop_thread();
+}
+
+// The lock is not held while this lives.
+class WithoutGil {
+ public:
+  WithoutGil() : state_(PyEval_SaveThread()) {}
+  ~WithoutGil() {
+    take_or_stop([this] { PyEval_RestoreThread(state_); });
+  }
+  WithoutGil(const WithoutGil&) = delete;
+  WithoutGil& operator=(const WithoutGil&) = delete;
+
+ private:
+  PyThreadState* const state_;
+};
+
+// The lock is held while this lives, whether or not this thread had it, or is one of Python's.
+class WithGil {
+ public:
+  WithGil() : state_(take_or_stop([] { return PyGILState_Ensure(); })) {}
+  ~WithGil() { PyGILState_Release(state_); }
+  WithGil(const WithGil&) = delete;
+  WithGil& operator=(const WithGil&) = delete;
+
+ private:
+  const PyGILState_STATE state_;
+};
+
+}  // namespace quire::python
