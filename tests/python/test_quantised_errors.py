@@ -104,6 +104,31 @@ def test_a_wrong_dynamic_scale_is_named_and_nothing_written(
         call.attend(implementation=implementation, sliding_window=3)
 
 
+@pytest.mark.parametrize("tokens", [1, 5, 70])
+@pytest.mark.parametrize("strides", ["heads", "tokens"])
+def test_a_wrong_scale_is_found_in_every_head(
+    instruction_set: str, strides: str, tokens: int
+) -> None:
+    """Also where heads go one by one: five tokens of 64 are more rows than go together."""
+    heads, size, length = 8, 64, 5000
+    blocks = -(-length // 16)
+    cache = np.ones((blocks, 16, heads, size), np.int8)
+    q = np.ones((tokens, 8 * heads, size), np.float32)
+    for head in range(heads):
+        scales = np.ones((blocks, 16, heads), np.float32)
+        if strides == "tokens":
+            scales = np.ascontiguousarray(scales.swapaxes(1, 2)).swapaxes(1, 2)
+        scales[200, 7, head] = np.nan
+        out = np.full(q.shape, 7, np.float32)
+        place = f"block 200, offset 7, head {head},"
+        with pytest.raises(ValueError, match=f"v_scale: got nan at {place}"):
+            quire.paged_attention(
+                q, cache, cache, np.arange(blocks)[None], np.array([length]), out=out,
+                cu_seqlens_q=np.array([0, tokens]), k_scale=np.ones_like(scales), v_scale=scales,
+            )  # fmt: skip
+        assert (out == 7).all()
+
+
 @pytest.mark.parametrize("num_threads", [1, 2])
 def test_a_wrong_scale_of_the_last_key_leaves_all_results_as_they_were(
     instruction_set: str, num_threads: int

@@ -7,7 +7,7 @@
 namespace quire {
 namespace {
 
-// Query rows of a KV head, in one unit, from which on arithmetic bounds and not the reading of
+// Of more query rows of a KV head, in one unit, arithmetic is the bound, and not the reading of
 // keys.
 constexpr std::int64_t kMostRowsOfUnit = 64;
 
@@ -60,7 +60,14 @@ class Finder {
  private:
   // A unit of one part is not worth it: that is short.
   bool may_share(const WorkUnit& unit) const {
-    return unit.num_parts > 1 && unit.num_tokens() * sizes_.group <= kMostRowsOfUnit;
+    return unit.num_parts > 1 && unit.num_tokens() * sizes_.group <= kMostRowsOfUnit &&
+           stands_in_order(unit.seq);
+  }
+
+  // Whether key j stands at position j: they grow from 0 or more.
+  bool stands_in_order(std::int64_t seq) const {
+    const std::int64_t last = args_.seq_lens.at(seq) - 1;
+    return !args_.key_positions || args_.key_positions->at(seq, last) == last;
   }
 
   // Units whose first block is the same.
@@ -122,8 +129,7 @@ class Finder {
 void find_shared_parts(const PagedAttentionArgs& args, const WorkPlan& plan, SharedParts& shared) {
   shared.parts.clear();
   shared.ends.clear();
-  // positions of their own may tell the keys of two sequences apart
-  if (args.seq_lens.shape[0] < 2 || args.key_positions) return;
+  if (args.seq_lens.shape[0] < 2) return;
   Finder(args, plan, shared).run();
 }
 

@@ -7,6 +7,7 @@
 
 #include "quire/attention/cache_scales.h"
 #include "quire/base/aligned_buffer.h"
+#include "quire/base/check.h"
 #include "quire/base/float_mode.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/kernel_call.h"
@@ -30,20 +31,35 @@ struct Workspace {
   AlignedBuffer scratch;            // of each worker
 };
 
+// Where a cache has dynamic scales, and all units several parts: scales are looked at as their part
+// comes to its turn, and results wait until all have passed. Else they have been looked at before.
+bool looks_at_scales_by_part(const PagedAttentionArgs& args, const WorkPlan& plan) {
+  return has_dynamic_scales(args) &&
+         std::all_of(plan.units.begin(), plan.units.end(),
+                     [](const WorkUnit& unit) { return unit.num_parts > 1; });
+}
+
 class FusedLaunch {
  public:
   FusedLaunch(const PagedAttentionArgs& args, const Kernels& kernels, Workspace& workspace)
       : args_(args),
-        launch_(args, kernels),
+        call_(args, kernels),
         kernels_(kernels),
         plan_(workspace.plan),
         work_(workspace.work),
         workspace_(workspace),
-        watches_scales_(has_dynamic_scales(args)) {
-    work_.assign(args, plan_, launch_, watches_scales_);
+        by_part_(looks_at_scales_by_part(args, workspace.plan)) {
+    work_.assign(args, plan_, call_);
     states_ = workspace.states.reserve(work_.state_floats);
-    worker_floats_ = round_to_line(kernels.fused_scratch(launch_.task(), work_.most_rows)) +
-                     launch_.state_floats(work_.most_rows);
+    worker_floats_ = round_to_line(kernels.fused_scratch(call_.task(), work_.most_rows)) +
+                     call_.state_floats(work_.most_rows);
+  }
+
+  FusedLaunch(const FusedLaunch&) = delete;
+  FusedLaunch& operator=(const FusedLaunch&) = delete;
+  ~FusedLaunch() {
+    workspace_.states.keep_at_most(kKeptFloats);
+    workspace_.scratch.keep_at_most(kKeptFloats);
   }
 
   // Throws as check_dynamic_scales does, under the name of `function`.
@@ -52,8 +68,12 @@ class FusedLaunch {
     const int num_workers = worker_count(work_.cost, num_items, num_threads);
     scratch_ = workspace_.scratch.reserve(worker_floats_, num_workers);
     run_items(num_workers);
-    if (!watches_scales_) return;
-    if (found_bad_scale_) check_dynamic_scales(args_, function);
+    if (!by_part_) return;
+    if (found_bad_scale_) {
+      check_dynamic_scales(args_, function);
+      raise<ValueError>(place(function, "k_scale"), "got one that was not positive and finite, ",
+                        "expected nobody to write scales meanwhile");
+    }
     finish_all(num_workers);
   }
 
@@ -102,7 +122,7 @@ class FusedLaunch {
 
   AttentionPart part_of(const WorkItem& item) const {
     const WorkPart& part = plan_.parts[work_.members[item.first_member]];
-    AttentionPart result{launch_.unit(plan_.units[part.unit], part.windowed), part.keys.begin,
+    AttentionPart result{call_.unit(plan_.units[part.unit], part.windowed), part.keys.begin,
                          part.keys.end};
     AttentionUnit& unit = result.unit;
     unit.kv_head_begin = item.kv_head_begin;
@@ -116,17 +136,17 @@ class FusedLaunch {
   }
 
   StateView state_of(const WorkItem& item) const {
-    return launch_.state_at(states_ + item.state_begin,
-                            (item.kv_head_end - item.kv_head_begin) * item.head_rows);
+    return call_.state_at(states_ + item.state_begin,
+                          (item.kv_head_end - item.kv_head_begin) * item.head_rows);
   }
 
   // The rows of a KV head of a part's unit.
-  StateView rows_of(std::int64_t part, std::int64_t head) const {
+  StateView state_rows(std::int64_t part, std::int64_t head) const {
     const PartPlace& place = work_.places[part];
     const std::int64_t heads_before = head - unit_of(part).kv_head_begin;
     const WorkItem& item = work_.items[place.first_item + heads_before / place.item_heads];
-    return launch_.rows_from(state_of(item),
-                             (head - item.kv_head_begin) * item.head_rows + place.row);
+    return call_.rows_from(state_of(item),
+                           (head - item.kv_head_begin) * item.head_rows + place.row);
   }
 
   bool scales_are_sound(const WorkItem& item) const {
@@ -137,8 +157,7 @@ class FusedLaunch {
 
   // `upcoming`: what this worker does next, or kNone.
   //
-  // Scales are looked at right before their keys are, which brings them near. As one that is wrong
-  // may come last, results wait for all of them.
+  // Scales are looked at right before their keys are, which brings them near.
   void run_item(std::int64_t index, std::int64_t upcoming, int worker) {
     const WorkItem& item = work_.items[index];
     const AttentionPart part = part_of(item);
@@ -146,16 +165,16 @@ class FusedLaunch {
     const AttentionPart* next = nullptr;
     if (upcoming != kNone) next = &(next_part = part_of(work_.items[upcoming]));
     float* const scratch = scratch_ + worker * worker_floats_;
-    if (watches_scales_ && !scales_are_sound(item)) found_bad_scale_ = true;
+    if (by_part_ && !scales_are_sound(item)) found_bad_scale_ = true;
     if (item.state_begin == WorkItem::kNoState) {
-      const StateView state = launch_.state_at(
-          scratch + worker_floats_ - launch_.state_floats(work_.most_rows), work_.most_rows);
-      kernels_.fused_part(launch_.task(), part, next, scratch, state);
-      kernels_.finish(launch_.task(), part.unit, &state, 1);
+      const StateView state = call_.state_at(
+          scratch + worker_floats_ - call_.state_floats(work_.most_rows), work_.most_rows);
+      kernels_.fused_part(call_.task(), part, next, scratch, state);
+      kernels_.finish(call_.task(), part.unit, &state, 1);
       return;
     }
-    kernels_.fused_part(launch_.task(), part, next, scratch, state_of(item));
-    if (watches_scales_) return;
+    kernels_.fused_part(call_.task(), part, next, scratch, state_of(item));
+    if (by_part_) return;
     for (std::int64_t member = 0; member < item.num_members; ++member) {
       const std::int64_t unit = plan_.parts[work_.members[item.first_member + member]].unit;
       const std::atomic_ref items_left(work_.items_left[unit]);
@@ -165,25 +184,25 @@ class FusedLaunch {
 
   // Whoever computes the last of a unit's parts merges them all, in the order of keys.
   void finish(const WorkUnit& work_unit) const {
-    AttentionUnit unit = launch_.unit(work_unit, work_unit.keys.windowed);
+    AttentionUnit unit = call_.unit(work_unit, work_unit.keys.windowed);
     for (std::int64_t head = work_unit.kv_head_begin; head < work_unit.kv_head_end; ++head) {
       StateView views[kMostKeyParts];
       for (std::int64_t p = 0; p < work_unit.num_parts; ++p) {
-        views[p] = rows_of(work_unit.first_part + p, head);
+        views[p] = state_rows(work_unit.first_part + p, head);
       }
       unit.kv_head_begin = head;
       unit.kv_head_end = head + 1;
-      kernels_.finish(launch_.task(), unit, views, work_unit.num_parts);
+      kernels_.finish(call_.task(), unit, views, work_unit.num_parts);
     }
   }
 
   const PagedAttentionArgs& args_;
-  const KernelCall launch_;
+  const KernelCall call_;
   const Kernels& kernels_;
   const WorkPlan& plan_;
   WorkItems& work_;
   Workspace& workspace_;
-  const bool watches_scales_;
+  const bool by_part_;
   std::atomic<bool> found_bad_scale_{false};
   float* states_ = nullptr;
   float* scratch_ = nullptr;
@@ -204,9 +223,8 @@ void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int nu
   if (args.pager != nullptr && launch_streamed(args, kernels, work.plan, num_threads, function)) {
     return;
   }
+  if (!looks_at_scales_by_part(args, work.plan)) check_dynamic_scales(args, function);
   FusedLaunch(args, kernels, work).run(num_threads, function);
-  work.states.keep_at_most(kKeptFloats);
-  work.scratch.keep_at_most(kKeptFloats);
 }
 
 void launch_gather(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads) {

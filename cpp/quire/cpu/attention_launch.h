@@ -10,9 +10,9 @@ namespace quire {
 
 // Each on at most `num_threads` threads; fewer where there is too little to do.
 //
-// Fused looks at dynamic scales itself, under the name of `function`, as keys come, and writes
-// results once all have passed: whoever looks beforehand reads them twice, and with a pager all of
-// a cache that is not in memory.
+// Fused looks at dynamic scales itself, under the name of `function`, and writes no result before
+// all have passed. Where it can it looks as keys come: whoever looks beforehand reads them twice,
+// and with a pager all of a cache that is not in memory.
 void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads,
                   std::string_view function);
 void launch_gather(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads);

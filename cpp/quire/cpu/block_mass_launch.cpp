@@ -21,8 +21,6 @@ namespace {
 constexpr std::int64_t kRows = 64;
 constexpr std::int64_t kKeys = 4096;
 
-constexpr std::int64_t kRowsPerPass = 4;  // over a tile of keys
-
 constexpr float kNoKey = -std::numeric_limits<float>::infinity();
 
 // Some query tokens of a sequence with one KV head. Its items are columns of the block table, each

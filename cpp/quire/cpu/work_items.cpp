@@ -8,8 +8,8 @@ namespace quire {
 class WorkItems::Builder {
  public:
   Builder(const PagedAttentionArgs& args, const WorkPlan& plan, const KernelCall& call,
-          bool keeps_states, WorkItems& work)
-      : args_(args), plan_(plan), call_(call), keeps_states_(keeps_states), work_(work) {}
+          WorkItems& work)
+      : args_(args), plan_(plan), call_(call), work_(work) {}
 
   void run() {
     std::int64_t begin = 0;
@@ -32,7 +32,7 @@ class WorkItems::Builder {
     const std::int64_t heads = unit.num_heads();
     const auto all = static_cast<std::int64_t>(parts.size());
     const bool together = all * rows * heads <= kRowsOfAllHeads;
-    const std::int64_t most = std::max<std::int64_t>(1, kRowsOfOneHead / rows);
+    const std::int64_t most = kRowsOfOneHead / rows;
     const std::int64_t passes = (all + most - 1) / most;
     for (std::int64_t pass = 0; pass < passes; ++pass) {
       const std::int64_t begin = all * pass / passes;
@@ -68,7 +68,7 @@ class WorkItems::Builder {
       item.kv_head_begin = head;
       item.kv_head_end = head + item_heads;
       item.state_begin = WorkItem::kNoState;
-      if (unit.num_parts > 1 || keeps_states_) {
+      if (unit.num_parts > 1) {
         item.state_begin = work_.state_floats;
         work_.state_floats += call_.state_floats(item_heads * item.head_rows);
       }
@@ -93,12 +93,11 @@ class WorkItems::Builder {
   const PagedAttentionArgs& args_;
   const WorkPlan& plan_;
   const KernelCall& call_;
-  const bool keeps_states_;
   WorkItems& work_;
 };
 
-void WorkItems::assign(const PagedAttentionArgs& args, const WorkPlan& plan, const KernelCall& call,
-                       bool keeps_states) {
+void WorkItems::assign(const PagedAttentionArgs& args, const WorkPlan& plan,
+                       const KernelCall& call) {
   items.clear();
   members.clear();
   tokens.clear();
@@ -108,7 +107,7 @@ void WorkItems::assign(const PagedAttentionArgs& args, const WorkPlan& plan, con
   state_floats = 0;
   most_rows = 0;
   find_shared_parts(args, plan, shared);
-  Builder(args, plan, call, keeps_states, *this).run();
+  Builder(args, plan, call, *this).run();
 }
 
 }  // namespace quire

@@ -42,9 +42,8 @@ struct WorkItems {
   std::int64_t state_floats;  // of all states
   std::int64_t most_rows;     // of an item, all of its heads together
 
-  // Replaces all of it by the work of `plan`. `keeps_states`: every item has a state.
-  void assign(const PagedAttentionArgs& args, const WorkPlan& plan, const KernelCall& call,
-              bool keeps_states);
+  // Replaces all of it by the work of `plan`.
+  void assign(const PagedAttentionArgs& args, const WorkPlan& plan, const KernelCall& call);
 
  private:
   class Builder;

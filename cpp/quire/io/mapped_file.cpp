@@ -18,7 +18,7 @@ void unmap(std::span<const std::byte> some) {
   const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
   const auto address = reinterpret_cast<std::uintptr_t>(some.data());
   const std::uintptr_t before = address % page;
-  madvise(reinterpret_cast<void*>(address - before), some.size() + before, MADV_DONTNEED);
+  madvise(const_cast<std::byte*>(some.data()) - before, some.size() + before, MADV_DONTNEED);
 }
 
 }  // namespace

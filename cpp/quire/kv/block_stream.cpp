@@ -25,6 +25,7 @@ Slabs without(const Slabs& slabs, const Slabs& others) {
 
 bool BlockStream::start(const std::vector<std::vector<std::int32_t>>& stretches) {
   std::vector<Slabs> slabs;
+  slabs.reserve(stretches.size());
   for (const auto& blocks : stretches) slabs.push_back(residency_.slabs(layer_, blocks));
   return start(std::move(slabs), true);
 }

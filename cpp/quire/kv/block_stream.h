@@ -1,7 +1,7 @@
 // Blocks that are brought into memory a stretch at a time, for somebody who goes through them in a
-// known order: while one stretch is used, the next ones are read, and those
-// before are given back. At most Residency::kStretches are in memory, whatever their number: one in
-// use, and enough on their way that the disk never waits for the next to be asked for.
+// known order: while one stretch is used, the next ones are read, and those before are given back.
+// At most Residency::kStretches are in memory, whatever their number: one in use, and enough on
+// their way that the disk never waits for the next to be asked for.
 //
 //   stream.start(stretches);
 //   for (i = 0; i < stretches.size(); ++i) { stream.wait_for(i); ...use...; stream.done_with(i); }

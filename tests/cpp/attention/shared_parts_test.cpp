@@ -109,6 +109,8 @@ TEST(SharedParts, NoneWhereTheyCouldDiffer) {
   std::vector<std::int64_t> positions(2400);
   for (std::int64_t i = 0; i < 2400; ++i) positions[i] = i % 1200;
   placed.key_positions = contiguous_index_view(positions.data(), {2, 1200});
+  EXPECT_FALSE(find(placed).shared.ends.empty());
+  positions[1199] = 1200;  // the first sequence has left one out
   EXPECT_TRUE(find(placed).shared.ends.empty());
 
   sizes.q_lens = {1, 2};
@@ -130,6 +132,34 @@ TEST(SharedParts, EveryTokenSeesEveryKey) {
   EXPECT_EQ(longest(find(args)).at(Seqs{0, 1}), 896);
   args.causal = false;
   EXPECT_EQ(longest(find(args)).at(Seqs{0, 1}), 1024);
+}
+
+// Units of one KV head each, as five tokens of 72 heads are more rows than go together.
+TEST(SharedParts, OfOneKvHeadAreSharedWithTheSameHead) {
+  ProblemSizes sizes = sizes_of_lengths({1200, 1200, 1200});
+  sizes.q_lens = {5, 5, 5};
+  sizes.num_kv_heads = 6;
+  sizes.group = 12;
+  Problem problem(sizes, 9);
+  share_blocks(problem, 0, 1, 1024);
+  share_blocks(problem, 0, 2, 1024);
+  const Found found = find(problem.args());
+  ASSERT_EQ(found.plan.units.size(), 18u);
+  std::set<std::int64_t> heads;
+  std::int64_t begin = 0;
+  for (const std::int64_t end : found.shared.ends) {
+    EXPECT_EQ(end - begin, 3);
+    for (std::int64_t i = begin; i < end; ++i) {
+      const auto head_of = [&](std::int64_t member) {
+        const WorkPart& part = found.plan.parts[found.shared.parts[member]];
+        return found.plan.units[part.unit].kv_head_begin;
+      };
+      EXPECT_EQ(head_of(i), head_of(begin));
+      heads.insert(head_of(i));
+    }
+    begin = end;
+  }
+  EXPECT_EQ(heads.size(), 6u);
 }
 
 // Many rows of one sequence are bound by arithmetic already.

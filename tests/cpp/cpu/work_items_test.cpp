@@ -140,7 +140,24 @@ TEST_P(OnInstructionSet, ASharedKeyIsReadOncePerPassOnAnyNumberOfThreads) {
       launch_fused(indices.take(problem.args()), counting, threads, "paged_attention");
       EXPECT_EQ(keys_read, 2 * (passes * 512 + 24 * 264)) << "group " << group;
     }
+    expect_bits_of_each_alone(problem, problem.args());
   }
+}
+
+// Parts of one KV head of a unit, in groups of their own.
+TEST_P(OnInstructionSet, UnitsOfOneKvHeadShareToo) {
+  ProblemSizes sizes;
+  sizes.seq_lens = {1300, 1250, 1200};
+  sizes.q_lens = {5, 5, 5};
+  sizes.num_kv_heads = 6;
+  sizes.group = 9;
+  sizes.head_dim = sizes.v_head_dim = 128;
+  Problem problem(sizes, 3);
+  share_blocks(problem, 0, 1, 1024);
+  share_blocks(problem, 0, 2, 1024);
+  const PagedAttentionArgs args = problem.args();
+  expect_answer(problem, args, Implementation::fused, oracle(problem, args));
+  expect_bits_of_each_alone(problem, args);
 }
 
 // A key that only some of the sequences have may be poison to them alone.
