@@ -4,6 +4,7 @@
 #include <exception>
 #include <new>
 
+#include "gil.h"
 #include "quire/base/check.h"
 #include "quire/base/file_error.h"
 #include "quire/kv/block_ledger.h"
@@ -73,6 +74,7 @@ void translate(std::exception_ptr failure) {
 }  // namespace
 
 void set_python_error() {
+  if (PyGILState_Check() == 0) stop_thread();  // Python ended it while it ran Python's code
   try {
     translate(std::current_exception());
   } catch (py::error_already_set& error) {

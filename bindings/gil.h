@@ -16,11 +16,11 @@ namespace quire::python {
   for (;;) pause();
 }
 
-// take(), which asks for the lock.
-template <class Take>
-auto take_or_stop(Take take) noexcept {
+// call(), of functions of Python's that ask for the lock, as running Python's code does.
+template <class Call>
+auto call_or_stop(Call call) noexcept {
   try {
-    if (Py_IsInitialized()) return take();
+    if (Py_IsInitialized()) return call();
   } catch (...) {  // pthread_exit unwinds as an exception does, which must not be left once caught
     stop_thread();
   }
@@ -32,7 +32,7 @@ class WithoutGil {
  public:
   WithoutGil() : state_(PyEval_SaveThread()) {}
   ~WithoutGil() {
-    take_or_stop([this] { PyEval_RestoreThread(state_); });
+    call_or_stop([this] { PyEval_RestoreThread(state_); });
   }
   WithoutGil(const WithoutGil&) = delete;
   WithoutGil& operator=(const WithoutGil&) = delete;
@@ -44,7 +44,7 @@ class WithoutGil {
 // The lock is held while this lives, whether or not this thread had it, or is one of Python's.
 class WithGil {
  public:
-  WithGil() : state_(take_or_stop([] { return PyGILState_Ensure(); })) {}
+  WithGil() : state_(call_or_stop([] { return PyGILState_Ensure(); })) {}
   ~WithGil() { PyGILState_Release(state_); }
   WithGil(const WithGil&) = delete;
   WithGil& operator=(const WithGil&) = delete;

@@ -44,7 +44,7 @@ class PythonListener final : public BlockListener {
       return;
     }
     const WithGil locked;
-    callback_ = py::object();
+    call_or_stop([this] { callback_ = py::object(); });
   }
 
   const py::object& callback() const { return callback_; }
@@ -55,9 +55,12 @@ class PythonListener final : public BlockListener {
     try {
       py::tuple blocks(event.blocks.size());
       for (std::size_t i = 0; i < event.blocks.size(); ++i) blocks[i] = event.blocks[i];
-      callback_(name_of(event.kind), blocks);
-    } catch (py::error_already_set& error) {
-      error.discard_as_unraisable(callback_);
+      call_or_stop([&] {
+        PyObject* const result =
+            PyObject_CallFunction(callback_.ptr(), "sO", name_of(event.kind), blocks.ptr());
+        if (result == nullptr) PyErr_WriteUnraisable(callback_.ptr());
+        Py_XDECREF(result);
+      });
     } catch (const std::exception&) {  // no memory for the event: it is lost
     }
   }
