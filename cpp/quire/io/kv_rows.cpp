@@ -132,7 +132,7 @@ void write_rows(SafetensorsWriter& writer, std::size_t tensor, const BlockPool& 
   }
 }
 
-void read_rows(const KvFile& file, BlockPool& pool, std::span<const BlockRows> blocks) {
+void read_rows(const KvFile& file, const BlockPool& pool, std::span<const BlockRows> blocks) {
   Residency* const residency = pool.residency();
   const auto step = residency == nullptr ? std::max<std::size_t>(1, blocks.size())
                                          : static_cast<std::size_t>(residency->stretch_blocks());

@@ -30,6 +30,6 @@ void write_rows(SafetensorsWriter& writer, std::size_t tensor, const BlockPool& 
 // -1 are passed over. Where not all blocks are kept in memory, it is as many at a time as a stretch
 // of a stream has; throws FileError, under the name of the file's function, where one of them could
 // not be written to the pool's file.
-void read_rows(const KvFile& file, BlockPool& pool, std::span<const BlockRows> blocks);
+void read_rows(const KvFile& file, const BlockPool& pool, std::span<const BlockRows> blocks);
 
 }  // namespace quire
