@@ -26,7 +26,7 @@ T one_of(std::mt19937& random, std::initializer_list<T> choices) {
 Problem random_families(std::mt19937& random) {
   ProblemSizes sizes;
   const std::int64_t tokens = one_of<std::int64_t>(random, {1, 1, 1, 2, 5});
-  const int batch = one_of(random, {2, 3, 7, 12});
+  const int batch = one_of(random, {4, 5, 7});
   sizes.seq_lens.clear();
   for (int seq = 0; seq < batch; ++seq) {
     sizes.seq_lens.push_back(1100 + static_cast<std::int64_t>(random() % 400));
@@ -78,7 +78,7 @@ void expect_bits_of_each_alone(Problem& problem, const PagedAttentionArgs& args)
 
 TEST_P(OnInstructionSet, SharedPrefixesAreExactAndHaveTheBitsOfEachAlone) {
   int num_shared = 0;
-  for (unsigned seed = 0; seed < 14; ++seed) {
+  for (unsigned seed = 0; seed < 10; ++seed) {
     std::mt19937 random(seed);
     Problem problem = random_families(random);
     PagedAttentionArgs args = problem.args();
@@ -107,7 +107,7 @@ TEST_P(OnInstructionSet, SharedPrefixesAreExactAndHaveTheBitsOfEachAlone) {
     expect_bits_of_each_alone(problem, args);
     if (HasFatalFailure()) return;
   }
-  EXPECT_GT(num_shared, 7);
+  EXPECT_GT(num_shared, 5);
 }
 
 std::atomic<std::int64_t> keys_read{0};  // of each KV head
