@@ -60,6 +60,12 @@ def of_ceiling(name: str, results: Iterable[CaseResult], least: float) -> Bar:
     return Bar(name, {f"{r.key}, {r.bound}": r.of_ceiling for r in results}, least=least)
 
 
+def ratios(results: Sequence[CaseResult]) -> dict[str, float]:
+    """Of each two results the seconds of the first over those of the second, by the first."""
+    pairs = zip(results[::2], results[1::2], strict=True)
+    return {first.key: first.seconds / second.seconds for first, second in pairs}
+
+
 def available(instruction_set: str) -> bool:
     """Whether this machine has it."""
     return instruction_set in _core.build_info()["instruction_sets_available"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bars import THREADS, Bar, run
+from bars import THREADS, Bar, ratios, run
 
 from quire.bench_cases import AttentionCase
 from quire.bench_report import CaseResult
@@ -35,9 +35,7 @@ def measure(bench: Bench, quick: bool) -> Iterator[list[CaseResult]]:
 
 def bars(results: list[CaseResult]) -> list[Bar]:
     """The slowest pair."""
-    pairs = zip(results[::2], results[1::2], strict=True)
-    slower = {ragged.key: ragged.seconds / equal.seconds for ragged, equal in pairs}
-    return [Bar("time over that of equal lengths", slower, most=1.15, unit="x")]
+    return [Bar("time over that of equal lengths", ratios(results), most=1.15, unit="x")]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bars import THREADS, Bar, run
+from bars import THREADS, Bar, ratios, run
 
 from quire.bench_cases import AttentionCase, CacheShape
 from quire.bench_report import CaseResult
@@ -40,8 +40,7 @@ def measure(bench: Bench, quick: bool) -> Iterator[list[CaseResult]]:
 
 def bars(results: list[CaseResult]) -> list[Bar]:
     """The least that sharing gains."""
-    pairs = zip(results[::2], results[1::2], strict=True)
-    gain = {shared.key: apart.seconds / shared.seconds for shared, apart in pairs}
+    gain = {case: 1 / ratio for case, ratio in ratios(results).items()}
     return [Bar("speed over that of sequences apart", gain, least=4, unit="x")]
 
 

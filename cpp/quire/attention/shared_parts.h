@@ -8,7 +8,9 @@
 // Source of the idea: Juravsky et al., "Hydragen" (arXiv:2402.05099).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "quire/attention/split.h"
@@ -18,6 +20,11 @@ namespace quire {
 struct SharedParts {
   std::vector<std::int64_t> parts;  // of all groups, indices in WorkPlan::parts
   std::vector<std::int64_t> ends;   // of each group in `parts`, where the next one begins
+
+  std::span<const std::int64_t> group(std::size_t i) const {
+    const std::int64_t begin = i == 0 ? 0 : ends[i - 1];
+    return std::span(parts).subspan(begin, ends[i] - begin);
+  }
 };
 
 // Replaces `shared` by groups of two parts or more of `plan`, in order, that may be computed

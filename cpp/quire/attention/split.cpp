@@ -67,7 +67,7 @@ class Planner {
         ceil_div(std::max(least_keys, ceil_div(num_keys, most_parts)), kKeyStep) * kKeyStep;
     unit.first_part = static_cast<std::int64_t>(plan_.parts.size());
 
-    const std::int64_t passes = ceil_div((token_end - token_begin) * sizes_.group, kRowsPerPass);
+    const std::int64_t passes = passes_of((token_end - token_begin) * sizes_.group);
     const auto cost_per_key = static_cast<double>(heads * bytes_per_key_ * passes);
     if (sink_tokens.end > 0) add_parts(unit, sink_tokens, false, cost_per_key);
     add_parts(unit, window, unit.keys.windowed, cost_per_key);

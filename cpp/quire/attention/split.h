@@ -53,6 +53,9 @@ inline constexpr std::int64_t kRowsOfOneHead = 256;
 
 // Query rows that go through a tile of keys in the time that it takes to arrive.
 inline constexpr std::int64_t kRowsPerPass = 4;
+constexpr std::int64_t passes_of(std::int64_t rows) {
+  return (rows + kRowsPerPass - 1) / kRowsPerPass;
+}
 
 // Replaces `plan` by the work of checked arguments.
 void plan_work(const PagedAttentionArgs& args, WorkPlan& plan);

@@ -32,7 +32,7 @@ struct Workspace {
 };
 
 // Where a cache has dynamic scales, and all units several parts: scales are looked at as their part
-// comes to its turn, and results wait until all have passed. Else they have been looked at before.
+// comes to its turn, and results wait until all have passed. Else they are looked at beforehand.
 bool looks_at_scales_by_part(const PagedAttentionArgs& args, const WorkPlan& plan) {
   return has_dynamic_scales(args) &&
          std::all_of(plan.units.begin(), plan.units.end(),
@@ -64,6 +64,7 @@ class FusedLaunch {
 
   // Throws as check_dynamic_scales does, under the name of `function`.
   void run(int num_threads, std::string_view function) {
+    if (!by_part_) check_dynamic_scales(args_, function);
     const auto num_items = static_cast<std::int64_t>(work_.items.size());
     const int num_workers = worker_count(work_.cost, num_items, num_threads);
     scratch_ = workspace_.scratch.reserve(worker_floats_, num_workers);
@@ -223,7 +224,6 @@ void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int nu
   if (args.pager != nullptr && launch_streamed(args, kernels, work.plan, num_threads, function)) {
     return;
   }
-  if (!looks_at_scales_by_part(args, work.plan)) check_dynamic_scales(args, function);
   FusedLaunch(args, kernels, work).run(num_threads, function);
 }
 

@@ -12,11 +12,7 @@ class WorkItems::Builder {
       : args_(args), plan_(plan), call_(call), work_(work) {}
 
   void run() {
-    std::int64_t begin = 0;
-    for (const std::int64_t end : work_.shared.ends) {
-      add_shared(std::span(work_.shared.parts).subspan(begin, end - begin));
-      begin = end;
-    }
+    for (std::size_t i = 0; i < work_.shared.ends.size(); ++i) add_shared(work_.shared.group(i));
     for (std::int64_t part = 0; part < static_cast<std::int64_t>(plan_.parts.size()); ++part) {
       if (work_.places[part].item_heads == 0) add_items({&part, 1}, unit_of(part).num_heads());
     }
@@ -52,8 +48,9 @@ class WorkItems::Builder {
     item.num_members = num_members;
     item.first_token = static_cast<std::int64_t>(work_.tokens.size());
     item.head_rows = KernelCall::padded_rows(num_members * rows);
-    item.cost = key_cost(num_members * rows) / key_cost(rows) * part.cost *
-                static_cast<double>(item_heads) / static_cast<double>(unit.num_heads());
+    item.cost = part.cost * static_cast<double>(passes_of(num_members * rows)) /
+                static_cast<double>(passes_of(rows)) * static_cast<double>(item_heads) /
+                static_cast<double>(unit.num_heads());
     const auto first_item = static_cast<std::int64_t>(work_.items.size());
     for (std::int64_t member = 0; member < num_members; ++member) {
       const std::int64_t index = parts[member];
@@ -82,12 +79,6 @@ class WorkItems::Builder {
     for (std::int64_t token = unit.token_begin; token < unit.token_end; ++token) {
       work_.tokens.push_back({token, rows.key(token - rows.begin)});
     }
-  }
-
-  // Of so many rows of a KV head, as WorkPart::cost counts.
-  static double key_cost(std::int64_t rows) {
-    const std::int64_t passes = (rows + kRowsPerPass - 1) / kRowsPerPass;
-    return static_cast<double>(passes);
   }
 
   const PagedAttentionArgs& args_;

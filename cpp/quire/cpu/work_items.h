@@ -15,7 +15,7 @@ struct WorkItem {
   std::int64_t first_member;  // in WorkItems::members
   std::int64_t num_members;
   std::int64_t kv_head_begin, kv_head_end;
-  std::int64_t first_token;  // of all members, in WorkItems::tokens; of one: not set
+  std::int64_t first_token;  // of all members, in WorkItems::tokens; of one member there are none
   std::int64_t head_rows;    // of the item's state
   std::int64_t state_begin;  // in floats, or kNoState where the part is its unit's only one
   double cost;

@@ -29,8 +29,7 @@ void save_cache(const PrefixCache& cache, const std::string& directory);
 
 // Adds what the file holds to the cache, at most max_blocks blocks, those used last, and says how
 // many were added. What is there already stays, and takes no room: only others that are idle make
-// some. Throws as load_table; the pool and the cache are as
-// before then.
+// some. Throws as load_table; the pool and the cache are as before then.
 std::int64_t load_cache(PrefixCache& cache, const std::string& directory);
 std::int64_t load_cache(PrefixCache& cache, const FileBytes& file);
 

@@ -13,6 +13,8 @@ namespace {
 struct Found {
   WorkPlan plan;
   SharedParts shared;
+
+  const WorkUnit& unit_of(std::int64_t part) const { return plan.units[plan.parts[part].unit]; }
 };
 
 Found find(const PagedAttentionArgs& args) {
@@ -25,20 +27,16 @@ Found find(const PagedAttentionArgs& args) {
 // Sequences of a group and where its keys end, of each group that begins with the first key.
 std::map<std::set<std::int64_t>, std::int64_t> longest(const Found& found) {
   std::map<std::set<std::int64_t>, std::int64_t> result;
-  std::int64_t begin = 0;
-  for (const std::int64_t end : found.shared.ends) {
+  for (std::size_t g = 0; g < found.shared.ends.size(); ++g) {
+    const auto group = found.shared.group(g);
     std::set<std::int64_t> seqs;
-    for (std::int64_t i = begin; i < end; ++i) {
-      const WorkPart& part = found.plan.parts[found.shared.parts[i]];
-      seqs.insert(found.plan.units[part.unit].seq);
-    }
-    EXPECT_EQ(static_cast<std::int64_t>(seqs.size()), end - begin);
-    EXPECT_GE(end - begin, 2);
-    const KeyRange keys = found.plan.parts[found.shared.parts[begin]].keys;
+    for (const std::int64_t part : group) seqs.insert(found.unit_of(part).seq);
+    EXPECT_EQ(seqs.size(), group.size());
+    EXPECT_GE(group.size(), 2u);
+    const KeyRange keys = found.plan.parts[group[0]].keys;
     std::int64_t& last = result[seqs];
     EXPECT_EQ(keys.begin, last) << "in the order of keys, none missing";
     last = keys.end;
-    begin = end;
   }
   return result;
 }
@@ -71,13 +69,9 @@ TEST(SharedParts, BranchAsTheTablesDo) {
   share_blocks(problem, 0, 2, 896);
   const Found found = find(problem.args());
   ASSERT_EQ(found.shared.ends.size(), 7u);
-  std::vector<std::int64_t> group_sizes;
-  std::int64_t begin = 0;
-  for (const std::int64_t end : found.shared.ends) {
-    group_sizes.push_back(end - begin);
-    begin = end;
-  }
-  EXPECT_EQ(group_sizes, (std::vector<std::int64_t>{3, 3, 3, 2, 2, 2, 2}));
+  std::vector<std::size_t> group_sizes;
+  for (std::size_t g = 0; g < 7; ++g) group_sizes.push_back(found.shared.group(g).size());
+  EXPECT_EQ(group_sizes, (std::vector<std::size_t>{3, 3, 3, 2, 2, 2, 2}));
 }
 
 TEST(SharedParts, OneDifferentBlockEndsThem) {
@@ -146,18 +140,14 @@ TEST(SharedParts, OfOneKvHeadAreSharedWithTheSameHead) {
   const Found found = find(problem.args());
   ASSERT_EQ(found.plan.units.size(), 18u);
   std::set<std::int64_t> heads;
-  std::int64_t begin = 0;
-  for (const std::int64_t end : found.shared.ends) {
-    EXPECT_EQ(end - begin, 3);
-    for (std::int64_t i = begin; i < end; ++i) {
-      const auto head_of = [&](std::int64_t member) {
-        const WorkPart& part = found.plan.parts[found.shared.parts[member]];
-        return found.plan.units[part.unit].kv_head_begin;
-      };
-      EXPECT_EQ(head_of(i), head_of(begin));
-      heads.insert(head_of(i));
+  for (std::size_t g = 0; g < found.shared.ends.size(); ++g) {
+    const auto group = found.shared.group(g);
+    EXPECT_EQ(group.size(), 3u);
+    for (const std::int64_t part : group) {
+      const std::int64_t head = found.unit_of(part).kv_head_begin;
+      EXPECT_EQ(head, found.unit_of(group[0]).kv_head_begin);
+      heads.insert(head);
     }
-    begin = end;
   }
   EXPECT_EQ(heads.size(), 6u);
 }

@@ -21,11 +21,6 @@ namespace {
 INSTANTIATE_TEST_SUITE_P(All, OnInstructionSet, ::testing::ValuesIn(instruction_sets()),
                          [](const auto& info) { return info.param; });
 
-template <class T>
-T one_of(std::mt19937& random, std::initializer_list<T> choices) {
-  return choices.begin()[random() % choices.size()];
-}
-
 // Sizes drawn from those that have an edge somewhere: blocks, tiles, vectors, groups.
 ProblemSizes random_sizes(std::mt19937& random) {
   ProblemSizes sizes;
@@ -207,17 +202,9 @@ TEST_P(OnInstructionSet, BitsDoNotDependOnBatchOrThreads) {
     }
     const std::int64_t row_bytes = args.out.strides[0];
     for (std::size_t seq = 0; seq < sizes.seq_lens.size(); ++seq) {
-      PagedAttentionArgs alone = args;
-      const std::int64_t begin = problem.cu_seqlens[seq];
-      const std::int64_t rows = problem.cu_seqlens[seq + 1] - begin;
-      const std::int32_t cu[2] = {0, static_cast<std::int32_t>(rows)};
-      alone.q.data = args.q.at(begin);
-      alone.q.shape[0] = alone.out.shape[0] = rows;
-      alone.block_tables.data += static_cast<std::int64_t>(seq) * args.block_tables.strides[0];
-      alone.block_tables.shape[0] = alone.seq_lens.shape[0] = 1;
-      alone.seq_lens.data += static_cast<std::int64_t>(seq) * args.seq_lens.strides[0];
-      alone.cu_seqlens_q = contiguous_index_view(cu, {2});
-      paged_attention(alone, implementation, 2);
+      const AloneInBatch alone(problem, args, seq);
+      const std::int64_t begin = alone.begin(), rows = alone.rows();
+      paged_attention(alone.args(), implementation, 2);
       ASSERT_TRUE(std::equal(problem.out.bytes.begin(),
                              problem.out.bytes.begin() + rows * row_bytes,
                              expected.begin() + begin * row_bytes))

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <initializer_list>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -13,6 +15,40 @@
 #include "support/attention_problem.h"
 
 namespace quire::testing {
+
+template <class T>
+T one_of(std::mt19937& random, std::initializer_list<T> choices) {
+  return choices.begin()[random() % choices.size()];
+}
+
+// Sequence `seq` of a problem, with the results of its rows at the beginning of the problem's.
+class AloneInBatch {
+ public:
+  AloneInBatch(const Problem& problem, const PagedAttentionArgs& args, std::size_t seq)
+      : args_(args),
+        begin_(problem.cu_seqlens[seq]),
+        rows_(problem.cu_seqlens[seq + 1] - begin_),
+        cu_seqlens_{0, static_cast<std::int32_t>(rows_)} {
+    const auto row = static_cast<std::int64_t>(seq);
+    args_.q.data = args.q.at(begin_);
+    args_.q.shape[0] = args_.out.shape[0] = rows_;
+    args_.block_tables.data += row * args.block_tables.strides[0];
+    args_.block_tables.shape[0] = args_.seq_lens.shape[0] = 1;
+    args_.seq_lens.data += row * args.seq_lens.strides[0];
+    args_.cu_seqlens_q = contiguous_index_view(cu_seqlens_, {2});
+  }
+  AloneInBatch(const AloneInBatch&) = delete;
+  AloneInBatch& operator=(const AloneInBatch&) = delete;
+
+  const PagedAttentionArgs& args() const { return args_; }
+  std::int64_t begin() const { return begin_; }  // rows of the batch before its own
+  std::int64_t rows() const { return rows_; }
+
+ private:
+  PagedAttentionArgs args_;
+  std::int64_t begin_, rows_;
+  std::int32_t cu_seqlens_[2];
+};
 
 // Runs `args` and compares with the oracle: values within `tolerance` of the largest value, lse
 // within it of 1 + |lse|.
