@@ -3,7 +3,14 @@
 //   dynamic   [num_blocks, block_size, Hkv]   one for each token and head, whatever the layout
 //   static    [Hkv], or no axis               one for each head, or for the cache
 //
-// All are float32, positive and finite.
+// All are float32, positive and finite. An int4 cache has grids instead (int4_grid.h), a step and a
+// middle in float16, dynamic always:
+//
+//   of keys     [num_blocks, Hkv, D, 2]            one for each channel of a block
+//   of values   [num_blocks, block_size, Hkv, 2]   one for each token and head
+//
+// in either layout, the last two axes of those of keys contiguous and the last of the others. Steps
+// are positive and finite, middles finite.
 #pragma once
 
 #include <span>

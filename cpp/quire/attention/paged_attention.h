@@ -28,9 +28,9 @@ enum class Layout : std::uint8_t {
 // Hq, Hkv: query and key/value heads; D, Dv: head sizes of q/k and of v; T: query tokens of the
 // whole batch; B: sequences. The last axis of every float array is contiguous.
 struct PagedAttentionArgs {
-  ArrayView q;             // [T, Hq, D], a plain float
-  ArrayView k_cache;       // see `layout`, last axis D, any DType
-  ArrayView v_cache;       // see `layout`, last axis Dv, any DType
+  ArrayView q;        // [T, Hq, D], a plain float
+  ArrayView k_cache;  // see `layout`, last axis D, any DType; of int4 both are, last axis D / 2
+  ArrayView v_cache;  // see `layout`, last axis Dv, any DType; of int4 Dv / 2
   IndexView block_tables;  // [B, max_blocks]; past ceil(seq_len / block_size) ignored, and -1 (a
                            // hole) where no query sees a key of the block
   IndexView seq_lens;      // [B], tokens in the cache, those of q included
@@ -44,10 +44,14 @@ struct PagedAttentionArgs {
   // [T, Hq, max_blocks] contiguous, written: what the keys of each block have of the row's softmax;
   // 0 where it sees none of them. With the sink's share a row sums to 1. Null: not wanted.
   float* block_mass = nullptr;
-  std::optional<ArrayView> alibi_slopes;       // [Hq]
-  std::optional<ArrayView> sinks;              // [Hq]
-  std::optional<ArrayView> k_scale;            // of a quantised k_cache; see cache_scales.h
-  std::optional<ArrayView> v_scale;            // of a quantised v_cache
+  std::optional<ArrayView> alibi_slopes;  // [Hq]
+  std::optional<ArrayView> sinks;         // [Hq]
+  std::optional<ArrayView> k_scale;       // of a quantised k_cache; see cache_scales.h
+  std::optional<ArrayView> v_scale;       // of a quantised v_cache
+  // Beside int4 caches: blocks of plain floats, like k_cache and v_cache but for their number. In
+  // block_tables, block num_blocks + i is the i-th of them.
+  std::optional<ArrayView> k_open;
+  std::optional<ArrayView> v_open;
   std::optional<double> scale;                 // none: 1 / sqrt(D)
   std::optional<double> softcap;               // > 0
   std::optional<std::int64_t> sliding_window;  // >= 1: keys that a row sees, its own included
@@ -67,8 +71,9 @@ struct PagedAttentionSizes {
   std::int64_t head_dim;      // D
   std::int64_t v_head_dim;    // Dv
   std::int64_t block_size;
-  std::int64_t num_blocks;
-  std::int64_t group;  // Hq / Hkv
+  std::int64_t num_blocks;  // of k_cache
+  std::int64_t num_open;    // of k_open
+  std::int64_t group;       // Hq / Hkv
 };
 
 inline PagedAttentionSizes sizes_of(const PagedAttentionArgs& args) {
@@ -80,9 +85,10 @@ inline PagedAttentionSizes sizes_of(const PagedAttentionArgs& args) {
   sizes.num_heads = args.q.shape[1];
   sizes.num_kv_heads = args.k_cache.shape[head_axis];
   sizes.head_dim = args.q.shape[2];
-  sizes.v_head_dim = args.v_cache.shape[3];
+  sizes.v_head_dim = args.v_cache.shape[3] * numbers_of(args.v_cache.dtype);
   sizes.block_size = args.k_cache.shape[block_axis];
   sizes.num_blocks = args.k_cache.shape[0];
+  sizes.num_open = args.k_open ? args.k_open->shape[0] : 0;
   sizes.group = sizes.num_heads / sizes.num_kv_heads;
   return sizes;
 }

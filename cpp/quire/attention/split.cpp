@@ -19,8 +19,10 @@ class Planner {
  public:
   Planner(const PagedAttentionArgs& args, WorkPlan& plan)
       : args_(args), sizes_(sizes_of(args)), plan_(plan) {
-    bytes_per_key_ = sizes_.head_dim * static_cast<std::int64_t>(size_of(args.k_cache.dtype)) +
-                     sizes_.v_head_dim * static_cast<std::int64_t>(size_of(args.v_cache.dtype));
+    const auto row_bytes = [](const ArrayView& cache) {
+      return cache.shape[3] * static_cast<std::int64_t>(size_of(cache.dtype));
+    };
+    bytes_per_key_ = row_bytes(args.k_cache) + row_bytes(args.v_cache);
   }
 
   void add_sequence(std::int64_t seq) {

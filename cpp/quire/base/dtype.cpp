@@ -19,6 +19,8 @@ std::string_view name_of(DType dtype) {
       return "int8";
     case DType::float8_e4m3fn:
       return "float8_e4m3fn";
+    case DType::int4:
+      return "int4";
     case DType::float32:
       break;
   }

@@ -12,15 +12,18 @@
 
 namespace quire {
 
-enum class DType : std::uint8_t { float32, float16, bfloat16, int8, float8_e4m3fn };
+enum class DType : std::uint8_t { float32, float16, bfloat16, int8, float8_e4m3fn, int4 };
 
 // The plain floats, and the quantised.
 inline constexpr DType kDTypes[] = {DType::float32, DType::float16, DType::bfloat16};
 inline constexpr DType kQuantisedDTypes[] = {DType::int8, DType::float8_e4m3fn};
 
 constexpr bool is_quantised(DType dtype) {
-  return dtype == DType::int8 || dtype == DType::float8_e4m3fn;
+  return dtype == DType::int8 || dtype == DType::float8_e4m3fn || dtype == DType::int4;
 }
+
+// Numbers in one element of an array: int4 has two in a byte (int4_grid.h).
+constexpr int numbers_of(DType dtype) { return dtype == DType::int4 ? 2 : 1; }
 
 // Bytes of one element.
 constexpr std::size_t size_of(DType dtype) {
@@ -31,7 +34,7 @@ constexpr std::size_t size_of(DType dtype) {
 // to. int8 is kept symmetric: -128 is read, and never written.
 constexpr float largest_of(DType quantised) { return quantised == DType::int8 ? 127.0f : 448.0f; }
 
-// "float32", "float16", "bfloat16", "int8", "float8_e4m3fn".
+// "float32", "float16", "bfloat16", "int8", "float8_e4m3fn", "int4".
 std::string_view name_of(DType dtype);
 
 // The inverse of name_of; throws TypeError that lists the supported names.

@@ -27,18 +27,26 @@ RowsView rows_view(const ArrayView& view) {
   return {view.data, {view.strides[0], view.strides[1]}, view.dtype};
 }
 
-ScaleView scale_view(const std::optional<ArrayView>& scale) {
+ScaleView scale_view(const std::optional<ArrayView>& scale, DType dtype, bool of_keys) {
   if (!scale) return {};
+  if (dtype == DType::int4) {  // cache_scales.h
+    const auto& strides = scale->strides;
+    return {scale->data, strides[0], of_keys ? 0 : strides[1], strides[of_keys ? 1 : 2]};
+  }
   if (is_dynamic(*scale)) {
     return {scale->data, scale->strides[0], scale->strides[1], scale->strides[2]};
   }
   return {scale->data, 0, 0, scale->ndim == 1 ? scale->strides[0] : 0};
 }
 
-CacheView cache_view(const ArrayView& cache, Layout layout, const std::optional<ArrayView>& scale) {
+CacheView cache_view(const ArrayView& cache, Layout layout, const ScaleView& scale) {
   const int token_axis = layout == Layout::NHD ? 1 : 2;
-  return {cache.data,  cache.strides[0], cache.strides[token_axis], cache.strides[3 - token_axis],
-          cache.dtype, scale_view(scale)};
+  return {cache.data,
+          cache.strides[0],
+          cache.strides[token_axis],
+          cache.strides[3 - token_axis],
+          cache.dtype,
+          scale};
 }
 
 }  // namespace
@@ -52,8 +60,16 @@ KernelCall::KernelCall(const PagedAttentionArgs& args, const Kernels& kernels)
   task_.q = rows_view(args.q);
   task_.out = rows_view(args.out);
   task_.lse = args.lse;
-  task_.k = cache_view(args.k_cache, args.layout, args.k_scale);
-  task_.v = cache_view(args.v_cache, args.layout, args.v_scale);
+  task_.k =
+      cache_view(args.k_cache, args.layout, scale_view(args.k_scale, args.k_cache.dtype, true));
+  task_.v =
+      cache_view(args.v_cache, args.layout, scale_view(args.v_scale, args.v_cache.dtype, false));
+  task_.first_open = std::numeric_limits<std::int64_t>::max();
+  if (args.k_open) {
+    task_.k_open = cache_view(*args.k_open, args.layout, {});
+    task_.v_open = cache_view(*args.v_open, args.layout, {});
+    task_.first_open = sizes.num_blocks;
+  }
   task_.alibi_slopes = args.alibi_slopes ? slopes_.data() : nullptr;
   task_.sinks = args.sinks ? sinks_.data() : nullptr;
   task_.head_dim = sizes.head_dim;

@@ -18,6 +18,8 @@ struct RowsView {
 
 // The scales of a quantised cache: that of (block, offset, kv_head), a float, lies at the sum of
 // its strides, in bytes. Those of a scale that many share are 0. Without `data` there are none.
+// Of an int4 cache they are grids (int4_grid.h): of a key block and head one for each channel, one
+// after the other, and of a value and head one.
 struct ScaleView {
   const std::byte* data;
   std::int64_t block_stride, token_stride, head_stride;
@@ -43,6 +45,8 @@ struct AttentionTask {
   RowsView out;  // [T, Hq] rows of v_head_dim
   float* lse;    // [T, Hq], or null
   CacheView k, v;
+  CacheView k_open, v_open;   // of blocks from first_open on, the first of which is their block 0
+  std::int64_t first_open;    // the largest int64 where there are none
   const float* alibi_slopes;  // [Hq], or null
   const float* sinks;         // [Hq], or null
   std::int64_t head_dim, v_head_dim, num_heads, group, block_size;
