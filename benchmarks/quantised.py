@@ -1,12 +1,12 @@
 """Quantised caches against bfloat16, in one run: what they cost in accuracy and save in time.
 
-    python benchmarks/quantised.py [--quick] [--model DIR]
+    python benchmarks/quantised.py [--quick] [--models DIR ...]
 
 Accuracy: the RMS of the error of attention, relative to the RMS of its output, on the keys and
-values of a real model (those of `quire verify`), 200 tokens decoded; exact is float64 on keys and
-values that are not rounded. With --model also that of the logits of a Llama-like model (DIR holds
-config.json and model.safetensors) over its prompt, all tokens at once, against a float32 cache; and
-how often the likeliest token is the same.
+values of a real model (those of `quire verify`), 200 tokens decoded, one after the other; exact is
+float64 on keys and values that are not rounded. With --models also that of the logits of small
+models (a DIR holds config.json and model.safetensors; decoder.py has the kinds) over their prompts,
+token by token, against a float32 cache; and how often the likeliest token is the same.
 
 Speed: the fastest of interleaved calls, one query of each of 32 heads, and of 8, over 8 KV heads of
 128, one thread, blocks of 16 tokens in random order, cold. 32 heads are bound by arithmetic on some
@@ -23,7 +23,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from llama import Llama
+from decoder import Decoder, load_decoder
 
 import quire
 from quire.trace import shipped_trace
@@ -65,15 +65,16 @@ def trace_errors() -> None:
             trace = shipped_trace(layer=layer)
             tokens, heads, size = trace.k.shape
             pool = quire.BlockPool(-(-tokens // 16), num_kv_heads=heads, head_dim=size, dtype=dtype)
-            table = quire.BlockTable(pool)
-            table.append(trace.k, trace.v)
-            block_tables, _ = quire.pack_tables([table] * len(trace.q))
-            lengths = np.arange(tokens - len(trace.q), tokens) + 1  # a decode step each
-            out = quire.paged_attention(
-                trace.q.astype(ml_dtypes.bfloat16), pool.k_cache(), pool.v_cache(),
-                block_tables, lengths, out=np.empty(trace.q.shape, np.float32), **scales_of(pool),
-            )  # fmt: skip
-            exact = exact_attention(trace.q.astype(ml_dtypes.bfloat16), trace.k, trace.v)
+            queries = trace.q.astype(ml_dtypes.bfloat16)
+            out = np.empty(queries.shape, np.float32)
+            first = tokens - len(queries)
+            with quire.BlockTable(pool) as table:
+                table.append(trace.k[:first], trace.v[:first])
+                for i in range(len(queries)):
+                    one = slice(first + i, first + i + 1)
+                    table.append(trace.k[one], trace.v[one])
+                    quire.attend(queries[i : i + 1], [table], out=out[i : i + 1])
+            exact = exact_attention(queries, trace.k, trace.v)
             errors.append(rms(out - exact) / rms(exact))
         per_head = pool.nbytes // (pool.num_blocks * pool.block_size * heads)
         print(f"| {dtype} | {per_head} | " + " | ".join(f"{e:.2%}" for e in errors) + " |")
@@ -86,10 +87,11 @@ def scales_of(pool: quire.BlockPool) -> dict[str, Any]:
     return {"k_scale": pool.k_scale(), "v_scale": pool.v_scale()}
 
 
-def logit_errors(model: Llama, tokens: Any) -> None:
+def logit_errors(name: str, model: Decoder) -> None:
     """A row for each dtype: the error of the logits, and how often the first choice stays."""
+    tokens = model.prompt()
     exact = model.logits(tokens, "float32")
-    print("\n| cache | error of the logits | same first choice |\n|---|---|---|")
+    print(f"\n| cache | error of {name}'s logits | same first choice |\n|---|---|---|")
     for dtype in DTYPES:
         logits = model.logits(tokens, dtype)
         same = np.mean(logits.argmax(axis=1) == exact.argmax(axis=1))
@@ -149,12 +151,11 @@ def main() -> None:
     """Accuracy, then speed."""
     parser = argparse.ArgumentParser(description="Quantised caches against bfloat16.")
     parser.add_argument("--quick", action="store_true", help="one context, for some seconds")
-    parser.add_argument("--model", type=Path, help="folder of a Llama-like model")
+    parser.add_argument("--models", type=Path, nargs="*", default=[], help="folders of models")
     options = parser.parse_args()
     trace_errors()
-    if options.model is not None:
-        model = Llama(options.model)
-        logit_errors(model, model.prompt())
+    for folder in options.models:
+        logit_errors(folder.name, load_decoder(folder))
     speeds(QUICK_CONTEXTS if options.quick else CONTEXTS, 2 if options.quick else 15)
 
 
