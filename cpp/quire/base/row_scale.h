@@ -1,0 +1,19 @@
+// Rows of floats as numbers of int8 or float8_e4m3fn times a scale of their own, and back.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "quire/base/dtype.h"
+
+namespace quire {
+
+// Writes `count` finite floats divided by a scale, rounded to nearest even, and returns the scale:
+// their largest magnitude / largest_of(dtype), at least the smallest normal float. The same bits as
+// write_kv's.
+float seal_row(const float* row, std::int64_t count, DType dtype, std::byte* numbers);
+
+// What the numbers stand for.
+void open_row(const std::byte* numbers, DType dtype, float scale, std::int64_t count, float* row);
+
+}  // namespace quire
