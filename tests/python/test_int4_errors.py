@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from int4_cases import FLOATS, Shape, empty_caches
+from int4_cases import FLOATS, IMPLEMENTATIONS, Shape, empty_caches
 
 import quire
 
-IMPLEMENTATIONS = ("dense",)
 BLOCK_SIZE, HEADS, SIZE, V_SIZE = 4, 2, 8, 6
 ARRAYS = ("k_cache", "v_cache", "k_scale", "v_scale", "k_open", "v_open")
 
@@ -317,6 +316,46 @@ def test_a_wrong_grid_is_named_and_nothing_written(part: int, wrong: float) -> N
         call.attend(implementation=implementation, sliding_window=4)
         with pytest.raises(ValueError, match=rf"v_scale: got {kind} of .* at block 0, offset 0"):
             call.attend(implementation=implementation, sliding_window=6)
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 70])
+@pytest.mark.parametrize("name", ["k_scale", "v_scale"])
+def test_a_wrong_grid_is_found_in_every_head(name: str, tokens: int) -> None:
+    """In sequences of many parts, whose grids are looked at part by part; and no other is refused.
+
+    Also where heads go one by one: five tokens of 64 are more rows than go together.
+    """
+    heads, size, length, wrong = 8, 64, 3000, 100  # the column that is wrong
+    shape = Shape(-(-length // 16), 2, 16, heads, size, size)
+    caches = empty_caches(shape)
+    for array in caches.arrays().values():
+        array[...] = 1
+    given = caches.given("NHD")
+    both = given.pop("k_cache"), given.pop("v_cache")
+    q = np.ones((tokens + 1, 8 * heads, size), np.float32)
+    table = np.arange(shape.num_blocks)
+    table[20] = shape.num_blocks + 1  # open
+    tables, lengths = np.stack([table, table]), np.array([length, length])
+    grids = given[name]
+    out = np.full(q.shape, 7, np.float32)
+
+    def attend(num_threads: int) -> None:
+        quire.paged_attention(
+            q, *both, tables, lengths, cu_seqlens_q=np.array([0, tokens, tokens + 1]), out=out,
+            num_threads=num_threads, **given,
+        )  # fmt: skip
+
+    for head in range(heads):
+        index = (wrong, head, 63) if name == "k_scale" else (wrong, 15, head)
+        for part in (0, 1):
+            grids[(*index, part)] = np.inf
+            with pytest.raises(ValueError, match=rf"{name}: got a .* of inf at block {wrong}, "):
+                attend(1 + head % 2)
+            assert (out == 7).all()
+            grids[(*index, part)] = 1
+    grids[20] = np.nan  # the block that the open one stands for
+    attend(1)
+    assert not (out == 7).any()
 
 
 def test_grids_at_their_ends_are_right() -> None:
