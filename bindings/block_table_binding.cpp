@@ -12,7 +12,7 @@
 #include "quire/base/check.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/operations.h"
-#include "quire/cpu/row_quantiser.h"
+#include "quire/cpu/row_magnitudes.h"
 #include "quire/cpu/select_kernels.h"
 #include "quire/kv/block_table.h"
 #include "table_list.h"

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "quire/base/dtype.h"
+#include "quire/base/int4_grid.h"
 
 namespace quire {
 
@@ -109,9 +110,8 @@ struct Avx2 {
         _mm256_add_epi32(bits, _mm256_add_epi32(ties, _mm256_set1_epi32(0x7fff)));
     const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
     const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-    const __m256i high = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
-    _mm_storeu_si128(as_128(p), _mm_packus_epi32(_mm256_castsi256_si128(high),
-                                                 _mm256_extracti128_si256(high, 1)));
+    _mm_storeu_si128(as_128(p),
+                     narrow(_mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16)));
   }
 
   // A part of a row goes through a buffer: nothing outside the row is touched.
@@ -154,6 +154,33 @@ struct Avx2 {
     return x;
   }
 
+  static Pair load_int4(const std::byte* p) {
+    const __m128i x = _mm_loadl_epi64(as_128(p));
+    const __m128i half = _mm_set1_epi8(15);
+    const __m128i natural = _mm_sub_epi8(
+        _mm_unpacklo_epi8(_mm_and_si128(x, half), _mm_and_si128(_mm_srli_epi16(x, 4), half)),
+        _mm_set1_epi8(8));
+    return {from_int8(natural), from_int8(_mm_unpackhi_epi64(natural, natural))};
+  }
+  static Pair load_int4(const std::byte* p, int n) {
+    std::byte buffer[kWidth] = {};
+    __builtin_memcpy(buffer, p, static_cast<std::size_t>(n / 2));
+    return load_int4(buffer);
+  }
+  static Pair load_grids(const Int4Grid* p) {
+    return open_grids(load(reinterpret_cast<const float*>(p)));
+  }
+  static Pair open_grids(Vec grids) {  // the same of grids as they lie in memory, in any order
+    const __m256i x = _mm256_castps_si256(grids);
+    const __m256i step = _mm256_and_si256(x, _mm256_set1_epi32(0xffff));
+    return {_mm256_cvtph_ps(narrow(step)), _mm256_cvtph_ps(narrow(_mm256_srli_epi32(x, 16)))};
+  }
+  static Pair load_grids(const Int4Grid* p, int n) {
+    Int4Grid buffer[kWidth] = {};
+    __builtin_memcpy(buffer, p, static_cast<std::size_t>(n) * sizeof(Int4Grid));
+    return load_grids(buffer);
+  }
+
   static Vec load_bits(const BFloat16* p) {
     return _mm256_loadu_ps(reinterpret_cast<const float*>(p));
   }
@@ -180,6 +207,18 @@ struct Avx2 {
     __builtin_memcpy(buffer, p, static_cast<std::size_t>(n));
     return load_ints(buffer);
   }
+  // Bytes, and what their lower and their upper halves are; or n of them, and 0.
+  static Ints load_bytes(const std::byte* p) {
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128(as_128(p)));
+  }
+  static Ints load_bytes(const std::byte* p, int n) {
+    std::byte buffer[2 * kWidth] = {};
+    __builtin_memcpy(buffer, p, static_cast<std::size_t>(n));
+    return load_bytes(buffer);
+  }
+  static Ints lower_half(Ints bytes) { return _mm256_and_si256(bytes, _mm256_set1_epi16(15)); }
+  static Ints upper_half(Ints bytes) { return _mm256_srli_epi16(bytes, 4); }
+  static Ints set1_ints(int x) { return _mm256_set1_epi32(x); }
   static Ints set1_pair(const std::int16_t* p) {
     int pair;
     __builtin_memcpy(&pair, p, sizeof pair);
@@ -189,6 +228,17 @@ struct Avx2 {
   static void pair_up(Ints a, Ints b, Ints& lo, Ints& hi) {
     lo = _mm256_unpacklo_epi16(a, b);
     hi = _mm256_unpackhi_epi16(a, b);
+  }
+  // Sums of the lower halves of a pair_up, lo and hi, and of the upper ones: in natural order.
+  static void halves_to_natural(Vec (&v)[4]) {
+    const Vec a0 = _mm256_unpacklo_ps(v[0], v[2]);
+    const Vec a1 = _mm256_unpackhi_ps(v[0], v[2]);
+    const Vec a2 = _mm256_unpacklo_ps(v[1], v[3]);
+    const Vec a3 = _mm256_unpackhi_ps(v[1], v[3]);
+    v[0] = _mm256_permute2f128_ps(a0, a1, 0x20);
+    v[1] = _mm256_permute2f128_ps(a2, a3, 0x20);
+    v[2] = _mm256_permute2f128_ps(a0, a1, 0x31);
+    v[3] = _mm256_permute2f128_ps(a2, a3, 0x31);
   }
   static Ints dot(Ints sum, Ints a, Ints b) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
@@ -204,6 +254,9 @@ struct Avx2 {
 
  private:
   static const __m256i* as_256(const void* p) { return static_cast<const __m256i*>(p); }
+  static __m128i narrow(__m256i x) {  // numbers of 32 bits to as many of 16
+    return _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  }
   static Vec from_int8(__m128i x) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)); }
   static const __m128i* as_128(const void* p) { return static_cast<const __m128i*>(p); }
   static __m128i* as_128(void* p) { return static_cast<__m128i*>(p); }
