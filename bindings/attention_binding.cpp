@@ -79,7 +79,8 @@ void AttentionCall::make_outputs() {
   if (args_.q.ndim != 3 || args_.v_cache.ndim != 4) return;
   const std::int64_t tokens = args_.q.shape[0], heads = args_.q.shape[1];
   if (!out_) {
-    out_ = new_float_array(args_.q.dtype, {tokens, heads, args_.v_cache.shape[3]}, &args_.out);
+    const std::int64_t v_head_dim = args_.v_cache.shape[3] * numbers_of(args_.v_cache.dtype);
+    out_ = new_float_array(args_.q.dtype, {tokens, heads, v_head_dim}, &args_.out);
   }
   if (return_lse_) {
     ArrayView lse;
@@ -123,12 +124,13 @@ py::object AttentionCall::result() {
 namespace {
 
 py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cache,
-                              py::handle block_tables, py::handle seq_lens, py::handle cu_seqlens_q,
-                              py::handle key_positions, py::handle causal, py::handle scale,
-                              py::handle sliding_window, py::handle num_sink_tokens,
-                              py::handle softcap, py::handle alibi_slopes, py::handle sinks,
-                              py::handle k_scale, py::handle v_scale, py::handle layout,
-                              py::handle out, py::handle return_lse, py::handle return_block_mass,
+                              py::handle block_tables, py::handle seq_lens, py::handle k_open,
+                              py::handle v_open, py::handle cu_seqlens_q, py::handle key_positions,
+                              py::handle causal, py::handle scale, py::handle sliding_window,
+                              py::handle num_sink_tokens, py::handle softcap,
+                              py::handle alibi_slopes, py::handle sinks, py::handle k_scale,
+                              py::handle v_scale, py::handle layout, py::handle out,
+                              py::handle return_lse, py::handle return_block_mass,
                               py::handle implementation, py::handle num_threads) {
   constexpr const char* function = "paged_attention";
   AttentionCall call(function, q,
@@ -143,6 +145,10 @@ py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cac
   call.args().v_cache = v.view;
   call.args().block_tables = tables.view;
   call.args().seq_lens = lengths.view;
+  const std::optional<FloatArray> k_blocks = to_optional_floats({function, "k_open"}, k_open);
+  const std::optional<FloatArray> v_blocks = to_optional_floats({function, "v_open"}, v_open);
+  if (k_blocks) call.args().k_open = k_blocks->view;
+  if (v_blocks) call.args().v_open = v_blocks->view;
   call.make_outputs();
   {
     const WithoutGil unlocked;
@@ -265,7 +271,8 @@ py::object py_merge_states(py::handle outs, py::handle lses) {
 void bind_attention(py::module_& m) {
   def_with_options<&py_paged_attention>(
       m, "paged_attention", docs::kPagedAttention, py::arg("q"), py::arg("k_cache"),
-      py::arg("v_cache"), py::arg("block_tables"), py::arg("seq_lens"), py::kw_only());
+      py::arg("v_cache"), py::arg("block_tables"), py::arg("seq_lens"), py::kw_only(),
+      py::arg("k_open") = py::none(), py::arg("v_open") = py::none());
   def_with_options<&py_attend>(m, "attend", docs::kAttend, py::arg("q"), py::arg("tables"),
                                py::kw_only(), py::arg("layer") = 0);
   def_function(m, "last_implementation", &py_last_implementation, docs::kLastImplementation);

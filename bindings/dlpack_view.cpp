@@ -11,7 +11,7 @@ constexpr std::int32_t kCpu = 1;
 constexpr std::int32_t kCudaHost = 3;  // CPU memory that a GPU can read
 constexpr std::uint64_t kReadOnly = 1;
 
-enum Code : std::uint8_t { kInt = 0, kFloat = 2, kBfloat = 4, kFloat8E4M3Fn = 10 };
+enum Code : std::uint8_t { kInt = 0, kUInt = 1, kFloat = 2, kBfloat = 4, kFloat8E4M3Fn = 10 };
 
 void require_cpu(Argument argument, std::int32_t type, std::int32_t id) {
   if (type == kCpu || type == kCudaHost) return;
@@ -129,9 +129,11 @@ ArrayView DlpackView::float_view(bool quantised) const {
     view.dtype = DType::int8;
   } else if (quantised && lanes == 1 && code == kFloat8E4M3Fn && bits == 8) {
     view.dtype = DType::float8_e4m3fn;
+  } else if (quantised && lanes == 1 && code == kUInt && bits == 8) {
+    view.dtype = DType::int4;
   } else {
     refuse_dtype(argument_, *tensor_,
-                 quantised ? "float32, float16, bfloat16, int8 or float8_e4m3fn"
+                 quantised ? "float32, float16, bfloat16, int8, float8_e4m3fn or uint8 (int4)"
                            : "float32, float16 or bfloat16");
   }
   copy_shape(argument_, *tensor_, kMaxDims, view);

@@ -6,10 +6,11 @@
 namespace quire::python::docs {
 
 inline constexpr const char* kPagedAttention =
-    R"(paged_attention(q, k_cache, v_cache, block_tables, seq_lens, *, cu_seqlens_q=None,
-key_positions=None, causal=True, scale=None, sliding_window=None, num_sink_tokens=0, softcap=None,
-alibi_slopes=None, sinks=None, k_scale=None, v_scale=None, layout='NHD', out=None, return_lse=False,
-return_block_mass=False, implementation='auto', num_threads=None)
+    R"(paged_attention(q, k_cache, v_cache, block_tables, seq_lens, *, k_open=None, v_open=None,
+cu_seqlens_q=None, key_positions=None, causal=True, scale=None, sliding_window=None,
+num_sink_tokens=0, softcap=None, alibi_slopes=None, sinks=None, k_scale=None, v_scale=None,
+layout='NHD', out=None, return_lse=False, return_block_mass=False, implementation='auto',
+num_threads=None)
 --
 
 Attention of each query over the keys and values of its sequence, read from scattered blocks.
@@ -18,13 +19,19 @@ Args:
     q: [T, Hq, D], float32, float16 or bfloat16. Without cu_seqlens_q T == B: the last token of each
         sequence.
     k_cache: [num_blocks, block_size, Hkv, D] ("NHD") or [num_blocks, Hkv, block_size, D] ("HND"),
-        any of the three dtypes, or quantised: int8 or float8_e4m3fn.
-    v_cache: as k_cache, with Dv for D; its dtype may differ.
+        any of the three dtypes, or quantised: int8, float8_e4m3fn, or int4. This is an array of
+        uint8 [..., D / 2], D even: element 2 i in the lower half of byte i, element 2 i + 1 in the
+        upper one. A half u stands for middle + (u - 8) * step (arXiv 2402.02750).
+    v_cache: as k_cache, with Dv for D; its dtype may differ, but int4 both are or none.
     block_tables: [B, max_blocks] int32 or int64. Entries past ceil(seq_len / block_size) are
         ignored. -1 is a hole: allowed where no query sees a key of the block. First blocks that
         several sequences have are read once for all of them.
     seq_lens: [B] int32 or int64: tokens in the cache, those of q included. Slots past it are never
         read.
+    k_open: beside int4 caches: blocks of plain floats, [num_open, block_size, Hkv, D] in the
+        layout of k_cache. In block_tables num_blocks + i is the i-th of them; they go with others
+        in any order.
+    v_open: likewise of values, with Dv; both or none.
     cu_seqlens_q: [B + 1]: rows cu[i]:cu[i + 1] of q are the last tokens of sequence i.
     key_positions: [B, max_tokens] int32 or int64: where each key stands, and the query of its
         token, for causal, sliding_window, num_sink_tokens and alibi_slopes; growing along a
@@ -38,10 +45,12 @@ Args:
     alibi_slopes: [Hq]: slope * (key position - query position) is added to a score.
     sinks: [Hq]: one more logit per head in the softmax's sum, without a value.
     k_scale: what the numbers of a quantised k_cache are multiples of, positive and finite: float32
-        [num_blocks, block_size, Hkv] in either layout, or [Hkv], or a number. Other caches have
-        none.
-    v_scale: likewise for v_cache.
-    layout: "NHD" or "HND", of both caches.
+        [num_blocks, block_size, Hkv] in either layout, or [Hkv], or a number. Of int4 float16
+        [num_blocks, Hkv, D, 2], the step, positive and finite, and the middle, finite, of each
+        channel of a block; the last two axes are contiguous. Other caches have none.
+    v_scale: likewise for v_cache. Of int4 float16 [num_blocks, block_size, Hkv, 2], the step and
+        middle of each value; the last axis is contiguous.
+    layout: "NHD" or "HND", of all caches.
     out: [T, Hq, Dv] to write into; None: a new array of q's dtype.
     return_lse: also return the natural logarithm of each softmax's sum, [T, Hq] float32.
     return_block_mass: also return what the keys of each block have of each softmax, [T, Hq,
@@ -55,8 +64,8 @@ Returns:
     The bits of a sequence's result depend neither on the rest of the batch nor on num_threads.
 
 Raises:
-    TypeError: an unsupported type or dtype. ValueError: a wrong shape or value, or a wrong scale of
-    a slot that is read. IndexError: a block id out of range, or a hole that a query sees. Nothing
+    TypeError: an unsupported type or dtype. ValueError: a wrong shape or value, or a wrong scale or
+    grid of a slot that is read. IndexError: a block id out of range, or a hole that a query sees. Nothing
     has been written then.
 
 Example:
@@ -124,7 +133,8 @@ Example:
 )";
 
 inline constexpr const char* kWriteKv =
-    R"(write_kv(k, v, k_cache, v_cache, slot_mapping, *, k_scale=None, v_scale=None, layout='NHD')
+    R"(write_kv(k, v, k_cache, v_cache, slot_mapping, *, k_scale=None, v_scale=None, k_open=None,
+v_open=None, layout='NHD')
 --
 
 Writes rows of keys and values into their slots of a paged cache. A large write runs on threads, as
@@ -134,16 +144,22 @@ Args:
     k: [n, Hkv, D]. v: [n, Hkv, Dv]. float32, float16 or bfloat16.
     k_cache, v_cache: as in paged_attention. Values are rounded to nearest even into their dtypes.
     slot_mapping: [n] int32 or int64: slot = block * block_size + offset; -1 skips the row. Of rows
-        with one slot the last wins.
+        with one slot the last wins. A block of int4 caches is written whole: of its slots all have
+        rows, in any order, or none.
     k_scale: of a quantised k_cache. float32 [num_blocks, block_size, Hkv] is written: each token
         and head has a scale of its own, its largest magnitude / 127 (int8) or 448 (float8_e4m3fn).
-        [Hkv] or a number is read: numbers are cut off at 127 or 448 times it.
-    v_scale: likewise for v_cache.
-    layout: "NHD" or "HND", of both caches.
+        [Hkv] or a number is read: numbers are cut off at 127 or 448 times it. Of int4 the grids
+        that paged_attention describes are written: step = (highest - lowest) / 15, at least 2^-24,
+        and middle = lowest + 8 * step, of a channel of a block.
+    v_scale: likewise for v_cache; of int4 the grids of each token and head.
+    k_open, v_open: beside int4 caches, as in paged_attention. Slots from num_blocks * block_size on
+        are theirs, and their rows are stored as plain floats, each block as far as it has any.
+    layout: "NHD" or "HND", of all caches.
 
 Raises:
     IndexError: a slot out of range. ValueError: a wrong shape or value; for a quantised cache also
-    a NaN or infinity in k or v. TypeError. Nothing has been written then.
+    a NaN or infinity in k or v, and for int4 a magnitude above 65504 or a block of which some
+    slots have rows. TypeError. Nothing has been written then.
 
 Example:
     >>> write_kv(k, v, pool.k_cache(), pool.v_cache(), table.extend(len(k)))

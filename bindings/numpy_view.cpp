@@ -18,7 +18,7 @@ namespace py = pybind11;
 struct TypeNumbers {
   int float32 = 0, float16 = 0, bfloat16 = 0, int8 = 0, float8 = 0;
   int int32 = 0, int64 = 0, uint8 = 0;
-  PyObject* dtypes[5] = {};  // indexed by DType; owned for the life of the process
+  PyObject* dtypes[6] = {};  // indexed by DType; owned for the life of the process
 };
 TypeNumbers numbers;
 
@@ -61,7 +61,8 @@ void copy_shape(Argument argument, const py::array& array, View& view) {
 }
 
 constexpr const char* kFloats = "an array of float32, float16 or bfloat16";
-constexpr const char* kCaches = "an array of float32, float16, bfloat16, int8 or float8_e4m3fn";
+constexpr const char* kCaches =
+    "an array of float32, float16, bfloat16, int8, float8_e4m3fn or uint8 (int4)";
 constexpr const char* kIndices = "an array of int32 or int64";
 
 }  // namespace
@@ -86,6 +87,7 @@ void initialise_numpy() {
   keep(DType::bfloat16, bfloat16);
   keep(DType::int8, py::dtype("int8"));
   keep(DType::float8_e4m3fn, float8);
+  keep(DType::int4, py::dtype("uint8"));
 }
 
 namespace {
@@ -112,9 +114,11 @@ FloatArray to_array(Argument argument, py::handle object, bool quantised, const 
     result.view.dtype = DType::int8;
   } else if (quantised && number == numbers.float8) {
     result.view.dtype = DType::float8_e4m3fn;
+  } else if (quantised && number == numbers.uint8) {
+    result.view.dtype = DType::int4;
   } else {
     raise<TypeError>(argument.place(), "got dtype ", std::string(py::str(dtype)), ", expected ",
-                     quantised ? "float32, float16, bfloat16, int8 or float8_e4m3fn"
+                     quantised ? "float32, float16, bfloat16, int8, float8_e4m3fn or uint8 (int4)"
                                : "float32, float16 or bfloat16");
   }
   require_native(argument, dtype);
@@ -128,6 +132,11 @@ FloatArray to_array(Argument argument, py::handle object, bool quantised, const 
 
 FloatArray to_float_array(Argument argument, py::handle object) {
   return to_array(argument, object, false, kFloats);
+}
+
+std::optional<FloatArray> to_optional_floats(Argument argument, py::handle object) {
+  if (object.is_none()) return std::nullopt;
+  return to_float_array(argument, object);
 }
 
 FloatArray to_cache_array(Argument argument, py::handle object) {

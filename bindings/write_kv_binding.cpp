@@ -15,7 +15,7 @@ namespace py = pybind11;
 
 py::object py_write_kv(py::handle k, py::handle v, py::handle k_cache, py::handle v_cache,
                        py::handle slot_mapping, py::handle k_scale, py::handle v_scale,
-                       py::handle layout) {
+                       py::handle k_open, py::handle v_open, py::handle layout) {
   constexpr const char* function = "write_kv";
   const FloatArray k_array = to_float_array({function, "k"}, k);
   const FloatArray v_array = to_float_array({function, "v"}, v);
@@ -24,10 +24,14 @@ py::object py_write_kv(py::handle k, py::handle v, py::handle k_cache, py::handl
   const IndexArray slots = to_index_array({function, "slot_mapping"}, slot_mapping);
   const ScaleArray k_scale_array({function, "k_scale"}, k_scale);
   const ScaleArray v_scale_array({function, "v_scale"}, v_scale);
-  const WriteKvArgs args{k_array.view,         v_array.view,
-                         k_cache_array.view,   v_cache_array.view,
-                         slots.view,           to_layout({function, "layout"}, layout),
-                         k_scale_array.view(), v_scale_array.view()};
+  const std::optional<FloatArray> k_blocks = to_optional_floats({function, "k_open"}, k_open);
+  const std::optional<FloatArray> v_blocks = to_optional_floats({function, "v_open"}, v_open);
+  WriteKvArgs args{k_array.view,         v_array.view,
+                   k_cache_array.view,   v_cache_array.view,
+                   slots.view,           to_layout({function, "layout"}, layout),
+                   k_scale_array.view(), v_scale_array.view()};
+  if (k_blocks) args.k_open = k_blocks->view;
+  if (v_blocks) args.v_open = v_blocks->view;
   // under the GIL, as both read the environment
   const int num_threads = default_num_threads();
   const Kernels& kernels = selected_kernels();
@@ -44,7 +48,8 @@ void bind_write_kv(py::module_& m) {
   FastFunction<&py_write_kv>::define(
       m, "write_kv", docs::kWriteKv, py::arg("k"), py::arg("v"), py::arg("k_cache"),
       py::arg("v_cache"), py::arg("slot_mapping"), py::kw_only(), py::arg("k_scale") = py::none(),
-      py::arg("v_scale") = py::none(), py::arg("layout") = "NHD");
+      py::arg("v_scale") = py::none(), py::arg("k_open") = py::none(),
+      py::arg("v_open") = py::none(), py::arg("layout") = "NHD");
 }
 
 }  // namespace quire::python

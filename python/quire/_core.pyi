@@ -18,7 +18,7 @@ class _SupportsArrayInterface(Protocol):
     @property
     def __array_interface__(self) -> dict[str, Any]: ...
 
-# float32, float16 or bfloat16, caches int8 or float8_e4m3fn too; int32 or int64
+# float32, float16 or bfloat16, caches int8, float8_e4m3fn or uint8 (int4) too; int32 or int64
 _Floats: TypeAlias = npt.NDArray[Any] | _SupportsDLPack | _SupportsArrayInterface
 _Ints: TypeAlias = npt.NDArray[np.signedinteger[Any]] | _SupportsDLPack | _SupportsArrayInterface
 _Scale: TypeAlias = _Floats | SupportsFloat
@@ -201,6 +201,8 @@ def write_kv(
     *,
     k_scale: _Scale | None = None,
     v_scale: _Scale | None = None,
+    k_open: _Floats | None = None,
+    v_open: _Floats | None = None,
     layout: _Layout = "NHD",
 ) -> None: ...
 def merge_states(outs: _Floats, lses: _Floats) -> tuple[_Array, npt.NDArray[np.float32]]: ...
@@ -213,6 +215,8 @@ def paged_attention(
     block_tables: _Ints,
     seq_lens: _Ints,
     *,
+    k_open: _Floats | None = None,
+    v_open: _Floats | None = None,
     cu_seqlens_q: _Ints | None = None,
     key_positions: _Ints | None = None,
     causal: bool = True,
@@ -239,6 +243,8 @@ def paged_attention(
     block_tables: _Ints,
     seq_lens: _Ints,
     *,
+    k_open: _Floats | None = None,
+    v_open: _Floats | None = None,
     cu_seqlens_q: _Ints | None = None,
     key_positions: _Ints | None = None,
     causal: bool = True,
@@ -265,6 +271,8 @@ def paged_attention(
     block_tables: _Ints,
     seq_lens: _Ints,
     *,
+    k_open: _Floats | None = None,
+    v_open: _Floats | None = None,
     cu_seqlens_q: _Ints | None = None,
     key_positions: _Ints | None = None,
     causal: bool = True,

@@ -1,6 +1,7 @@
 #include "quire/attention/cache_scales.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <optional>
@@ -10,65 +11,91 @@
 namespace quire {
 namespace {
 
-// Whether all of `count` floats, `stride` bytes apart, are positive and finite: 0 < bits <
-// infinity's. Differences of which one is negative otherwise, so that a compiler makes vectors of
-// neighbours.
-bool all_positive(const std::byte* first, std::int64_t stride, std::int64_t count) {
+// What lies beside a cache, 4 bytes each.
+enum class Entry { scale, key_grid, value_grid };
+constexpr std::int64_t kEntryBytes = 4;
+
+std::uint32_t bits_at(const std::byte* from) {
+  std::uint32_t bits;
+  std::memcpy(&bits, from, sizeof bits);
+  return bits;
+}
+
+// What is wrong in the highest bit, by differences of which one is negative then, so that a
+// compiler makes vectors of neighbours. Of a scale: unless 0 < bits < infinity's. Of a grid the
+// step likewise, and the middle without its sign; the step comes first, and so is the lower half.
+static_assert(std::endian::native == std::endian::little);
+struct ScaleFault {
+  static std::uint32_t of(std::uint32_t bits) { return (bits - 1u) | (0x7f7fffffu - bits); }
+};
+struct GridFault {
+  static std::uint32_t of(std::uint32_t bits) {
+    const std::uint32_t step = bits & 0xffffu, middle = bits >> 16 & 0x7fffu;
+    return (step - 1u) | (0x7bffu - step) | (0x7bffu - middle);
+  }
+};
+
+// Whether none of `count` entries, `stride` bytes apart, has a fault.
+template <class Fault>
+bool all_sound(const std::byte* first, std::int64_t stride, std::int64_t count) {
   constexpr std::int64_t kAtOnce = 16;
   std::uint32_t bad = 0;  // in the highest bit
-  const auto add = [&bad](const std::byte* from) {
-    std::uint32_t bits;
-    std::memcpy(&bits, from, sizeof bits);
-    bad |= (bits - 1u) | (0x7f7fffffu - bits);
-  };
   std::int64_t i = 0;
-  if (stride == sizeof(float)) {
+  if (stride == kEntryBytes) {
     for (; i + kAtOnce <= count; i += kAtOnce) {
-      for (std::int64_t j = 0; j < kAtOnce; ++j) add(first + (i + j) * 4);
+      for (std::int64_t j = 0; j < kAtOnce; ++j) {
+        bad |= Fault::of(bits_at(first + (i + j) * kEntryBytes));
+      }
     }
   }
-  for (; i < count; ++i) add(first + i * stride);
+  for (; i < count; ++i) bad |= Fault::of(bits_at(first + i * stride));
   return (bad >> 31) == 0;
 }
 
-// Those of slots [begin, end) of one block and of some heads, the nearer axis inside.
+bool is_positive(float x) { return std::isfinite(x) && x > 0; }
+
+// Those of some KV heads: of slots [begin, end) of one block, or of keys' grids of all channels,
+// the nearer axis inside.
 class BlockScales {
  public:
   BlockScales(std::string_view function, std::string_view argument, const ArrayView& scale,
-              std::int64_t head_begin, std::int64_t head_end)
+              Entry entry, std::int64_t head_begin, std::int64_t head_end)
       : function_(function),
         argument_(argument),
         scale_(scale),
+        entry_(entry),
         head_begin_(head_begin),
-        head_end_(head_end) {}
+        head_end_(head_end),
+        inner_stride_(scale.strides[entry == Entry::key_grid ? 2 : 1]),
+        head_stride_(scale.strides[entry == Entry::key_grid ? 1 : 2]) {}
 
-  // Asks for the first scale of each head.
+  // Asks for the first scale of each head, or for all grids of its keys.
   void prefetch(std::int64_t block) const {
+    constexpr std::int64_t kLineBytes = 64;
+    const std::int64_t bytes = entry_ == Entry::key_grid ? scale_.shape[2] * kEntryBytes : 1;
     for (std::int64_t head = head_begin_; head < head_end_; ++head) {
-      __builtin_prefetch(scale_.at(block, 0, head));
+      const std::byte* const first = scale_.at(block) + head * head_stride_;
+      for (std::int64_t at = 0; at < bytes; at += kLineBytes) __builtin_prefetch(first + at);
     }
   }
 
   bool are_sound(std::int64_t block, std::int64_t begin, std::int64_t end) const {
-    bool good = true;
-    if (scale_.strides[1] <= scale_.strides[2]) {
-      for (std::int64_t head = head_begin_; head < head_end_; ++head) {
-        good &= all_positive(scale_.at(block, begin, head), scale_.strides[1], end - begin);
-      }
-    } else {
-      for (std::int64_t offset = begin; offset < end; ++offset) {
-        good &= all_positive(scale_.at(block, offset, head_begin_), scale_.strides[2],
-                             head_end_ - head_begin_);
-      }
-    }
-    return good;
+    if (entry_ == Entry::scale) return are_sound<ScaleFault>(block, begin, end);
+    if (entry_ == Entry::value_grid) return are_sound<GridFault>(block, begin, end);
+    return are_sound<GridFault>(block, 0, scale_.shape[2]);
   }
 
   void refuse(std::int64_t block, std::int64_t begin, std::int64_t end) const {
+    if (entry_ == Entry::key_grid) return refuse_keys(block);
     for (std::int64_t offset = begin; offset < end; ++offset) {
       for (std::int64_t head = head_begin_; head < head_end_; ++head) {
+        if (entry_ == Entry::value_grid) {
+          refuse_grid(*value_grid_at(scale_, block, offset, head), "each slot", " at block ", block,
+                      ", offset ", offset, ", head ", head);
+          continue;
+        }
         const float scale = *scale_at(scale_, block, offset, head);
-        if (std::isfinite(scale) && scale > 0) continue;
+        if (is_positive(scale)) continue;
         raise<ValueError>(place(function_, argument_), "got ", scale, " at block ", block,
                           ", offset ", offset, ", head ", head,
                           ", expected a positive finite number in each slot that is read");
@@ -77,9 +104,51 @@ class BlockScales {
   }
 
  private:
+  template <class Fault>
+  bool are_sound(std::int64_t block, std::int64_t begin, std::int64_t end) const {
+    const std::byte* const first =
+        scale_.at(block) + begin * inner_stride_ + head_begin_ * head_stride_;
+    const std::int64_t heads = head_end_ - head_begin_;
+    bool good = true;
+    if (inner_stride_ <= head_stride_) {
+      for (std::int64_t head = 0; head < heads; ++head) {
+        good &= all_sound<Fault>(first + head * head_stride_, inner_stride_, end - begin);
+      }
+    } else {
+      for (std::int64_t i = 0; i < end - begin; ++i) {
+        good &= all_sound<Fault>(first + i * inner_stride_, head_stride_, heads);
+      }
+    }
+    return good;
+  }
+
+  void refuse_keys(std::int64_t block) const {
+    for (std::int64_t head = head_begin_; head < head_end_; ++head) {
+      for (std::int64_t channel = 0; channel < scale_.shape[2]; ++channel) {
+        refuse_grid(key_grids_at(scale_, block, head)[channel], "each block", " at block ", block,
+                    ", head ", head, ", channel ", channel);
+      }
+    }
+  }
+
+  template <class... Place>
+  void refuse_grid(Int4Grid grid, const char* read, const Place&... where) const {
+    const float step = to_float(grid.step), middle = to_float(grid.middle);
+    if (!is_positive(step)) {
+      raise<ValueError>(place(function_, argument_), "got a step of ", step, where...,
+                        ", expected a positive finite number in ", read, " that is read");
+    }
+    if (!std::isfinite(middle)) {
+      raise<ValueError>(place(function_, argument_), "got a middle of ", middle, where...,
+                        ", expected a finite number in ", read, " that is read");
+    }
+  }
+
   std::string_view function_, argument_;
   const ArrayView& scale_;
+  const Entry entry_;
   const std::int64_t head_begin_, head_end_;
+  const std::int64_t inner_stride_, head_stride_;
 };
 
 // Those of keys and of values, as far as there are any.
@@ -90,14 +159,17 @@ class CacheScales {
 
   CacheScales(const PagedAttentionArgs& args, std::string_view function, std::int64_t head_begin,
               std::int64_t head_end)
-      : args_(args), block_size_(sizes_of(args).block_size) {
-    const auto use = [&](const std::optional<ArrayView>& scale, const char* argument,
+      : args_(args),
+        block_size_(sizes_of(args).block_size),
+        num_blocks_(sizes_of(args).num_blocks) {
+    const auto use = [&](const std::optional<ArrayView>& scale, const char* argument, Entry grid,
                          std::optional<BlockScales>& scales) {
       if (!scale || !is_dynamic(*scale)) return;
-      scales.emplace(function, argument, *scale, head_begin, head_end);
+      const Entry entry = args.k_cache.dtype == DType::int4 ? grid : Entry::scale;
+      scales.emplace(function, argument, *scale, entry, head_begin, head_end);
     };
-    use(args.k_scale, "k_scale", k_);
-    use(args.v_scale, "v_scale", v_);
+    use(args.k_scale, "k_scale", Entry::key_grid, k_);
+    use(args.v_scale, "v_scale", Entry::value_grid, v_);
   }
 
   bool none() const { return !k_ && !v_; }
@@ -117,7 +189,7 @@ class CacheScales {
   }
 
  private:
-  // Calls visit(scales, block, first slot, end of slots).
+  // Calls visit(scales, block, first slot, end of slots), but not for open blocks.
   template <class Visit>
   void for_blocks(std::int64_t seq, const KeyRange& keys, Visit visit) const {
     constexpr std::int64_t kAhead = 3;  // blocks whose scales are asked for in advance
@@ -127,17 +199,18 @@ class CacheScales {
       const std::int64_t offset = std::max<std::int64_t>(keys.begin - first, 0);
       const std::int64_t end = std::min(block_size_, keys.end - first);
       const std::int64_t block = args_.block_tables.at(seq, column);
-      const bool more = column + kAhead < end_column;
+      const std::int64_t next =
+          column + kAhead < end_column ? args_.block_tables.at(seq, column + kAhead) : num_blocks_;
       for (const auto* scales : {&k_, &v_}) {
         if (!*scales) continue;
-        if (more) (*scales)->prefetch(args_.block_tables.at(seq, column + kAhead));
-        visit(**scales, block, offset, end);
+        if (next < num_blocks_) (*scales)->prefetch(next);
+        if (block < num_blocks_) visit(**scales, block, offset, end);
       }
     }
   }
 
   const PagedAttentionArgs& args_;
-  const std::int64_t block_size_;
+  const std::int64_t block_size_, num_blocks_;
   std::optional<BlockScales> k_, v_;
 };
 

@@ -18,15 +18,18 @@
 
 #include "quire/attention/paged_attention.h"
 #include "quire/attention/visible_keys.h"
+#include "quire/base/int4_grid.h"
 
 namespace quire {
 
-inline bool is_dynamic(const ArrayView& scale) { return scale.ndim == 3; }
+// Grids are as well.
+inline bool is_dynamic(const ArrayView& scale) { return scale.ndim >= 3; }
 inline bool has_dynamic_scales(const PagedAttentionArgs& args) {
   return (args.k_scale && is_dynamic(*args.k_scale)) || (args.v_scale && is_dynamic(*args.v_scale));
 }
 
-// The address of the scale of a slot and KV head, which may be written where the view may.
+// The address of the scale of a slot and KV head, which may be written where the view may. Not of
+// grids.
 inline float* scale_at(const ArrayView& scale, std::int64_t block, std::int64_t offset,
                        std::int64_t kv_head) {
   std::byte* address = scale.data;
@@ -35,8 +38,18 @@ inline float* scale_at(const ArrayView& scale, std::int64_t block, std::int64_t 
   return reinterpret_cast<float*>(address);
 }
 
+// The grids of a block and KV head, one for each channel; and that of a slot.
+inline Int4Grid* key_grids_at(const ArrayView& grids, std::int64_t block, std::int64_t kv_head) {
+  return reinterpret_cast<Int4Grid*>(grids.at(block, kv_head));
+}
+inline Int4Grid* value_grid_at(const ArrayView& grids, std::int64_t block, std::int64_t offset,
+                               std::int64_t kv_head) {
+  return reinterpret_cast<Int4Grid*>(grids.at(block, offset, kv_head));
+}
+
 // Throws ValueError, with its place, for a dynamic scale of a key that some query sees and which is
-// not positive and finite. `args` are validated.
+// not positive and finite. `args` are validated. Of int4 caches: for a grid of such a block's keys,
+// or of such a value; open blocks have none.
 void check_dynamic_scales(const PagedAttentionArgs& args, std::string_view function);
 
 // The same of some keys, each of which some query sees.

@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <limits>
-#include <optional>
 #include <vector>
 
 #include "quire/attention/cache_scales.h"
@@ -26,22 +25,44 @@ void store(std::byte* row, DType dtype, std::int64_t i, double value) {
   });
 }
 
-// A row of a cache, for one head, and what its elements are multiples of.
+// A row of a cache, for one head, and what its elements are multiples of; or grids.
 struct CacheRow {
   const std::byte* data;
+  DType dtype;
   double scale;
+  const Int4Grid* grids;
+  std::int64_t grid_step;  // 0: all share the first
+
+  double at(std::int64_t d) const {
+    if (dtype != DType::int4) return load(data, dtype, d);
+    const Int4Grid grid = grids[d * grid_step];
+    return to_float(grid.middle) + (int4_at(data, d) - 8.0) * to_float(grid.step);
+  }
 };
 
-// Key `key` of sequence `seq`.
-CacheRow cache_row(const PagedAttentionArgs& args, const ArrayView& cache,
-                   const std::optional<ArrayView>& scale, std::int64_t seq, std::int64_t key,
+// Key `key` of sequence `seq`, or its value.
+CacheRow cache_row(const PagedAttentionArgs& args, bool of_keys, std::int64_t seq, std::int64_t key,
                    std::int64_t kv_head) {
-  const std::int64_t block_size = sizes_of(args).block_size;
-  const std::int64_t block = args.block_tables.at(seq, key / block_size);
-  const std::int64_t offset = key % block_size;
-  return {args.layout == Layout::NHD ? cache.at(block, offset, kv_head)
-                                     : cache.at(block, kv_head, offset),
-          scale ? *scale_at(*scale, block, offset, kv_head) : 1.0};
+  const PagedAttentionSizes sizes = sizes_of(args);
+  const std::int64_t block = args.block_tables.at(seq, key / sizes.block_size);
+  const std::int64_t offset = key % sizes.block_size;
+  const bool open = block >= sizes.num_blocks;
+  const ArrayView& cache = open      ? *(of_keys ? args.k_open : args.v_open)
+                           : of_keys ? args.k_cache
+                                     : args.v_cache;
+  const std::int64_t place = open ? block - sizes.num_blocks : block;
+  CacheRow row{args.layout == Layout::NHD ? cache.at(place, offset, kv_head)
+                                          : cache.at(place, kv_head, offset),
+               cache.dtype, 1.0, nullptr, of_keys};
+  if (!is_quantised(cache.dtype)) return row;
+  const ArrayView& scale = *(of_keys ? args.k_scale : args.v_scale);
+  if (cache.dtype != DType::int4) {
+    row.scale = *scale_at(scale, block, offset, kv_head);
+  } else {
+    row.grids = of_keys ? key_grids_at(scale, block, kv_head)
+                        : value_grid_at(scale, block, offset, kv_head);
+  }
+  return row;
 }
 
 double score_of(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes,
@@ -49,7 +70,7 @@ double score_of(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes
                 std::int64_t distance) {
   double dot = 0;
   for (std::int64_t d = 0; d < sizes.head_dim; ++d) {
-    dot += load(q_row, args.q.dtype, d) * load(k_row.data, args.k_cache.dtype, d);
+    dot += load(q_row, args.q.dtype, d) * k_row.at(d);
   }
   dot *= k_row.scale;
   double score = dot * args.scale.value_or(1.0 / std::sqrt(static_cast<double>(sizes.head_dim)));
@@ -80,7 +101,7 @@ void attend_row(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes
   double largest = -kInfinity;
   for (const std::int64_t key : keys) {
     scores.push_back(score_of(args, sizes, args.q.at(row, head),
-                              cache_row(args, args.k_cache, args.k_scale, seq, key, kv_head), head,
+                              cache_row(args, true, seq, key, kv_head), head,
                               position_of(args, seq, key) - position));
     largest = std::max(largest, scores.back());
   }
@@ -93,10 +114,10 @@ void attend_row(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes
   std::vector<double> out(static_cast<std::size_t>(sizes.v_head_dim), 0.0);
   for (std::size_t i = 0; i < scores.size(); ++i) {
     const double weight = std::exp(scores[i] - largest);
-    const CacheRow v_row = cache_row(args, args.v_cache, args.v_scale, seq, keys[i], kv_head);
+    const CacheRow v_row = cache_row(args, false, seq, keys[i], kv_head);
     sum += weight;
     for (std::int64_t d = 0; d < sizes.v_head_dim; ++d) {
-      out[d] += weight * v_row.scale * load(v_row.data, args.v_cache.dtype, d);
+      out[d] += weight * v_row.scale * v_row.at(d);
     }
   }
   for (std::int64_t d = 0; d < sizes.v_head_dim; ++d) {

@@ -38,8 +38,11 @@ std::vector<Step> steps_of(const WorkPlan& plan) {
 class StretchPlanner {
  public:
   StretchPlanner(const PagedAttentionArgs& args, std::int64_t most_blocks)
-      : args_(args), block_size_(sizes_of(args).block_size), most_blocks_(most_blocks) {
-    in_stretch_.assign(static_cast<std::size_t>(sizes_of(args).num_blocks), -1);
+      : args_(args),
+        block_size_(sizes_of(args).block_size),
+        num_blocks_(sizes_of(args).num_blocks),
+        most_blocks_(most_blocks) {
+    in_stretch_.assign(static_cast<std::size_t>(num_blocks_), -1);
     plan_.blocks.emplace_back();
   }
 
@@ -88,7 +91,7 @@ class StretchPlanner {
     plan_.end.push_back(static_cast<std::int64_t>(pieces.size()));
   }
 
-  // The steps' blocks, each once.
+  // The steps' blocks, each once; those that are open are always in memory.
   void find_blocks(const Step* begin, const Step* end) {
     found_.clear();
     for (const Step* step = begin; step != end; ++step) {
@@ -96,7 +99,8 @@ class StretchPlanner {
       if (keys.begin >= keys.end) continue;
       const std::int64_t last = (keys.end - 1) / block_size_;
       for (std::int64_t column = keys.begin / block_size_; column <= last; ++column) {
-        found_.push_back(static_cast<std::int32_t>(args_.block_tables.at(step->seq, column)));
+        const std::int64_t block = args_.block_tables.at(step->seq, column);
+        if (block < num_blocks_) found_.push_back(static_cast<std::int32_t>(block));
       }
     }
     std::sort(found_.begin(), found_.end());
@@ -104,7 +108,7 @@ class StretchPlanner {
   }
 
   const PagedAttentionArgs& args_;
-  const std::int64_t block_size_;
+  const std::int64_t block_size_, num_blocks_;
   const std::int64_t most_blocks_;
   StretchPlan plan_;
   std::vector<std::int32_t> in_stretch_;  // the last that each block is in, counted from 1

@@ -24,7 +24,7 @@ struct WorkPiece {
 struct StretchPlan {
   std::vector<WorkPiece> pieces;                  // of the stretches, one after the other
   std::vector<std::int64_t> end;                  // of each stretch's pieces
-  std::vector<std::vector<std::int32_t>> blocks;  // of each stretch, those of its keys
+  std::vector<std::vector<std::int32_t>> blocks;  // of each stretch; none that is open
 };
 
 // A piece is made of so many keys, a multiple of every kernel's tile; the last of a part has fewer.

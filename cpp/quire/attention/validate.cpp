@@ -2,8 +2,11 @@
 
 #include <cmath>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "quire/attention/argument_checker.h"
+#include "quire/attention/cache_arguments.h"
 #include "quire/attention/cache_scales.h"
 #include "quire/attention/visible_keys.h"
 #include "quire/base/check.h"
@@ -22,67 +25,6 @@ constexpr double kMostScale = 2e38;
 constexpr std::int64_t kHole = -1;
 
 using Checker = ArgumentChecker;
-
-// k_cache and v_cache: one shape but for the last axis.
-void check_caches(const Checker& check, const ArrayView& k_cache, const ArrayView& v_cache,
-                  Layout layout, Length head_dim, Length v_head_dim, Length num_kv_heads) {
-  const bool nhd = layout == Layout::NHD;
-  const char* spelled = nhd ? "[num_blocks, block_size, Hkv, D] in layout NHD"
-                            : "[num_blocks, Hkv, block_size, D] in layout HND";
-  // a cache of no blocks is legal: every sequence is then empty
-  const Length blocks = k_cache.ndim == 4 ? Length(k_cache.shape[0]) : std::nullopt;
-  check.array(
-      "k_cache", k_cache,
-      {blocks, nhd ? std::nullopt : num_kv_heads, nhd ? num_kv_heads : std::nullopt, head_dim},
-      spelled);
-  check.array("v_cache", v_cache,
-              {k_cache.shape[0], k_cache.shape[1], k_cache.shape[2], v_head_dim},
-              nhd ? "[num_blocks, block_size, Hkv, Dv], as k_cache"
-                  : "[num_blocks, Hkv, block_size, Dv], as k_cache");
-}
-
-// k_scale or v_scale, beside `cache` of `cache_name`. Values of dynamic ones are checked where they
-// are read (cache_scales.h).
-void check_scale(const Checker& check, std::string_view argument,
-                 const std::optional<ArrayView>& scale, std::string_view cache_name,
-                 const ArrayView& cache, Layout layout) {
-  if (!is_quantised(cache.dtype)) {
-    if (!scale) return;
-    check.fail<ValueError>(argument, "got a scale for a ", cache_name, " of ", name_of(cache.dtype),
-                           ", expected None");
-  }
-  if (!scale) {
-    check.fail<ValueError>(argument, "got None, expected the scales of a ", cache_name, " of ",
-                           name_of(cache.dtype));
-  }
-  if (scale->dtype != DType::float32) {
-    check.fail<TypeError>(argument, "got ", name_of(scale->dtype), ", expected float32");
-  }
-  const bool nhd = layout == Layout::NHD;
-  const std::int64_t heads = cache.shape[nhd ? 2 : 1];
-  const auto check_value = [&](std::int64_t head) {
-    const float value = *scale_at(*scale, 0, 0, head);
-    if (std::isfinite(value) && value > 0) return;
-    check.fail<ValueError>(argument, "got ", value, " at head ", head,
-                           ", expected a positive finite number");
-  };
-  if (scale->ndim == 0) return check_value(0);
-  constexpr const char* spelled =
-      "[num_blocks, block_size, Hkv] in either layout, or [Hkv], or a number";
-  if (scale->ndim == 1) {
-    check.array(argument, *scale, {heads}, spelled);
-    for (std::int64_t head = 0; head < heads; ++head) check_value(head);
-    return;
-  }
-  check.strided_array(argument, *scale, {cache.shape[0], cache.shape[nhd ? 1 : 2], heads}, spelled);
-}
-
-void check_scales(const Checker& check, const ArrayView& k_cache, const ArrayView& v_cache,
-                  Layout layout, const std::optional<ArrayView>& k_scale,
-                  const std::optional<ArrayView>& v_scale) {
-  check_scale(check, "k_scale", k_scale, "k_cache", k_cache, layout);
-  check_scale(check, "v_scale", v_scale, "v_cache", v_cache, layout);
-}
 
 void check_cu_seqlens(const Checker& check, const IndexView& cu, std::int64_t num_seqs,
                       std::int64_t num_tokens) {
@@ -118,6 +60,11 @@ void check_positions(const Checker& check, const IndexView& positions, std::int6
   }
 }
 
+// What follows the range of ids or slots.
+std::string open_text(std::int64_t num_open) {
+  return num_open == 0 ? "" : concat(", of which the last ", num_open, " blocks are open");
+}
+
 // Whether a query of the sequence sees one of `count` keys from `first` on.
 bool is_seen(const PagedAttentionArgs& args, const QueryRows& rows, std::int64_t first,
              std::int64_t count) {
@@ -147,11 +94,13 @@ void check_sequence(const Checker& check, const PagedAttentionArgs& args,
   if (args.key_positions) check_positions(check, *args.key_positions, seq, seq_len);
   for (std::int64_t column = 0; column < used_blocks; ++column) {
     const std::int64_t block = args.block_tables.at(seq, column);
-    if (block >= 0 && block < sizes.num_blocks) continue;
+    if (block >= 0 && (block < sizes.num_blocks || block - sizes.num_blocks < sizes.num_open))
+      continue;
     if (block == kHole && !is_seen(args, rows, column * sizes.block_size, sizes.block_size))
       continue;
     check.fail<IndexError>("block_tables", "got ", block, " at sequence ", seq, ", column ", column,
-                           ", expected 0 to ", sizes.num_blocks - 1,
+                           ", expected 0 to ", sizes.num_blocks + sizes.num_open - 1,
+                           open_text(sizes.num_open),
                            block == kHole ? ", as a query sees this block" : "");
   }
 }
@@ -174,6 +123,36 @@ void check_options(const Checker& check, const PagedAttentionArgs& args, std::in
   if (args.sinks) check.per_head("sinks", *args.sinks, num_heads, true);
 }
 
+// What write_kv writes: each may be written, and lies apart from what is read and from the others.
+// Caches of a pool interleave, so that two of these overlap for sure only where they begin
+// together.
+void check_written(const Checker& check, const WriteKvArgs& args) {
+  struct Written {
+    const char* name;
+    const ArrayView* view;
+  };
+  std::vector<Written> all{{"k_cache", &args.k_cache}, {"v_cache", &args.v_cache}};
+  const auto add = [&](const char* name, const std::optional<ArrayView>& view) {
+    if (view) all.push_back({name, &*view});
+  };
+  if (args.k_scale && is_dynamic(*args.k_scale)) add("k_scale", args.k_scale);
+  if (args.v_scale && is_dynamic(*args.v_scale)) add("v_scale", args.v_scale);
+  add("k_open", args.k_open);
+  add("v_open", args.v_open);
+  for (const Written& one : all) {
+    check.written(one.name, *one.view);
+    check.apart("k", args.k, one.name, *one.view);
+    check.apart("v", args.v, one.name, *one.view);
+    check.apart("slot_mapping", args.slot_mapping, one.name, *one.view);
+    for (const Written* other = all.data(); other != &one; ++other) {
+      if (one.view->data != other->view->data || is_empty(*one.view) || is_empty(*other->view))
+        continue;
+      check.fail<ValueError>(one.name, "got the memory of ", other->name,
+                             ", expected memory of its own");
+    }
+  }
+}
+
 }  // namespace
 
 void validate(const PagedAttentionArgs& args, std::string_view function) {
@@ -181,9 +160,8 @@ void validate(const PagedAttentionArgs& args, std::string_view function) {
   const Length tokens = args.q.ndim == 3 ? Length(args.q.shape[0]) : std::nullopt;
   check.array("q", args.q, {tokens, std::nullopt, std::nullopt}, "[T, Hq, D]");
   check.plain_floats("q", args.q);
-  check_caches(check, args.k_cache, args.v_cache, args.layout, args.q.shape[2], std::nullopt,
-               std::nullopt);
-  check_scales(check, args.k_cache, args.v_cache, args.layout, args.k_scale, args.v_scale);
+  check_caches(check, cache_arguments(args),
+               {"q", args.q.shape[2], "v_cache", std::nullopt, std::nullopt});
   const Length num_seqs = args.seq_lens.ndim == 1 ? Length(args.seq_lens.shape[0]) : std::nullopt;
   check.shape("seq_lens", args.seq_lens, {num_seqs}, "[B]");
   const Length max_blocks =
@@ -228,6 +206,8 @@ void validate(const PagedAttentionArgs& args, std::string_view function) {
   if (args.sinks) check.apart("out", args.out, "sinks", *args.sinks);
   if (args.k_scale) check.apart("out", args.out, "k_scale", *args.k_scale);
   if (args.v_scale) check.apart("out", args.out, "v_scale", *args.v_scale);
+  if (args.k_open) check.apart("out", args.out, "k_open", *args.k_open);
+  if (args.v_open) check.apart("out", args.out, "v_open", *args.v_open);
 }
 
 void validate_indices(const PagedAttentionArgs& args, std::string_view function) {
@@ -246,42 +226,19 @@ void validate(const WriteKvArgs& args, std::string_view function) {
   check.array("v", args.v, {rows, args.k.shape[1], std::nullopt}, "[n, Hkv, Dv], n and Hkv as k");
   check.plain_floats("k", args.k);
   check.plain_floats("v", args.v);
-  check_caches(check, args.k_cache, args.v_cache, args.layout, args.k.shape[2], args.v.shape[2],
-               args.k.shape[1]);
-  check_scales(check, args.k_cache, args.v_cache, args.layout, args.k_scale, args.v_scale);
-  check.written("k_cache", args.k_cache);
-  check.written("v_cache", args.v_cache);
-  if (args.k_cache.data == args.v_cache.data && args.k_cache.shape[0] > 0) {
-    check.fail<ValueError>("v_cache", "got the memory of k_cache, expected memory of its own");
-  }
-  for (const auto& [name, source] : {std::pair{"k", &args.k}, std::pair{"v", &args.v}}) {
-    check.apart(name, *source, "k_cache", args.k_cache);
-    check.apart(name, *source, "v_cache", args.v_cache);
-  }
-
-  for (const auto& [name, scale] :
-       {std::pair{"k_scale", &args.k_scale}, std::pair{"v_scale", &args.v_scale}}) {
-    if (!*scale || !is_dynamic(**scale)) continue;
-    check.written(name, **scale);
-    check.apart("k", args.k, name, **scale);
-    check.apart("v", args.v, name, **scale);
-    check.apart("slot_mapping", args.slot_mapping, name, **scale);
-  }
-  if (args.k_scale && args.v_scale && is_dynamic(*args.k_scale) && is_dynamic(*args.v_scale) &&
-      args.k_scale->data == args.v_scale->data && args.k_cache.shape[0] > 0) {
-    check.fail<ValueError>("v_scale", "got the memory of k_scale, expected memory of its own");
-  }
-
+  check_caches(check, cache_arguments(args),
+               {"k", args.k.shape[2], "v", args.v.shape[2], args.k.shape[1]});
   check.shape("slot_mapping", args.slot_mapping, {rows}, "[n], n as k");
-  check.apart("slot_mapping", args.slot_mapping, "k_cache", args.k_cache);
-  check.apart("slot_mapping", args.slot_mapping, "v_cache", args.v_cache);
+  check_written(check, args);
+
   const std::int64_t block_size = args.k_cache.shape[args.layout == Layout::NHD ? 1 : 2];
-  const std::int64_t num_slots = args.k_cache.shape[0] * block_size;
+  const std::int64_t num_open = args.k_open ? args.k_open->shape[0] : 0;
+  const std::int64_t num_slots = (args.k_cache.shape[0] + num_open) * block_size;
   for (std::int64_t row = 0; row < args.k.shape[0]; ++row) {
     const std::int64_t slot = args.slot_mapping.at(row);
     if (slot >= -1 && slot < num_slots) continue;
     check.fail<IndexError>("slot_mapping", "got ", slot, " at row ", row, ", expected 0 to ",
-                           num_slots - 1, ", or -1 to skip the row");
+                           num_slots - 1, open_text(num_open), ", or -1 to skip the row");
   }
 }
 

@@ -13,15 +13,21 @@ namespace quire {
 // is given, beyond which they are cut off, or one of their own, which is written beside them: for a
 // token and head the largest magnitude / largest_of(dtype), at least the smallest normal float. A
 // row that is not skipped must be finite.
+//
+// A block of an int4 cache is written whole, as its keys share their grids: all of its slots are
+// named, or none. Slots from num_blocks * block_size on are those of open blocks, which store plain
+// floats. Rows that are not skipped are finite, and at most kLargestOnGrid in magnitude.
 struct WriteKvArgs {
   ArrayView k;             // [n, Hkv, D]
   ArrayView v;             // [n, Hkv, Dv]
-  ArrayView k_cache;       // see `layout`, last axis D, written
-  ArrayView v_cache;       // see `layout`, last axis Dv, written
+  ArrayView k_cache;       // see `layout`, last axis D, written; of int4 both are, last axis D / 2
+  ArrayView v_cache;       // see `layout`, last axis Dv, written; of int4 Dv / 2
   IndexView slot_mapping;  // [n]
   Layout layout = Layout::NHD;
-  std::optional<ArrayView> k_scale = std::nullopt;  // of a quantised k_cache; of 3 axes: written
+  std::optional<ArrayView> k_scale = std::nullopt;  // of a quantised k_cache; dynamic: written
   std::optional<ArrayView> v_scale = std::nullopt;  // of a quantised v_cache
+  std::optional<ArrayView> k_open = std::nullopt;   // beside int4 caches, as PagedAttentionArgs
+  std::optional<ArrayView> v_open = std::nullopt;   // has them; written
 };
 
 }  // namespace quire

@@ -1,4 +1,4 @@
-// Rows of new keys, or of new values, into the slots of a quantised cache.
+// Rows of new keys, or of new values, into the slots of a quantised cache that has scales.
 #pragma once
 
 #include <cstdint>
@@ -11,13 +11,6 @@
 #include "quire/cpu/row_writer.h"
 
 namespace quire {
-
-// Throws ValueError, with the place, for an element of rows [n, heads, length] that is not finite,
-// as RowQuantiser does: for who has to know before there are slots. `where` stands before the
-// place.
-void require_finite_rows(std::string_view function, std::string_view argument,
-                         std::string_view where, const ArrayView& rows, DType cache_dtype,
-                         const Kernels& kernels);
 
 // Writes k [n, heads, length] to k_cache and k_scale, or v to v_cache and v_scale: what WriteKvArgs
 // says of quantised caches.
@@ -32,10 +25,6 @@ class RowQuantiser {
   void write(const SlotRun& run) const;
 
  private:
-  void measure(std::span<const std::int64_t> slots, int num_threads);
-  void require_finite(std::string_view function, std::string_view argument,
-                      std::span<const std::int64_t> slots) const;
-
   ArrayView rows_, cache_, scale_;
   Layout layout_;
   const Kernels& kernels_;

@@ -3,13 +3,16 @@
 #include <algorithm>
 #include <atomic>
 #include <optional>
+#include <utility>
 #include <variant>
 #include <vector>
 
 #include "quire/attention/validate.h"
 #include "quire/base/check.h"
 #include "quire/base/thread_pool.h"
+#include "quire/cpu/block_sealer.h"
 #include "quire/cpu/operations.h"
+#include "quire/cpu/row_magnitudes.h"
 #include "quire/cpu/row_quantiser.h"
 #include "quire/cpu/row_writer.h"
 #include "quire/cpu/select_kernels.h"
@@ -63,11 +66,15 @@ std::vector<Run> runs_of(const std::vector<std::int64_t>& slots, std::int64_t bl
   return runs;
 }
 
+std::int64_t block_size_of(const WriteKvArgs& args) {
+  return args.k_cache.shape[args.layout == Layout::NHD ? 1 : 2];
+}
+
 // Copies of the slots of validated arguments. Another thread might change the caller's after they
 // have been checked, so what was copied is checked itself.
 std::vector<std::int64_t> checked_slots(const WriteKvArgs& args) {
-  const auto& shape = args.k_cache.shape;
-  const std::int64_t num_slots = shape[0] * shape[args.layout == Layout::NHD ? 1 : 2];
+  const std::int64_t num_slots =
+      (args.k_cache.shape[0] + (args.k_open ? args.k_open->shape[0] : 0)) * block_size_of(args);
   std::vector<std::int64_t> slots(static_cast<std::size_t>(args.slot_mapping.shape[0]));
   bool good = true;
   for (std::size_t i = 0; i < slots.size(); ++i) {
@@ -98,32 +105,10 @@ void write(const CacheWriter& writer, const SlotRun& slots, bool streamed) {
   std::get<RowQuantiser>(writer).write(slots);
 }
 
-std::int64_t bytes_written(const WriteKvArgs& args) {
-  return args.k.shape[0] * args.k.shape[1] *
-         (args.k.shape[2] * static_cast<std::int64_t>(size_of(args.k_cache.dtype)) +
-          args.v.shape[2] * static_cast<std::int64_t>(size_of(args.v_cache.dtype)));
-}
-
-}  // namespace
-
-void write_kv(const WriteKvArgs& args, int num_threads) {
-  if (num_threads < 0) {
-    raise<ValueError>("write_kv: num_threads", "got ", num_threads, ", expected >= 1");
-  }
-  write_kv(args, num_threads == 0 ? default_num_threads() : num_threads, selected_kernels());
-}
-
-void write_kv(const WriteKvArgs& args, int num_threads, const Kernels& kernels,
-              std::string_view function) {
-  validate(args, function);
-  const std::vector<std::int64_t> slots = checked_slots(args);
-  const CacheWriter k = writer_of(function, "k", args.k, slots, args.k_cache, args.k_scale,
-                                  args.layout, kernels, num_threads);
-  const CacheWriter v = writer_of(function, "v", args.v, slots, args.v_cache, args.v_scale,
-                                  args.layout, kernels, num_threads);
-  const std::vector<Run> runs =
-      runs_of(slots, args.k_cache.shape[args.layout == Layout::NHD ? 1 : 2]);
-  const std::int64_t bytes = bytes_written(args);
+// Rows of k and of v, on as many threads as `bytes` of them are worth.
+void write_rows(const CacheWriter& k, const CacheWriter& v, const std::vector<std::int64_t>& slots,
+                std::int64_t block_size, std::int64_t bytes, int num_threads) {
+  const std::vector<Run> runs = runs_of(slots, block_size);
   const bool streamed = bytes >= kStreamedBytes;
   const std::int64_t useful =
       std::min(1 + bytes / kBytesPerThread, static_cast<std::int64_t>(runs.size()));
@@ -140,6 +125,52 @@ void write_kv(const WriteKvArgs& args, int num_threads, const Kernels& kernels,
     }
     if (streamed) stream_fence();
   });
+}
+
+std::int64_t bytes_of(const ArrayView& rows, DType dtype) {
+  return rows.shape[0] * rows.shape[1] * rows.shape[2] * static_cast<std::int64_t>(size_of(dtype));
+}
+
+// Whole blocks of the caches, and rows of open ones.
+void write_int4(const WriteKvArgs& args, std::vector<std::int64_t> slots, int num_threads,
+                const Kernels& kernels, std::string_view function) {
+  const BlockSealer sealer(function, args, slots);
+  for (const auto& [name, rows] : {std::pair{"k", &args.k}, std::pair{"v", &args.v}}) {
+    magnitudes_of(function, name, *rows, slots, DType::int4, kernels, num_threads);
+  }
+  sealer.write(kernels, num_threads);
+  if (!args.k_open) return;
+  const std::int64_t first_open = args.k_cache.shape[0] * block_size_of(args);
+  for (std::int64_t& slot : slots) slot = slot < first_open ? -1 : slot - first_open;
+  write_rows(RowWriter(args.k, *args.k_open, args.layout, kernels),
+             RowWriter(args.v, *args.v_open, args.layout, kernels), slots, block_size_of(args),
+             bytes_of(args.k, args.k_open->dtype) + bytes_of(args.v, args.v_open->dtype),
+             num_threads);
+}
+
+}  // namespace
+
+void write_kv(const WriteKvArgs& args, int num_threads) {
+  if (num_threads < 0) {
+    raise<ValueError>("write_kv: num_threads", "got ", num_threads, ", expected >= 1");
+  }
+  write_kv(args, num_threads == 0 ? default_num_threads() : num_threads, selected_kernels());
+}
+
+void write_kv(const WriteKvArgs& args, int num_threads, const Kernels& kernels,
+              std::string_view function) {
+  validate(args, function);
+  std::vector<std::int64_t> slots = checked_slots(args);
+  if (args.k_cache.dtype == DType::int4) {
+    return write_int4(args, std::move(slots), num_threads, kernels, function);
+  }
+  const CacheWriter k = writer_of(function, "k", args.k, slots, args.k_cache, args.k_scale,
+                                  args.layout, kernels, num_threads);
+  const CacheWriter v = writer_of(function, "v", args.v, slots, args.v_cache, args.v_scale,
+                                  args.layout, kernels, num_threads);
+  write_rows(k, v, slots, block_size_of(args),
+             bytes_of(args.k, args.k_cache.dtype) + bytes_of(args.v, args.v_cache.dtype),
+             num_threads);
 }
 
 }  // namespace quire

@@ -1,0 +1,86 @@
+#include "quire/cpu/row_magnitudes.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+
+#include "quire/base/check.h"
+#include "quire/base/int4_grid.h"
+#include "quire/base/thread_pool.h"
+
+namespace quire {
+namespace {
+
+// Tokens that a thread measures at a time, and the elements that pay for waking one more.
+constexpr std::int64_t kTokensAtOnce = 64;
+constexpr std::int64_t kElementsPerThread = 128 * 1024;
+
+// Whether a cache can hold a number of this magnitude, NaN where it is not finite.
+bool fits(float magnitude, DType cache_dtype) {
+  return std::isfinite(magnitude) && (cache_dtype != DType::int4 || magnitude <= kLargestOnGrid);
+}
+
+// Says that a row of a head holds what does not fit, and where; `after` follows the place.
+template <class... Parts>
+[[noreturn]] void refuse_row(std::string_view function, std::string_view argument,
+                             std::string_view where, const ArrayView& rows, std::int64_t row,
+                             std::int64_t head, DType cache_dtype, const Parts&... after) {
+  visit_dtype(rows.dtype, [&](auto type) {
+    const auto* first = reinterpret_cast<const decltype(type)*>(rows.at(row, head));
+    const auto* found = std::find_if(first, first + rows.shape[2], [&](auto x) {
+      return !fits(std::fabs(to_float(x)), cache_dtype);
+    });
+    const bool is_there = found != first + rows.shape[2];  // unless it changed meanwhile
+    raise<ValueError>(place(function, argument), "got ", is_there ? to_float(*found) : NAN, " at ",
+                      where, "row ", row, ", head ", head, ", element ", found - first, after...,
+                      ", expected finite numbers ",
+                      cache_dtype == DType::int4 ? "of at most 65504 in magnitude " : "",
+                      "for a cache of ", name_of(cache_dtype));
+  });
+  __builtin_unreachable();
+}
+
+}  // namespace
+
+void require_finite_rows(std::string_view function, std::string_view argument,
+                         std::string_view where, const ArrayView& rows, DType cache_dtype,
+                         const Kernels& kernels) {
+  for (std::int64_t row = 0; row < rows.shape[0]; ++row) {
+    for (std::int64_t head = 0; head < rows.shape[1]; ++head) {
+      const float largest = kernels.largest(rows.at(row, head), rows.dtype, rows.shape[2]);
+      if (fits(largest, cache_dtype)) continue;
+      refuse_row(function, argument, where, rows, row, head, cache_dtype);
+    }
+  }
+}
+
+std::vector<float> magnitudes_of(std::string_view function, std::string_view argument,
+                                 const ArrayView& rows, std::span<const std::int64_t> slots,
+                                 DType cache_dtype, const Kernels& kernels, int num_threads) {
+  const std::int64_t tokens = rows.shape[0], heads = rows.shape[1], length = rows.shape[2];
+  std::vector<float> largest(static_cast<std::size_t>(tokens * heads));
+  const std::int64_t useful = 1 + tokens * heads * length / kElementsPerThread;
+  std::atomic<std::int64_t> next{0};
+  run_on_threads(static_cast<int>(std::min<std::int64_t>(useful, num_threads)), [&](int) {
+    for (std::int64_t first = next.fetch_add(kTokensAtOnce); first < tokens;
+         first = next.fetch_add(kTokensAtOnce)) {
+      const std::int64_t end = std::min(first + kTokensAtOnce, tokens);
+      for (std::int64_t token = first; token < end; ++token) {
+        if (slots[token] < 0) continue;
+        for (std::int64_t head = 0; head < heads; ++head) {
+          largest[token * heads + head] = kernels.largest(rows.at(token, head), rows.dtype, length);
+        }
+      }
+    }
+  });
+  const auto wrong = std::find_if(largest.begin(), largest.end(),
+                                  [&](float magnitude) { return !fits(magnitude, cache_dtype); });
+  if (wrong != largest.end()) {
+    const std::int64_t row = (wrong - largest.begin()) / heads;
+    refuse_row(function, argument, "", rows, row, (wrong - largest.begin()) % heads, cache_dtype,
+               ", which goes to slot ", slots[row]);
+  }
+  return largest;
+}
+
+}  // namespace quire
