@@ -37,9 +37,11 @@ struct AttentionRows {
   static std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
   static std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
 
-  static std::int64_t item_size(DType dtype) {  // size_of, for code that is compiled once
-    if (dtype == DType::int8 || dtype == DType::float8_e4m3fn) return 1;
-    return dtype == DType::float32 ? 4 : 2;
+  // Of a row of so many numbers; size_of and numbers_of, for code that is compiled once.
+  static std::int64_t row_bytes(DType dtype, std::int64_t count) {
+    if (dtype == DType::int4) return count / 2;
+    if (dtype == DType::int8 || dtype == DType::float8_e4m3fn) return count;
+    return count * (dtype == DType::float32 ? 4 : 2);
   }
 
   static std::int64_t block_id(const BlockRow& row, std::int64_t i) {
@@ -90,14 +92,19 @@ struct AttentionRows {
     return visitor(BFloat16{});
   }
 
-  // The same with any dtype of a cache.
+  // The same with any dtype of a cache; int4 rows are read as float32 (staged_tile.h).
   template <class Visitor>
   static void visit_cache(DType dtype, Visitor visitor) {
     if (dtype == DType::int8) return visitor(Int8{});
     if (dtype == DType::float8_e4m3fn) return visitor(Float8E4M3{});
+    if (dtype == DType::int4) return visitor(float{});
     return visit(dtype, visitor);
   }
 
+  // Where the row of a slot lies, for KV head 0.
+  static const std::byte* row_at(const CacheView& cache, std::int64_t block, std::int64_t offset) {
+    return cache.data + block * cache.block_stride + offset * cache.token_stride;
+  }
   // Where the scale of a slot lies, for KV head 0.
   static const std::byte* scale_at(const ScaleView& scale, std::int64_t block,
                                    std::int64_t offset) {

@@ -38,7 +38,7 @@ struct FinishAttention {
 
  private:
   static void write_nothing(const AttentionTask& task, std::int64_t token, std::int64_t head) {
-    const std::int64_t bytes = task.v_head_dim * Rows::item_size(task.out.dtype);
+    const std::int64_t bytes = Rows::row_bytes(task.out.dtype, task.v_head_dim);
     __builtin_memset(Rows::at(task.out, token, head), 0, static_cast<std::size_t>(bytes));
     if (task.lse != nullptr) task.lse[token * task.num_heads + head] = -__builtin_inff();
   }

@@ -19,12 +19,28 @@ struct FusedAttention {
   using Packed = PackedAttention<S, 128>;
 
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
-    return AttentionRows<S>::larger(Direct<kDirectKeys>::scratch_floats(task, rows),
-                                    Packed::scratch_floats(task, rows));
+    return own_scratch(task, rows) + Staged::scratch_floats(task);
   }
 
   static void part(const AttentionTask& task, const AttentionPart& part,
                    const AttentionPart* upcoming, float* scratch, StateView state) {
+    if (!Staged::is_needed(task)) return attend(task, part, upcoming, scratch, state);
+    const std::int64_t rows =
+        part.unit.head_rows * (part.unit.kv_head_end - part.unit.kv_head_begin);
+    attend(Staged::as_read(task, scratch + own_scratch(task, rows)), part, upcoming, scratch,
+           state);
+  }
+
+ private:
+  using Staged = StagedTile<S, 128>;  // of the longest tiles
+
+  static std::int64_t own_scratch(const AttentionTask& task, std::int64_t rows) {
+    return AttentionRows<S>::larger(Direct<kDirectKeys>::scratch_floats(task, rows),
+                                    Packed::scratch_floats(task, rows));
+  }
+
+  static void attend(const AttentionTask& task, const AttentionPart& part,
+                     const AttentionPart* upcoming, float* scratch, StateView state) {
     if (!is_direct(task, part.unit)) {
       Packed(task, part.unit, scratch, state).run(part, upcoming);
     } else if (takes_long_tiles(task, part)) {
@@ -34,15 +50,14 @@ struct FusedAttention {
     }
   }
 
- private:
   // Keys and values that the direct path takes at a time, where it has a choice: rows that share a
   // KV head go through them one group after the other, and are to find them in the first-level
   // cache, of which they may have half.
   static constexpr std::int64_t kDirectBytes = 16 * 1024;
 
   static bool takes_long_tiles(const AttentionTask& task, const AttentionPart& part) {
-    const std::int64_t key_bytes = task.head_dim * AttentionRows<S>::item_size(task.k.dtype) +
-                                   task.v_head_dim * AttentionRows<S>::item_size(task.v.dtype);
+    const std::int64_t key_bytes = AttentionRows<S>::row_bytes(task.k.dtype, task.head_dim) +
+                                   AttentionRows<S>::row_bytes(task.v.dtype, task.v_head_dim);
     return kDirectKeys * key_bytes <= kDirectBytes &&
            part.key_end - part.key_begin > kDirectKeys / 2;
   }

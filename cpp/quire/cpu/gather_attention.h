@@ -3,7 +3,7 @@
 // (largest, then weights), values last; it shares no algorithm with fused_attention.h.
 #pragma once
 
-#include "quire/cpu/attention_rows.h"
+#include "quire/cpu/int4_rows.h"
 #include "quire/cpu/simd_math.h"
 
 namespace quire {
@@ -17,7 +17,7 @@ class GatherAttention {
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t num_keys) {
     const std::int64_t d = Rows::padded(task.head_dim);
     const std::int64_t dv = Rows::padded(task.v_head_dim);
-    return num_keys * (d + dv) + kRows * (num_keys + d + dv);
+    return num_keys * (d + dv) + kRows * (num_keys + d + dv) + Int4Rows<S>::grid_floats(d);
   }
 
   static void run(const AttentionTask& task, const AttentionUnit& unit, std::int64_t sink_tokens,
@@ -46,25 +46,43 @@ class GatherAttention {
         v_(k_ + num_keys_ * d_),
         q_(v_ + num_keys_ * dv_),
         out_(q_ + kRows * d_),
-        scores_(out_ + kRows * dv_) {}
+        scores_(out_ + kRows * dv_),
+        grids_(scores_ + kRows * num_keys_) {}
 
   void copy_keys() {
     const std::int64_t head = unit_.kv_head_begin;
+    Int4Rows<S> int4(grids_);
     for (std::int64_t i = 0; i < num_keys_; ++i) {
       const std::int64_t key = key_at(i);
-      const std::int64_t block = Rows::block_id(unit_.blocks, key / task_.block_size);
+      const std::int64_t id = Rows::block_id(unit_.blocks, key / task_.block_size);
       const std::int64_t offset = key % task_.block_size;
-      Rows::load_floats(row(task_.k, block, offset, head), task_.k.dtype, task_.head_dim,
-                        scale(task_.k.scale, block, offset, head), k_ + i * d_);
-      Rows::load_floats(row(task_.v, block, offset, head), task_.v.dtype, task_.v_head_dim,
-                        scale(task_.v.scale, block, offset, head), v_ + i * dv_);
+      const bool open = id >= task_.first_open;
+      const std::int64_t block = open ? id - task_.first_open : id;
+      const CacheView& k = open ? task_.k_open : task_.k;
+      const CacheView& v = open ? task_.v_open : task_.v;
+      if (k.dtype == DType::int4) {
+        int4.load_key(row(k, block, offset, head), grid(k.scale, block, offset, head),
+                      task_.head_dim, k_ + i * d_);
+        int4.load_value(row(v, block, offset, head), grid(v.scale, block, offset, head),
+                        task_.v_head_dim, v_ + i * dv_);
+        continue;
+      }
+      Rows::load_floats(row(k, block, offset, head), k.dtype, task_.head_dim,
+                        scale(k.scale, block, offset, head), k_ + i * d_);
+      Rows::load_floats(row(v, block, offset, head), v.dtype, task_.v_head_dim,
+                        scale(v.scale, block, offset, head), v_ + i * dv_);
     }
   }
 
   static const std::byte* row(const CacheView& cache, std::int64_t block, std::int64_t offset,
                               std::int64_t head) {
-    return cache.data + block * cache.block_stride + offset * cache.token_stride +
-           head * cache.head_stride;
+    return Rows::row_at(cache, block, offset) + head * cache.head_stride;
+  }
+
+  static const Int4Grid* grid(const ScaleView& scale, std::int64_t block, std::int64_t offset,
+                              std::int64_t head) {
+    const std::byte* const first = Rows::scale_at(scale, block, offset);
+    return reinterpret_cast<const Int4Grid*>(first + head * scale.head_stride);
   }
 
   static float scale(const ScaleView& scale, std::int64_t block, std::int64_t offset,
@@ -265,6 +283,7 @@ class GatherAttention {
   float* const q_;             // [kRows, d]
   float* const out_;           // [kRows, dv]
   float* const scores_;        // [kRows, num_keys]
+  float* const grids_;         // of Int4Rows
 };
 
 }  // namespace quire

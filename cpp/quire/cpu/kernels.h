@@ -53,6 +53,10 @@ struct AttentionTask {
   double scale;
   double softcap;  // 0: none
   bool causal;
+  // Where rows are read from copies that are made of a tile at a time (staged_tile.h): the caches
+  // as they are stored, and room for the copies. Else null.
+  const AttentionTask* stored;
+  float* staging;
 };
 
 // A query token: a row of q, and the key of its own.

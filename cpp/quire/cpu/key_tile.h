@@ -1,6 +1,7 @@
 // The rows of a tile of keys, looked up once in the block table for all heads.
 #pragma once
 
+#include "quire/base/int4_grid.h"
 #include "quire/cpu/attention_rows.h"
 
 namespace quire {
@@ -30,21 +31,23 @@ class KeyTile {
     num_keys_ = static_cast<int>(Rows::smaller(kKeys, key_end - key));
     std::int64_t column = key / task.block_size;
     std::int64_t offset = key % task.block_size;
-    std::int64_t block = Rows::block_id(unit.blocks, column);
+    Block block = block_at(task, unit, column);
     const bool aligned = key % S::kWidth == 0 && task.block_size % S::kWidth == 0;
     k_scale_runs_ = aligned && task.k.scale.token_stride == sizeof(float);
     v_scale_runs_ = aligned && task.v.scale.token_stride == sizeof(float);
     const bool has_k_scale = task.k.scale.data != nullptr;
     const bool has_v_scale = task.v.scale.data != nullptr;
+    num_sealed_ = num_keys_;
     for (int i = 0; i < num_keys_; ++i) {
       if (offset == task.block_size) {
         offset = 0;
-        block = Rows::block_id(unit.blocks, ++column);
+        block = block_at(task, unit, ++column);
       }
-      k_[i] = task.k.data + block * task.k.block_stride + offset * task.k.token_stride;
-      v_[i] = task.v.data + block * task.v.block_stride + offset * task.v.token_stride;
-      if (has_k_scale) k_scale_[i] = Rows::scale_at(task.k.scale, block, offset);
-      if (has_v_scale) v_scale_[i] = Rows::scale_at(task.v.scale, block, offset);
+      if (block.open && i < num_sealed_) num_sealed_ = i;
+      k_[i] = Rows::row_at(*block.k, block.id, offset);
+      v_[i] = Rows::row_at(*block.v, block.id, offset);
+      if (has_k_scale) k_scale_[i] = Rows::scale_at(block.k->scale, block.id, offset);
+      if (has_v_scale) v_scale_[i] = Rows::scale_at(block.v->scale, block.id, offset);
       ++offset;
     }
     for (int i = num_keys_; i < kKeys; ++i) {
@@ -60,16 +63,44 @@ class KeyTile {
             load_scales(task.v.scale, v_scale_, v_scale_runs_, head, to + kKeys)};
   }
 
+  // The same keys, whose rows are copies one after the other, so many bytes apart.
+  void find_copies(const KeyTile& keys, const float* k, std::int64_t k_stride, const float* v,
+                   std::int64_t v_stride) {
+    first_ = keys.first_;
+    num_keys_ = num_sealed_ = keys.num_keys_;
+    for (int i = 0; i < kKeys; ++i) {
+      const int row = i < num_keys_ ? i : num_keys_ - 1;
+      k_[i] = reinterpret_cast<const std::byte*>(k + row * k_stride);
+      v_[i] = reinterpret_cast<const std::byte*>(v + row * v_stride);
+    }
+  }
+
+  // A row of an int4 cache and its grid, or of an open block, and null.
+  struct StoredRow {
+    const std::byte* data;
+    const Int4Grid* grid;  // the first of a key's
+  };
+  StoredRow stored_k(const AttentionTask& task, std::int64_t head, int i) const {
+    return stored_row(task.k, task.k_open, k_[i], k_scale_[i], head);
+  }
+  StoredRow stored_v(const AttentionTask& task, std::int64_t head, int i) const {
+    return stored_row(task.v, task.v_open, v_[i], v_scale_[i], head);
+  }
+
   // Asks for the lines of the scales of heads [head, head + heads).
   void prefetch_scales(const AttentionTask& task, std::int64_t head, std::int64_t heads) const {
+    constexpr std::int64_t kOne = sizeof(float);
+    static_assert(sizeof(Int4Grid) == kOne);
+    const std::int64_t k_bytes = task.k.dtype == DType::int4 ? task.head_dim * kOne : kOne;
     for (std::int64_t h = head; h < head + heads; ++h) {
-      prefetch_scales(task.k.scale, k_scale_, k_scale_runs_, h);
-      prefetch_scales(task.v.scale, v_scale_, v_scale_runs_, h);
+      prefetch_scales(task.k.scale, k_scale_, k_scale_runs_, h, k_bytes);
+      prefetch_scales(task.v.scale, v_scale_, v_scale_runs_, h, kOne);
     }
   }
 
   std::int64_t first() const { return first_; }
   int num_keys() const { return num_keys_; }
+  int num_sealed() const { return num_sealed_; }  // keys before the first of an open block
   TileRows k(const AttentionTask& task, std::int64_t head) const {
     return {k_, head * task.k.head_stride};
   }
@@ -78,6 +109,26 @@ class KeyTile {
   }
 
  private:
+  // A block, and the caches that it is of.
+  struct Block {
+    const CacheView* k;
+    const CacheView* v;
+    std::int64_t id;
+    bool open;
+  };
+  static Block block_at(const AttentionTask& task, const AttentionUnit& unit, std::int64_t column) {
+    const std::int64_t id = Rows::block_id(unit.blocks, column);
+    if (id < task.first_open) return {&task.k, &task.v, id, false};
+    return {&task.k_open, &task.v_open, id - task.first_open, true};
+  }
+
+  static StoredRow stored_row(const CacheView& cache, const CacheView& open, const std::byte* row,
+                              const std::byte* grid, std::int64_t head) {
+    if (grid == nullptr) return {row + head * open.head_stride, nullptr};
+    return {row + head * cache.head_stride,
+            reinterpret_cast<const Int4Grid*>(grid + head * cache.scale.head_stride)};
+  }
+
   // `runs`: kWidth neighbours lie together.
   const float* load_scales(const ScaleView& scale, const std::byte* const* scales, bool runs,
                            std::int64_t head, float* to) const {
@@ -98,26 +149,27 @@ class KeyTile {
     return to;
   }
 
+  // `bytes`: of a key's.
   void prefetch_scales(const ScaleView& scale, const std::byte* const* scales, bool runs,
-                       std::int64_t head) const {
+                       std::int64_t head, std::int64_t bytes) const {
     constexpr std::uintptr_t kLine = 64;
     if (scale.data == nullptr) return;
     std::uintptr_t asked = 0;
-    for (int i = 0; i < num_keys_; i += runs ? S::kWidth : 1) {
+    for (int i = 0; i < num_sealed_; i += runs ? S::kWidth : 1) {
       const std::byte* const p = scales[i] + head * scale.head_stride;
       const std::uintptr_t line = reinterpret_cast<std::uintptr_t>(p) / kLine;
-      if (line != asked) S::prefetch(p);
+      for (std::int64_t at = 0; line != asked && at < bytes; at += kLine) S::prefetch(p + at);
       asked = line;
     }
   }
 
   const std::byte* k_[kKeys];
   const std::byte* v_[kKeys];
-  const std::byte* k_scale_[kKeys];  // set where the caches have scales
+  const std::byte* k_scale_[kKeys];  // set where the caches have scales; null of open blocks
   const std::byte* v_scale_[kKeys];
   bool k_scale_runs_, v_scale_runs_;
   std::int64_t first_;
-  int num_keys_;
+  int num_keys_, num_sealed_;
 };
 
 }  // namespace quire

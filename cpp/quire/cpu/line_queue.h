@@ -13,16 +13,17 @@ class LineQueue {
  public:
   static constexpr std::int64_t kLine = 64;
 
-  // All lines of the keys and values in a tile, of `heads` KV heads from `head` on that lie
-  // together in each token, in the course of `work`, in units of one's own. `none`: no lines.
+  // All lines of the keys and values in a tile, up to the first of an open block, of `heads` KV
+  // heads from `head` on that lie together in each token, in the course of `work`, in units of
+  // one's own. `none`: no lines.
   template <class Tile>
   static LineQueue of_tile(const AttentionTask& task, const Tile& tile, std::int64_t head,
                            std::int64_t heads, bool none, std::int64_t work) {
     using Rows = AttentionRows<S>;
-    const int count = none ? 0 : tile.num_keys();
+    const int count = none ? 0 : tile.num_sealed();
     if (!none) tile.prefetch_scales(task, head, heads);
-    const std::int64_t k_bytes = task.head_dim * Rows::item_size(task.k.dtype);
-    const std::int64_t v_bytes = task.v_head_dim * Rows::item_size(task.v.dtype);
+    const std::int64_t k_bytes = Rows::row_bytes(task.k.dtype, task.head_dim);
+    const std::int64_t v_bytes = Rows::row_bytes(task.v.dtype, task.v_head_dim);
     return LineQueue({tile.k(task, head), count, heads * k_bytes},
                      {tile.v(task, head), count, heads * v_bytes}, work);
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "quire/cpu/line_queue.h"
+#include "quire/cpu/staged_tile.h"
 
 namespace quire {
 
@@ -12,21 +13,25 @@ struct TileWalk {
   using Tile = KeyTile<S, kKeys>;
   using Lines = LineQueue<S>;
 
-  // Calls attend(tile, KV head, lines) for every tile and head of `part`, which has keys.
-  // work_of_head(num_keys): what attend does of such a tile, in the units of lines.advance().
+  // Calls attend(tile, KV head, lines) for every tile and head of `part`, which has keys. The
+  // tile's rows are read as `read` says. work_of_head(num_keys): what attend does of such a tile,
+  // in the units of lines.advance().
   //
   // Where a head's rows of a block lie together, as in a pool, the next head is asked for. Where a
   // token's heads do, the next tile is, row by row: memory is fastest in its own order. After the
   // last tile comes the first of `upcoming`, if there is one, as memory would rest otherwise.
   template <class Work, class Attend>
-  static void run(const AttentionTask& task, const AttentionPart& part,
+  static void run(const AttentionTask& read, const AttentionPart& part,
                   const AttentionPart* upcoming, Work work_of_head, Attend attend) {
+    const bool staged = read.stored != nullptr;
+    const AttentionTask& task = staged ? *read.stored : read;
     const AttentionUnit& unit = part.unit;
     const std::int64_t heads = unit.kv_head_end - unit.kv_head_begin;
     const bool by_token = heads > 1 && heads_lie_together(task.k, task.head_dim) &&
                           heads_lie_together(task.v, task.v_head_dim);
     if (upcoming != nullptr && upcoming->key_begin >= upcoming->key_end) upcoming = nullptr;
     Tile tiles[2];
+    Tile copies;
     int current = 0;
     tiles[current].find(task, unit, part.key_begin, part.key_end);
     for (std::int64_t key = part.key_begin; key < part.key_end; key += kKeys) {
@@ -50,7 +55,8 @@ struct TileWalk {
                                  next_head ? head + 1 : next_unit.kv_head_begin, 1,
                                  none && !next_head, work);
         }
-        attend(tile, head, lines);
+        if (staged) StagedTile<S, kKeys>::make(task, tile, head, read.staging, copies);
+        attend(staged ? copies : tile, head, lines);
       }
       current ^= 1;
     }
@@ -58,7 +64,7 @@ struct TileWalk {
 
  private:
   static bool heads_lie_together(const CacheView& cache, std::int64_t head_dim) {
-    return cache.head_stride == head_dim * Rows::item_size(cache.dtype);
+    return cache.head_stride == Rows::row_bytes(cache.dtype, head_dim);
   }
 };
 

@@ -50,13 +50,15 @@ class AloneInBatch {
   std::int32_t cu_seqlens_[2];
 };
 
-// Runs `args` and compares with the oracle: values within `tolerance` of the largest value, lse
-// within it of 1 + |lse|.
-inline void expect_answer(Problem& problem, PagedAttentionArgs args, Implementation implementation,
-                          const Answer& answer, double tolerance = 5e-6) {
+inline void forget_results(Problem& problem) {
   for (std::int64_t i = 0; i < problem.out.size(); ++i) problem.out.set(i, kNaN);
   std::fill(problem.lse.begin(), problem.lse.end(), kNaN);
-  paged_attention(args, implementation);
+}
+
+// Compares a problem's results with the oracle's: values within `tolerance` of the largest value,
+// lse within it of 1 + |lse|.
+inline void expect_results(const Problem& problem, Implementation implementation,
+                           const Answer& answer, double tolerance) {
   if (answer.out.size() == 0) return;
   const double bound = tolerance * std::max(1.0, answer.out.cwiseAbs().maxCoeff());
   for (Eigen::Index row = 0; row < answer.out.rows(); ++row) {
@@ -74,6 +76,13 @@ inline void expect_answer(Problem& problem, PagedAttentionArgs args, Implementat
           << name_of(implementation) << " row " << row;
     }
   }
+}
+
+inline void expect_answer(Problem& problem, PagedAttentionArgs args, Implementation implementation,
+                          const Answer& answer, double tolerance = 5e-6) {
+  forget_results(problem);
+  paged_attention(args, implementation);
+  expect_results(problem, implementation, answer, tolerance);
 }
 
 // The mass of each block, and that what else comes out is the same bits for its sake.

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "quire/base/dtype.h"
+#include "quire/base/int4_grid.h"
 
 namespace quire {
 
@@ -109,9 +110,8 @@ struct Avx2 {
         _mm256_add_epi32(bits, _mm256_add_epi32(ties, _mm256_set1_epi32(0x7fff)));
     const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
     const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-    const __m256i high = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
-    _mm_storeu_si128(as_128(p), _mm_packus_epi32(_mm256_castsi256_si128(high),
-                                                 _mm256_extracti128_si256(high, 1)));
+    _mm_storeu_si128(as_128(p),
+                     narrow(_mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16)));
   }
 
   // A part of a row goes through a buffer: nothing outside the row is touched.
@@ -152,6 +152,30 @@ struct Avx2 {
   template <class T>
   static Pair to_natural(Pair x) {
     return x;
+  }
+
+  static Pair load_int4(const std::byte* p) {
+    const __m128i x = _mm_loadl_epi64(as_128(p));
+    const __m128i half = _mm_set1_epi8(15);
+    const __m128i natural = _mm_sub_epi8(
+        _mm_unpacklo_epi8(_mm_and_si128(x, half), _mm_and_si128(_mm_srli_epi16(x, 4), half)),
+        _mm_set1_epi8(8));
+    return {from_int8(natural), from_int8(_mm_unpackhi_epi64(natural, natural))};
+  }
+  static Pair load_int4(const std::byte* p, int n) {
+    std::byte buffer[kWidth] = {};
+    __builtin_memcpy(buffer, p, static_cast<std::size_t>(n / 2));
+    return load_int4(buffer);
+  }
+  static Pair load_grids(const Int4Grid* p) {
+    const __m256i x = _mm256_loadu_si256(as_256(p));
+    const __m256i step = _mm256_and_si256(x, _mm256_set1_epi32(0xffff));
+    return {_mm256_cvtph_ps(narrow(step)), _mm256_cvtph_ps(narrow(_mm256_srli_epi32(x, 16)))};
+  }
+  static Pair load_grids(const Int4Grid* p, int n) {
+    Int4Grid buffer[kWidth] = {};
+    __builtin_memcpy(buffer, p, static_cast<std::size_t>(n) * sizeof(Int4Grid));
+    return load_grids(buffer);
   }
 
   static Vec load_bits(const BFloat16* p) {
@@ -204,6 +228,9 @@ struct Avx2 {
 
  private:
   static const __m256i* as_256(const void* p) { return static_cast<const __m256i*>(p); }
+  static __m128i narrow(__m256i x) {  // numbers of 32 bits to as many of 16
+    return _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  }
   static Vec from_int8(__m128i x) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)); }
   static const __m128i* as_128(const void* p) { return static_cast<const __m128i*>(p); }
   static __m128i* as_128(void* p) { return static_cast<__m128i*>(p); }

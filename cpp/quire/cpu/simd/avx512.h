@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "quire/base/dtype.h"
+#include "quire/base/int4_grid.h"
 
 namespace quire {
 
@@ -159,6 +160,15 @@ struct Avx512 {
     return x;
   }
 
+  static Pair load_int4(const std::byte* p) { return from_int4(_mm_loadu_si128(as_128(p))); }
+  static Pair load_int4(const std::byte* p, int n) {
+    return from_int4(_mm_maskz_loadu_epi8(lanes(0, n / 2), p));
+  }
+  static Pair load_grids(const Int4Grid* p) { return from_grids(_mm512_loadu_si512(p)); }
+  static Pair load_grids(const Int4Grid* p, int n) {
+    return from_grids(_mm512_maskz_loadu_epi32(lanes(0, n), p));
+  }
+
   static Vec load_bits(const BFloat16* p) { return _mm512_castsi512_ps(_mm512_loadu_si512(p)); }
   static Vec load_bits(const BFloat16* p, int n) {
     return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16((1u << n) - 1u, p));
@@ -210,6 +220,18 @@ struct Avx512 {
   }
   static const __m128i* as_128(const void* p) { return static_cast<const __m128i*>(p); }
   static Vec from_int8(__m128i x) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(x)); }
+  static Pair from_int4(__m128i x) {
+    const __m128i half = _mm_set1_epi8(15);
+    const __m128i even = _mm_and_si128(x, half);
+    const __m128i odd = _mm_and_si128(_mm_srli_epi16(x, 4), half);
+    const __m128i eight = _mm_set1_epi8(8);
+    return {from_int8(_mm_sub_epi8(_mm_unpacklo_epi8(even, odd), eight)),
+            from_int8(_mm_sub_epi8(_mm_unpackhi_epi8(even, odd), eight))};
+  }
+  static Pair from_grids(__m512i x) {
+    return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(x)),
+            _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(x, 16)))};
+  }
   // A float8 with its exponent and mantissa where a float16 has them is one 2^8 times smaller.
   static Vec from_float8(__m128i x) {
     const __m256i magnitude = _mm256_set1_epi16(0x3f80);

@@ -4,6 +4,7 @@
 #include <arm_neon.h>
 
 #include "quire/base/dtype.h"
+#include "quire/base/int4_grid.h"
 
 namespace quire {
 
@@ -130,6 +131,28 @@ struct Neon {
   template <class T>
   static Pair to_natural(Pair x) {
     return x;
+  }
+
+  static Pair load_int4(const std::byte* p) {
+    const uint8x8_t x = vreinterpret_u8_u32(vdup_n_u32(four_bytes(p)));
+    const uint8x8_t natural = vzip1_u8(vand_u8(x, vdup_n_u8(15)), vshr_n_u8(x, 4));
+    const int16x8_t n = vsubq_s16(vreinterpretq_s16_u16(vmovl_u8(natural)), vdupq_n_s16(8));
+    return {vcvtq_f32_s32(vmovl_s16(vget_low_s16(n))), vcvtq_f32_s32(vmovl_high_s16(n))};
+  }
+  static Pair load_int4(const std::byte* p, int n) {
+    std::byte buffer[kWidth] = {};
+    __builtin_memcpy(buffer, p, static_cast<std::size_t>(n / 2));
+    return load_int4(buffer);
+  }
+  static Pair load_grids(const Int4Grid* p) {
+    const uint16x4x2_t grids = vld2_u16(&p->step.bits);
+    return {vcvt_f32_f16(vreinterpret_f16_u16(grids.val[0])),
+            vcvt_f32_f16(vreinterpret_f16_u16(grids.val[1]))};
+  }
+  static Pair load_grids(const Int4Grid* p, int n) {
+    Int4Grid buffer[kWidth] = {};
+    __builtin_memcpy(buffer, p, static_cast<std::size_t>(n) * sizeof(Int4Grid));
+    return load_grids(buffer);
   }
 
   static Vec load_bits(const BFloat16* p) { return vreinterpretq_f32_u16(vld1q_u16(&p->bits)); }

@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "quire/base/dtype.h"
+#include "quire/base/int4_grid.h"
 
 namespace quire {
 
@@ -112,6 +113,17 @@ struct Scalar {
   static Pair to_natural(Pair x) {
     return x;
   }
+
+  // 2 * kWidth numbers of four bits (quire/base/int4_grid.h), -8 to 7, in natural order; or n of
+  // them, n even, and what there may be in the other lanes.
+  static Pair load_int4(const std::byte* p) {
+    const auto pair = static_cast<int>(*p);
+    return {static_cast<float>((pair & 15) - 8), static_cast<float>((pair >> 4) - 8)};
+  }
+  static Pair load_int4(const std::byte* p, int) { return load_int4(p); }
+  // Grids of kWidth elements, or n of them with 0 in the other lanes: lo their steps, hi middles.
+  static Pair load_grids(const Int4Grid* p) { return {load(&p->step), load(&p->middle)}; }
+  static Pair load_grids(const Int4Grid* p, int n) { return n > 0 ? load_grids(p) : Pair{0, 0}; }
 
   // 2 * kWidth bfloat16 elements as they lie in memory, a pair in each lane, and those pairs apart.
   static Vec load_bits(const BFloat16* p) { return load_bits(p, 2); }

@@ -1,0 +1,262 @@
+// Attention over int4 caches with open blocks between the others, against the oracle over the
+// numbers that they stand for, on every instruction set of this machine.
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "quire/attention/index_snapshot.h"
+#include "quire/base/check.h"
+#include "quire/cpu/attention_launch.h"
+#include "quire/cpu/block_mass_launch.h"
+#include "support/int4_problem.h"
+#include "support/on_instruction_set.h"
+#include "support/shared_problem.h"
+
+namespace quire::testing {
+namespace {
+
+INSTANTIATE_TEST_SUITE_P(All, OnInstructionSet, ::testing::ValuesIn(instruction_sets()),
+                         [](const auto& info) { return info.param; });
+
+// Queries and weights are rounded to 16 bits where whole numbers are multiplied.
+constexpr double kTolerance = 5e-5;
+
+void run(const PagedAttentionArgs& args, Implementation implementation, int num_threads = 1) {
+  IndexSnapshot snapshot;
+  const PagedAttentionArgs copied = snapshot.take(args);
+  if (implementation == Implementation::gather) {
+    launch_gather(copied, selected_kernels(), num_threads);
+  } else {
+    launch_fused(copied, selected_kernels(), num_threads, "test");
+  }
+  if (args.block_mass != nullptr) launch_block_mass(copied, selected_kernels(), num_threads);
+}
+
+struct Results {
+  std::vector<std::byte> out;
+  std::vector<float> lse;
+  bool operator==(const Results&) const = default;
+};
+
+Results results_of(Problem& problem, const PagedAttentionArgs& args, int num_threads = 1) {
+  forget_results(problem);
+  run(args, Implementation::fused, num_threads);
+  return {problem.out.bytes, problem.lse};
+}
+
+void expect_mass(PagedAttentionArgs args, const Answer& answer, double tolerance) {
+  std::vector<float> mass(static_cast<std::size_t>(answer.block_mass.size()));
+  args.block_mass = mass.data();
+  run(args, Implementation::fused);
+  for (Eigen::Index i = 0; i < answer.block_mass.size(); ++i) {
+    const Eigen::Index row = i / answer.block_mass.cols(), column = i % answer.block_mass.cols();
+    ASSERT_NEAR(mass[i], answer.block_mass(row, column), tolerance)
+        << "row " << row << " column " << column;
+  }
+}
+
+// `tolerance` of scores about 1, and more for larger ones.
+void expect_right(Problem& problem, const PagedAttentionArgs& args, Int4Problem& int4,
+                  double tolerance = kTolerance) {
+  const Answer answer = oracle(problem, args);
+  for (const Implementation implementation : {Implementation::fused, Implementation::gather}) {
+    forget_results(problem);
+    run(int4.args(args), implementation);
+    expect_results(problem, implementation, answer, tolerance);
+    if (::testing::Test::HasFatalFailure()) return;
+  }
+  expect_mass(int4.args(args), answer, 4 * tolerance);
+}
+
+ProblemSizes random_sizes(std::mt19937& random) {
+  ProblemSizes sizes;
+  sizes.seq_lens.clear();
+  const int batch = one_of(random, {1, 1, 3});
+  for (int i = 0; i < batch; ++i) {
+    sizes.seq_lens.push_back(one_of<std::int64_t>(random, {0, 1, 15, 16, 17, 31, 54, 97, 320}));
+    const std::int64_t most = std::max<std::int64_t>(1, sizes.seq_lens.back());
+    sizes.q_lens.push_back(std::min(most, one_of<std::int64_t>(random, {0, 1, 1, 1, 2, 5, 40})));
+  }
+  const auto heads = one_of<std::pair<int, int>>(
+      random, {{1, 1}, {4, 1}, {3, 2}, {3, 3}, {2, 4}, {2, 7}, {1, 8}, {8, 4}});
+  sizes.num_kv_heads = heads.first;
+  sizes.group = heads.second;
+  sizes.head_dim = one_of<std::int64_t>(random, {2, 6, 34, 64, 80, 128, 256});
+  sizes.v_head_dim =
+      random() % 3 == 0 ? one_of<std::int64_t>(random, {2, 16, 40, 100, 128}) : sizes.head_dim;
+  sizes.block_size = one_of<std::int64_t>(random, {1, 3, 16, 16, 32, 100});
+  sizes.q_dtype = one_of(random, {DType::float32, DType::float16, DType::bfloat16});
+  sizes.layout = one_of(random, {Layout::NHD, Layout::HND});
+  return sizes;
+}
+
+TEST_P(OnInstructionSet, AgreesOnRandomInt4Problems) {
+  for (unsigned seed = 0; seed < 150; ++seed) {
+    std::mt19937 random(seed);
+    Problem problem(random_sizes(random), seed);
+    const OpenBlocksOf open{
+        one_of(random, {0.0, 0.2, 0.5, 1.0}),
+        one_of(random, {DType::bfloat16, DType::bfloat16, DType::float16, DType::float32})};
+    Int4Problem int4(problem, open, seed);
+    PagedAttentionArgs args = problem.args();
+    const std::int64_t num_heads = problem.sizes.num_kv_heads * problem.sizes.group;
+    Array slopes = problem.filled(DType::float32, {num_heads}, 0.1f);
+    Array sinks = problem.filled(DType::float32, {num_heads}, 2.0f);
+    args.causal = random() % 4 != 0;
+    if (random() % 4 == 0) args.sliding_window = one_of<std::int64_t>(random, {1, 7, 33, 64, 5000});
+    if (random() % 2 == 0) args.num_sink_tokens = one_of<std::int64_t>(random, {1, 4, 20, 70});
+    if (random() % 4 == 0) args.softcap = one_of(random, {0.5, 30.0});
+    if (random() % 4 == 0) args.scale = one_of(random, {0.0, -0.3, 0.3});
+    if (random() % 4 == 0) args.alibi_slopes = slopes.view();
+    if (random() % 4 == 0) args.sinks = sinks.view();
+    const ProblemSizes& sizes = problem.sizes;
+    SCOPED_TRACE(concat("seed ", seed, ", heads ", sizes.num_kv_heads, " x ", sizes.group, ", D ",
+                        sizes.head_dim, ", Dv ", sizes.v_head_dim, ", block ", sizes.block_size,
+                        ", open ", open.part, " ", name_of(open.dtype)));
+    // unscaled scores are an order of magnitude larger, and so are their roundings
+    expect_right(problem, args, int4, args.scale ? 10 * kTolerance : kTolerance);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST_P(OnInstructionSet, AgreesOnLongInt4Contexts) {
+  for (const double open : {0.0, 0.3}) {
+    ProblemSizes sizes;
+    sizes.seq_lens = {2048, 3000, 700};
+    sizes.q_lens = {1, 2, 3};
+    sizes.head_dim = sizes.v_head_dim = 128;
+    sizes.q_dtype = DType::bfloat16;
+    Problem problem(sizes, 1);
+    Int4Problem int4(problem, {open}, 1);
+    expect_right(problem, problem.args(), int4);
+  }
+}
+
+TEST_P(OnInstructionSet, AgreesOnInt4PrefillOverManyRows) {
+  ProblemSizes sizes;
+  sizes.seq_lens = {300, 130};
+  sizes.q_lens = {300, 100};
+  Problem problem(sizes, 3);
+  Int4Problem int4(problem, {0.2}, 3);
+  PagedAttentionArgs args = problem.args();
+  expect_right(problem, args, int4);
+  args.sliding_window = 50;
+  args.num_sink_tokens = 37;
+  expect_right(problem, args, int4);
+}
+
+// A sequence's positions are its own where tokens have been taken out of it.
+TEST_P(OnInstructionSet, AgreesOnInt4KeysAtPositions) {
+  ProblemSizes sizes;
+  sizes.seq_lens = {100};
+  sizes.q_lens = {3};
+  Problem problem(sizes, 5);
+  Int4Problem int4(problem, {0.3}, 5);
+  std::vector<std::int64_t> positions(100);
+  for (std::int64_t i = 0; i < 100; ++i) positions[i] = 3 * i + i % 2;
+  PagedAttentionArgs args = int4.args(problem.args());
+  args.key_positions = contiguous_index_view(positions.data(), {1, 100});
+  args.sliding_window = 90;
+  Array slopes = problem.filled(DType::float32, {8}, 0.01f);
+  args.alibi_slopes = slopes.view();
+  run(args, Implementation::gather);
+  const Array expected = problem.out;
+  forget_results(problem);
+  run(args, Implementation::fused);
+  for (std::int64_t i = 0; i < expected.size(); ++i) {
+    ASSERT_NEAR(problem.out.get(i), expected.get(i), 10 * kTolerance) << i;
+  }
+}
+
+// Grids at the ends of float16, and scores whose differences are beyond the exponents of float32.
+TEST_P(OnInstructionSet, HugeInt4ScoresMeetTheirMaximum) {
+  for (const float magnitude : {1e-6f, 1e3f, 1e7f}) {
+    for (const float step : {0x1p-20f, 100.0f, 3000.0f}) {
+      for (const std::int64_t group : {1, 8}) {
+        ProblemSizes sizes;
+        sizes.seq_lens = {70};
+        sizes.group = group;
+        sizes.q_magnitude = magnitude;
+        Problem problem(sizes, 21);
+        Int4Problem int4(problem, {0.2}, 21, step);
+        SCOPED_TRACE(concat("q ", magnitude, ", step ", step, ", group ", group));
+        // who weighs 1 is decided by more than a rounding: else all differences are
+        const Answer answer = oracle(problem, problem.args());
+        forget_results(problem);
+        run(int4.args(problem.args()), Implementation::fused);
+        for (Eigen::Index row = 0; row < answer.lse.size(); ++row) {
+          ASSERT_NEAR(problem.lse[row], answer.lse(row), 1e-4 * (1 + std::abs(answer.lse(row))));
+          for (std::int64_t d = 0; d < 64; ++d) {
+            ASSERT_TRUE(std::isfinite(problem.out.get(row * 64 + d)));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(OnInstructionSet, AnInt4SequenceHasTheSameBitsAlone) {
+  for (unsigned seed = 0; seed < 40; ++seed) {
+    std::mt19937 random(1000 + seed);
+    ProblemSizes sizes = random_sizes(random);
+    sizes.seq_lens = {one_of<std::int64_t>(random, {1, 31, 97, 700}), 33, 320, 1};
+    sizes.q_lens = {1, one_of<std::int64_t>(random, {1, 2, 20}), 1, 1};
+    Problem problem(sizes, seed);
+    Int4Problem int4(problem, {one_of(random, {0.0, 0.3})}, seed);
+    PagedAttentionArgs args = problem.args();
+    if (random() % 2 == 0) args.sliding_window = 40;
+    SCOPED_TRACE(seed);
+    const PagedAttentionArgs whole = int4.args(args);
+    const Results together = results_of(problem, whole);
+    for (const int num_threads : {2, 3, 4}) {
+      ASSERT_EQ(results_of(problem, whole, num_threads), together) << num_threads << " threads";
+    }
+    for (std::size_t seq = 0; seq < sizes.seq_lens.size(); ++seq) {
+      const AloneInBatch alone(problem, whole, seq);
+      forget_results(problem);
+      run(alone.args(), Implementation::fused);
+      const std::int64_t heads = sizes.num_kv_heads * sizes.group;
+      const std::int64_t row_bytes = sizes.v_head_dim * 4;
+      ASSERT_TRUE(std::equal(problem.out.bytes.begin(),
+                             problem.out.bytes.begin() + alone.rows() * heads * row_bytes,
+                             together.out.begin() + alone.begin() * heads * row_bytes))
+          << "sequence " << seq;
+    }
+  }
+}
+
+TEST_P(OnInstructionSet, AnInt4SequenceHasTheSameBitsFromASharedPrefix) {
+  for (const std::int64_t group : {1, 2, 4, 8}) {
+    for (const std::int64_t dim : {64, 80, 128}) {
+      for (const double open : {0.0, 0.3}) {
+        ProblemSizes sizes;
+        sizes.seq_lens = {700, 640, 900, 515, 600};
+        sizes.q_lens = {1, 1, 1, 2, 1};
+        sizes.group = group;
+        sizes.head_dim = sizes.v_head_dim = dim;
+        Problem problem(sizes, 7);
+        for (const std::int64_t seq : {1, 2, 3, 4}) share_blocks(problem, 0, seq, 512);
+        Int4Problem int4(problem, {open}, 7);
+        SCOPED_TRACE(concat("group ", group, ", D ", dim, ", open ", open));
+        expect_right(problem, problem.args(), int4);
+        if (HasFatalFailure()) return;
+        const PagedAttentionArgs whole = int4.args(problem.args());
+        const Results together = results_of(problem, whole);
+        ASSERT_EQ(results_of(problem, whole, 3), together);
+        for (std::size_t seq = 0; seq < sizes.seq_lens.size(); ++seq) {
+          const AloneInBatch alone(problem, whole, seq);
+          forget_results(problem);
+          run(alone.args(), Implementation::fused);
+          const std::int64_t row_bytes = 2 * group * dim * 4;
+          ASSERT_TRUE(std::equal(problem.out.bytes.begin(),
+                                 problem.out.bytes.begin() + alone.rows() * row_bytes,
+                                 together.out.begin() + alone.begin() * row_bytes))
+              << "sequence " << seq;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace quire::testing

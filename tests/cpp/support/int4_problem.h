@@ -1,0 +1,136 @@
+// A problem's keys and values as int4 caches and open blocks, mixed at random.
+#pragma once
+
+#include "quire/base/int4_grid.h"
+#include "support/attention_problem.h"
+
+namespace quire::testing {
+
+// What of a problem's blocks is open, and how.
+struct OpenBlocksOf {
+  double part = 0.5;  // of all blocks, at random
+  DType dtype = DType::bfloat16;
+};
+
+// Grids and codes are drawn at random for the sealed blocks, and the numbers that they stand for
+// become the problem's, so that its oracle answers for both. What holds no token is poison: NaN in
+// grids of values and in open rows. So are sealed blocks that nobody has, grids of keys included.
+class Int4Problem {
+ public:
+  Int4Problem(Problem& problem, const OpenBlocksOf& open, unsigned seed, float step = 0.2f)
+      : problem_(problem),
+        random_(seed),
+        step_(step),
+        slot_of_(static_cast<std::size_t>(problem.num_blocks), kSealed),
+        seen_(static_cast<std::size_t>(problem.num_blocks), false) {
+    const ProblemSizes& sizes = problem.sizes;
+    std::int64_t num_open = 2;
+    for (std::int64_t& slot : slot_of_) {
+      if (std::uniform_real_distribution()(random_) < open.part) slot = num_open++;
+    }
+    k_codes_ = Array(DType::int4, shape_of(problem.num_blocks, sizes.head_dim / 2));
+    v_codes_ = Array(DType::int4, shape_of(problem.num_blocks, sizes.v_head_dim / 2));
+    k_grids_ = poison(DType::float16, {problem.num_blocks, sizes.num_kv_heads, sizes.head_dim, 2});
+    v_grids_ =
+        poison(DType::float16, {problem.num_blocks, sizes.block_size, sizes.num_kv_heads, 2});
+    k_open_ = poison(open.dtype, shape_of(num_open, sizes.head_dim));
+    v_open_ = poison(open.dtype, shape_of(num_open, sizes.v_head_dim));
+    for (std::size_t seq = 0; seq < sizes.seq_lens.size(); ++seq) {
+      for (std::int64_t token = 0; token < sizes.seq_lens[seq]; ++token) {
+        const std::int64_t block = problem.tables[seq * columns() + token / sizes.block_size];
+        for (std::int64_t head = 0; head < sizes.num_kv_heads; ++head) {
+          draw(block, token % sizes.block_size, head);
+        }
+        seen_[block] = true;
+      }
+    }
+    for (const std::int32_t block : problem.tables) {
+      const bool used = block >= 0 && slot_of_[block] != kSealed;
+      tables_.push_back(used ? problem.num_blocks + slot_of_[block] : block);
+    }
+  }
+
+  // `args`, of the problem, with these caches.
+  PagedAttentionArgs args(PagedAttentionArgs args) {
+    args.k_cache = k_codes_.view();
+    args.v_cache = v_codes_.view();
+    args.k_scale = k_grids_.view();
+    args.v_scale = v_grids_.view();
+    args.k_open = k_open_.view();
+    args.v_open = v_open_.view();
+    const auto num_seqs = static_cast<std::int64_t>(problem_.sizes.seq_lens.size());
+    args.block_tables = contiguous_index_view(tables_.data(), {num_seqs, columns()});
+    return args;
+  }
+
+  std::int64_t columns() const {
+    return static_cast<std::int64_t>(problem_.tables.size() / problem_.sizes.seq_lens.size());
+  }
+
+ private:
+  static constexpr std::int64_t kSealed = -1;
+
+  std::vector<std::int64_t> shape_of(std::int64_t blocks, std::int64_t row) const {
+    const ProblemSizes& sizes = problem_.sizes;
+    if (sizes.layout == Layout::NHD) return {blocks, sizes.block_size, sizes.num_kv_heads, row};
+    return {blocks, sizes.num_kv_heads, sizes.block_size, row};
+  }
+
+  static Array poison(DType dtype, std::vector<std::int64_t> shape) {
+    Array array(dtype, std::move(shape));
+    for (std::int64_t i = 0; i < array.size(); ++i) array.set(i, kNaN);
+    return array;
+  }
+
+  void draw(std::int64_t block, std::int64_t offset, std::int64_t head) {
+    const ProblemSizes& sizes = problem_.sizes;
+    const std::int64_t d = sizes.head_dim, dv = sizes.v_head_dim;
+    const std::int64_t row = problem_.cache_row(block, offset, head);
+    if (const std::int64_t slot = slot_of_[block]; slot != kSealed) {
+      const std::int64_t open = problem_.cache_row(slot, offset, head);
+      keep_open(problem_.k_cache, row * d, k_open_, open * d, d);
+      keep_open(problem_.v_cache, row * dv, v_open_, open * dv, dv);
+      return;
+    }
+    auto* const k_grids = reinterpret_cast<Int4Grid*>(k_grids_.bytes.data()) +
+                          (block * sizes.num_kv_heads + head) * d;
+    if (!seen_[block] && offset == 0) std::generate_n(k_grids, d, [this] { return draw_grid(); });
+    auto* const v_grid = reinterpret_cast<Int4Grid*>(v_grids_.bytes.data()) +
+                         (block * sizes.block_size + offset) * sizes.num_kv_heads + head;
+    *v_grid = draw_grid();
+    std::byte* const k = draw_codes(k_codes_, row, d);
+    std::byte* const v = draw_codes(v_codes_, row, dv);
+    open_key(k, k_grids, d, reinterpret_cast<float*>(problem_.k_cache.bytes.data()) + row * d);
+    open_value(v, *v_grid, dv, reinterpret_cast<float*>(problem_.v_cache.bytes.data()) + row * dv);
+  }
+
+  static void keep_open(Array& real, std::int64_t from, Array& open, std::int64_t to,
+                        std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      open.set(to + i, static_cast<float>(real.get(from + i)));
+      real.set(from + i, static_cast<float>(open.get(to + i)));
+    }
+  }
+
+  Int4Grid draw_grid() {
+    std::normal_distribution<float> normal;
+    const float step = step_ * std::exp(normal(random_) / 2);
+    return {from_float<Float16>(step), from_float<Float16>(5 * step_ * normal(random_))};
+  }
+
+  std::byte* draw_codes(Array& codes, std::int64_t row, std::int64_t count) {
+    std::byte* const begin = codes.bytes.data() + row * count / 2;
+    std::generate_n(begin, count / 2, [this] { return static_cast<std::byte>(random_()); });
+    return begin;
+  }
+
+  Problem& problem_;
+  std::mt19937 random_;
+  const float step_;
+  std::vector<std::int64_t> slot_of_;  // of each block; kSealed
+  std::vector<bool> seen_;
+  std::vector<std::int64_t> tables_;
+  Array k_codes_, v_codes_, k_grids_, v_grids_, k_open_, v_open_;
+};
+
+}  // namespace quire::testing
