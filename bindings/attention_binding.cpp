@@ -210,6 +210,10 @@ py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::hand
     if (!call.args().k_scale) call.args().k_scale = storage.k_scale(index);
     if (!call.args().v_scale) call.args().v_scale = storage.v_scale(index);
   }
+  if (const OpenBlocks* const open = list.tables()[0]->pool()->open_blocks()) {
+    call.args().k_open = open->k_open(index);
+    call.args().v_open = open->v_open(index);
+  }
   call.make_outputs();
   {
     // Nothing of Python runs while the tables are held: it could wait for one of them.

@@ -3,6 +3,7 @@
 #include "bindings.h"
 #include "define.h"
 #include "docstrings.h"
+#include "open_docs.h"
 #include "gil.h"
 #include "numpy_view.h"
 #include "offload_docs.h"
@@ -141,6 +142,29 @@ py::object v_scale(py::object self, py::handle layer) {
   return array_over(pool.storage().v_scale(to_int({"BlockPool.v_scale", "layer"}, layer)), self);
 }
 
+const OpenBlocks& open_blocks_of(const BlockPool& pool, const char* function) {
+  if (pool.open_blocks() != nullptr) return *pool.open_blocks();
+  raise<TypeError>(place(function, "pool"), "got a pool of ", name_of(pool.geometry().dtype),
+                   ", expected one of int4, which alone has open blocks");
+}
+
+py::object k_open(py::object self, py::handle layer) {
+  const auto& open = open_blocks_of(self.cast<const BlockPool&>(), "BlockPool.k_open");
+  return array_over(open.k_open(to_int({"BlockPool.k_open", "layer"}, layer)), self);
+}
+
+py::object v_open(py::object self, py::handle layer) {
+  const auto& open = open_blocks_of(self.cast<const BlockPool&>(), "BlockPool.v_open");
+  return array_over(open.v_open(to_int({"BlockPool.v_open", "layer"}, layer)), self);
+}
+
+py::object dtype_of(const BlockPool& pool) {
+  const DType dtype = pool.geometry().dtype;
+  if (dtype != DType::int4) return numpy_dtype(dtype);
+  const py::object int4 = py::module_::import("ml_dtypes").attr("int4");
+  return py::module_::import("numpy").attr("dtype")(int4);
+}
+
 std::string pool_repr(const BlockPool& pool) {
   const KvGeometry& g = pool.geometry();
   return concat("BlockPool(", g.num_blocks, ", block_size=", g.block_size,
@@ -156,7 +180,7 @@ std::string stats_repr(const PoolStats& s) {
                 ", reserved_tokens=", s.reserved_tokens, ", filled_tokens=", s.filled_tokens,
                 ", wasted_tokens=", s.wasted_tokens, ", peak_used=", s.peak_used,
                 ", copies_on_write=", s.copies_on_write, ", resident_bytes=", s.resident_bytes,
-                ", offloaded=", s.offloaded, ")");
+                ", offloaded=", s.offloaded, ", open_blocks=", s.open_blocks, ")");
 }
 
 void bind_stats(py::module_& m) {
@@ -173,6 +197,7 @@ void bind_stats(py::module_& m) {
       .def_readonly("copies_on_write", &PoolStats::copies_on_write)
       .def_readonly("resident_bytes", &PoolStats::resident_bytes)
       .def_readonly("offloaded", &PoolStats::offloaded)
+      .def_readonly("open_blocks", &PoolStats::open_blocks)
       .def("__repr__", &stats_repr);
 }
 
@@ -193,6 +218,8 @@ void bind_block_pool(py::module_& m) {
   def_method(pool, "BlockPool.v_cache", &v_cache, docs::kVCache, py::arg("layer") = 0);
   def_method(pool, "BlockPool.k_scale", &k_scale, docs::kKScale, py::arg("layer") = 0);
   def_method(pool, "BlockPool.v_scale", &v_scale, docs::kVScale, py::arg("layer") = 0);
+  def_method(pool, "BlockPool.k_open", &k_open, docs::kKOpen, py::arg("layer") = 0);
+  def_method(pool, "BlockPool.v_open", &v_open, docs::kVOpen, py::arg("layer") = 0);
   def_method(pool, "BlockPool.allocate", &allocate, docs::kAllocate, py::arg("n") = 1);
   def_method(pool, "BlockPool.retain", &retain, docs::kRetain, py::arg("ids"));
   def_method(pool, "BlockPool.release", &release, docs::kRelease, py::arg("ids"));
@@ -205,12 +232,11 @@ void bind_block_pool(py::module_& m) {
       .def_property_readonly("head_dim", size(&KvGeometry::head_dim), "Elements of a key.")
       .def_property_readonly("v_head_dim", size(&KvGeometry::v_head_dim), "Elements of a value.")
       .def_property_readonly("num_layers", size(&KvGeometry::num_layers), "Layers of the pool.")
-      .def_property_readonly(
-          "dtype", [](const BlockPool& self) { return numpy_dtype(self.geometry().dtype); },
-          "NumPy's dtype of keys and values.")
+      .def_property_readonly("dtype", &dtype_of,
+                             "NumPy's dtype of keys and values; int4 is that of ml_dtypes.")
       .def_property_readonly(
           "nbytes", [](const BlockPool& self) { return self.storage().nbytes(); },
-          "Bytes of all layers.")
+          "Bytes of all layers, but for open blocks of int4.")
       .def_property_readonly("num_free", &BlockPool::num_free, "Blocks that nobody holds.")
       .def_property_readonly("num_used", &BlockPool::num_used, "Blocks that somebody holds.")
       .def_property_readonly("ref_counts", &ref_counts, docs::kRefCounts)

@@ -2,18 +2,14 @@
 #include <limits>
 #include <string>
 
+#include "appended_rows.h"
 #include "bindings.h"
 #include "block_table_docs.h"
 #include "define.h"
 #include "gil.h"
 #include "numpy_view.h"
 #include "offload_docs.h"
-#include "quire/attention/validate.h"
 #include "quire/base/check.h"
-#include "quire/base/thread_pool.h"
-#include "quire/cpu/operations.h"
-#include "quire/cpu/row_magnitudes.h"
-#include "quire/cpu/select_kernels.h"
 #include "quire/kv/block_table.h"
 #include "table_list.h"
 
@@ -54,128 +50,14 @@ py::object extend(BlockTable& table, py::handle n) {
   return array_of(slots);
 }
 
-// [n, Hkv, D] for a pool of one layer, [num_layers, n, Hkv, D] for one of several: layer by layer.
-class AppendedRows {
- public:
-  static constexpr const char* kFunction = "BlockTable.append";
-
-  AppendedRows(const BlockPool& pool, py::handle k, py::handle v)
-      : storage_(pool.storage()),
-        k_(to_float_array({kFunction, "k"}, k)),
-        v_(to_float_array({kFunction, "v"}, v)),
-        stacked_(pool.geometry().num_layers > 1) {
-    const KvGeometry& geometry = storage_.geometry();
-    check_shape("k", k_.view, geometry.head_dim);
-    check_shape("v", v_.view, geometry.v_head_dim);
-    const std::int64_t room = geometry.num_blocks * geometry.block_size;
-    if (count() > room) {  // before memory for as many slots is asked for
-      raise<OutOfBlocks>(place(kFunction, "k"), "got ", count(), " tokens, expected at most ", room,
-                         ", the room of the whole pool");
-    }
-  }
-
-  std::int64_t count() const { return k_.view.shape[stacked_ ? 1 : 0]; }
-
-  // Everything that write can refuse, before the table is touched.
-  void check(const std::vector<std::int64_t>& slots) const {
-    const DType dtype = storage_.geometry().dtype;
-    for (std::int64_t layer = 0; layer < storage_.geometry().num_layers; ++layer) {
-      const WriteKvArgs args = layer_args(slots, layer);
-      validate(args, kFunction);
-      if (!is_quantised(dtype)) continue;
-      const std::string where = stacked_ ? concat("layer ", layer, ", ") : "";
-      require_finite_rows(kFunction, "k", where, args.k, dtype, kernels_);
-      require_finite_rows(kFunction, "v", where, args.v, dtype, kernels_);
-    }
-  }
-
-  // Where not all blocks are in memory: as many rows at a time as a stretch has.
-  void write(const BlockPool& pool, std::span<const std::int64_t> slots) const {
-    Residency* const residency = pool.residency();
-    for (std::int64_t layer = 0; layer < storage_.geometry().num_layers; ++layer) {
-      if (residency == nullptr) {
-        write_kv(layer_args(slots, layer), num_threads_, kernels_, kFunction);
-        continue;
-      }
-      const std::int64_t block_size = storage_.geometry().block_size;
-      const std::int64_t step = (residency->stretch_blocks() - 1) * block_size;
-      for (std::int64_t first = 0; first < count(); first += step) {
-        const std::int64_t rows = std::min(step, count() - first);
-        const auto some = slots.subspan(first, rows);
-        std::vector<std::int32_t> blocks;
-        for (const std::int64_t slot : some) {
-          const auto block = static_cast<std::int32_t>(slot / block_size);
-          if (blocks.empty() || blocks.back() != block) blocks.push_back(block);
-        }
-        const std::vector<std::int64_t> slabs = residency->slabs(layer, blocks);
-        const auto missing = residency->missing(slabs);
-        residency->keep(slabs);
-        residency->ask_for(missing);
-        residency->bring_in(missing);
-        WriteKvArgs args = layer_args(some, layer);
-        for (ArrayView* view : {&args.k, &args.v}) {
-          view->data = view->at(first);
-          view->shape[0] = rows;
-        }
-        write_kv(args, num_threads_, kernels_, kFunction);
-        residency->settle(slabs);
-      }
-    }
-  }
-
- private:
-  void check_shape(const char* name, const ArrayView& view, std::int64_t head_dim) const {
-    const KvGeometry& geometry = storage_.geometry();
-    const auto axis = [&](int i) { return view.shape[stacked_ ? i + 1 : i]; };
-    const bool v_of_other_length = &view == &v_.view && axis(0) != count();
-    if (view.ndim == (stacked_ ? 4 : 3) && (!stacked_ || view.shape[0] == geometry.num_layers) &&
-        !v_of_other_length && axis(1) == geometry.num_kv_heads && axis(2) == head_dim) {
-      return;
-    }
-    raise<ValueError>(place(kFunction, name), "got shape ", shape_text(view), ", expected [",
-                      stacked_ ? concat(geometry.num_layers, ", ") : "",
-                      v_of_other_length ? std::to_string(count()) : "n", ", ",
-                      geometry.num_kv_heads, ", ", head_dim, "]",
-                      v_of_other_length ? ", tokens as k" : "");
-  }
-
-  WriteKvArgs layer_args(std::span<const std::int64_t> slots, std::int64_t layer) const {
-    WriteKvArgs args{
-        layer_of(k_.view, layer), layer_of(v_.view, layer), storage_.k_cache(layer),
-        storage_.v_cache(layer),
-        contiguous_index_view(slots.data(), {static_cast<std::int64_t>(slots.size())})};
-    if (is_quantised(storage_.geometry().dtype)) {
-      args.k_scale = storage_.k_scale(layer);
-      args.v_scale = storage_.v_scale(layer);
-    }
-    return args;
-  }
-
-  ArrayView layer_of(const ArrayView& stack, std::int64_t layer) const {
-    if (!stacked_) return stack;
-    ArrayView view = stack;
-    view.data = stack.at(layer);
-    view.ndim = 3;
-    std::copy(stack.shape.begin() + 1, stack.shape.end(), view.shape.begin());
-    std::copy(stack.strides.begin() + 1, stack.strides.end(), view.strides.begin());
-    return view;
-  }
-
-  const KvStorage& storage_;
-  const FloatArray k_, v_;
-  const bool stacked_;
-  // under the GIL, as both read the environment
-  const int num_threads_ = default_num_threads();
-  const Kernels& kernels_ = selected_kernels();
-};
-
 void append(BlockTable& table, py::handle k, py::handle v) {
   const AppendedRows rows(*table.pool(), k, v);
   std::vector<std::int64_t> slots(static_cast<std::size_t>(rows.count()), -1);
   const WithoutGil unlocked;
   rows.check(slots);
-  table.append(slots,
-               [&](std::span<const std::int64_t> taken) { rows.write(*table.pool(), taken); });
+  table.append(slots, [&](std::span<const std::int64_t> taken) {
+    rows.write(taken, taken.data() - slots.data());
+  });
 }
 
 std::shared_ptr<BlockTable> fork(const BlockTable& table) {

@@ -173,7 +173,13 @@ num_layers=1, dtype='bfloat16', backing_file=None, resident_bytes=None)
 A pool of equally large blocks of keys and values, and who holds them.
 
 block_size is in tokens; v_head_dim=None: as head_dim; dtype is float32, float16 or bfloat16, or
-quantised: int8 or float8_e4m3fn, as a name or a NumPy dtype. Safe to use from several threads.
+quantised: int8, float8_e4m3fn or int4, as a name or a NumPy dtype. Safe to use from several threads.
+
+Of int4, tables have their last two blocks open, in bfloat16, and those before them sealed: four bits
+a number, keys with a grid for each channel of a block and head, values one for each token and head.
+append seals what it has gone past, extend what it finds; head_dim and v_head_dim are even. Blocks
+from allocate are sealed ones, to be written whole with write_kv. Such a pool cannot have a
+backing_file, nor be saved.
 
 backing_file is the path of a file that the pool makes and lies in, for pools larger than memory. All
 of its disk space is taken at once, and its name removed: the space is free again with the pool.
@@ -184,7 +190,8 @@ system reads where it is touched, and it counts only once its table is used. Wit
 the system decides what is in memory. A process made by fork must not use such a pool.
 
 Raises:
-    ValueError: a size below 1, resident_bytes too few to work with, or without backing_file.
+    ValueError: a size below 1, resident_bytes too few to work with, or without backing_file; for int4
+        an odd head_dim or v_head_dim, or a backing_file.
     TypeError. MemoryError. OSError: the file exists, cannot be made, or finds no room.
 
 Example:
@@ -198,7 +205,7 @@ inline constexpr const char* kKCache =
 
 A writable view of a layer's keys, [num_blocks, block_size, num_kv_heads, head_dim].
 
-Nothing is copied, and the view keeps the pool alive. Raises IndexError for an unknown layer.
+Of int4 uint8, two numbers a byte, with head_dim / 2. Nothing is copied, and the view keeps the pool alive. Raises IndexError for an unknown layer.
 
 Example:
     >>> pool.k_cache()[block, row]
@@ -210,7 +217,7 @@ inline constexpr const char* kVCache =
 
 A writable view of a layer's values, [num_blocks, block_size, num_kv_heads, v_head_dim].
 
-Nothing is copied, and the view keeps the pool alive. Raises IndexError for an unknown layer.
+Of int4 uint8, two numbers a byte, with v_head_dim / 2. Nothing is copied, and the view keeps the pool alive. Raises IndexError for an unknown layer.
 
 Example:
     >>> pool.v_cache()[block, row]
@@ -222,7 +229,8 @@ inline constexpr const char* kKScale =
 
 A writable view of a layer's scales of keys, float32 [num_blocks, block_size, num_kv_heads].
 
-A key is its numbers in k_cache times its scale. Nothing is copied, and the view keeps the pool
+A key is its numbers in k_cache times its scale. Of int4 they are grids, float16 [num_blocks,
+num_kv_heads, head_dim, 2], as paged_attention has them. Nothing is copied, and the view keeps the pool
 alive. Raises TypeError for a pool that is not quantised, IndexError for an unknown layer.
 
 Example:
@@ -236,7 +244,8 @@ inline constexpr const char* kVScale =
 
 A writable view of a layer's scales of values, float32 [num_blocks, block_size, num_kv_heads].
 
-A value is its numbers in v_cache times its scale. Nothing is copied, and the view keeps the pool
+A value is its numbers in v_cache times its scale. Of int4 they are grids, float16 [num_blocks,
+block_size, num_kv_heads, 2], as paged_attention has them. Nothing is copied, and the view keeps the pool
 alive. Raises TypeError for a pool that is not quantised, IndexError for an unknown layer.
 
 Example:
@@ -307,7 +316,7 @@ prefix cache holds; reserved_tokens: room of the blocks that tables hold; filled
 stand there, a shared block counted once; wasted_tokens = reserved_tokens - filled_tokens;
 peak_used: the most blocks ever used; copies_on_write: shared blocks copied since the beginning;
 resident_bytes: of blocks that are kept in memory, nbytes where all are; offloaded: blocks in use that
-are not, or not in all layers.
+are not, or not in all layers; open_blocks: in a pool of int4, blocks with rows in full precision.
 )";
 
 }  // namespace quire::python::docs

@@ -31,9 +31,9 @@ py::object explain(const BlockPool& pool, py::handle table) {
   const py::object block_report = types.attr("BlockReport");
   py::tuple blocks(columns.size());
   for (std::size_t i = 0; i < columns.size(); ++i) {
-    const auto& [id, num_tokens, holders, is_resident] = columns[i];
+    const auto& [id, num_tokens, holders, is_resident, is_open] = columns[i];
     blocks[i] = block_report(id, num_tokens, holders.rows, holders.tables, holders.caches,
-                             holders.users, is_resident);
+                             holders.users, is_resident, is_open);
   }
   return types.attr("TableReport")(pool.geometry().block_size, blocks);
 }

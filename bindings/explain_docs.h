@@ -14,8 +14,8 @@ Args:
 
 Returns:
     A TableReport: .blocks has a BlockReport for each block, in the order of the tokens, with id (-1:
-    a hole), num_tokens, filled_rows, tables, caches, users, references and is_resident. It shows
-    itself as a few lines, however long the table.
+    a hole), num_tokens, filled_rows, tables, caches, users, references, is_resident and is_open. It
+    shows itself as a few lines, however long the table.
 
 Raises:
     TypeError: not a BlockTable. ValueError: a freed one, or one of another pool.

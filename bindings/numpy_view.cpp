@@ -233,7 +233,7 @@ DType to_dtype(Argument argument, py::handle object) {
   try {
     dtype = py::dtype::from_args(py::reinterpret_borrow<py::object>(object));
   } catch (py::error_already_set&) {
-    refuse(argument, object, "float32, float16, bfloat16, int8 or float8_e4m3fn");
+    refuse(argument, object, "float32, float16, bfloat16, int8, float8_e4m3fn or int4");
   }
   return dtype_from_name(std::string(py::str(dtype)), argument.place());
 }

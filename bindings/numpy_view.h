@@ -74,7 +74,7 @@ pybind11::object new_index_array(const std::vector<std::int64_t>& shape, T** dat
 // A writable array over memory that `owner` keeps alive.
 pybind11::object array_over(const ArrayView& view, pybind11::handle owner);
 
-// NumPy's dtype object.
+// NumPy's dtype object; of int4 that of bytes.
 pybind11::object numpy_dtype(DType dtype);
 
 // From a name, a NumPy dtype or a scalar type. Throws TypeError that lists the supported ones.

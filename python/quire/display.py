@@ -18,8 +18,9 @@ COLOURS = {
     "cached": "#2e9e5b",
     "offloaded": "#a15ac7",
     "hole": "#c5221f",
+    "open": "#12a5b5",
 }
-FREE, PRIVATE, SHARED, CACHED, OFFLOADED, HOLE = range(6)
+FREE, PRIVATE, SHARED, CACHED, OFFLOADED, HOLE, OPEN = range(7)
 _SIZE, _STEP, _COLUMNS = 10, 12, 64
 _MOST_CELLS = 7 * _COLUMNS  # more blocks share cells, so that the HTML stays below 50 KB
 
@@ -50,7 +51,8 @@ def pool_html(pool: BlockPool) -> str:
 
 
 def table_html(table: BlockTable) -> str:
-    """A cell for each block in the order of tokens: private, shared, offloaded, or a hole.
+    """A cell for each block in the order of tokens: private, shared, offloaded, or a hole; open
+    where a table of int4 reads it in full precision, shared or not.
 
     Args:
         table: any BlockTable, freed or not.
@@ -63,11 +65,13 @@ def table_html(table: BlockTable) -> str:
     """
     try:
         blocks, tokens = table.blocks, table.num_tokens
+        open_blocks = _open_blocks(table)
     except ValueError:  # freed
         return "<div>BlockTable, freed</div>"
     counts: npt.NDArray[Any] = table.pool.ref_counts[blocks]
     states = np.clip(counts, PRIVATE, SHARED).astype(np.int64)
     states[~table.pool.resident_blocks[blocks]] = OFFLOADED
+    states[np.isin(blocks, open_blocks)] = OPEN
     states[blocks < 0] = HOLE
     labels = []
     if len(blocks) <= _MOST_CELLS:
@@ -80,6 +84,12 @@ def table_html(table: BlockTable) -> str:
         f"of {_count(table.pool.block_size, 'token')}"
     )
     return _figure(title, states, labels)
+
+
+def _open_blocks(table: BlockTable) -> list[int]:
+    if table.pool.dtype != "int4":
+        return []
+    return [block.id for block in table.pool.explain(table).blocks if block.is_open]
 
 
 def _figure(title: str, states: _States, labels: list[str]) -> str:

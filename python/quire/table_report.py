@@ -21,6 +21,7 @@ class BlockReport:
         caches: references of prefix caches.
         users: references of allocate and retain.
         is_resident: whether the block is kept in memory, in all layers; also of a hole.
+        is_open: whether this table reads it in full precision, in a pool of int4.
 
     Example:
         >>> pool.explain(table).blocks[0].references
@@ -34,6 +35,7 @@ class BlockReport:
     caches: int
     users: int
     is_resident: bool = True
+    is_open: bool = False
 
     @property
     def references(self) -> int:
@@ -91,6 +93,11 @@ class TableReport:
         """Blocks that are not kept in memory, in all layers."""
         return sum(not block.is_resident for block in self.blocks)
 
+    @property
+    def num_open(self) -> int:
+        """Blocks in full precision, in a pool of int4."""
+        return sum(block.is_open for block in self.blocks)
+
     def __repr__(self) -> str:
         columns = range(len(self.blocks))
         private = len(columns) - self.num_shared - self.num_holes
@@ -105,6 +112,8 @@ class TableReport:
         )
         if self.num_offloaded:
             counts[-1] += f"; {self.num_offloaded} offloaded"
+        if self.num_open:
+            counts[-1] += f"; {self.num_open} open"
         if not columns:
             return title
         lines = [f"{title}: {', '.join(counts)}", "  column   block  tokens  held by"]
@@ -128,6 +137,7 @@ class TableReport:
         held_by = ", ".join(holders) if block.is_shared else "this table"
         more = f", filled to {block.filled_rows}" if block.filled_rows > block.num_tokens else ""
         more += "" if block.is_resident else ", offloaded"
+        more += ", open" if block.is_open else ""
         return f"{column:>8}{block.id:>8}{fill:>8}  {held_by}{more}"
 
 

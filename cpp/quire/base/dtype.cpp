@@ -34,8 +34,9 @@ DType dtype_from_name(std::string_view name, std::string_view place) {
   for (const DType dtype : kQuantisedDTypes) {
     if (name == name_of(dtype)) return dtype;
   }
+  if (name == name_of(DType::int4)) return DType::int4;
   raise<TypeError>(place, "got ", name,
-                   ", expected float32, float16, bfloat16, int8 or float8_e4m3fn");
+                   ", expected float32, float16, bfloat16, int8, float8_e4m3fn or int4");
 }
 
 float to_float(Float16 value) {

@@ -14,7 +14,7 @@ namespace quire {
 
 enum class DType : std::uint8_t { float32, float16, bfloat16, int8, float8_e4m3fn, int4 };
 
-// The plain floats, and the quantised.
+// The plain floats, and the quantised whose elements are numbers by themselves.
 inline constexpr DType kDTypes[] = {DType::float32, DType::float16, DType::bfloat16};
 inline constexpr DType kQuantisedDTypes[] = {DType::int8, DType::float8_e4m3fn};
 

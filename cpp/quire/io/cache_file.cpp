@@ -191,6 +191,7 @@ void find_blocks(const FileBytes& file, PrefixCache& cache, PrefixSnapshot* snap
 
 void save_cache(const PrefixCache& cache, const std::string& directory) {
   constexpr std::string_view function = "PrefixCache.save";
+  require_rows("PrefixCache.save: cache", cache.pool()->geometry());
   cache.pool()->storage().memory().require_written(function);
   const BlockPool::Delivery delivery(*cache.pool());
   make_directory(function, directory);
@@ -232,6 +233,7 @@ std::int64_t load_cache(PrefixCache& cache, const std::string& directory) {
 
 std::int64_t load_cache(PrefixCache& cache, const FileBytes& bytes) {
   BlockPool& pool = *cache.pool();
+  require_rows(place(bytes.function, "cache"), pool.geometry());
   pool.storage().memory().require_written(bytes.function);
   const BlockPool::Delivery delivery(pool);
   const KvFile file(bytes, kKind, pool.geometry());

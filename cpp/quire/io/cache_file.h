@@ -24,7 +24,7 @@ inline constexpr std::string_view kCacheFileName = "prefix_cache.safetensors";
 // Makes the directory where it is missing, and replaces the file as a whole or not at all
 // (atomic_file.h); returns when it is on the disk. Others may use the cache meanwhile: what it
 // holds at the beginning is saved, and cannot be evicted until it has been written. Throws
-// FileError.
+// FileError, TypeError for one of int4.
 void save_cache(const PrefixCache& cache, const std::string& directory);
 
 // Adds what the file holds to the cache, at most max_blocks blocks, those used last, and says how

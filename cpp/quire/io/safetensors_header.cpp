@@ -99,6 +99,8 @@ std::string_view safetensors_name(DType dtype) {
       return "I8";
     case DType::float8_e4m3fn:
       return "F8_E4M3";
+    case DType::int4:
+      return "U8";  // two numbers a byte
     case DType::float32:
       break;
   }

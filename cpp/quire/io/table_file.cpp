@@ -97,6 +97,7 @@ void save_table(const BlockTable& table, const std::string& path) {
   if (table.is_freed()) {
     raise<ValueError>(place(function, "table"), "got a freed one, expected one in use");
   }
+  require_rows("BlockTable.save: table", geometry);
   storage.memory().require_written(function);
   const BlockPool::Delivery delivery(*table.pool());
   AtomicFile file(function, path);
@@ -141,6 +142,7 @@ std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
 std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
                                        const FileBytes& bytes) {
   const KvStorage& storage = pool->storage();
+  require_rows("load_table: pool", storage.geometry());
   storage.memory().require_written(bytes.function);
   const BlockPool::Delivery delivery(*pool);
   const KvFile file(bytes, kKind, storage.geometry());

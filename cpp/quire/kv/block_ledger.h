@@ -35,6 +35,7 @@
 #include "quire/base/check.h"
 #include "quire/kv/block_cache.h"
 #include "quire/kv/block_events.h"
+#include "quire/kv/open_slots.h"
 
 namespace quire {
 
@@ -58,6 +59,8 @@ struct PoolStats {
   // Of a pool, which knows its memory:
   std::int64_t resident_bytes = 0;  // of blocks that are kept in memory
   std::int64_t offloaded = 0;       // blocks in use that are not, or not in all layers
+  // Of a pool of int4, 0 in others:
+  std::int64_t open_blocks = 0;  // blocks with rows in full precision (open_slots.h)
 };
 
 // Who holds a block, and how much of it.
@@ -66,6 +69,8 @@ struct BlockHolders {
   std::int32_t tables = 0;
   std::int32_t caches = 0;  // references of prefix caches
   std::int32_t rows = 0;    // the most that a table counts
+
+  std::int32_t references() const { return users + tables + caches; }
 };
 
 // Stands in a table for a block that was given back.
@@ -78,7 +83,7 @@ class BlockLedger {
   // caches, which would fill the memory first.
   static constexpr std::int32_t kMaxUsers = 1 << 30;
 
-  BlockLedger(std::int64_t num_blocks, std::int64_t block_size);
+  BlockLedger(std::int64_t num_blocks, std::int64_t block_size, bool has_open_slots = false);
 
   std::int64_t num_blocks() const { return static_cast<std::int64_t>(blocks_.size()); }
   std::int64_t num_free() const { return static_cast<std::int64_t>(free_.size()); }
@@ -136,6 +141,9 @@ class BlockLedger {
     if (events_ != nullptr) events_->add(BlockEvent::Kind::evicted, block);
   }
 
+  // Which blocks are open; null where the pool has none that could be.
+  OpenSlots* open_slots() const { return open_slots_.get(); }
+
   // Where events are written down from now on; null: nowhere.
   void write_events_to(BlockEvents* events) { events_ = events; }
 
@@ -189,6 +197,7 @@ class BlockLedger {
   std::int64_t copies_on_write_ = 0;
   std::vector<BlockCache*> caches_;
   BlockEvents* events_ = nullptr;
+  std::unique_ptr<OpenSlots> open_slots_;
 };
 
 }  // namespace quire

@@ -58,10 +58,10 @@ std::int64_t BlockMemory::page_bytes() {
   return bytes;
 }
 
-BlockMemory::BlockMemory(std::int64_t bytes, std::int64_t num_blocks)
+BlockMemory::BlockMemory(std::int64_t bytes, std::int64_t num_blocks, Claim claim)
     : mapping_bytes_(static_cast<std::size_t>(bytes) + kHugePage) {
-  mapping_ =
-      mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | (claim == Claim::addresses ? MAP_NORESERVE : 0);
+  mapping_ = mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, flags, -1, 0);
   if (mapping_ == MAP_FAILED) {
     raise<OutOfMemory>("BlockPool: num_blocks", "got ", num_blocks, " (", bytes,
                        " bytes), expected a pool that fits in this machine's memory");

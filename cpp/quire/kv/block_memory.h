@@ -32,8 +32,12 @@ struct PageRange {
 
 class BlockMemory {
  public:
+  // Whether memory for all bytes is asked for at once, so that a pool that does not fit is refused,
+  // or they are addresses alone, which cost memory where they are used.
+  enum class Claim : std::uint8_t { all, addresses };
+
   // Zeros, `bytes` of them. Throws OutOfMemory, saying that a pool of num_blocks does not fit.
-  BlockMemory(std::int64_t bytes, std::int64_t num_blocks);
+  BlockMemory(std::int64_t bytes, std::int64_t num_blocks, Claim claim = Claim::all);
   // The same in a file at `path`, where there must be nothing. Throws FileError.
   BlockMemory(std::int64_t bytes, const std::string& path);
   ~BlockMemory();

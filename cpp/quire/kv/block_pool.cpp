@@ -11,7 +11,9 @@
 namespace quire {
 
 BlockPool::BlockPool(const KvGeometry& geometry, const BackingFile& file)
-    : storage_(geometry, file.path), ledger_(geometry.num_blocks, geometry.block_size) {
+    : storage_(geometry, file.path),
+      ledger_(geometry.num_blocks, geometry.block_size, geometry.dtype == DType::int4) {
+  if (geometry.dtype == DType::int4) open_blocks_ = std::make_unique<OpenBlocks>(storage_);
   if (!file.resident_bytes) return;
   if (file.path.empty()) {
     raise<ValueError>("BlockPool: resident_bytes", "got ", *file.resident_bytes,
@@ -38,6 +40,19 @@ void BlockPool::note_move(std::int32_t block, bool kept) noexcept {
   const std::lock_guard lock(mutex_);
   if (listener_ == nullptr || ledger_.references(block) == 0) return;
   events_.add_move(kept ? BlockEvent::Kind::restored : BlockEvent::Kind::offloaded, block);
+}
+
+// A slot is its block's as long as a table reads it there, so it cannot change in between.
+void BlockPool::seal(std::int32_t block) noexcept {
+  const std::lock_guard sealing(open_blocks_->sealing());
+  std::int32_t slot = OpenSlots::kNone;
+  {
+    const Books books(*this);
+    if (books->open_slots()->is_sealed(block)) return;
+    slot = books->open_slots()->slot(block);
+  }
+  open_blocks_->seal(slot, block);
+  Books(*this)->open_slots()->note_sealed(block);
 }
 
 // Who runs out of memory in these two goes on without: what is not kept can be used all the same.

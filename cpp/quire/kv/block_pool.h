@@ -9,6 +9,9 @@
 // the innermost: no other is taken under it, and no keys or values are moved under it. What happens
 // to blocks is told to a listener, if there is one, after all locks (block_events.h).
 //
+// Blocks of int4 are written in full precision first, and sealed later: see open_blocks.h. The lock
+// of those who seal comes before the pool's.
+//
 // With a backing file, blocks lie in a file of any size, and at most resident_bytes of them in
 // memory: see residency.h for which, and block_stream.h for how the others are read.
 #pragma once
@@ -29,6 +32,7 @@
 #include "quire/kv/block_events.h"
 #include "quire/kv/block_ledger.h"
 #include "quire/kv/kv_storage.h"
+#include "quire/kv/open_blocks.h"
 #include "quire/kv/residency.h"
 
 namespace quire {
@@ -49,6 +53,8 @@ class BlockPool {
 
   const KvGeometry& geometry() const { return storage_.geometry(); }
   const KvStorage& storage() const { return storage_; }
+  // Null but for int4.
+  OpenBlocks* open_blocks() const { return open_blocks_.get(); }
 
   // n free blocks, the one freed last first, with one reference each. Throws OutOfBlocks where
   // fewer are free or cached, ValueError for n < 0, FileError once the file could not be written.
@@ -70,6 +76,10 @@ class BlockPool {
   std::int64_t num_used() const;
   // O(1); O(num_blocks) with a backing file.
   PoolStats stats() const;
+
+  // Makes the rows of a block int4, if they are not yet. The caller reads it open, and nobody may
+  // write it meanwhile.
+  void seal(std::int32_t block) noexcept;
 
   // What is in memory; null without a backing file, or where the system decides.
   Residency* residency() const { return residency_.get(); }
@@ -151,6 +161,7 @@ class BlockPool {
   void note_move(std::int32_t block, bool kept) noexcept;
 
   KvStorage storage_;
+  std::unique_ptr<OpenBlocks> open_blocks_;
   std::unique_ptr<Residency> residency_;
   std::atomic<bool> is_listened_to_ = false;
   mutable std::mutex mutex_;

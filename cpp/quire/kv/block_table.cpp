@@ -53,7 +53,8 @@ std::vector<ExplainedBlock> BlockTable::explain() const {
   for (std::size_t i = 0; i < columns.size(); ++i) {
     if (blocks_[i] == kHole) continue;
     columns[i] = {blocks_[i], i + 1 < columns.size() ? block_size_ : last_rows(),
-                  books->holders(blocks_[i]), resident[blocks_[i]]};
+                  books->holders(blocks_[i]), resident[blocks_[i]],
+                  static_cast<std::int64_t>(i) >= first_open()};
   }
   return columns;
 }
@@ -99,7 +100,16 @@ void BlockTable::extend(std::span<std::int64_t> slots) {
 }
 
 void BlockTable::grow(std::string_view function, std::span<std::int64_t> slots) {
-  const auto n = static_cast<std::int64_t>(slots.size());
+  const std::int64_t num_old = std::ssize(blocks_);
+  take_blocks(function, static_cast<std::int64_t>(slots.size()));
+  if (pool_->open_blocks() != nullptr && !slots.empty()) {
+    open_columns(num_old);
+    seal_before(num_old - kStaysOpen);
+  }
+  count_tokens(slots);
+}
+
+void BlockTable::take_blocks(std::string_view function, std::int64_t n) {
   const std::int64_t rows = last_rows();
   const std::int64_t into_last = fit_in_last(n);
   const std::int64_t num_new = new_blocks(n);
@@ -109,9 +119,13 @@ void BlockTable::grow(std::string_view function, std::span<std::int64_t> slots) 
   pool_->storage().memory().require_written(function);
   // Outside the pool's lock, and before anything is taken.
   if (num_removed_ > 0) positions_.reserve(num_tokens_ + n);
+  OpenBlocks* const open_blocks = pool_->open_blocks();
+  if (open_blocks != nullptr) open_ids_.reserve(open_ids_.size() + num_new + 1);
+  const bool is_open = !open_ids_.empty();  // the last
+  const std::int32_t last_id = is_open ? open_ids_.back() : last;
   blocks_.resize(num_old + num_new);
 
-  std::int32_t copy = last;
+  std::int32_t copy = last, new_id = last;
   try {
     const BlockPool::Books books(*pool_);
     bool copies = into_last > 0 && books->references(last) > 1;
@@ -128,6 +142,9 @@ void BlockTable::grow(std::string_view function, std::span<std::int64_t> slots) 
     } else if (into_last > 0) {
       books->recount(last, rows, rows + into_last);
     }
+    if (open_blocks != nullptr && into_last > 0) {
+      new_id = open_to_write(books, copy, copies ? copy : last_id);
+    }
   } catch (...) {
     blocks_.resize(num_old);
     throw;
@@ -138,13 +155,27 @@ void BlockTable::grow(std::string_view function, std::span<std::int64_t> slots) 
     pool_->keep_resident({&copy, 1});
     // Our reference to the shared block stands until its bytes are copied: while others hold it too
     // it stays shared, and nobody writes it. A second table that wants to copies as well.
-    pool_->storage().copy_block(last, copy);
+    if (open_blocks != nullptr) {
+      open_blocks->copy_rows({last_id, 0}, {new_id, 0}, rows);
+    } else {
+      pool_->storage().copy_block(last, copy);
+    }
     pool_->settle({&last, 1});
     blocks_[num_old - 1] = copy;
     const BlockPool::Books books(*pool_);
     books->note_copy_on_write(last, copy);
+    if (is_open) books->open_slots()->unpin(last);
     books->drop({&last, 1}, rows);
+  } else if (new_id != last_id && into_last > 0) {
+    open_blocks->copy_rows({last_id, 0}, {new_id, 0}, rows);
   }
+  if (open_blocks == nullptr || into_last == 0) return;
+  if (is_open) open_ids_.pop_back();
+  open_ids_.push_back(new_id);
+}
+
+void BlockTable::count_tokens(std::span<std::int64_t> slots) {
+  const auto n = static_cast<std::int64_t>(slots.size());
   fill_slots(num_tokens_, slots);
   for (std::int64_t i = 0; num_removed_ > 0 && i < n; ++i) {
     positions_.push_back(num_tokens_ + num_removed_ + i);
@@ -153,13 +184,13 @@ void BlockTable::grow(std::string_view function, std::span<std::int64_t> slots) 
 }
 
 void BlockTable::fill_slots(std::int64_t first, std::span<std::int64_t> slots) const {
-  std::size_t block = first / block_size_;
+  std::int64_t column = first / block_size_;
   std::int64_t row = first % block_size_;
   for (std::int64_t& slot : slots) {
-    slot = blocks_[block] * block_size_ + row;
+    slot = read_id(column) * block_size_ + row;
     if (++row == block_size_) {
       row = 0;
-      ++block;
+      ++column;
     }
   }
 }
@@ -171,7 +202,12 @@ std::unique_ptr<BlockTable> BlockTable::fork() const {
   require_in_use("BlockTable.fork");
   std::vector<std::int32_t> blocks = blocks_;
   child->positions_ = positions_;
-  BlockPool::Books(*pool_)->hold(blocks, last_rows());
+  child->open_ids_ = open_ids_;
+  {
+    const BlockPool::Books books(*pool_);
+    books->hold(blocks, last_rows());
+    pin(books);
+  }
   child->blocks_ = std::move(blocks);
   child->num_tokens_ = num_tokens_;
   child->num_removed_ = num_removed_;
@@ -201,12 +237,14 @@ void BlockTable::shrink(std::int64_t num_tokens) noexcept {
   const auto dropped = std::span(blocks_).subspan(kept);
   {
     const BlockPool::Books books(*pool_);
+    unpin(books, kept, std::ssize(blocks_));
     books->drop(dropped, rows);
     if (kept > 0 && blocks_[kept - 1] != kHole) {
       books->recount(blocks_[kept - 1], dropped.empty() ? rows : block_size_,
                      num_tokens - (kept - 1) * block_size_);
     }
   }
+  open_ids_.resize(std::max<std::int64_t>(0, kept - first_open()));
   blocks_.resize(kept);
   if (num_removed_ > 0 && num_tokens < num_tokens_) {
     // the next token takes the position of the first that goes
@@ -229,6 +267,10 @@ std::int64_t BlockTable::gather(std::int64_t layer, std::int64_t max_tokens, voi
   storage.memory().require_written("BlockTable.gather");
   const std::int64_t count = std::min(max_tokens, num_tokens_);
   require_no_hole("BlockTable.gather: table", count);
+  if (pool_->open_blocks() != nullptr) {
+    gather_opened(layer, count, static_cast<float*>(k), static_cast<float*>(v));
+    return count;
+  }
   const auto copy = [&](const ArrayView& cache, void* out, std::int64_t begin, std::int64_t end) {
     const auto row_bytes = static_cast<std::size_t>(cache.shape[3] * cache.strides[3]);
     auto* to = static_cast<std::byte*>(out) + begin * cache.shape[2] * row_bytes;
@@ -334,6 +376,8 @@ void HeldTables::pack(std::int32_t pad, std::int32_t* block_tables, std::int32_t
     const std::vector<std::int32_t>& blocks = tables_[i]->blocks_;
     std::int32_t* row = block_tables + i * max_blocks_;
     std::fill(std::copy(blocks.begin(), blocks.end(), row), row + max_blocks_, pad);
+    const std::vector<std::int32_t>& open_ids = tables_[i]->open_ids_;
+    std::copy(open_ids.begin(), open_ids.end(), row + tables_[i]->first_open());
     seq_lens[i] = static_cast<std::int32_t>(tables_[i]->num_tokens_);
   }
 }

@@ -11,6 +11,16 @@
 //   a block with one reference, this table's, may be written by it; a shared block by nobody
 //   a hole, -1, stands for a block whose tokens were dropped; the last block, unless full, is none
 //
+// Of int4, where blocks are open or sealed (open_blocks.h):
+//
+//   columns   [ sealed ... sealed | open ... open ]
+//
+//   a column is read as what it is here, whatever others that share its block read: so what a
+//   sequence is depends on it alone
+//   the last two stay open, 1 to 2 blocks of tokens: append seals all before them, extend those
+//   before the last two that were there, whose rows have been written since
+//   a sealed last block that is to be written is opened first: its numbers, rounded to bfloat16
+//
 //   drop_before(10, 1)                   [ 7 | -1 | 2 ]    one sink token keeps its block
 //
 //   position(i) = i where no token was removed by keep; else it grows with i, and is what it was
@@ -22,6 +32,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <shared_mutex>
@@ -40,6 +51,7 @@ struct ExplainedBlock {
   std::int64_t num_tokens = 0;  // rows that the table itself counts; 0 in a hole
   BlockHolders holders;         // of a hole: nobody
   bool is_resident = true;      // kept in memory, in all layers; of a hole: true
+  bool is_open = false;         // of int4: read in full precision
 };
 
 class BlockTable {
@@ -59,7 +71,8 @@ class BlockTable {
   std::int64_t num_tokens() const;
   std::vector<std::int32_t> blocks() const;
 
-  // Room for n more tokens; returns or fills their slots, block * block_size + row, in order. A
+  // Room for n more tokens; returns or fills their slots, block * block_size + row, in order; of
+  // int4 those of open blocks, by their ids, to be written before the table is extended again. A
   // last block that has free rows and is shared is copied first, and the copy takes its place.
   // Throws OutOfBlocks, and ValueError for n < 0. Write the slots before the table is forked, or
   // inserted into a cache with these tokens, and before another thread works with it; append makes
@@ -71,11 +84,17 @@ class BlockTable {
   // Room for slots.size() more tokens, and write(slots), as one step: nobody sees or copies the
   // rows before they are written. What write throws is thrown again once the table has its old
   // length; a shared last block stays copied. `write` must not use this table.
+  //
+  // Of int4 `write` gets parts of `slots` one after the other, kBlocksOpened blocks and less at a
+  // time, each of which is sealed after it, but for the last two blocks: a part's slots are another
+  // block's later. Of a table that gets its old length, what was sealed stays sealed, and a last
+  // block that was opened, open.
   template <class Write>
   void append(std::span<std::int64_t> slots, Write&& write) {
     const BlockPool::Delivery delivery(*pool_);
     const std::lock_guard lock(mutex_);
     require_in_use("BlockTable.append");
+    if (pool_->open_blocks() != nullptr) return append_in_parts(slots, write);
     const std::int64_t num_tokens = num_tokens_;
     grow("BlockTable.append", slots);
     try {
@@ -103,7 +122,8 @@ class BlockTable {
 
   // Forgets all tokens but those at these positions, which keep them: their rows move into the
   // leading blocks, and the others are given back. Blocks that somebody else holds, and holes, are
-  // replaced by new ones. The next token stands where it would have stood. Throws ValueError for
+  // replaced by new ones. The next token stands where it would have stood. Of int4 rows that move
+  // do so as the table reads them, and all but the last two blocks are sealed. Throws ValueError for
   // positions that do not grow, IndexError for one where no token is or whose block is a hole,
   // OutOfBlocks.
   void keep(std::span<const std::int64_t> positions);
@@ -117,7 +137,8 @@ class BlockTable {
 
   // Copies the keys and values of the first tokens, at most max_tokens of them, to k [tokens,
   // num_kv_heads, head_dim] and v [tokens, num_kv_heads, v_head_dim], contiguous and of the pool's
-  // dtype; where that is quantised they are real numbers, as float32. Returns how many. Throws
+  // dtype; where that is quantised they are real numbers, as float32, of int4 those that the table
+  // reads. Returns how many. Throws
   // IndexError for an unknown layer, ValueError where one of them was dropped.
   std::int64_t gather(std::int64_t layer, std::int64_t max_tokens, void* k, void* v) const;
 
@@ -160,15 +181,44 @@ class BlockTable {
   std::vector<std::int64_t> tokens_at(std::span<const std::int64_t> positions) const;
   void require_within_pool(std::string_view function, std::int64_t n) const;
   void grow(std::string_view function, std::span<std::int64_t> slots);
+  // Of grow: takes blocks for n more tokens, and copies a shared last one; then counts tokens, whose
+  // blocks are there, and fills in their slots.
+  void take_blocks(std::string_view function, std::int64_t n);
+  void count_tokens(std::span<std::int64_t> slots);
   void shrink(std::int64_t num_tokens) noexcept;
   void gather_real(const ArrayView& cache, const ArrayView& scale, std::int64_t begin,
                    std::int64_t end, float* to) const;
   void fill_slots(std::int64_t first, std::span<std::int64_t> slots) const;
 
+  // Of int4, in open_columns.cpp.
+  using WritePart = std::function<void(std::span<const std::int64_t>)>;
+  static constexpr std::int64_t kBlocksOpened = 8;  // that append has open at once, about
+  static constexpr std::int64_t kStaysOpen = 2;     // blocks
+  std::int64_t first_open() const { return std::ssize(blocks_) - std::ssize(open_ids_); }
+  // As attention knows the block of a column.
+  std::int32_t read_id(std::int64_t column) const {
+    return column < first_open() ? blocks_[column] : open_ids_[column - first_open()];
+  }
+  void append_in_parts(std::span<std::int64_t> slots, const WritePart& write);
+  // Opens the last columns, new ones from `first` on, which are the table's alone.
+  void open_columns(std::int64_t first) noexcept;
+  // Makes a block that is the table's alone, and which it reads as `id`, one that it may write, and
+  // returns the id that it has then. Rows are moved there afterwards.
+  std::int32_t open_to_write(const BlockPool::Books& books, std::int32_t block,
+                             std::int32_t id) const noexcept;
+  // Seals columns below `end`, and reads them sealed from now on.
+  void seal_before(std::int64_t end) noexcept;
+  // The pins of open columns: of a second table; and of those in [begin, end), before their blocks
+  // are dropped.
+  void pin(const BlockPool::Books& books) const noexcept;
+  void unpin(const BlockPool::Books& books, std::int64_t begin, std::int64_t end) const noexcept;
+  void gather_opened(std::int64_t layer, std::int64_t tokens, float* k, float* v) const;
+
   const std::shared_ptr<BlockPool> pool_;
   const std::int64_t block_size_;
   mutable std::shared_mutex mutex_;  // guards what follows
   std::vector<std::int32_t> blocks_;
+  std::vector<std::int32_t> open_ids_;  // of the last columns, which are read open; of int4 alone
   std::int64_t num_tokens_ = 0;
   std::int64_t num_removed_ = 0;         // tokens that keep has taken out
   std::vector<std::int64_t> positions_;  // [num_tokens] where there are such, else empty
@@ -209,6 +259,7 @@ class HeldTables {
   void pack_positions(std::int64_t* positions) const;
 
   // Writes block_tables [size(), max_blocks()], `pad` after the end of each, and seq_lens [size()].
+  // Open blocks of int4 have the ids of open_blocks.h.
   void pack(std::int32_t pad, std::int32_t* block_tables, std::int32_t* seq_lens) const;
 
  private:

@@ -34,8 +34,15 @@ void BlockTable::drop_before(std::int64_t position, std::int64_t num_sink_tokens
   const std::int64_t begin = sink_tokens / block_size_ + (sink_tokens % block_size_ != 0);
   if (begin >= end) return;
   const auto dropped = std::span(blocks_).subspan(begin, end - begin);  // of full blocks
-  BlockPool::Books(*pool_)->drop(dropped, block_size_);
+  {
+    const BlockPool::Books books(*pool_);
+    unpin(books, begin, end);
+    books->drop(dropped, block_size_);
+  }
   std::fill(dropped.begin(), dropped.end(), kHole);
+  for (std::int64_t column = std::max(begin, first_open()); column < end; ++column) {
+    open_ids_[column - first_open()] = kHole;
+  }
 }
 
 // What keep does to each column of a table:
@@ -46,7 +53,8 @@ void BlockTable::drop_before(std::int64_t position, std::int64_t num_sink_tokens
 //   given up          columns past the last token left
 //
 // Rows move to the same place or a lower one, in order, so that none is overwritten before it
-// moved.
+// moved. Of int4 columns are written open, and sealed when they are full: what was in the tile had
+// moved by then.
 class BlockTable::Compaction {
  public:
   Compaction(BlockTable& table, std::vector<std::int64_t> sources)
@@ -57,27 +65,29 @@ class BlockTable::Compaction {
     is_source_.resize(table.blocks_.size());
     for (const std::int64_t token : sources_) is_source_[token / block_size] = true;
     is_replaced_.resize(table.blocks_.size());
-    given_up_.reserve(table.blocks_.size());
     new_blocks_.resize(to_.size());
+    open_ids_.reserve(to_.size());
   }
 
   // Takes what is replaced, having given back what holds no chosen token; or changes nothing.
   void take_blocks() {
     const BlockPool::Books books(*table_.pool_);
-    std::int64_t needed = 0;
+    std::int64_t needed = 0, gained = 0;
     for (std::int64_t column = first_written(); column < num_columns(); ++column) {
       const std::int32_t block = to_[column];
       is_replaced_[column] = block == kHole || books->references(block) > 1;
       needed += is_replaced_[column];
     }
-    give_up(books, false);
-    if (!books.can_free(needed)) {  // a cache is no reason for a table not to go on
+    for (std::int64_t column = 0; column < std::ssize(table_.blocks_); ++column) {
+      gained += is_given_up(column, false) &&
+                books->is_shared_with_caches_alone(table_.blocks_[column]);
+    }
+    if (!books.can_free(needed - gained)) {  // a cache is no reason for a table not to go on
       std::int64_t cached_alone = 0;
       for (std::int64_t column = 0; column < num_columns(); ++column) {
         cached_alone += is_of_caches_alone(books, column);
       }
-      if (!books.can_free(needed - cached_alone)) {
-        take_back(books);
+      if (!books.can_free(needed - gained - cached_alone)) {
         books.require_free(needed, kKeep, size());  // which raises
       }
       for (std::int64_t column = 0; column < num_columns(); ++column) {
@@ -87,6 +97,7 @@ class BlockTable::Compaction {
         --needed;
       }
     }
+    give_up(books, false);
     books.require_free(needed, kKeep, size());
     new_blocks_.resize(needed);
     const bool ends = num_columns() > 0 && is_replaced_[num_columns() - 1];
@@ -131,9 +142,39 @@ class BlockTable::Compaction {
     }
     give_up(books, true);
     table_.blocks_.swap(to_);
+    table_.open_ids_.swap(open_ids_);
+  }
+
+  // Of int4, instead of move_rows: as the table reads them, a column at a time.
+  void move_rows_open() noexcept {
+    const OpenBlocks& opened = *table_.pool_->open_blocks();
+    for (std::int64_t column = 0; column < num_columns(); ++column) {
+      std::int32_t id = table_.read_id(column);
+      if (column >= first_written()) {
+        const bool stays = !is_replaced_[column];
+        id = table_.open_to_write(BlockPool::Books(*table_.pool_), to_[column],
+                                  stays ? id : to_[column]);
+        move_column(opened, column, id);
+      }
+      if (!opened.is_open(id)) continue;
+      if (column < num_columns() - kStaysOpen) {
+        table_.pool_->seal(to_[column]);
+        BlockPool::Books(*table_.pool_)->open_slots()->unpin(to_[column]);
+      } else {
+        open_ids_.push_back(id);
+      }
+    }
   }
 
  private:
+  void move_column(const OpenBlocks& opened, std::int64_t column, std::int32_t id) const {
+    const std::int64_t block_size = table_.block_size_, begin = column * block_size;
+    for (std::int64_t row = 0; row < rows_after(column); ++row) {
+      const std::int64_t token = sources_[begin + row];
+      const RowPlace from = {table_.read_id(token / block_size), token % block_size};
+      if (from.block != id || from.row != row) opened.copy_rows(from, {id, row}, 1);
+    }
+  }
   std::int64_t size() const { return static_cast<std::int64_t>(sources_.size()); }
   std::int64_t num_columns() const { return static_cast<std::int64_t>(to_.size()); }
   std::int64_t first_written() const {
@@ -189,19 +230,16 @@ class BlockTable::Compaction {
 
   // References to old blocks that the table will not have; those that rows are moved from only once
   // they are. Backwards, as a table lets go of its blocks.
-  void give_up(const BlockPool::Books& books, bool sources) {
+  void give_up(const BlockPool::Books& books, bool sources) const {
     for (auto column = static_cast<std::int64_t>(table_.blocks_.size()); column-- > 0;) {
-      const bool stays = column < num_columns() && !is_replaced_[column];
-      if (stays || is_source_[column] != sources) continue;
+      if (!is_given_up(column, sources)) continue;
+      table_.unpin(books, column, column + 1);
       books->drop({&table_.blocks_[column], 1}, rows_before(column));
-      given_up_.push_back(column);
     }
   }
-  void take_back(const BlockPool::Books& books) {
-    for (; !given_up_.empty(); given_up_.pop_back()) {
-      const std::int64_t column = given_up_.back();
-      books->hold({&table_.blocks_[column], 1}, rows_before(column));
-    }
+  bool is_given_up(std::int64_t column, bool sources) const {
+    const bool stays = column < num_columns() && !is_replaced_[column];
+    return !stays && is_source_[column] == sources && table_.blocks_[column] != kHole;
   }
 
   BlockTable& table_;
@@ -210,8 +248,8 @@ class BlockTable::Compaction {
   std::vector<std::int32_t> to_;             // the table's blocks after it
   std::vector<bool> is_source_;              // columns with a chosen token
   std::vector<bool> is_replaced_;            // columns
-  std::vector<std::int64_t> given_up_;       // columns
   std::vector<std::int32_t> new_blocks_;
+  std::vector<std::int32_t> open_ids_;  // the table's after it
 };
 
 void BlockTable::keep(std::span<const std::int64_t> positions) {
@@ -224,7 +262,11 @@ void BlockTable::keep(std::span<const std::int64_t> positions) {
   if (static_cast<std::int64_t>(kept.size()) == num_tokens_) return;
   Compaction compaction(*this, std::move(sources));
   compaction.take_blocks();
-  compaction.move_rows();
+  if (pool_->open_blocks() != nullptr) {
+    compaction.move_rows_open();
+  } else {
+    compaction.move_rows();
+  }
   compaction.finish();
   num_removed_ += num_tokens_ - static_cast<std::int64_t>(kept.size());
   num_tokens_ = static_cast<std::int64_t>(kept.size());

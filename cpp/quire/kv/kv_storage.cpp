@@ -4,6 +4,8 @@
 #include <cstring>
 #include <limits>
 
+#include "quire/base/int4_grid.h"
+
 namespace quire {
 namespace {
 
@@ -24,6 +26,15 @@ void check_sizes(const KvGeometry& geometry) {
   check_size("head_dim", geometry.head_dim, any);
   check_size("v_head_dim", geometry.v_head_dim, any);
   check_size("num_layers", geometry.num_layers, any);
+  if (geometry.dtype != DType::int4) return;
+  check_size("num_blocks", geometry.num_blocks, (kMaxInt32 - 1) / 2);
+  const auto check_even = [](const char* argument, std::int64_t size) {
+    if (size % 2 == 0) return;
+    raise<ValueError>(place("BlockPool", argument), "got ", size,
+                      ", expected an even number for int4, which has two numbers in a byte");
+  };
+  check_even("head_dim", geometry.head_dim);
+  check_even("v_head_dim", geometry.v_head_dim);
 }
 
 // A number of bytes that notices when it grows too large to be one.
@@ -53,17 +64,26 @@ constexpr std::int64_t kMappingSlack = std::int64_t{1} << 22;
 KvStorage::KvStorage(const KvGeometry& geometry, const std::string& backing_file)
     : geometry_(geometry) {
   check_sizes(geometry);
-  Bytes bytes{geometry.head_dim};
-  bytes += geometry.v_head_dim;
+  if (geometry.dtype == DType::int4 && !backing_file.empty()) {
+    raise<ValueError>("BlockPool: backing_file", "got ", backing_file,
+                      " with dtype int4, expected None: blocks of int4 lie in memory alone");
+  }
+  Bytes bytes{geometry.head_dim / numbers_of(geometry.dtype)};
+  bytes += geometry.v_head_dim / numbers_of(geometry.dtype);
   bytes *= geometry.block_size;
   bytes *= static_cast<std::int64_t>(size_of(geometry.dtype));
   if (is_quantised(geometry.dtype)) {
-    constexpr auto item = static_cast<std::int64_t>(sizeof(float));
+    constexpr std::int64_t item = sizeof(float);  // and of a grid
+    static_assert(sizeof(Int4Grid) == item);
+    const bool has_grids = geometry.dtype == DType::int4;
     bytes.round_up(item);
-    scale_offset_ = bytes.value;
-    Bytes scales{geometry.block_size};
-    scales *= 2 * item;
+    k_scale_offset_ = bytes.value;
+    Bytes scales{has_grids ? geometry.head_dim : geometry.block_size};
+    scales *= item;
     bytes += scales.value;
+    v_scale_offset_ = bytes.value;
+    bytes += geometry.block_size * item;
+    bytes.overflow |= scales.overflow;
   }
   bytes.round_up(kTileAlignment);
   tile_bytes_ = bytes.value;
@@ -85,6 +105,7 @@ KvStorage::KvStorage(const KvGeometry& geometry, const std::string& backing_file
 
 ArrayView KvStorage::view(std::int64_t layer, std::int64_t offset, std::int64_t row_size) const {
   const auto item = static_cast<std::int64_t>(size_of(geometry_.dtype));
+  row_size /= numbers_of(geometry_.dtype);
   ArrayView cache;
   cache.data = memory_->data() + layer * layer_bytes_ + offset;
   cache.dtype = geometry_.dtype;
@@ -94,17 +115,27 @@ ArrayView KvStorage::view(std::int64_t layer, std::int64_t offset, std::int64_t 
   return cache;
 }
 
-// Of keys (index 0) or values (1).
-ArrayView KvStorage::scale_view(std::int64_t layer, std::int64_t index) const {
+// One for each row.
+ArrayView KvStorage::scale_view(std::int64_t layer, std::int64_t offset) const {
   constexpr auto item = static_cast<std::int64_t>(sizeof(float));
   ArrayView scale;
-  scale.data =
-      memory_->data() + layer * layer_bytes_ + scale_offset_ + index * geometry_.block_size * item;
+  scale.data = memory_->data() + layer * layer_bytes_ + offset;
   scale.dtype = DType::float32;
   scale.ndim = 3;
   scale.shape = {geometry_.num_blocks, geometry_.block_size, geometry_.num_kv_heads};
   scale.strides = {block_bytes_, item, tile_bytes_};
   return scale;
+}
+
+// Likewise, but grids.
+ArrayView KvStorage::grid_view(std::int64_t layer, std::int64_t offset) const {
+  constexpr auto item = static_cast<std::int64_t>(sizeof(Float16));
+  ArrayView grid = scale_view(layer, offset);
+  grid.dtype = DType::float16;
+  grid.ndim = 4;
+  grid.shape[3] = 2;
+  grid.strides[3] = item;
+  return grid;
 }
 
 void KvStorage::check_layer(const char* place, std::int64_t layer) const {
@@ -115,7 +146,7 @@ void KvStorage::check_layer(const char* place, std::int64_t layer) const {
 void KvStorage::check_quantised(const char* place) const {
   if (is_quantised(geometry_.dtype)) return;
   raise<TypeError>(place, "got a pool of ", name_of(geometry_.dtype),
-                   ", expected one of int8 or float8_e4m3fn");
+                   ", expected one of int8, float8_e4m3fn or int4");
 }
 
 ArrayView KvStorage::k_cache(std::int64_t layer) const {
@@ -125,11 +156,11 @@ ArrayView KvStorage::k_cache(std::int64_t layer) const {
 
 ArrayView KvStorage::v_cache(std::int64_t layer) const {
   check_layer("BlockPool.v_cache: layer", layer);
-  const auto item = static_cast<std::int64_t>(size_of(geometry_.dtype));
-  return view(layer, geometry_.block_size * geometry_.head_dim * item, geometry_.v_head_dim);
+  return view(layer, bytes_of(geometry_.head_dim), geometry_.v_head_dim);
 }
 
 KvPlanes KvStorage::planes(std::int64_t layer) const {
+  assert(geometry_.dtype != DType::int4);
   KvPlanes planes;
   planes.add("k", k_cache(layer));
   planes.add("v", v_cache(layer));
@@ -149,13 +180,18 @@ KvPlanes KvStorage::planes(std::int64_t layer) const {
 ArrayView KvStorage::k_scale(std::int64_t layer) const {
   check_quantised("BlockPool.k_scale: pool");
   check_layer("BlockPool.k_scale: layer", layer);
-  return scale_view(layer, 0);
+  if (geometry_.dtype != DType::int4) return scale_view(layer, k_scale_offset_);
+  ArrayView grid = grid_view(layer, k_scale_offset_);  // of channels instead of rows
+  grid.shape = {geometry_.num_blocks, geometry_.num_kv_heads, geometry_.head_dim, 2};
+  grid.strides = {block_bytes_, tile_bytes_, sizeof(Int4Grid), sizeof(Float16)};
+  return grid;
 }
 
 ArrayView KvStorage::v_scale(std::int64_t layer) const {
   check_quantised("BlockPool.v_scale: pool");
   check_layer("BlockPool.v_scale: layer", layer);
-  return scale_view(layer, 1);
+  return geometry_.dtype == DType::int4 ? grid_view(layer, v_scale_offset_)
+                                        : scale_view(layer, v_scale_offset_);
 }
 
 void KvStorage::copy_block(std::int32_t from, std::int32_t to) const {

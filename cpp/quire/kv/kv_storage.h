@@ -4,6 +4,9 @@
 //   tile     [block_size][head_dim] keys, then [block_size][v_head_dim] values; where they are
 //            quantised [block_size] scales of keys, then [block_size] of values, float32, at a
 //            multiple of 4; then padding
+//   of int4  [block_size][head_dim / 2] codes of keys, [block_size][v_head_dim / 2] of values, then
+//            at a multiple of 4 a grid for each of head_dim channels of the keys, and one for each
+//            of block_size values (int4_grid.h); then padding
 //
 // A tile, all that attention reads of one block for one head, is one stretch that starts at a
 // multiple of kTileAlignment; in a file, a block of a layer begins at a page, so that each can be
@@ -14,6 +17,13 @@
 //   k_scale(layer)   [num_blocks, block_size, num_kv_heads] float32, v_scale(layer) likewise
 //
 // Both are planes. Whatever copies or stores rows goes by planes(layer), which lists all there is.
+// Of int4 the last axes are head_dim / 2 and v_head_dim / 2 bytes, and grids, float16, are
+//
+//   k_scale(layer)   [num_blocks, num_kv_heads, head_dim, 2]
+//   v_scale(layer)   [num_blocks, block_size, num_kv_heads, 2]
+//
+// There a row cannot be written by itself, and has no planes: blocks are written whole, from
+// OpenBlocks.
 #pragma once
 
 #include <array>
@@ -30,7 +40,8 @@
 
 namespace quire {
 
-// Every size is at least 1; num_blocks and block_size fit in an int32, as block ids do.
+// Every size is at least 1; num_blocks and block_size fit in an int32, as block ids do. Of int4 head
+// sizes are even, and 2 * num_blocks fits: open blocks have ids of their own.
 struct KvGeometry {
   std::int64_t num_blocks = 0;
   std::int64_t block_size = 16;  // tokens of a block
@@ -72,7 +83,8 @@ class KvStorage {
   static constexpr std::int64_t kTileAlignment = 64;
 
   // In a file at `backing_file`, or where that is empty in memory of the process. Throws ValueError
-  // for a size out of range, OutOfMemory or FileError where the system refuses.
+  // for a size out of range and for int4 in a file, OutOfMemory or FileError where the system
+  // refuses.
   explicit KvStorage(const KvGeometry& geometry, const std::string& backing_file = {});
 
   const KvGeometry& geometry() const { return geometry_; }
@@ -88,7 +100,7 @@ class KvStorage {
   ArrayView v_cache(std::int64_t layer) const;
   KvPlanes planes(std::int64_t layer) const;
 
-  // The same of the scales. Throws TypeError for a pool whose dtype has none.
+  // The same of the scales, or grids. Throws TypeError for a pool whose dtype has none.
   ArrayView k_scale(std::int64_t layer) const;
   ArrayView v_scale(std::int64_t layer) const;
 
@@ -97,7 +109,7 @@ class KvStorage {
   void copy_block(std::int32_t from, std::int32_t to) const;
 
   // Copies so many rows, with all that belongs to them, in every layer or in one, and touches no
-  // others. The two stretches may not overlap.
+  // others. The two stretches may not overlap. Not of int4.
   void copy_rows(RowPlace from, RowPlace to, std::int64_t rows) const;
   void copy_rows(std::int64_t layer, RowPlace from, RowPlace to, std::int64_t rows) const;
 
@@ -105,10 +117,16 @@ class KvStorage {
   void check_layer(const char* place, std::int64_t layer) const;
   void check_quantised(const char* place) const;
   ArrayView view(std::int64_t layer, std::int64_t offset, std::int64_t row_size) const;
-  ArrayView scale_view(std::int64_t layer, std::int64_t index) const;
+  ArrayView scale_view(std::int64_t layer, std::int64_t offset) const;
+  ArrayView grid_view(std::int64_t layer, std::int64_t offset) const;
+  std::int64_t bytes_of(std::int64_t head_dim) const {  // in a tile
+    return geometry_.block_size * (head_dim / numbers_of(geometry_.dtype)) *
+           static_cast<std::int64_t>(size_of(geometry_.dtype));
+  }
 
   KvGeometry geometry_;
-  std::int64_t scale_offset_ = 0;  // of a tile's scales, where it has them
+  std::int64_t k_scale_offset_ = 0;  // of a tile's scales, where it has them
+  std::int64_t v_scale_offset_ = 0;
   std::int64_t tile_bytes_ = 0;
   std::int64_t block_bytes_ = 0;
   std::int64_t layer_bytes_ = 0;

@@ -70,6 +70,8 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
   std::int64_t matched = 0;
   RadixTree::Rest rest;
   std::int32_t copy = -1;
+  OpenBlocks* const open_blocks = pool_->open_blocks();
+  if (open_blocks != nullptr) table->open_ids_.reserve(1);
   {
     const BlockPool::Books books(*pool_);
     rest = tree_->find(space_ids, wanted, &blocks);
@@ -90,6 +92,9 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
       books->hold({&rest.block, 1}, rest.rows);  // until its rows are copied
       books.require_free(1, "PrefixCache.match", 1);
       books->give_to_table({&copy, 1}, rest.rows);
+      if (open_blocks != nullptr) {
+        table->open_ids_.push_back(open_blocks->id_of(books->open_slots()->open(copy)));
+      }
     }
     stats_.tokens_asked += static_cast<std::int64_t>(ids.size());
     stats_.tokens_matched += matched;
@@ -102,7 +107,11 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
   if (rest.rows > 0) {
     const std::int32_t both[] = {rest.block, copy};
     pool_->keep_resident(both);
-    pool_->storage().copy_rows({rest.block, 0}, {copy, 0}, rest.rows);
+    if (open_blocks != nullptr) {
+      open_blocks->copy_rows({rest.block, 0}, {table->open_ids_.back(), 0}, rest.rows);
+    } else {
+      pool_->storage().copy_rows({rest.block, 0}, {copy, 0}, rest.rows);
+    }
     pool_->settle(both);
     const BlockPool::Books books(*pool_);
     books->note_copy(rest.block, copy);
@@ -151,8 +160,16 @@ void PrefixCache::insert(TokenIds token_ids, const BlockTable& table, std::strin
                       " tokens, expected at most the table's ", table.num_tokens_);
   }
   table.require_beginning("PrefixCache.insert: table", static_cast<std::int64_t>(ids.size()));
+  TokenIds kept(ids);
+  if (pool_->open_blocks() != nullptr) {
+    const std::int64_t columns = std::ssize(ids) / block_size_;
+    for (std::int64_t column = table.first_open(); column < columns; ++column) {
+      pool_->seal(table.blocks_[column]);
+    }
+    kept = kept.first(columns * block_size_);
+  }
   const BlockPool::Books books(*pool_);
-  tree_->insert(space_ids, ids, table.blocks_);
+  tree_->insert(space_ids, kept, table.blocks_);
 }
 
 std::int64_t PrefixCache::evict(std::int64_t num_blocks) {

@@ -79,13 +79,14 @@ TEST(DType, Names) {
     EXPECT_EQ(dtype_from_name(name_of(dtype), "f: x"), dtype);
     EXPECT_EQ(visit_cache_dtype(dtype, [](auto type) { return sizeof(type); }), size_of(dtype));
   }
+  EXPECT_EQ(dtype_from_name("int4", "f: x"), DType::int4);
   try {
     dtype_from_name("int9", "BlockPool: dtype");
     FAIL();
   } catch (const TypeError& error) {
     EXPECT_STREQ(error.what(),
-                 "BlockPool: dtype: got int9, expected float32, float16, bfloat16, int8 or "
-                 "float8_e4m3fn");
+                 "BlockPool: dtype: got int9, expected float32, float16, bfloat16, int8, "
+                 "float8_e4m3fn or int4");
   }
 }
 

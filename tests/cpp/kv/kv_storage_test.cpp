@@ -240,8 +240,8 @@ TEST(KvStorage, CopyRowsCopiesTheFirstRowsWithTheirScalesAndNothingElse) {
 TEST(KvStorage, OnlyQuantisedPoolsHaveScales) {
   const KvStorage plain(kSmall);
   EXPECT_EQ(message_of<TypeError>([&] { plain.k_scale(0); }),
-            "BlockPool.k_scale: pool: got a pool of bfloat16, expected one of int8 or "
-            "float8_e4m3fn");
+            "BlockPool.k_scale: pool: got a pool of bfloat16, expected one of int8, "
+            "float8_e4m3fn or int4");
   EXPECT_THROW(plain.v_scale(0), TypeError);
   KvGeometry geometry = kSmall;
   geometry.dtype = DType::int8;

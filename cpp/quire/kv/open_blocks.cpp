@@ -1,0 +1,203 @@
+#include "quire/kv/open_blocks.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+namespace quire {
+namespace {
+
+constexpr std::int64_t kItem = sizeof(BFloat16);
+
+// What kLargestOnGrid is rounded to.
+constexpr float kLargestOpen = 65536.0f;
+
+constexpr Int4Grid kNoGrid = {{0x7e00}, {0x7e00}};  // NaN
+
+// A number that a grid can hold; 0 for one that none can.
+float on_grid(BFloat16 number, bool* is_off) {
+  const float value = to_float(number);
+  *is_off = !(std::abs(value) <= kLargestOpen);
+  return *is_off ? 0.0f : std::clamp(value, -kLargestOnGrid, kLargestOnGrid);
+}
+
+// Numbers of a sealed row, rounded; open(at, n, to) gives n of them from `at` on. Without the heap.
+template <class Open>
+void round_numbers(std::int64_t size, BFloat16* out, Open open) {
+  constexpr std::int64_t kMost = 64;  // at a time, an even number
+  float numbers[kMost];
+  for (std::int64_t at = 0; at < size; at += kMost) {
+    const std::int64_t n = std::min(kMost, size - at);
+    open(at, n, numbers);
+    std::transform(numbers, numbers + n, out + at, from_float<BFloat16>);
+  }
+}
+
+const BFloat16* row_at(const ArrayView& open, std::int64_t slot, std::int64_t row,
+                       std::int64_t head) {
+  return reinterpret_cast<const BFloat16*>(open.at(slot, row, head));
+}
+
+}  // namespace
+
+OpenBlocks::OpenBlocks(const KvStorage& storage) : storage_(storage) {
+  assert(geometry().dtype == DType::int4);
+  const KvGeometry& g = geometry();
+  // A tile of int4 has these numbers, so their count overflows nothing.
+  constexpr std::int64_t alignment = KvStorage::kTileAlignment;
+  const std::int64_t numbers = g.block_size * (g.head_dim + g.v_head_dim);
+  tile_bytes_ = (numbers * kItem + alignment - 1) / alignment * alignment;
+  std::int64_t bytes = 0;
+  if (numbers > std::numeric_limits<std::int64_t>::max() / 4 ||
+      __builtin_mul_overflow(tile_bytes_, g.num_kv_heads, &layer_bytes_) ||
+      __builtin_mul_overflow(layer_bytes_, g.num_layers, &slot_bytes_) ||
+      __builtin_mul_overflow(slot_bytes_, g.num_blocks, &bytes) ||
+      bytes > std::numeric_limits<std::int64_t>::max() / 2) {
+    raise<ValueError>("BlockPool: num_blocks", "got ", g.num_blocks,
+                      " blocks of more bytes than an address can count, expected fewer or smaller");
+  }
+  memory_ = std::make_unique<BlockMemory>(bytes, g.num_blocks, BlockMemory::Claim::addresses);
+  rows_.resize(g.block_size * std::max(g.head_dim, g.v_head_dim));
+  is_off_grid_.resize(g.head_dim);
+}
+
+ArrayView OpenBlocks::view(const char* place, std::int64_t layer, std::int64_t offset,
+                           std::int64_t row_size) const {
+  const KvGeometry& g = geometry();
+  if (layer < 0 || layer >= g.num_layers) {
+    raise<IndexError>(place, "got ", layer, ", expected 0 to ", g.num_layers - 1);
+  }
+  ArrayView open;
+  open.data = memory_->data() + layer * layer_bytes_ + offset;
+  open.dtype = DType::bfloat16;
+  open.ndim = 4;
+  open.shape = {g.num_blocks, g.block_size, g.num_kv_heads, row_size};
+  open.strides = {slot_bytes_, row_size * kItem, tile_bytes_, kItem};
+  return open;
+}
+
+ArrayView OpenBlocks::k_open(std::int64_t layer) const {
+  return view("BlockPool.k_open: layer", layer, 0, geometry().head_dim);
+}
+
+ArrayView OpenBlocks::v_open(std::int64_t layer) const {
+  return view("BlockPool.v_open: layer", layer, geometry().block_size * geometry().head_dim * kItem,
+              geometry().v_head_dim);
+}
+
+void OpenBlocks::copy_rows(RowPlace from, RowPlace to, std::int64_t rows) const {
+  for (std::int64_t layer = 0; layer < geometry().num_layers; ++layer) {
+    copy_rows(layer, from, to, rows);
+  }
+}
+
+void OpenBlocks::copy_rows(std::int64_t layer, RowPlace from, RowPlace to,
+                           std::int64_t rows) const {
+  assert(is_open(to.block));
+  const std::int64_t num_blocks = geometry().num_blocks;
+  const ArrayView opens[] = {k_open(layer), v_open(layer)};
+  if (is_open(from.block)) {
+    for (const ArrayView& open : opens) {
+      for (std::int64_t head = 0; head < geometry().num_kv_heads; ++head) {  // its rows lie together
+        std::memcpy(open.at(to.block - num_blocks, to.row, head),
+                    open.at(from.block - num_blocks, from.row, head),
+                    static_cast<std::size_t>(rows * open.strides[1]));
+      }
+    }
+    return;
+  }
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t head = 0; head < geometry().num_kv_heads; ++head) {
+      const RowPlace place = {from.block, from.row + row};
+      const auto row_of = [&](const ArrayView& open) {
+        return reinterpret_cast<BFloat16*>(open.at(to.block - num_blocks, to.row + row, head));
+      };
+      const auto [codes, grids] = sealed_key(layer, place, head);
+      round_numbers(geometry().head_dim, row_of(opens[0]),
+                    [codes = codes, grids = grids](std::int64_t at, std::int64_t n, float* out) {
+                      open_key(codes + at / 2, grids + at, n, out);
+                    });
+      const auto [v_codes, grid] = sealed_value(layer, place, head);
+      round_numbers(geometry().v_head_dim, row_of(opens[1]),
+                    [codes = v_codes, grid = grid](std::int64_t at, std::int64_t n, float* out) {
+                      open_value(codes + at / 2, *grid, n, out);
+                    });
+    }
+  }
+}
+
+OpenBlocks::SealedRow OpenBlocks::sealed_key(std::int64_t layer, RowPlace from,
+                                             std::int64_t head) const {
+  return {storage_.k_cache(layer).at(from.block, from.row, head),
+          reinterpret_cast<Int4Grid*>(storage_.k_scale(layer).at(from.block, head))};
+}
+
+OpenBlocks::SealedRow OpenBlocks::sealed_value(std::int64_t layer, RowPlace from,
+                                               std::int64_t head) const {
+  return {storage_.v_cache(layer).at(from.block, from.row, head),
+          reinterpret_cast<Int4Grid*>(storage_.v_scale(layer).at(from.block, from.row, head))};
+}
+
+void OpenBlocks::read_key(std::int64_t layer, RowPlace from, std::int64_t head, float* key) const {
+  if (is_open(from.block)) {
+    const BFloat16* row =
+        row_at(k_open(layer), from.block - geometry().num_blocks, from.row, head);
+    std::transform(row, row + geometry().head_dim, key, [](BFloat16 x) { return to_float(x); });
+    return;
+  }
+  const SealedRow sealed = sealed_key(layer, from, head);
+  open_key(sealed.codes, sealed.grids, geometry().head_dim, key);
+}
+
+void OpenBlocks::read_value(std::int64_t layer, RowPlace from, std::int64_t head,
+                            float* value) const {
+  if (is_open(from.block)) {
+    const BFloat16* row =
+        row_at(v_open(layer), from.block - geometry().num_blocks, from.row, head);
+    std::transform(row, row + geometry().v_head_dim, value, [](BFloat16 x) { return to_float(x); });
+    return;
+  }
+  const SealedRow sealed = sealed_value(layer, from, head);
+  open_value(sealed.codes, *sealed.grids, geometry().v_head_dim, value);
+}
+
+void OpenBlocks::seal(std::int32_t slot, std::int32_t block) {
+  for (std::int64_t layer = 0; layer < geometry().num_layers; ++layer) {
+    const ArrayView keys = k_open(layer), values = v_open(layer);
+    for (std::int64_t head = 0; head < geometry().num_kv_heads; ++head) {
+      seal_keys_of(row_at(keys, slot, 0, head), sealed_key(layer, {block, 0}, head));
+      for (std::int64_t row = 0; row < geometry().block_size; ++row) {
+        seal_value_of(row_at(values, slot, row, head), sealed_value(layer, {block, row}, head));
+      }
+    }
+  }
+}
+
+void OpenBlocks::seal_keys_of(const BFloat16* keys, SealedRow to) {
+  const std::int64_t tokens = geometry().block_size, head_dim = geometry().head_dim;
+  std::fill(is_off_grid_.begin(), is_off_grid_.end(), false);
+  for (std::int64_t i = 0; i < tokens * head_dim; ++i) {
+    bool is_off = false;
+    rows_[i] = on_grid(keys[i], &is_off);
+    if (is_off) is_off_grid_[i % head_dim] = true;
+  }
+  seal_keys(rows_.data(), tokens, head_dim, to.codes, head_dim / 2, to.grids);
+  for (std::int64_t d = 0; d < head_dim; ++d) {
+    if (is_off_grid_[d]) to.grids[d] = kNoGrid;
+  }
+}
+
+void OpenBlocks::seal_value_of(const BFloat16* value, SealedRow to) {
+  bool is_any_off = false;
+  for (std::int64_t d = 0; d < geometry().v_head_dim; ++d) {
+    bool is_off = false;
+    rows_[d] = on_grid(value[d], &is_off);
+    is_any_off = is_any_off || is_off;
+  }
+  seal_value(rows_.data(), geometry().v_head_dim, to.codes, to.grids);
+  if (is_any_off) *to.grids = kNoGrid;
+}
+
+}  // namespace quire

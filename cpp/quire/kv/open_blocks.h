@@ -1,0 +1,84 @@
+// The rows that a pool of int4 has in full precision: of blocks that are still written, or that a
+// sequence has read last.
+//
+//   slot     [num_layers][num_kv_heads] tiles; as many as the pool has blocks, so that there is
+//            always one, and of addresses alone until they are used
+//   tile     [block_size][head_dim] keys, then [block_size][v_head_dim] values, bfloat16; padding
+//
+// Keys share grids over a block, and the tokens that matter most are the last: so a block is
+// written open and becomes int4 as a whole, sealed, when its sequence has gone on (block_table.h
+// says when). Which blocks are open, where, stands in open_slots.h. Attention knows both kinds of
+// blocks by one kind of id:
+//
+//   id of a sealed block   its own, 0 to num_blocks - 1
+//   id of an open one      num_blocks + its slot
+//
+// What is sealed depends on the rows alone: whoever does it gets the same bits.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "quire/base/int4_grid.h"
+#include "quire/kv/kv_storage.h"
+
+namespace quire {
+
+class OpenBlocks {
+ public:
+  // Throws ValueError for a pool of more bytes than can be addressed, OutOfMemory.
+  explicit OpenBlocks(const KvStorage& storage);
+
+  std::int32_t id_of(std::int32_t slot) const {
+    return static_cast<std::int32_t>(geometry().num_blocks) + slot;
+  }
+  bool is_open(std::int32_t id) const { return id >= geometry().num_blocks; }
+
+  // Writable views of one layer, bfloat16 [num_blocks, block_size, num_kv_heads, head_dim], by
+  // slot, and with v_head_dim. Throws IndexError for an unknown layer.
+  ArrayView k_open(std::int64_t layer) const;
+  ArrayView v_open(std::int64_t layer) const;
+
+  // Copies rows of any block, by its id, into an open one, in every layer or in one: those of a
+  // sealed block as the real numbers that they stand for, rounded.
+  void copy_rows(RowPlace from, RowPlace to, std::int64_t rows) const;
+  void copy_rows(std::int64_t layer, RowPlace from, RowPlace to, std::int64_t rows) const;
+
+  // The key or value of a row of any block, by its id, as float32.
+  void read_key(std::int64_t layer, RowPlace from, std::int64_t head, float* key) const;
+  void read_value(std::int64_t layer, RowPlace from, std::int64_t head, float* value) const;
+
+  // Had by whoever seals, one at a time, before the pool's lock and after those of tables.
+  std::mutex& sealing() { return sealing_; }
+  // Writes all rows in `slot` into the tile of `block`, in every layer. Numbers beyond a grid
+  // become its largest; a grid of one that is not finite, or too large for a float16 whichever way
+  // it was rounded, is NaN, which attention refuses. Only under sealing().
+  void seal(std::int32_t slot, std::int32_t block);
+
+ private:
+  const KvGeometry& geometry() const { return storage_.geometry(); }
+  ArrayView view(const char* place, std::int64_t layer, std::int64_t offset,
+                 std::int64_t row_size) const;
+  // The codes of a row of a sealed block, and the grids of its channels, or its grid.
+  struct SealedRow {
+    std::byte* codes;
+    Int4Grid* grids;
+  };
+  SealedRow sealed_key(std::int64_t layer, RowPlace from, std::int64_t head) const;
+  SealedRow sealed_value(std::int64_t layer, RowPlace from, std::int64_t head) const;
+  void seal_keys_of(const BFloat16* keys, SealedRow to);  // of a block
+  void seal_value_of(const BFloat16* value, SealedRow to);
+
+  const KvStorage& storage_;
+  std::int64_t tile_bytes_ = 0;
+  std::int64_t layer_bytes_ = 0;  // of a slot
+  std::int64_t slot_bytes_ = 0;
+  std::unique_ptr<BlockMemory> memory_;
+  std::mutex sealing_;  // guards what follows, which spares seal the heap
+  std::vector<float> rows_;
+  std::vector<bool> is_off_grid_;
+};
+
+}  // namespace quire

@@ -1,0 +1,98 @@
+// Of BlockTable: columns of int4 that are read open, and when they are sealed.
+#include <algorithm>
+#include <span>
+#include <vector>
+
+#include "quire/kv/block_table.h"
+
+namespace quire {
+
+// In order, so that never more than a few blocks are open however many tokens there are. All blocks
+// are taken before the first is written.
+void BlockTable::append_in_parts(std::span<std::int64_t> slots, const WritePart& write) {
+  constexpr std::string_view function = "BlockTable.append";
+  const auto n = static_cast<std::int64_t>(slots.size());
+  const std::int64_t num_tokens = num_tokens_, num_old = std::ssize(blocks_);
+  require_within_pool(function, n);
+  std::vector<std::int32_t> new_columns(new_blocks(n));  // before anything is taken
+  take_blocks(function, n);
+  std::copy(blocks_.begin() + num_old, blocks_.end(), new_columns.begin());
+  blocks_.resize(num_old);
+  auto next = new_columns.begin();
+  try {
+    for (std::int64_t done = 0, part = 0; done < n; done += part) {
+      part = std::min(n - done, fit_in_last(n - done) + kBlocksOpened * block_size_);
+      const std::int64_t first = std::ssize(blocks_);
+      const auto end = next + new_blocks(part);
+      blocks_.insert(blocks_.end(), next, end);  // room was made for all
+      next = end;
+      open_columns(first);
+      const std::span<std::int64_t> taken = slots.subspan(done, part);
+      count_tokens(taken);
+      write(taken);
+      seal_before(std::ssize(blocks_) - kStaysOpen);
+    }
+  } catch (...) {
+    if (next != new_columns.end()) {  // all columns that are there are full then
+      const std::int64_t before = num_old + std::ssize(new_columns) - 1;
+      BlockPool::Books(*pool_)->drop({next, new_columns.end()},
+                                     num_tokens + n - before * block_size_);
+    }
+    shrink(num_tokens);
+    throw;
+  }
+}
+
+void BlockTable::open_columns(std::int64_t first) noexcept {
+  const BlockPool::Books books(*pool_);
+  for (std::int64_t column = first; column < std::ssize(blocks_); ++column) {
+    open_ids_.push_back(open_to_write(books, blocks_[column], blocks_[column]));
+  }
+}
+
+std::int32_t BlockTable::open_to_write(const BlockPool::Books& books, std::int32_t block,
+                                       std::int32_t id) const noexcept {
+  OpenSlots& open = *books->open_slots();
+  if (!pool_->open_blocks()->is_open(id)) return pool_->open_blocks()->id_of(open.open(block));
+  open.write(block);
+  return id;
+}
+
+void BlockTable::seal_before(std::int64_t end) noexcept {
+  const std::int64_t begin = first_open();
+  if (end <= begin) return;
+  for (std::int64_t column = begin; column < end; ++column) {
+    if (blocks_[column] != kHole) pool_->seal(blocks_[column]);
+  }
+  unpin(BlockPool::Books(*pool_), begin, end);
+  open_ids_.erase(open_ids_.begin(), open_ids_.begin() + (end - begin));
+}
+
+void BlockTable::pin(const BlockPool::Books& books) const noexcept {
+  for (std::int64_t column = first_open(); column < std::ssize(blocks_); ++column) {
+    if (blocks_[column] != kHole) books->open_slots()->pin(blocks_[column]);
+  }
+}
+
+void BlockTable::unpin(const BlockPool::Books& books, std::int64_t begin,
+                       std::int64_t end) const noexcept {
+  for (std::int64_t column = std::max(begin, first_open()); column < end; ++column) {
+    if (blocks_[column] != kHole) books->open_slots()->unpin(blocks_[column]);
+  }
+}
+
+void BlockTable::gather_opened(std::int64_t layer, std::int64_t tokens, float* k, float* v) const {
+  const KvGeometry& geometry = pool_->geometry();
+  const OpenBlocks& blocks = *pool_->open_blocks();
+  for (std::int64_t token = 0; token < tokens; ++token) {
+    const RowPlace place = {read_id(token / block_size_), token % block_size_};
+    for (std::int64_t head = 0; head < geometry.num_kv_heads; ++head) {
+      blocks.read_key(layer, place, head, k);
+      blocks.read_value(layer, place, head, v);
+      k += geometry.head_dim;
+      v += geometry.v_head_dim;
+    }
+  }
+}
+
+}  // namespace quire

@@ -1,0 +1,70 @@
+// The books of a pool of int4 about the rows it has in full precision: of which blocks, where, and
+// for whom.
+//
+//   open     a block whose rows lie in a slot of OpenBlocks, as plain floats
+//   sealed   a block whose rows lie in its tile, as int4
+//
+// Every block in use is one of them, or both, while a table still reads what it had open. With
+// references(b), tables(b) and caches(b) of block_ledger.h, for every block b:
+//
+//   slot(b)          where it is open, or none; of blocks with one, all different
+//   pins(b)          tables that read it there      pins(b) <= tables(b)
+//   is_sealed(b)     its tile is what its rows became
+//
+//   slot(b) = none   exactly where pins(b) = 0 and is_sealed(b)
+//   references(b) = 0   =>  slot(b) = none
+//   caches(b) > 0       =>  is_sealed(b)
+//
+// A block of a user counts as sealed: whoever allocates one writes its tile.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace quire {
+
+struct BlockHolders;
+
+// For one thread at a time, as a part of the ledger. Nothing throws but the constructor and check.
+class OpenSlots {
+ public:
+  static constexpr std::int32_t kNone = -1;
+
+  explicit OpenSlots(std::int64_t num_blocks);
+
+  std::int64_t num_open() const { return num_touched_ - std::ssize(free_); }
+  std::int32_t slot(std::int32_t block) const { return blocks_[block].slot; }
+  bool is_sealed(std::int32_t block) const { return blocks_[block].is_sealed; }
+
+  // For the one table that holds the block and is about to write it: opens it, if it has not, with
+  // a pin, and returns its slot; what lies in the tile counts no more.
+  std::int32_t open(std::int32_t block);
+  void write(std::int32_t block) { blocks_[block].is_sealed = false; }  // it is open
+
+  void pin(std::int32_t block) { ++blocks_[block].pins; }  // it is open
+  void unpin(std::int32_t block);
+  void note_sealed(std::int32_t block);
+  // Its last reference is gone.
+  void note_free(std::int32_t block);
+
+  // Throws InvariantError on the first equation that fails, of one block and of all together.
+  void check(std::int32_t block, const BlockHolders& holders) const;
+  void check() const;
+
+ private:
+  friend class OpenSlotsTest;
+
+  struct Block {
+    std::int32_t slot = kNone;
+    std::int32_t pins = 0;
+    bool is_sealed = true;
+  };
+
+  void close_if_unused(Block& block);
+
+  std::vector<Block> blocks_;
+  std::vector<std::int32_t> free_;  // a stack of slots, the one used last on top
+  std::int64_t num_touched_ = 0;    // slots below it have been used
+};
+
+}  // namespace quire

@@ -1,0 +1,126 @@
+// Tables of int4 in several threads: shared blocks, of which some threads read rows open while others
+// seal them, and slots that go from hand to hand. Meant for ThreadSanitizer as well.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "kv/int4_sequence.h"
+#include "quire/kv/prefix_cache.h"
+
+namespace quire::testing {
+namespace {
+
+constexpr int kThreads = 4;
+
+template <class Work>
+void run_threads(Work work) {
+  std::vector<std::thread> threads;
+  for (int worker = 0; worker < kThreads; ++worker) threads.emplace_back(work, worker);
+  for (std::thread& thread : threads) thread.join();
+}
+
+std::vector<std::uint32_t> tokens_from(std::uint32_t first, std::int64_t count) {
+  std::vector<std::uint32_t> tokens(count);
+  std::iota(tokens.begin(), tokens.end(), first);
+  return tokens;
+}
+
+// Forks of one table, each of which goes on in a thread of its own: whoever seals the blocks that
+// they share, each is what it would be alone.
+TEST(OpenColumnsConcurrency, SharedBlocksSealedByAll) {
+  const auto pool = new_int4_pool(400);
+  for (std::uint32_t round = 0; round < 20; ++round) {
+    BlockTable root(pool);
+    Int4Sequence root_model(pool->geometry());
+    const auto prompt = tokens_from(1000 * round, 5 + round % 7);
+    append_open(root, prompt);
+    root_model.append(prompt);
+    std::atomic<int> ready{0};
+    run_threads([&](int worker) {
+      std::mt19937 random(100 * round + worker);
+      auto table = root.fork();
+      Int4Sequence model = root_model;
+      for (++ready; ready < kThreads;) std::this_thread::yield();
+      for (int step = 0; step < 30; ++step) {
+        const auto tokens = tokens_from(random() % 100000, 1 + random() % 4);
+        if (random() % 8 == 0) {
+          const std::int64_t length = random() % (model.size() + 1);
+          table->truncate(length);
+          model.truncate(length);
+        }
+        append_open(*table, tokens);
+        model.append(tokens);
+        if (random() % 6 == 0) {
+          auto fork = table->fork();
+          table.swap(fork);  // the older one goes
+        }
+        if (step % 5 == 0) {
+          ASSERT_TRUE(model.is_what(*table)) << worker << " " << step;
+        }
+      }
+      ASSERT_TRUE(model.is_what(*table));
+    });
+    ASSERT_TRUE(root_model.is_what(root));
+    pool->check();
+  }
+  EXPECT_EQ(pool->num_used(), 0);
+  EXPECT_EQ(pool->stats().open_blocks, 0);
+}
+
+// One table that some extend and others read, fork or insert into a cache, in a pool that runs out.
+// Both tokens of a pair are the same, so that whatever they were rounded to they are alike.
+TEST(OpenColumnsConcurrency, OneTableForAll) {
+  const auto pool = new_int4_pool(48);
+  PrefixCache cache(pool);
+  BlockTable table(pool);
+  run_threads([&](int worker) {
+    for (std::uint32_t step = 0; step < 300; ++step) {
+      try {
+        if (worker == 0) {
+          const std::uint32_t token = step;
+          append_open(table, {token, token});
+          if (step % 32 == 31) table.truncate(2 * (step % 5));
+          if (step % 50 == 49) cache.clear();
+        } else if (worker == 1) {
+          const auto fork = table.fork();
+          append_open(*fork, {9, 9});
+          cache.insert(std::vector<std::int64_t>(fork->num_tokens(), 7 + step), *fork);
+        } else if (worker == 2) {
+          const auto found = cache.match(std::vector<std::int64_t>(11, step));
+          if (found->num_tokens() % 2 == 0) append_open(*found, {8, 8, 8, 8});
+        } else {
+          const auto fork = table.fork();
+          if (step % 3 == 0) {
+            std::vector<std::int64_t> kept = fork->positions();
+            if (kept.size() > 4) kept.erase(kept.begin(), kept.begin() + 4);
+            fork->keep(kept);
+          }
+          const std::int64_t count = fork->num_tokens();
+          std::vector<float> k(count * 8), v(count * 4);
+          fork->gather(1, count, k.data(), v.data());
+          ASSERT_EQ(count % 2, 0);
+          for (std::int64_t t = 0; t < count; t += 2) {
+            ASSERT_TRUE(std::equal(&k[t * 8], &k[t * 8 + 8], &k[t * 8 + 8])) << t;
+            ASSERT_TRUE(std::equal(&v[t * 4], &v[t * 4 + 4], &v[t * 4 + 4])) << t;
+          }
+        }
+      } catch (const OutOfBlocks&) {
+        if (worker == 0) table.truncate(0);
+      }
+    }
+  });
+  table.free();
+  cache.clear();
+  EXPECT_EQ(pool->num_used(), 0);
+  EXPECT_EQ(pool->stats().open_blocks, 0);
+  pool->check();
+}
+
+}  // namespace
+}  // namespace quire::testing

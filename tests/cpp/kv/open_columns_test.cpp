@@ -1,0 +1,407 @@
+// Tables of int4: which columns are open, what each reads, and that nobody else decides it.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+#include <vector>
+
+#include "kv/int4_sequence.h"
+#include "quire/kv/prefix_cache.h"
+
+namespace quire::testing {
+namespace {
+
+using Tokens = std::vector<std::uint32_t>;
+
+Tokens tokens_from(std::uint32_t first, std::int64_t count) {
+  Tokens tokens(count);
+  std::iota(tokens.begin(), tokens.end(), first);
+  return tokens;
+}
+
+std::vector<std::int32_t> packed(const BlockTable& table) {
+  const BlockTable* const list[] = {&table};
+  const HeldTables held("pack", list);
+  std::vector<std::int32_t> ids(held.max_blocks());
+  std::int32_t length = 0;
+  held.pack(-1, ids.data(), &length);
+  return ids;
+}
+
+void extend_open(BlockTable& table, const Tokens& tokens) {
+  const std::vector<std::int64_t> slots = table.extend(std::ssize(tokens));
+  for (std::size_t i = 0; i < slots.size(); ++i) write_open(*table.pool(), slots[i], tokens[i]);
+}
+
+TEST(OpenColumns, LastTwoBlocksStayOpen) {
+  const auto pool = new_int4_pool(16);
+  BlockTable table(pool);
+  Int4Sequence model(pool->geometry());
+  for (std::uint32_t token = 0; token < 30; ++token) {
+    append_open(table, {token});
+    model.append({token});
+    ASSERT_TRUE(model.is_what(table)) << token;
+    const std::int64_t columns = token / 4 + 1;
+    EXPECT_EQ(pool->stats().open_blocks, std::min<std::int64_t>(columns, 2));
+    const std::vector<std::int32_t> ids = packed(table), blocks = table.blocks();
+    for (std::int64_t column = 0; column < columns; ++column) {
+      EXPECT_EQ(ids[column] >= 16, column >= columns - 2);
+      if (column < columns - 2) {
+        EXPECT_EQ(ids[column], blocks[column]);
+      }
+    }
+    pool->check();
+  }
+  table.free();
+  EXPECT_EQ(pool->stats().open_blocks, 0);
+  pool->check();
+}
+
+// One token at a time or all at once, the same bits, and few open blocks.
+TEST(OpenColumns, AppendsInParts) {
+  const auto pool = new_int4_pool(128);
+  const Tokens tokens = tokens_from(5, 131);
+  BlockTable one_by_one(pool), at_once(pool);
+  Int4Sequence model(pool->geometry());
+  for (const std::uint32_t token : tokens) append_open(one_by_one, {token});
+  model.append(tokens);
+  ASSERT_TRUE(model.is_what(one_by_one));
+  std::vector<std::int64_t> slots(tokens.size());
+  std::size_t next = 0;
+  std::int64_t most_open = 0;
+  at_once.append(slots, [&](std::span<const std::int64_t> part) {
+    for (const std::int64_t slot : part) write_open(*pool, slot, tokens[next++]);
+    most_open = std::max(most_open, pool->stats().open_blocks);
+  });
+  ASSERT_EQ(next, tokens.size());
+  EXPECT_LE(most_open, 12);
+  EXPECT_TRUE(model.is_what(at_once));
+  pool->check();
+}
+
+TEST(OpenColumns, WritingBehindSealedRowsOpensThem) {
+  const auto pool = new_int4_pool(32);
+  BlockTable table(pool);
+  Int4Sequence model(pool->geometry());
+  append_open(table, tokens_from(0, 24));
+  model.append(tokens_from(0, 24));
+  const auto fork = table.fork();
+  Int4Sequence fork_model = model;
+  const std::vector<std::int32_t> before = table.blocks();
+  table.truncate(6);
+  model.truncate(6);
+  EXPECT_EQ(pool->stats().open_blocks, 2);  // of the fork
+  append_open(table, tokens_from(100, 1));  // into a copy
+  model.append(tokens_from(100, 1));
+  EXPECT_NE(table.blocks()[1], before[1]);
+  EXPECT_EQ(pool->stats().copies_on_write, 1);
+  ASSERT_TRUE(model.is_what(table));
+  ASSERT_TRUE(fork_model.is_what(*fork));
+  table.free();
+  fork->truncate(6);
+  fork_model.truncate(6);
+  ASSERT_TRUE(fork_model.is_what(*fork));
+  append_open(*fork, tokens_from(200, 9));  // in its own block
+  fork_model.append(tokens_from(200, 9));
+  EXPECT_EQ(fork->blocks()[1], before[1]);
+  ASSERT_TRUE(fork_model.is_what(*fork));
+  pool->check();
+}
+
+// Of two that share a block, one seals it and the other still reads it open.
+TEST(OpenColumns, SealingIsEachTablesOwn) {
+  const auto pool = new_int4_pool(32);
+  BlockTable table(pool);
+  Int4Sequence model(pool->geometry());
+  append_open(table, tokens_from(0, 8));
+  model.append(tokens_from(0, 8));
+  auto fork = table.fork();
+  const Int4Sequence fork_model = model;
+  append_open(table, tokens_from(50, 8));
+  model.append(tokens_from(50, 8));
+  ASSERT_TRUE(model.is_what(table));
+  ASSERT_TRUE(fork_model.is_what(*fork));
+  EXPECT_EQ(fork->blocks()[0], table.blocks()[0]);
+  EXPECT_NE(packed(*fork)[0], packed(table)[0]);
+  EXPECT_EQ(pool->stats().open_blocks, 4);
+  pool->check();
+  fork->free();
+  EXPECT_EQ(pool->stats().open_blocks, 2);
+  ASSERT_TRUE(model.is_what(table));
+  pool->check();
+}
+
+TEST(OpenColumns, ExhaustionChangesNothing) {
+  const auto pool = new_int4_pool(6);
+  BlockTable table(pool);
+  Int4Sequence model(pool->geometry());
+  extend_open(table, tokens_from(0, 18));  // five open columns
+  model.extend(tokens_from(0, 18));
+  const std::vector<std::int32_t> ids = packed(table);
+  EXPECT_THROW(table.extend(7), OutOfBlocks);
+  EXPECT_THROW(append_open(table, tokens_from(30, 7)), OutOfBlocks);
+  EXPECT_EQ(packed(table), ids);
+  ASSERT_TRUE(model.is_what(table));
+  pool->check();
+  extend_open(table, tokens_from(30, 6));
+  model.extend(tokens_from(30, 6));
+  ASSERT_TRUE(model.is_what(table));
+}
+
+TEST(OpenColumns, WhatFailsToWriteIsTakenBack) {
+  const auto pool = new_int4_pool(64);
+  BlockTable table(pool);
+  Int4Sequence model(pool->geometry());
+  append_open(table, tokens_from(0, 6));
+  model.append(tokens_from(0, 6));
+  for (const int failing : {0, 1, 3}) {
+    std::vector<std::int64_t> slots(140);
+    int part = 0;
+    const auto write = [&](std::span<const std::int64_t> taken) {
+      for (const std::int64_t slot : taken) write_open(*pool, slot, 7);
+      if (part++ == failing) throw std::runtime_error("no disk");
+    };
+    BlockTable other(pool);
+    EXPECT_THROW(other.append(slots, write), std::runtime_error);
+    EXPECT_EQ(other.num_tokens(), 0);
+    EXPECT_EQ(pool->num_used(), 2);
+    EXPECT_EQ(pool->stats().open_blocks, 2);
+    pool->check();
+  }
+  ASSERT_TRUE(model.is_what(table));
+  std::vector<std::int64_t> slots(3);
+  EXPECT_THROW(table.append(slots, [](auto) { throw std::runtime_error("no disk"); }),
+               std::runtime_error);
+  ASSERT_TRUE(model.is_what(table));
+  pool->check();
+}
+
+TEST(OpenColumns, WhatCannotBeSealedIsNoNumber) {
+  const auto pool = new_int4_pool(8);
+  BlockTable table(pool);
+  append_open(table, tokens_from(0, 8));
+  const ArrayView k = pool->open_blocks()->k_open(1), v = pool->open_blocks()->v_open(1);
+  const std::int64_t slot = packed(table)[0] - 8;
+  const auto put = [&](const ArrayView& view, std::int64_t row, std::int64_t d, float value) {
+    const BFloat16 number = from_float<BFloat16>(value);
+    std::memcpy(view.at(slot, row, 1, d), &number, sizeof number);
+  };
+  put(k, 2, 0, std::numeric_limits<float>::quiet_NaN());
+  put(k, 1, 1, std::numeric_limits<float>::infinity());
+  put(k, 0, 2, 1e6f);
+  put(k, 0, 3, 65504.0f);  // 65536, rounded
+  put(v, 3, 1, -1e30f);
+  append_open(table, tokens_from(20, 1));
+  std::vector<float> keys(9 * 8), values(9 * 4);
+  table.gather(1, 9, keys.data(), values.data());
+  for (std::int64_t row = 0; row < 4; ++row) {
+    for (std::int64_t d = 0; d < 4; ++d) {
+      EXPECT_EQ(std::isnan(keys[row * 8 + 4 + d]), d < 3) << row << " " << d;
+      EXPECT_FALSE(std::isnan(keys[row * 8 + d]));
+    }
+    EXPECT_EQ(std::isnan(values[row * 4 + 2]), row == 3);
+  }
+  EXPECT_NEAR(keys[7], 65504.0f, 0.01f * 65504.0f);
+}
+
+// A block of which a user has a reference as well is kept as it is.
+TEST(OpenColumns, UsersKeepOpenBlocks) {
+  const auto pool = new_int4_pool(8);
+  BlockTable table(pool);
+  append_open(table, tokens_from(0, 6));
+  const std::vector<std::int32_t> blocks = table.blocks();
+  pool->retain(std::span(blocks).last(1));
+  table.free();
+  EXPECT_EQ(pool->stats().open_blocks, 1);
+  pool->check();
+  pool->release(std::span(blocks).last(1));
+  EXPECT_EQ(pool->stats().open_blocks, 0);
+  EXPECT_EQ(pool->allocate(8).size(), 8u);
+  EXPECT_EQ(pool->stats().open_blocks, 0);
+  pool->check();
+}
+
+std::vector<std::int64_t> ids_of(const Tokens& tokens) { return {tokens.begin(), tokens.end()}; }
+
+TEST(OpenColumns, PrefixesAreSealed) {
+  const auto pool = new_int4_pool(24);
+  PrefixCache cache(pool);
+  const Tokens tokens = tokens_from(0, 11);
+  Int4Sequence model(pool->geometry()), found_model(pool->geometry());
+  {
+    BlockTable table(pool);
+    append_open(table, tokens);
+    model.append(tokens);
+    cache.insert(ids_of(tokens), table);
+    ASSERT_TRUE(model.is_what(table));  // which still reads its last blocks open
+    EXPECT_EQ(cache.size(), 2);         // of full blocks
+    append_open(table, tokens_from(60, 9));
+    model.append(tokens_from(60, 9));
+    ASSERT_TRUE(model.is_what(table));
+    pool->check();
+  }
+  EXPECT_EQ(pool->stats().open_blocks, 0);
+  // as a table that has read so far, and was shortened
+  Tokens asked = tokens_from(0, 7);
+  asked.push_back(999);
+  found_model.append(tokens_from(0, 24));
+  found_model.truncate(7);
+  const auto found = cache.match(ids_of(asked));
+  ASSERT_EQ(found->num_tokens(), 7);
+  EXPECT_TRUE(found->explain()[1].is_open);
+  EXPECT_EQ(pool->stats().open_blocks, 1);
+  append_open(*found, tokens_from(80, 1));
+  found_model.append(tokens_from(80, 1));  // which opens rows 4 to 6
+  ASSERT_TRUE(found_model.is_what(*found));
+  append_open(*found, tokens_from(81, 13));
+  found_model.append(tokens_from(81, 13));
+  ASSERT_TRUE(found_model.is_what(*found));
+  pool->check();
+
+  // a cache is no reason not to go on: it forgets the block, which is opened where it is
+  const auto whole = cache.match(ids_of(tokens));
+  ASSERT_EQ(whole->num_tokens(), 8);
+  whole->truncate(6);
+  const std::vector<std::int32_t> rest = pool->allocate(pool->num_free());
+  const std::vector<std::int32_t> blocks = whole->blocks();
+  append_open(*whole, tokens_from(90, 1));
+  EXPECT_EQ(whole->blocks(), blocks);
+  EXPECT_EQ(cache.size(), 1);
+  Int4Sequence whole_model(pool->geometry());
+  whole_model.append(tokens_from(0, 24));
+  whole_model.truncate(6);
+  whole_model.append(tokens_from(90, 1));
+  ASSERT_TRUE(whole_model.is_what(*whole));
+  pool->check();
+}
+
+// Operations by chance on tables that share what they can, each next to its model.
+class Int4Machine {
+ public:
+  Int4Machine(std::int64_t num_blocks, std::int64_t block_size, std::uint32_t seed)
+      : pool_(new_int4_pool(num_blocks, block_size)), random_(seed) {}
+
+  void run(int steps) {
+    for (int i = 0; i < steps; ++i) {
+      step();
+      for (const auto& [table, model] : sequences_) ASSERT_TRUE(model.is_what(*table)) << i;
+      verify_open_blocks();
+      pool_->check();
+    }
+    EXPECT_GT(refusals_, 0);
+    EXPECT_GT(pool_->stats().copies_on_write, 0);
+    sequences_.clear();
+    EXPECT_EQ(pool_->num_used(), 0);
+    EXPECT_EQ(pool_->stats().open_blocks, 0);
+    pool_->check();
+  }
+
+ private:
+  struct Sequence {
+    std::unique_ptr<BlockTable> table;
+    Int4Sequence model;
+  };
+
+  std::int64_t below(std::int64_t n) { return random_() % n; }
+
+  void step() {
+    const std::int64_t action = below(100);
+    if (sequences_.empty() || action < 6) {
+      sequences_.push_back({std::make_unique<BlockTable>(pool_), Int4Sequence(pool_->geometry())});
+    }
+    const std::int64_t index = below(std::ssize(sequences_));
+    auto& [table, model] = sequences_[index];
+    if (action < 50) {
+      const bool in_one_step = below(2) == 0;
+      const Tokens tokens = tokens_from(
+          next_, below(5) == 0 ? below(6 * pool_->geometry().block_size) : 1 + below(3));
+      next_ += std::ssize(tokens);
+      try {
+        in_one_step ? append_open(*table, tokens) : extend_open(*table, tokens);
+      } catch (const OutOfBlocks&) {
+        ++refusals_;
+        return;
+      }
+      in_one_step ? model.append(tokens) : model.extend(tokens);
+    } else if (action < 60) {
+      const std::int64_t length = below(model.size() + 1);
+      if (length % pool_->geometry().block_size != 0 &&
+          model.is_hole(length / pool_->geometry().block_size)) {
+        return;
+      }
+      table->truncate(length);
+      model.truncate(length);
+    } else if (action < 75) {
+      sequences_.push_back({table->fork(), model});
+    } else if (action < 80) {
+      if (table->next_position() != model.size()) return;  // tokens were removed
+      const std::int64_t token = below(model.size() + 1);
+      table->drop_before(token);
+      model.drop_before(token);
+    } else if (action < 88) {
+      keep(*table, model);
+    } else {
+      sequences_.erase(sequences_.begin() + index);
+    }
+    if (sequences_.size() > 8) sequences_.erase(sequences_.begin() + below(8));
+  }
+
+  void keep(BlockTable& table, Int4Sequence& model) {
+    const std::vector<std::int64_t> positions = table.positions();
+    const std::int64_t same = below(2) * below(model.size() + 1), chance = below(5);
+    std::vector<std::int64_t> indices, kept;
+    for (std::int64_t t = 0; t < model.size(); ++t) {
+      if (model.is_hole(t / pool_->geometry().block_size)) continue;
+      if (t >= same && below(4) >= chance) continue;
+      indices.push_back(t);
+      kept.push_back(positions[t]);
+    }
+    try {
+      table.keep(kept);
+    } catch (const OutOfBlocks&) {
+      ++refusals_;
+      return;
+    }
+    model.keep(indices);
+  }
+
+  // Those that some table reads open, each at one place, however many tables.
+  void verify_open_blocks() const {
+    std::map<std::int32_t, std::int32_t> open;
+    for (const auto& [table, model] : sequences_) {
+      const std::vector<std::int32_t> ids = packed(*table), blocks = table->blocks();
+      for (std::size_t column = 0; column < ids.size(); ++column) {
+        if (blocks[column] == kHole || !model.is_open(column)) {
+          ASSERT_EQ(ids[column], blocks[column]);
+          continue;
+        }
+        ASSERT_GE(ids[column], pool_->geometry().num_blocks);
+        const auto [found, is_new] = open.emplace(blocks[column], ids[column]);
+        ASSERT_EQ(found->second, ids[column]);
+      }
+    }
+    ASSERT_EQ(pool_->stats().open_blocks, std::ssize(open));
+  }
+
+  std::shared_ptr<BlockPool> pool_;
+  std::mt19937 random_;
+  std::vector<Sequence> sequences_;
+  std::uint32_t next_ = 0;
+  std::int64_t refusals_ = 0;
+};
+
+TEST(OpenColumns, RandomOperationsNextToAModel) {
+  for (std::uint32_t seed = 0; seed < 12; ++seed) {
+    SCOPED_TRACE(seed);
+    Int4Machine(24, 4, seed).run(600);
+    Int4Machine(40, 1, seed).run(300);
+    Int4Machine(12, 7, seed).run(300);
+    if (HasFatalFailure()) return;
+  }
+}
+
+}  // namespace
+}  // namespace quire::testing

@@ -1,0 +1,99 @@
+"""What a table of an int4 pool must hold, in NumPy, from its own history alone.
+
+Every token has the float32 numbers that it stands for by now; a column is open or sealed. Formats are
+those of int4_cases.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from int4_cases import grid_between
+
+STAYS_OPEN = 2  # blocks
+
+
+def rounded(numbers: Any) -> Any:
+    return np.asarray(numbers, np.float32).astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def on_grid(numbers: Any, axis: int) -> Any:
+    """What numbers become that share grids along an axis."""
+    clipped = np.clip(numbers, -65504, 65504)
+    grids = grid_between(clipped.min(axis=axis), clipped.max(axis=axis)).astype(np.float32)
+    step, middle = (np.expand_dims(part, axis) for part in np.moveaxis(grids, -1, 0))
+    n = np.clip(np.rint((clipped - middle) / step), -8, 7)
+    return (middle + n * step).astype(np.float32)
+
+
+class Int4Model:
+    """k [num_layers, tokens, Hkv, D] and v alike, as gather must give them."""
+
+    def __init__(self, pool: Any) -> None:
+        self.block_size = pool.block_size
+        shape = (pool.num_layers, 0, pool.num_kv_heads)
+        self.k = np.zeros((*shape, pool.head_dim), np.float32)
+        self.v = np.zeros((*shape, pool.v_head_dim), np.float32)
+        self.open: set[int] = set()
+
+    def __len__(self) -> int:
+        return self.k.shape[1]
+
+    @property
+    def columns(self) -> int:
+        return -(-len(self) // self.block_size)
+
+    def fork(self) -> Int4Model:
+        return copy.deepcopy(self)
+
+    def append(self, k: Any, v: Any) -> None:
+        if k.shape[1]:
+            self._add(k, v)
+            self._seal_before(self.columns - STAYS_OPEN)
+
+    def extend(self, k: Any, v: Any) -> None:
+        if k.shape[1]:
+            self._seal_before(self.columns - STAYS_OPEN)
+            self._add(k, v)
+
+    def truncate(self, tokens: int) -> None:
+        self.k, self.v = self.k[:, :tokens].copy(), self.v[:, :tokens].copy()
+        self.open = {column for column in self.open if column < self.columns}
+
+    def keep(self, indices: Any) -> None:
+        if len(indices) == len(self):
+            return
+        moved = np.flatnonzero(np.asarray(indices) != np.arange(len(indices)))
+        self.k, self.v = self.k[:, indices].copy(), self.v[:, indices].copy()
+        self.open = {column for column in self.open if column < self.columns}
+        if len(moved):
+            for column in range(moved[0] // self.block_size, self.columns):
+                self._open(column)
+        self._seal_before(self.columns - STAYS_OPEN)
+
+    def _add(self, k: Any, v: Any) -> None:
+        old = self.columns
+        if len(self) % self.block_size:
+            self._open(old - 1)
+        self.k = np.concatenate([self.k, rounded(k)], axis=1)
+        self.v = np.concatenate([self.v, rounded(v)], axis=1)
+        self.open |= set(range(old, self.columns))
+
+    def _rows(self, column: int) -> slice:
+        return slice(column * self.block_size, (column + 1) * self.block_size)
+
+    def _open(self, column: int) -> None:
+        rows = self._rows(column)
+        self.k[:, rows], self.v[:, rows] = rounded(self.k[:, rows]), rounded(self.v[:, rows])
+        self.open.add(column)
+
+    def _seal_before(self, end: int) -> None:
+        for column in sorted(self.open):
+            if column < end:
+                rows = self._rows(column)
+                self.k[:, rows] = on_grid(self.k[:, rows], 1)  # a channel, over the block
+                self.v[:, rows] = on_grid(self.v[:, rows], 3)  # a token
+                self.open.remove(column)

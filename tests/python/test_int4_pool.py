@@ -1,0 +1,357 @@
+"""Pools of int4: what their tables hold, step by step next to a model in NumPy, and attend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from dense_oracle import attention
+from int4_model import Int4Model
+
+import quire
+
+
+def new_pool(num_blocks: int = 40, **sizes: Any) -> quire.BlockPool:
+    given = {"block_size": 4, "num_kv_heads": 2, "head_dim": 8, "v_head_dim": 6, "num_layers": 2}
+    return quire.BlockPool(num_blocks, **(given | sizes), dtype="int4")
+
+
+def rows_of(pool: quire.BlockPool, tokens: int, random: np.random.Generator) -> tuple[Any, Any]:
+    """[num_layers, tokens, Hkv, D], with channels of very different size."""
+    shape = (pool.num_layers, tokens, pool.num_kv_heads)
+    channels = np.float32(10) ** random.integers(-2, 3, pool.head_dim).astype(np.float32)
+    k = random.standard_normal((*shape, pool.head_dim), dtype=np.float32) * channels
+    return k, random.standard_normal((*shape, pool.v_head_dim), dtype=np.float32)
+
+
+def layered(pool: quire.BlockPool, rows: Any) -> Any:
+    return rows if pool.num_layers > 1 else rows[0]
+
+
+def assert_holds(table: quire.BlockTable, model: Int4Model) -> None:
+    assert len(table) == len(model)
+    report = table.pool.explain(table)
+    assert {i for i, block in enumerate(report.blocks) if block.is_open} == model.open
+    for layer in range(table.pool.num_layers):
+        k, v = table.gather(layer)
+        assert k.dtype == v.dtype == np.float32
+        np.testing.assert_array_equal(k, model.k[layer])
+        np.testing.assert_array_equal(v, model.v[layer])
+
+
+def write(table: quire.BlockTable, slots: Any, k: Any, v: Any) -> None:
+    pool = table.pool
+    for layer in range(pool.num_layers):
+        quire.write_kv(
+            k[layer],
+            v[layer],
+            pool.k_cache(layer),
+            pool.v_cache(layer),
+            slots,
+            k_scale=pool.k_scale(layer),
+            v_scale=pool.v_scale(layer),
+            k_open=pool.k_open(layer),
+            v_open=pool.v_open(layer),
+        )
+
+
+def test_arrays_of_a_pool() -> None:
+    pool = quire.BlockPool(12, num_kv_heads=3, head_dim=10, v_head_dim=6, num_layers=2, dtype="int4")
+    assert pool.dtype == "int4"
+    assert pool.dtype == np.dtype(ml_dtypes.int4)
+    assert "dtype='int4'" in repr(pool)
+    assert pool.head_dim == 10
+    for array, shape, dtype in [
+        (pool.k_cache(1), (12, 16, 3, 5), "uint8"),
+        (pool.v_cache(1), (12, 16, 3, 3), "uint8"),
+        (pool.k_scale(1), (12, 3, 10, 2), "float16"),
+        (pool.v_scale(1), (12, 16, 3, 2), "float16"),
+        (pool.k_open(1), (12, 16, 3, 10), "bfloat16"),
+        (pool.v_open(1), (12, 16, 3, 6), "bfloat16"),
+    ]:
+        assert array.shape == shape
+        assert array.dtype == dtype
+        assert array.flags.writeable
+        assert array.base is not None
+    # half a byte a number, and the grids: a third of bfloat16
+    assert quire.BlockPool(64, num_kv_heads=8, head_dim=128, dtype="int4").nbytes < 0.33 * (
+        quire.BlockPool(64, num_kv_heads=8, head_dim=128).nbytes
+    )
+    assert quire.BlockPool(2, num_kv_heads=1, head_dim=2, dtype=ml_dtypes.int4).dtype == "int4"
+
+
+def test_planes_do_not_overlap() -> None:
+    pool = new_pool(3, num_layers=2)
+    names = ("k_cache", "v_cache", "k_scale", "v_scale", "k_open", "v_open")
+    arrays = [getattr(pool, name)(layer) for name in names for layer in range(2)]
+    for i, array in enumerate(arrays):
+        array.view(np.uint8 if array.dtype == np.uint8 else np.uint16)[...] = i + 1
+    for i, array in enumerate(arrays):
+        assert (array.view(np.uint8 if array.dtype == np.uint8 else np.uint16) == i + 1).all()
+
+
+@pytest.mark.parametrize(("block_size", "num_layers"), [(1, 1), (4, 2), (16, 1), (5, 2)])
+def test_tables_next_to_a_model(block_size: int, num_layers: int) -> None:
+    random = np.random.default_rng(block_size)
+    pool = new_pool(18, block_size=block_size, num_layers=num_layers)
+    tables = [(quire.BlockTable(pool), Int4Model(pool))]
+    refused = 0
+    for _ in range(250):
+        index = int(random.integers(len(tables)))
+        table, model = tables[index]
+        action = random.integers(100)
+        if action < 50:
+            count = int(random.integers(7 * block_size)) if action < 12 else random.integers(1, 4)
+            k, v = rows_of(pool, int(count), random)
+            before = quire.pack_tables([table])[0].tolist()
+            try:
+                if action % 2:
+                    table.append(layered(pool, k), layered(pool, v))
+                    model.append(k, v)
+                else:
+                    write(table, table.extend(count), k, v)
+                    model.extend(k, v)
+            except quire.OutOfBlocks:
+                refused += 1
+                assert quire.pack_tables([table])[0].tolist() == before
+                tables[index][0].truncate(0)
+                model.truncate(0)
+        elif action < 65:
+            tables.append((table.fork(), model.fork()))
+        elif action < 75:
+            tokens = int(random.integers(len(model) + 1))
+            table.truncate(tokens)
+            model.truncate(tokens)
+        elif action < 85:
+            indices = np.flatnonzero(random.random(len(model)) < random.choice([0.2, 0.7, 0.95]))
+            try:
+                table.keep(table.positions[indices])
+                model.keep(indices)
+            except quire.OutOfBlocks:
+                refused += 1
+        elif action < 90:
+            tables.append((quire.BlockTable(pool), Int4Model(pool)))
+        elif len(tables) > 1:
+            tables.pop(index)[0].free()
+        for held, expected in tables:
+            assert_holds(held, expected)
+        pool.check()
+        while len(tables) > 7:
+            tables.pop(0)[0].free()
+    assert refused
+    assert pool.stats().copies_on_write
+    for table, _ in tables:
+        table.free()
+    assert pool.stats().open_blocks == pool.num_used == 0
+
+
+@pytest.mark.parametrize("implementation", ["dense", "gather", "fused"])
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_attend(implementation: str, kind: str) -> None:
+    random = np.random.default_rng(3)
+    pool = new_pool(64, num_kv_heads=2, head_dim=16, v_head_dim=12, num_layers=2)
+    tables = []
+    for length in (1, 3, 4, 5, 8, 9, 30, 47):
+        table = quire.BlockTable(pool)
+        k, v = rows_of(pool, length, random)
+        k /= np.abs(k).max(axis=(0, 1, 2))  # scores of any use
+        table.append(k, v)
+        tables.append(table)
+    fork = tables[-1].fork()
+    fork.append(*rows_of(pool, 2, random))
+    tables.append(fork)
+    q = random.standard_normal((len(tables), 4, 16), dtype=np.float32).astype(
+        ml_dtypes.bfloat16 if kind == "bfloat16" else np.float32
+    )
+    out, lse = quire.attend(q, tables, layer=1, implementation=implementation, return_lse=True)
+    assert out.shape == (len(tables), 4, 12)
+    for i, table in enumerate(tables):
+        k, v = (rows.astype(np.float64) for rows in table.gather(1))
+        places = np.arange(len(table))
+        expected, expected_lse, _ = attention(q[i : i + 1], k, v, places[-1:], places)
+        tolerance = {"float32": 1e-5, "bfloat16": 2e-2}[kind]
+        np.testing.assert_allclose(out[i : i + 1].astype(np.float64), expected, atol=tolerance)
+        np.testing.assert_allclose(lse[i : i + 1], expected_lse, atol=tolerance)
+    block_tables, seq_lens = quire.pack_tables(tables)
+    same = quire.paged_attention(
+        q,
+        pool.k_cache(1),
+        pool.v_cache(1),
+        block_tables,
+        seq_lens,
+        k_scale=pool.k_scale(1),
+        v_scale=pool.v_scale(1),
+        k_open=pool.k_open(1),
+        v_open=pool.v_open(1),
+        implementation=implementation,
+    )
+    assert same.tobytes() == out.tobytes()
+    for i, table in enumerate(tables):  # whatever else is in the batch, and in the pool
+        alone = quire.attend(q[i : i + 1], [table], layer=1, implementation=implementation)
+        assert alone.tobytes() == out[i : i + 1].tobytes()
+
+
+def test_bits_do_not_depend_on_other_tables() -> None:
+    random = np.random.default_rng(9)
+    q = random.standard_normal((1, 4, 8), dtype=np.float32)
+    rows = rows_of(new_pool(), 60, random)
+
+    def decode(pool: quire.BlockPool, meddle: bool) -> list[bytes]:
+        table, others, outs = quire.BlockTable(pool), [], []
+        for i in range(60):
+            table.append(rows[0][:, i : i + 1], rows[1][:, i : i + 1])
+            if meddle and i % 3 == 0:
+                others.append(table.fork())
+                others[-1].append(*rows_of(pool, 1 + i % 7, random))
+            if meddle and i % 5 == 0:
+                others.pop(0).free()
+                pool.check()
+            outs.append(quire.attend(q, [table], layer=1).tobytes())
+        return outs
+
+    alone = decode(new_pool(), False)
+    assert decode(new_pool(400), True) == alone
+    one_by_one = decode(new_pool(), False)[-1]
+    pool = new_pool()
+    at_once = quire.BlockTable(pool)
+    at_once.append(*rows)
+    assert quire.attend(q, [at_once], layer=1).tobytes() == one_by_one
+
+
+def test_prefixes() -> None:
+    random = np.random.default_rng(4)
+    pool = new_pool()
+    cache = quire.PrefixCache(pool)
+    k, v = rows_of(pool, 22, random)
+    table, model = quire.BlockTable(pool), Int4Model(pool)
+    table.append(k, v)
+    model.append(k, v)
+    cache.insert(range(22), table)
+    assert len(cache) == 5
+    assert_holds(table, model)
+    sealed = Int4Model(pool)
+    sealed.append(*(np.concatenate([rows, rows], axis=1) for rows in (k, v)))
+    for tokens in (4, 10, 19, 20):
+        expected = sealed.fork()
+        expected.truncate(tokens)
+        found = cache.match([*range(tokens), 999])
+        assert len(found) == tokens
+        assert pool.explain(found).num_open == (tokens % 4 > 0)
+        more = rows_of(pool, 9, random)
+        found.append(*more)
+        expected.append(*more)
+        assert_holds(found, expected)
+        found.free()
+    table.free()
+    assert pool.stats().open_blocks == 0
+    assert pool.stats().cached == 5
+    pool.check()
+    cache.clear()
+    assert pool.num_used == 0
+
+
+def test_refused_appends_change_nothing() -> None:
+    random = np.random.default_rng(5)
+    pool = new_pool(6)
+    table, model = quire.BlockTable(pool), Int4Model(pool)
+    k, v = rows_of(pool, 10, random)
+    table.append(k, v)
+    model.append(k, v)
+    stats = str(pool.stats())
+    for where, wrong in [((1, 2, 1, 3), np.nan), ((0, 6, 0, 0), np.inf), ((1, 0, 0, 5), 65536)]:
+        for rows, name in [(k, "k"), (v, "v")]:
+            bad = rows.copy()
+            bad[where] = wrong
+            given = (bad, v) if name == "k" else (k, bad)
+            layer, row, head, element = where
+            with pytest.raises(
+                ValueError,
+                match=rf"^BlockTable\.append: {name}: got .* at layer {layer}, row {row}, "
+                rf"head {head}, element {element}, expected finite numbers of at most 65504",
+            ):
+                table.append(*given)
+    with pytest.raises(quire.OutOfBlocks):
+        table.append(*(np.repeat(rows, 2, axis=1) for rows in (k, v)))
+    with pytest.raises(quire.OutOfBlocks):
+        table.extend(15)
+    assert str(pool.stats()) == stats
+    assert_holds(table, model)
+    k[0, 0, 0, 0] = 65504
+    table.append(k, v)
+    model.append(k, v)
+    assert_holds(table, model)
+
+
+def test_what_int4_cannot_do(tmp_path: Any) -> None:
+    for sizes, name in [({"head_dim": 7}, "head_dim"), ({"v_head_dim": 3}, "v_head_dim")]:
+        with pytest.raises(ValueError, match=rf"^BlockPool: {name}: got \d, expected an even"):
+            new_pool(**sizes)
+    with pytest.raises(ValueError, match=r"^BlockPool: backing_file: got .*, expected None"):
+        new_pool(backing_file=str(tmp_path / "blocks"))
+    with pytest.raises(ValueError, match=r"^BlockPool: num_blocks: got 1073741824, expected 1 to"):
+        new_pool(2**30)
+    with pytest.raises(TypeError, match=r"^BlockPool: dtype: got int5, expected .* or int4$"):
+        quire.BlockPool(2, num_kv_heads=1, head_dim=2, dtype="int5")
+    plain = quire.BlockPool(2, num_kv_heads=1, head_dim=2, num_layers=3)
+    assert plain.stats().open_blocks == 0
+    pool = new_pool()
+    table, cache = quire.BlockTable(pool), quire.PrefixCache(pool)
+    for name in ("k_open", "v_open"):
+        with pytest.raises(TypeError, match=rf"^BlockPool\.{name}: pool: got a pool of bfloat16"):
+            getattr(plain, name)()
+        with pytest.raises(IndexError, match=rf"^BlockPool\.{name}: layer: got 2, expected 0 to 1"):
+            getattr(pool, name)(2)
+    file = tmp_path / "table.safetensors"
+    with pytest.raises(TypeError, match=r"^BlockTable\.save: table: got one of a pool of int4"):
+        table.save(file)
+    quire.BlockTable(plain).save(file)
+    with pytest.raises(TypeError, match=r"^load_table: pool: got one of a pool of int4"):
+        quire.load_table(pool, file)
+    with pytest.raises(TypeError, match=r"^PrefixCache\.save: cache: got one of a pool of int4"):
+        cache.save(tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+    quire.PrefixCache(plain).save(tmp_path / "cache")
+    with pytest.raises(TypeError, match=r"^PrefixCache\.load: cache: got one of a pool of int4"):
+        cache.load(tmp_path / "cache")
+    for move in (table.offload, table.restore):
+        with pytest.raises(ValueError, match="without backing_file"):
+            move()
+
+
+def test_blocks_of_a_user_are_written_whole() -> None:
+    random = np.random.default_rng(6)
+    pool = new_pool(num_layers=1)
+    ids = pool.allocate(2)
+    assert pool.stats().open_blocks == 0
+    k, v = rows_of(pool, 8, random)
+    slots = (ids.astype(np.int64)[:, None] * 4 + np.arange(4)).ravel()
+    quire.write_kv(
+        k[0], v[0], pool.k_cache(), pool.v_cache(), slots, k_scale=pool.k_scale(),
+        v_scale=pool.v_scale(),
+    )  # fmt: skip
+    q = random.standard_normal((1, 4, 8), dtype=np.float32)
+    given = {"k_scale": pool.k_scale(), "v_scale": pool.v_scale()}
+    lengths = np.array([8], np.int32)
+    out = quire.paged_attention(q, pool.k_cache(), pool.v_cache(), ids[None], lengths, **given)
+    assert np.isfinite(out).all()
+    pool.release(ids)
+    pool.check()
+
+
+def test_open_blocks_are_shown() -> None:
+    pool = new_pool(num_layers=1)
+    table = quire.BlockTable(pool)
+    k, v = rows_of(pool, 14, np.random.default_rng(0))
+    table.append(k[0], v[0])
+    report = pool.explain(table)
+    assert [block.is_open for block in report.blocks] == [False, False, True, True]
+    assert report.num_open == 2
+    assert str(report).splitlines()[0].endswith("4 private; 2 open")
+    assert str(report).splitlines()[-1].endswith("this table, open")
+    html = table._repr_html_()
+    assert "2 open" in html.replace("</span> open 2", "2 open")
+    assert "open_blocks=2" in str(pool.stats())
+    table.free()
+    assert "freed" in table._repr_html_()
