@@ -28,7 +28,7 @@ from decoder import Decoder, load_decoder
 import quire
 from quire.trace import shipped_trace
 
-DTYPES = ("bfloat16", "float8_e4m3fn", "int8")
+DTYPES = ("bfloat16", "float8_e4m3fn", "int8", "int4")
 CONTEXTS, QUICK_CONTEXTS = (512, 4096, 16384), (4096,)
 COLD_BYTES = 1 << 28
 
@@ -104,10 +104,9 @@ class ColdCalls:
     def __init__(self, dtype: str, num_tokens: int, num_heads: int) -> None:
         random = np.random.default_rng(0)
         of_sequence = num_tokens // 16
-        sequences = max(2, COLD_BYTES // (num_tokens * 8 * 2 * 128 * np.dtype(dtype).itemsize))
-        self.pool = quire.BlockPool(
-            of_sequence * sequences, num_kv_heads=8, head_dim=128, dtype=dtype
-        )
+        geometry = {"num_kv_heads": 8, "head_dim": 128, "dtype": dtype}
+        sequences = max(2, COLD_BYTES // quire.BlockPool(of_sequence, **geometry).nbytes)
+        self.pool = quire.BlockPool(of_sequence * sequences, **geometry)
         ids = random.permutation(self.pool.num_blocks).astype(np.int32)
         self.tables = ids.reshape(sequences, 1, of_sequence)
         self.scales = scales_of(self.pool)

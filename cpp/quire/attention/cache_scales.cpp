@@ -54,8 +54,14 @@ bool all_sound(const std::byte* first, std::int64_t stride, std::int64_t count) 
 
 bool is_positive(float x) { return std::isfinite(x) && x > 0; }
 
-// Those of some KV heads: of slots [begin, end) of one block, or of keys' grids of all channels,
-// the nearer axis inside.
+// Slots [begin, end) of a block, and the block that is asked for meanwhile, or kNone.
+struct BlockSlots {
+  static constexpr std::int64_t kNone = -1;
+  std::int64_t block, begin, end, upcoming;
+};
+
+// Those of some KV heads: of slots of one block, or of keys' grids of all channels, the nearer axis
+// inside.
 class BlockScales {
  public:
   BlockScales(std::string_view function, std::string_view argument, const ArrayView& scale,
@@ -69,23 +75,16 @@ class BlockScales {
         inner_stride_(scale.strides[entry == Entry::key_grid ? 2 : 1]),
         head_stride_(scale.strides[entry == Entry::key_grid ? 1 : 2]) {}
 
-  // Asks for the first scale of each head, or for all grids of its keys.
-  void prefetch(std::int64_t block) const {
-    constexpr std::int64_t kLineBytes = 64;
-    const std::int64_t bytes = entry_ == Entry::key_grid ? scale_.shape[2] * kEntryBytes : 1;
-    for (std::int64_t head = head_begin_; head < head_end_; ++head) {
-      const std::byte* const first = scale_.at(block) + head * head_stride_;
-      for (std::int64_t at = 0; at < bytes; at += kLineBytes) __builtin_prefetch(first + at);
-    }
+  bool are_sound(BlockSlots slots) const {
+    if (entry_ == Entry::scale) return are_sound<ScaleFault>(slots);
+    if (entry_ == Entry::value_grid) return are_sound<GridFault>(slots);
+    slots.begin = 0;
+    slots.end = scale_.shape[2];
+    return are_sound<GridFault>(slots);
   }
 
-  bool are_sound(std::int64_t block, std::int64_t begin, std::int64_t end) const {
-    if (entry_ == Entry::scale) return are_sound<ScaleFault>(block, begin, end);
-    if (entry_ == Entry::value_grid) return are_sound<GridFault>(block, begin, end);
-    return are_sound<GridFault>(block, 0, scale_.shape[2]);
-  }
-
-  void refuse(std::int64_t block, std::int64_t begin, std::int64_t end) const {
+  void refuse(const BlockSlots& slots) const {
+    const auto& [block, begin, end, upcoming] = slots;
     if (entry_ == Entry::key_grid) return refuse_keys(block);
     for (std::int64_t offset = begin; offset < end; ++offset) {
       for (std::int64_t head = head_begin_; head < head_end_; ++head) {
@@ -105,13 +104,16 @@ class BlockScales {
 
  private:
   template <class Fault>
-  bool are_sound(std::int64_t block, std::int64_t begin, std::int64_t end) const {
+  bool are_sound(const BlockSlots& slots) const {
+    const auto& [block, begin, end, upcoming] = slots;
     const std::byte* const first =
         scale_.at(block) + begin * inner_stride_ + head_begin_ * head_stride_;
     const std::int64_t heads = head_end_ - head_begin_;
     bool good = true;
+    if (upcoming != BlockSlots::kNone && inner_stride_ > head_stride_) ask_for(upcoming, 0);
     if (inner_stride_ <= head_stride_) {
       for (std::int64_t head = 0; head < heads; ++head) {
+        if (upcoming != BlockSlots::kNone) ask_for(upcoming, head);
         good &= all_sound<Fault>(first + head * head_stride_, inner_stride_, end - begin);
       }
     } else {
@@ -120,6 +122,18 @@ class BlockScales {
       }
     }
     return good;
+  }
+
+  // Asks for the first scale of a head, or for all grids of its keys, to come into the second-level
+  // cache: the first is asked for a few lines at a time, and forgets the others.
+  // Inlined, as GCC takes a function that does nothing else for one without effect.
+  [[gnu::always_inline]] void ask_for(std::int64_t block, std::int64_t head) const {
+    constexpr std::int64_t kLineBytes = 64;
+    constexpr int kSecondLevel = 2;
+    const std::int64_t bytes = entry_ == Entry::key_grid ? scale_.shape[2] * kEntryBytes : 1;
+    const std::byte* const first = scale_.at(block) + (head_begin_ + head) * head_stride_;
+    for (std::int64_t at = 0; at < bytes; at += kLineBytes)
+      __builtin_prefetch(first + at, 0, kSecondLevel);
   }
 
   void refuse_keys(std::int64_t block) const {
@@ -175,36 +189,36 @@ class CacheScales {
   bool none() const { return !k_ && !v_; }
 
   void check(std::int64_t seq, const KeyRange& keys) const {
-    for_blocks(seq, keys, [](const BlockScales& scales, auto... slots) {
-      if (!scales.are_sound(slots...)) scales.refuse(slots...);
+    for_blocks(seq, keys, [](const BlockScales& scales, const BlockSlots& slots) {
+      if (!scales.are_sound(slots)) scales.refuse(slots);
     });
   }
 
   bool are_sound(std::int64_t seq, const KeyRange& keys) const {
     bool sound = true;
-    for_blocks(seq, keys, [&](const BlockScales& scales, auto... slots) {
-      sound = scales.are_sound(slots...) && sound;
+    for_blocks(seq, keys, [&](const BlockScales& scales, const BlockSlots& slots) {
+      sound = scales.are_sound(slots) && sound;
     });
     return sound;
   }
 
  private:
-  // Calls visit(scales, block, first slot, end of slots), but not for open blocks.
+  // Calls visit(scales, slots), but not for open blocks.
   template <class Visit>
   void for_blocks(std::int64_t seq, const KeyRange& keys, Visit visit) const {
-    constexpr std::int64_t kAhead = 3;  // blocks whose scales are asked for in advance
+    constexpr std::int64_t kAhead = 2;  // so many blocks before its turn one is asked for
     const std::int64_t end_column = (keys.end + block_size_ - 1) / block_size_;
     for (std::int64_t column = keys.begin / block_size_; column < end_column; ++column) {
       const std::int64_t first = column * block_size_;
       const std::int64_t offset = std::max<std::int64_t>(keys.begin - first, 0);
       const std::int64_t end = std::min(block_size_, keys.end - first);
       const std::int64_t block = args_.block_tables.at(seq, column);
+      if (block >= num_blocks_) continue;
       const std::int64_t next =
           column + kAhead < end_column ? args_.block_tables.at(seq, column + kAhead) : num_blocks_;
+      const BlockSlots slots{block, offset, end, next < num_blocks_ ? next : BlockSlots::kNone};
       for (const auto* scales : {&k_, &v_}) {
-        if (!*scales) continue;
-        if (next < num_blocks_) (*scales)->prefetch(next);
-        if (block < num_blocks_) visit(**scales, block, offset, end);
+        if (*scales) visit(**scales, slots);
       }
     }
   }
