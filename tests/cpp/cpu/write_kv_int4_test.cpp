@@ -176,6 +176,15 @@ TEST(WriteKvInt4, WhatIsRefusedChangesNothing) {
   EXPECT_EQ(refused({4, 5, 6, 7, 12}),
             "write_kv: v: got 65520 at row 4, head 0, element 1, which goes to slot 12, expected "
             "finite numbers of at most 65504 in magnitude for a cache of int4");
+  v.set(9, 1.0f);
+  stores.k_open.dtype = DType::int8;
+  stores.k_open.shape[0] = 2 * stores.k_open.shape[0];
+  stores.v_open.shape[0] = 1;
+  EXPECT_EQ(refused({4, 5, 6, 7, 12}),
+            "write_kv: k_open: got int8, expected float32, float16 or bfloat16");
+  stores.k_open = before.k_open;
+  EXPECT_NE(refused({4, 5, 6, 7, 12}).find("v_open: got shape [1, 4, 1, 2]"), std::string::npos);
+  stores.v_open = before.v_open;
   EXPECT_TRUE(is_untouched());
   EXPECT_EQ(refused({4, 5, 6, 7, -1}), "");
   EXPECT_FALSE(is_untouched());
