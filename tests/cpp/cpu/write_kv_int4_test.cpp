@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <map>
+#include <numeric>
 #include <random>
 
 #include "quire/base/check.h"
@@ -147,6 +148,30 @@ TEST(WriteKvInt4, AsSealedBlockByBlockOnEveryInstructionSet) {
     }
   }
   unsetenv("QUIRE_CPU");
+}
+
+TEST(WriteKvInt4, ThreadsWriteTheSameBytes) {
+  std::mt19937 random(2);
+  Stores expected(60, 40, 16, 2, 64, 32, DType::bfloat16, Layout::HND);
+  std::vector<std::int64_t> slots(100 * 16);
+  std::iota(slots.begin(), slots.end(), 0);
+  std::shuffle(slots.begin(), slots.end(), random);
+  slots.insert(slots.end(), slots.begin(), slots.begin() + 200);  // of which the last wins
+  const auto rows = static_cast<std::int64_t>(slots.size());
+  Array k(DType::float32, {rows, 2, 64}), v(DType::float16, {rows, 2, 32});
+  std::normal_distribution<float> normal;
+  for (Array* array : {&k, &v}) {
+    for (std::int64_t i = 0; i < array->size(); ++i) array->set(i, normal(random));
+  }
+  const Stores empty = expected;
+  write_plainly(expected, k, v, slots);
+  for (const int num_threads : {1, 2, 5}) {
+    Stores stores = empty;
+    write_kv(stores.args(k, v, slots), num_threads);
+    for (std::size_t i = 0; i < 6; ++i) {
+      ASSERT_TRUE(stores.all()[i]->bytes == expected.all()[i]->bytes) << num_threads << " " << i;
+    }
+  }
 }
 
 TEST(WriteKvInt4, WhatIsRefusedChangesNothing) {
