@@ -82,6 +82,7 @@ def cast(name: str, dtype: Any) -> Any:
 INT64 = 2**63 - 1
 FLOATS = "expected float32, float16 or bfloat16"
 CACHES = "expected float32, float16, bfloat16, int8, float8_e4m3fn or uint8"
+POOLS = "expected float32, float16, bfloat16, int8, float8_e4m3fn or int4"
 INTS = "expected int32 or int64"
 CASES: list[tuple[Any, type[Exception], str]] = [
     # dtypes and types
@@ -348,10 +349,10 @@ def test_merge_states(outs: Any, lses: Any, error: type[Exception], message: str
         ({"num_layers": 0}, ValueError, "num_layers: got 0"),
         ({"head_dim": 2**62}, ValueError, "num_blocks: got 4"),
         ({"head_dim": 2**40}, MemoryError, "num_blocks: got 4"),
-        ({"dtype": "int9"}, TypeError, f"dtype: got int9, {CACHES}"),
-        ({"dtype": np.float64}, TypeError, f"dtype: got float64, {CACHES}"),
-        ({"dtype": None}, TypeError, f"dtype: got .*, {CACHES}"),
-        ({"dtype": 7}, TypeError, f"dtype: got int, {CACHES}"),
+        ({"dtype": "int9"}, TypeError, f"dtype: got int9, {POOLS}"),
+        ({"dtype": np.float64}, TypeError, f"dtype: got float64, {POOLS}"),
+        ({"dtype": None}, TypeError, f"dtype: got .*, {POOLS}"),
+        ({"dtype": 7}, TypeError, f"dtype: got int, {POOLS}"),
     ],
 )
 def test_block_pool(change: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -100,7 +100,8 @@ void OpenBlocks::copy_rows(std::int64_t layer, RowPlace from, RowPlace to,
   const ArrayView opens[] = {k_open(layer), v_open(layer)};
   if (is_open(from.block)) {
     for (const ArrayView& open : opens) {
-      for (std::int64_t head = 0; head < geometry().num_kv_heads; ++head) {  // its rows lie together
+      for (std::int64_t head = 0; head < geometry().num_kv_heads;
+           ++head) {  // its rows lie together
         std::memcpy(open.at(to.block - num_blocks, to.row, head),
                     open.at(from.block - num_blocks, from.row, head),
                     static_cast<std::size_t>(rows * open.strides[1]));
@@ -142,8 +143,7 @@ OpenBlocks::SealedRow OpenBlocks::sealed_value(std::int64_t layer, RowPlace from
 
 void OpenBlocks::read_key(std::int64_t layer, RowPlace from, std::int64_t head, float* key) const {
   if (is_open(from.block)) {
-    const BFloat16* row =
-        row_at(k_open(layer), from.block - geometry().num_blocks, from.row, head);
+    const BFloat16* row = row_at(k_open(layer), from.block - geometry().num_blocks, from.row, head);
     std::transform(row, row + geometry().head_dim, key, [](BFloat16 x) { return to_float(x); });
     return;
   }
@@ -154,8 +154,7 @@ void OpenBlocks::read_key(std::int64_t layer, RowPlace from, std::int64_t head, 
 void OpenBlocks::read_value(std::int64_t layer, RowPlace from, std::int64_t head,
                             float* value) const {
   if (is_open(from.block)) {
-    const BFloat16* row =
-        row_at(v_open(layer), from.block - geometry().num_blocks, from.row, head);
+    const BFloat16* row = row_at(v_open(layer), from.block - geometry().num_blocks, from.row, head);
     std::transform(row, row + geometry().v_head_dim, value, [](BFloat16 x) { return to_float(x); });
     return;
   }
