@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from int4_cases import (
     FLOATS,
+    IMPLEMENTATIONS,
+    INSTRUCTION_SETS,
     LARGEST,
     Batch,
     Shape,
@@ -28,8 +30,13 @@ import quire
 
 # Of the largest value: fused attention rounds weights to bfloat16 where results are.
 BOUNDS = {"dense": 1e-6, "gather": 1e-5, "fused": 1e-3}
-IMPLEMENTATIONS = ("dense",)
 OUT_ROUNDING = {"float32": 0.0, "float16": 1e-3, "bfloat16": 1e-2}
+
+
+@pytest.fixture(params=INSTRUCTION_SETS)
+def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("QUIRE_CPU", request.param)
+    return str(request.param)
 
 
 def check(batch: Batch, layout: str = "NHD", out_dtype: str = "float32") -> None:
@@ -48,9 +55,13 @@ def check(batch: Batch, layout: str = "NHD", out_dtype: str = "float32") -> None
         np.testing.assert_allclose(mass, expected_mass, atol=1e-4, err_msg=implementation)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
-def test_attention_matches_float64_on_codes_grids_and_open_rows(data: st.DataObject) -> None:
+def test_attention_matches_float64_on_codes_grids_and_open_rows(
+    instruction_set: str, data: st.DataObject
+) -> None:
     def pick(*values: Any) -> Any:
         return data.draw(st.sampled_from(values))
 
@@ -79,7 +90,7 @@ def test_attention_matches_float64_on_codes_grids_and_open_rows(data: st.DataObj
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_every_code_is_read(implementation: Any) -> None:
+def test_every_code_is_read(instruction_set: str, implementation: Any) -> None:
     """Each of 256 bytes as a key of two channels and as a value, over grids of their own."""
     codes = np.arange(256, dtype=np.uint8).reshape(16, 16, 1, 1)
     k_scale = np.tile(np.array([[0.5, -1], [0.25, 3]], np.float16), (16, 1, 1, 1))
@@ -100,7 +111,7 @@ def test_every_code_is_read(implementation: Any) -> None:
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_arrays_of_any_strides(implementation: Any) -> None:
+def test_arrays_of_any_strides(instruction_set: str, implementation: Any) -> None:
     """Caches and open blocks cut out of larger arrays, values' grids by head, blocks backwards."""
     random = np.random.default_rng(1)
     batch = random_batch(random, [50, 9], [2, 1], Shape(block_size=4), share_open=0.4)
@@ -115,7 +126,20 @@ def test_arrays_of_any_strides(implementation: Any) -> None:
     assert batch.call(implementation=implementation).tobytes() == expected.tobytes()
 
 
-def test_a_sequence_has_the_same_bits_alone_and_in_a_batch() -> None:
+@pytest.mark.parametrize("block_size", [1, 16, 100])
+def test_long_sequences(instruction_set: str, block_size: int) -> None:
+    """Of many parts, in which sealed and open blocks alternate, and a prompt of many rows."""
+    random = np.random.default_rng(3)
+    shape = Shape(block_size=block_size, head_dim=64, v_head_dim=32)
+    options = {"sliding_window": 1500, "num_sink_tokens": 20} if block_size == 16 else {}
+    batch = random_batch(
+        random, [2500, 300], [2, 260], shape, share_open=0.3, options=options,
+        open_dtypes=("bfloat16", "float16"),
+    )  # fmt: skip
+    check(batch)
+
+
+def test_a_sequence_has_the_same_bits_alone_and_in_a_batch(instruction_set: str) -> None:
     random = np.random.default_rng(2)
     shape = Shape(block_size=16, head_dim=64, v_head_dim=64)
     batch = random_batch(random, [700, 1, 300, 33], [1, 1, 1, 1], shape, share_open=0.2)
@@ -130,9 +154,13 @@ def test_a_sequence_has_the_same_bits_alone_and_in_a_batch() -> None:
             assert out.tobytes() == together[i : i + 1].tobytes(), implementation
 
 
-@settings(max_examples=100, deadline=None)
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
-def test_write_kv_stores_the_documented_codes_and_grids(data: st.DataObject) -> None:
+def test_write_kv_stores_the_documented_codes_and_grids(
+    instruction_set: str, data: st.DataObject
+) -> None:
     def pick(*values: Any) -> Any:
         return data.draw(st.sampled_from(values))
 

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "quire/cpu/direct_attention.h"
+#include "quire/cpu/int4_attention.h"
 #include "quire/cpu/packed_attention.h"
 
 namespace quire {
@@ -19,12 +20,22 @@ struct FusedAttention {
   using Packed = PackedAttention<S, 128>;
 
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
-    return own_scratch(task, rows) + Staged::scratch_floats(task);
+    std::int64_t floats = own_scratch(task, rows) + Staged::scratch_floats(task);
+    if constexpr (S::kDotsInt16) {
+      if (!Staged::is_needed(task)) return floats;
+      floats = AttentionRows<S>::larger(floats, Int4Attention<S>::scratch_floats(task, rows));
+    }
+    return floats;
   }
 
   static void part(const AttentionTask& task, const AttentionPart& part,
                    const AttentionPart* upcoming, float* scratch, StateView state) {
     if (!Staged::is_needed(task)) return attend(task, part, upcoming, scratch, state);
+    if constexpr (S::kDotsInt16) {
+      if (is_direct(task, part.unit) && Int4Attention<S>::takes(task)) {
+        return Int4Attention<S>(task, part.unit, scratch, state).run(part, upcoming);
+      }
+    }
     const std::int64_t rows =
         part.unit.head_rows * (part.unit.kv_head_end - part.unit.kv_head_begin);
     attend(Staged::as_read(task, scratch + own_scratch(task, rows)), part, upcoming, scratch,

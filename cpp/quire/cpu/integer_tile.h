@@ -16,6 +16,7 @@ namespace quire {
 template <class S>
 struct IntegerRow {
   static constexpr float kMost = 32767.0f;
+  static constexpr float kSmallest = 0x1p-120f;  // what is smaller counts for nothing
 
   // The longest head whose products with int8 rows, |k| <= 128, add up in lanes of 32 bits.
   static constexpr std::int64_t kMostHeadDim = 512 * S::kWidth;
@@ -33,9 +34,6 @@ struct IntegerRow {
     }
     return factor;
   }
-
- private:
-  static constexpr float kSmallest = 0x1p-120f;
 };
 
 // How an int8 key row meets a query: of a prepared query row, q_stride numbers of 16 bits, the
@@ -87,7 +85,7 @@ struct IntegerWeights {
         most = S::max(most, x[i]);
       }
       const float largest = S::reduce_max(most);
-      const bool has_numbers = largest >= kSmallest;  // else too small to count
+      const bool has_numbers = largest >= IntegerRow<S>::kSmallest;
       const typename S::Vec times = S::set1(has_numbers ? IntegerRow<S>::kMost / largest : 0.0f);
 #pragma GCC unroll 8
       for (int i = 0; i < kVectors; ++i) {
@@ -97,9 +95,6 @@ struct IntegerWeights {
       factors[r] = has_numbers ? largest / IntegerRow<S>::kMost : 0.0f;
     }
   }
-
- private:
-  static constexpr float kSmallest = 0x1p-120f;
 };
 
 // values[r] += factor[r] * the sum over keys of weights[r][key] * value row, for R rows and the

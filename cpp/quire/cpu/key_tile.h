@@ -38,12 +38,17 @@ class KeyTile {
     const bool has_k_scale = task.k.scale.data != nullptr;
     const bool has_v_scale = task.v.scale.data != nullptr;
     num_sealed_ = num_keys_;
+    num_k_grids_ = 0;
+    const bool has_k_grids = task.k.dtype == DType::int4;
     for (int i = 0; i < num_keys_; ++i) {
       if (offset == task.block_size) {
         offset = 0;
         block = block_at(task, unit, ++column);
       }
       if (block.open && i < num_sealed_) num_sealed_ = i;
+      if (has_k_grids && i < num_sealed_ && (i == 0 || offset == 0)) {
+        k_grids_[num_k_grids_++] = Rows::scale_at(block.k->scale, block.id, 0);
+      }
       k_[i] = Rows::row_at(*block.k, block.id, offset);
       v_[i] = Rows::row_at(*block.v, block.id, offset);
       if (has_k_scale) k_scale_[i] = Rows::scale_at(block.k->scale, block.id, offset);
@@ -87,20 +92,50 @@ class KeyTile {
     return stored_row(task.v, task.v_open, v_[i], v_scale_[i], head);
   }
 
-  // Asks for the lines of the scales of heads [head, head + heads).
+  // The grids of the tile's values; of open blocks and past the last key they are 0. `to`: kKeys.
+  void copy_grids_of_values(const AttentionTask& task, std::int64_t head, Int4Grid* to) const {
+    auto* const floats = reinterpret_cast<float*>(to);
+    if (num_sealed_ == num_keys_ && v_scale_runs_) {
+      load_scales(task.v.scale, v_scale_, true, head, floats);
+      for (int i = num_keys_; i < kKeys; ++i) to[i] = {};
+      return;
+    }
+    for (int i = 0; i < kKeys; ++i) {
+      to[i] = {};
+      if (i >= num_keys_ || v_scale_[i] == nullptr) continue;
+      __builtin_memcpy(to + i, v_scale_[i] + head * task.v.scale.head_stride, sizeof(Int4Grid));
+    }
+  }
+
+  // Calls visit(begin, end, whether they are open) for the longest runs of the keys [first, last)
+  // that are all open, or all not.
+  template <class Visit>
+  void for_runs(int first, int last, Visit visit) const {
+    if (last <= num_sealed_) return visit(first, last, false);
+    for (int begin = first; begin < last;) {
+      const bool open = k_scale_[begin] == nullptr;
+      int end = begin + 1;
+      while (end < last && (k_scale_[end] == nullptr) == open) ++end;
+      visit(begin, end, open);
+      begin = end;
+    }
+  }
+
+  // Asks for the lines of the scales of heads [head, head + heads), but for grids of keys.
   void prefetch_scales(const AttentionTask& task, std::int64_t head, std::int64_t heads) const {
-    constexpr std::int64_t kOne = sizeof(float);
-    static_assert(sizeof(Int4Grid) == kOne);
-    const std::int64_t k_bytes = task.k.dtype == DType::int4 ? task.head_dim * kOne : kOne;
     for (std::int64_t h = head; h < head + heads; ++h) {
-      prefetch_scales(task.k.scale, k_scale_, k_scale_runs_, h, k_bytes);
-      prefetch_scales(task.v.scale, v_scale_, v_scale_runs_, h, kOne);
+      if (num_k_grids_ == 0) prefetch_scales(task.k.scale, k_scale_, k_scale_runs_, h);
+      prefetch_scales(task.v.scale, v_scale_, v_scale_runs_, h);
     }
   }
 
   std::int64_t first() const { return first_; }
   int num_keys() const { return num_keys_; }
   int num_sealed() const { return num_sealed_; }  // keys before the first of an open block
+  int num_k_grids() const { return num_k_grids_; }
+  TileRows k_grids(const AttentionTask& task, std::int64_t head) const {
+    return {k_grids_, head * task.k.scale.head_stride};
+  }
   TileRows k(const AttentionTask& task, std::int64_t head) const {
     return {k_, head * task.k.head_stride};
   }
@@ -149,16 +184,15 @@ class KeyTile {
     return to;
   }
 
-  // `bytes`: of a key's.
   void prefetch_scales(const ScaleView& scale, const std::byte* const* scales, bool runs,
-                       std::int64_t head, std::int64_t bytes) const {
+                       std::int64_t head) const {
     constexpr std::uintptr_t kLine = 64;
     if (scale.data == nullptr) return;
     std::uintptr_t asked = 0;
     for (int i = 0; i < num_sealed_; i += runs ? S::kWidth : 1) {
       const std::byte* const p = scales[i] + head * scale.head_stride;
       const std::uintptr_t line = reinterpret_cast<std::uintptr_t>(p) / kLine;
-      for (std::int64_t at = 0; line != asked && at < bytes; at += kLine) S::prefetch(p + at);
+      if (line != asked) S::prefetch(p);
       asked = line;
     }
   }
@@ -169,7 +203,8 @@ class KeyTile {
   const std::byte* v_scale_[kKeys];
   bool k_scale_runs_, v_scale_runs_;
   std::int64_t first_;
-  int num_keys_, num_sealed_;
+  const std::byte* k_grids_[kKeys];  // of the blocks before the first open one
+  int num_keys_, num_sealed_, num_k_grids_;
 };
 
 }  // namespace quire

@@ -32,6 +32,7 @@ struct TileWalk {
     if (upcoming != nullptr && upcoming->key_begin >= upcoming->key_end) upcoming = nullptr;
     Tile tiles[2];
     Tile copies;
+    typename Lines::Spans spans;
     int current = 0;
     tiles[current].find(task, unit, part.key_begin, part.key_end);
     for (std::int64_t key = part.key_begin; key < part.key_end; key += kKeys) {
@@ -47,13 +48,13 @@ struct TileWalk {
       const std::int64_t next_heads = next_unit.kv_head_end - next_unit.kv_head_begin;
       const std::int64_t work = work_of_head(tile.num_keys());
       Lines lines = Lines::of_tile(task, none ? tile : next, next_unit.kv_head_begin, next_heads,
-                                   none, work * heads);
+                                   none || !by_token, work * heads, spans);
       for (std::int64_t head = unit.kv_head_begin; head < unit.kv_head_end; ++head) {
         if (!by_token) {
           const bool next_head = head + 1 < unit.kv_head_end;
           lines = Lines::of_tile(task, next_head || none ? tile : next,
                                  next_head ? head + 1 : next_unit.kv_head_begin, 1,
-                                 none && !next_head, work);
+                                 none && !next_head, work, spans);
         }
         if (staged) StagedTile<S, kKeys>::make(task, tile, head, read.staging, copies);
         attend(staged ? copies : tile, head, lines);

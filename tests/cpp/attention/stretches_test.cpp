@@ -105,6 +105,35 @@ TEST(Stretches, WhatSequencesShareIsBroughtInOnce) {
   EXPECT_EQ(total, 128u);
 }
 
+// Blocks beyond k_cache's are open ones: always in memory, and in no stretch.
+TEST(Stretches, OpenBlocksAreInNone) {
+  ProblemSizes sizes;
+  sizes.seq_lens = {1000, 70};
+  Case c(sizes, 1, least_blocks(sizes.block_size));
+  plan_work(c.args, c.plan);
+  const std::int64_t columns = c.args.block_tables.shape[1];
+  std::vector<std::int64_t> tables;
+  std::set<std::int32_t> sealed;
+  const std::int64_t num_blocks = sizes_of(c.args).num_blocks;
+  for (std::int64_t seq = 0; seq < 2; ++seq) {
+    for (std::int64_t column = 0; column < columns; ++column) {
+      const bool used = column * sizes.block_size < sizes.seq_lens[seq];
+      const bool open = column % 3 == 1;
+      const std::int64_t block = c.args.block_tables.at(seq, column);
+      tables.push_back(used && open ? num_blocks + column : block);
+      if (used && !open) sealed.insert(static_cast<std::int32_t>(block));
+    }
+  }
+  c.args.block_tables = contiguous_index_view(tables.data(), {2, columns});
+  const StretchPlan stretches = plan_stretches(c.args, c.plan, c.most_blocks);
+  std::set<std::int32_t> found;
+  for (const auto& blocks : stretches.blocks) found.insert(blocks.begin(), blocks.end());
+  EXPECT_EQ(found, sealed);
+  std::int64_t keys = 0;
+  for (const WorkPiece& piece : stretches.pieces) keys += piece.keys.end - piece.keys.begin;
+  EXPECT_EQ(keys, 1070);
+}
+
 TEST(Stretches, NoQueriesAndNoKeys) {
   for (const std::int64_t queries : {0, 3}) {
     ProblemSizes sizes;

@@ -19,7 +19,8 @@ INSTANTIATE_TEST_SUITE_P(All, OnInstructionSet, ::testing::ValuesIn(instruction_
                          [](const auto& info) { return info.param; });
 
 // Queries and weights are rounded to 16 bits where whole numbers are multiplied.
-constexpr double kTolerance = 5e-5;
+constexpr double kTolerance = 2e-4;
+constexpr double kFloatTolerance = 1e-5;
 
 void run(const PagedAttentionArgs& args, Implementation implementation, int num_threads = 1) {
   IndexSnapshot snapshot;
@@ -55,17 +56,18 @@ void expect_mass(PagedAttentionArgs args, const Answer& answer, double tolerance
   }
 }
 
-// `tolerance` of scores about 1, and more for larger ones.
+// `times`: by how much scores are larger than about 1, and their roundings.
 void expect_right(Problem& problem, const PagedAttentionArgs& args, Int4Problem& int4,
-                  double tolerance = kTolerance) {
+                  double times = 1) {
   const Answer answer = oracle(problem, args);
   for (const Implementation implementation : {Implementation::fused, Implementation::gather}) {
     forget_results(problem);
     run(int4.args(args), implementation);
-    expect_results(problem, implementation, answer, tolerance);
+    const bool fused = implementation == Implementation::fused;
+    expect_results(problem, implementation, answer, times * (fused ? kTolerance : kFloatTolerance));
     if (::testing::Test::HasFatalFailure()) return;
   }
-  expect_mass(int4.args(args), answer, 4 * tolerance);
+  expect_mass(int4.args(args), answer, 4 * times * kFloatTolerance);
 }
 
 ProblemSizes random_sizes(std::mt19937& random) {
@@ -113,8 +115,7 @@ TEST_P(OnInstructionSet, AgreesOnRandomInt4Problems) {
     SCOPED_TRACE(concat("seed ", seed, ", heads ", sizes.num_kv_heads, " x ", sizes.group, ", D ",
                         sizes.head_dim, ", Dv ", sizes.v_head_dim, ", block ", sizes.block_size,
                         ", open ", open.part, " ", name_of(open.dtype)));
-    // unscaled scores are an order of magnitude larger, and so are their roundings
-    expect_right(problem, args, int4, args.scale ? 10 * kTolerance : kTolerance);
+    expect_right(problem, args, int4, args.scale ? 10 : 1);
     if (HasFatalFailure()) return;
   }
 }

@@ -168,7 +168,10 @@ struct Avx2 {
     return load_int4(buffer);
   }
   static Pair load_grids(const Int4Grid* p) {
-    const __m256i x = _mm256_loadu_si256(as_256(p));
+    return open_grids(load(reinterpret_cast<const float*>(p)));
+  }
+  static Pair open_grids(Vec grids) {  // the same of grids as they lie in memory, in any order
+    const __m256i x = _mm256_castps_si256(grids);
     const __m256i step = _mm256_and_si256(x, _mm256_set1_epi32(0xffff));
     return {_mm256_cvtph_ps(narrow(step)), _mm256_cvtph_ps(narrow(_mm256_srli_epi32(x, 16)))};
   }
@@ -204,6 +207,18 @@ struct Avx2 {
     __builtin_memcpy(buffer, p, static_cast<std::size_t>(n));
     return load_ints(buffer);
   }
+  // Bytes, and what their lower and their upper halves are; or n of them, and 0.
+  static Ints load_bytes(const std::byte* p) {
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128(as_128(p)));
+  }
+  static Ints load_bytes(const std::byte* p, int n) {
+    std::byte buffer[2 * kWidth] = {};
+    __builtin_memcpy(buffer, p, static_cast<std::size_t>(n));
+    return load_bytes(buffer);
+  }
+  static Ints lower_half(Ints bytes) { return _mm256_and_si256(bytes, _mm256_set1_epi16(15)); }
+  static Ints upper_half(Ints bytes) { return _mm256_srli_epi16(bytes, 4); }
+  static Ints set1_ints(int x) { return _mm256_set1_epi32(x); }
   static Ints set1_pair(const std::int16_t* p) {
     int pair;
     __builtin_memcpy(&pair, p, sizeof pair);
@@ -213,6 +228,17 @@ struct Avx2 {
   static void pair_up(Ints a, Ints b, Ints& lo, Ints& hi) {
     lo = _mm256_unpacklo_epi16(a, b);
     hi = _mm256_unpackhi_epi16(a, b);
+  }
+  // Sums of the lower halves of a pair_up, lo and hi, and of the upper ones: in natural order.
+  static void halves_to_natural(Vec (&v)[4]) {
+    const Vec a0 = _mm256_unpacklo_ps(v[0], v[2]);
+    const Vec a1 = _mm256_unpackhi_ps(v[0], v[2]);
+    const Vec a2 = _mm256_unpacklo_ps(v[1], v[3]);
+    const Vec a3 = _mm256_unpackhi_ps(v[1], v[3]);
+    v[0] = _mm256_permute2f128_ps(a0, a1, 0x20);
+    v[1] = _mm256_permute2f128_ps(a2, a3, 0x20);
+    v[2] = _mm256_permute2f128_ps(a0, a1, 0x31);
+    v[3] = _mm256_permute2f128_ps(a2, a3, 0x31);
   }
   static Ints dot(Ints sum, Ints a, Ints b) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));

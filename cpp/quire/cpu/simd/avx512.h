@@ -164,9 +164,16 @@ struct Avx512 {
   static Pair load_int4(const std::byte* p, int n) {
     return from_int4(_mm_maskz_loadu_epi8(lanes(0, n / 2), p));
   }
-  static Pair load_grids(const Int4Grid* p) { return from_grids(_mm512_loadu_si512(p)); }
+  static Pair load_grids(const Int4Grid* p) {
+    return open_grids(load(reinterpret_cast<const float*>(p)));
+  }
   static Pair load_grids(const Int4Grid* p, int n) {
-    return from_grids(_mm512_maskz_loadu_epi32(lanes(0, n), p));
+    return open_grids(load(reinterpret_cast<const float*>(p), n));
+  }
+  static Pair open_grids(Vec grids) {
+    const __m512i x = _mm512_castps_si512(grids);
+    return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(x)),
+            _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(x, 16)))};
   }
 
   static Vec load_bits(const BFloat16* p) { return _mm512_castsi512_ps(_mm512_loadu_si512(p)); }
@@ -190,6 +197,15 @@ struct Avx512 {
   static Ints load_ints(const Int8* p, int n) {
     return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(static_cast<__mmask32>((1u << n) - 1u), p));
   }
+  static Ints load_bytes(const std::byte* p) {
+    return _mm512_cvtepu8_epi16(_mm256_loadu_si256(as_256(p)));
+  }
+  static Ints load_bytes(const std::byte* p, int n) {
+    return _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(static_cast<__mmask32>((1u << n) - 1u), p));
+  }
+  static Ints lower_half(Ints bytes) { return _mm512_and_si512(bytes, _mm512_set1_epi16(15)); }
+  static Ints upper_half(Ints bytes) { return _mm512_srli_epi16(bytes, 4); }
+  static Ints set1_ints(int x) { return _mm512_set1_epi32(x); }
   static Ints set1_pair(const std::int16_t* p) {
     int pair;
     __builtin_memcpy(&pair, p, sizeof pair);
@@ -198,6 +214,20 @@ struct Avx512 {
   static void pair_up(Ints a, Ints b, Ints& lo, Ints& hi) {
     lo = _mm512_unpacklo_epi16(a, b);
     hi = _mm512_unpackhi_epi16(a, b);
+  }
+  static void halves_to_natural(Vec (&v)[4]) {
+    const Vec a0 = _mm512_unpacklo_ps(v[0], v[2]);
+    const Vec a1 = _mm512_unpackhi_ps(v[0], v[2]);
+    const Vec a2 = _mm512_unpacklo_ps(v[1], v[3]);
+    const Vec a3 = _mm512_unpackhi_ps(v[1], v[3]);
+    const Vec c0 = _mm512_shuffle_f32x4(a0, a1, _MM_SHUFFLE(2, 0, 2, 0));
+    const Vec c1 = _mm512_shuffle_f32x4(a0, a1, _MM_SHUFFLE(3, 1, 3, 1));
+    const Vec c2 = _mm512_shuffle_f32x4(a2, a3, _MM_SHUFFLE(2, 0, 2, 0));
+    const Vec c3 = _mm512_shuffle_f32x4(a2, a3, _MM_SHUFFLE(3, 1, 3, 1));
+    v[0] = _mm512_shuffle_f32x4(c0, c2, _MM_SHUFFLE(2, 0, 2, 0));
+    v[1] = _mm512_shuffle_f32x4(c1, c3, _MM_SHUFFLE(2, 0, 2, 0));
+    v[2] = _mm512_shuffle_f32x4(c0, c2, _MM_SHUFFLE(3, 1, 3, 1));
+    v[3] = _mm512_shuffle_f32x4(c1, c3, _MM_SHUFFLE(3, 1, 3, 1));
   }
   static Ints dot(Ints sum, Ints a, Ints b) {
     return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
@@ -227,10 +257,6 @@ struct Avx512 {
     const __m128i eight = _mm_set1_epi8(8);
     return {from_int8(_mm_sub_epi8(_mm_unpacklo_epi8(even, odd), eight)),
             from_int8(_mm_sub_epi8(_mm_unpackhi_epi8(even, odd), eight))};
-  }
-  static Pair from_grids(__m512i x) {
-    return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(x)),
-            _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(x, 16)))};
   }
   // A float8 with its exponent and mantissa where a float16 has them is one 2^8 times smaller.
   static Vec from_float8(__m128i x) {

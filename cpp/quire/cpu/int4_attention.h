@@ -1,0 +1,239 @@
+// Few query rows for a KV head of int4 caches: the codes of sealed blocks are multiplied where they
+// lie, in whole numbers (int4_tile.h); the rows of open blocks are copied as floats first.
+#pragma once
+
+#include "quire/cpu/int4_tile.h"
+#include "quire/cpu/part_rows.h"
+#include "quire/cpu/tile_walk.h"
+
+namespace quire {
+
+// Where the vocabulary has whole numbers.
+template <class S>
+class Int4Attention {
+ public:
+  using Rows = AttentionRows<S>;
+  static constexpr int kKeys = kDirectKeys;  // that are taken at a time
+  static constexpr int kMostRows = 4;        // rows that go through a tile together
+
+  static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
+    const std::int64_t d = Rows::padded(task.head_dim);
+    return (kMostRows + 3) * kKeys + Int4Queries<S>::scratch_floats(task.head_dim) +
+           (rows + 1) * (d + Int4Chunk<S>::padded(task.head_dim)) +
+           kKeys * (d + Rows::padded(task.v_head_dim));
+  }
+
+  Int4Attention(const AttentionTask& task, const AttentionUnit& unit, float* scratch,
+                StateView state)
+      : task_(task),
+        unit_(unit),
+        rows_(task, unit, state),
+        d_(Rows::padded(task.head_dim)),
+        dv_(Rows::padded(task.v_head_dim)),
+        q_stride_(Int4Chunk<S>::padded(task.head_dim)),
+        scores_(scratch),
+        open_scores_(scores_ + kMostRows * kKeys),
+        steps_(open_scores_ + kKeys),
+        middles_(steps_ + kKeys),
+        k_(middles_ + kKeys),
+        v_(k_ + kKeys * d_),
+        queries_(v_ + kKeys * dv_, task.head_dim),
+        q_(v_ + kKeys * dv_ + Int4Queries<S>::scratch_floats(task.head_dim)),
+        natural_q_(q_ + (unit.kv_head_end - unit.kv_head_begin) * rows_.count() * q_stride_) {}
+
+  static bool takes(const AttentionTask& task) {
+    return task.head_dim <= IntegerRow<S>::kMostHeadDim;
+  }
+
+  void run(const AttentionPart& part, const AttentionPart* upcoming) {
+    rows_.clear();
+    if (part.key_begin >= part.key_end) return;
+    prepare_queries();
+    TileWalk<S, kKeys>::run(
+        task_, part, upcoming, [&](int num_keys) { return work_of_tile(num_keys); },
+        [&](const Tile& tile, std::int64_t head, Lines& lines) { attend_tile(tile, head, lines); });
+  }
+
+ private:
+  using Tile = KeyTile<S, kKeys>;
+  using Group = RowGroup<kMostRows>;
+  using Lines = LineQueue<S>;
+  using Values = Int4ValueTile<S>;
+
+  void prepare_queries() {
+    const std::int64_t heads = unit_.kv_head_end - unit_.kv_head_begin;
+    float* const buffer = natural_q_ + heads * rows_.count() * d_;
+    rows_.for_queries(buffer, [&](const float* row, std::int64_t head, std::int64_t r) {
+      const std::int64_t index = head * rows_.count() + r;
+      Int4Chunk<S>::arrange(row, task_.head_dim, q_ + index * q_stride_);
+      float* const natural = natural_q_ + index * d_;
+      for (std::int64_t d = 0; d < d_; d += S::kWidth) S::store(natural + d, S::load(row + d));
+    });
+  }
+
+  static constexpr int kWeighWork = 2;  // of one row's softmax, for each key
+
+  std::int64_t work_of_tile(int num_keys) const {
+    const auto chunks = [](std::int64_t n) {
+      return Int4Chunk<S>::padded(n) / Int4Chunk<S>::kElements;
+    };
+    return rows_.count() * (num_keys * (chunks(task_.head_dim) * Int4Queries<S>::kWork +
+                                        chunks(task_.v_head_dim) * Values::kWork / 2) +
+                            kKeys * kWeighWork);
+  }
+
+  void attend_tile(const Tile& tile, std::int64_t head, Lines& lines) {
+    load_grids_of_values(tile, head);
+    copy_open_rows(tile, head);
+    for (std::int64_t r = 0; r < rows_.count();) {
+      const std::int64_t left = rows_.count() - r;
+      const int count = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+      const Group group = rows_.template group<kMostRows>(head, r, count, tile);
+      if (group.first < group.last) {
+        if (count == 4) attend_group<4>(tile, group, lines);
+        if (count == 2) attend_group<2>(tile, group, lines);
+        if (count == 1) attend_group<1>(tile, group, lines);
+      }
+      r += count;
+    }
+  }
+
+  // Steps and middles of the tile's values, 0 where they have none.
+  void load_grids_of_values(const Tile& tile, std::int64_t head) {
+    alignas(64) Int4Grid grids[kKeys];
+    tile.copy_grids_of_values(task_, head, grids);
+    for (int i = 0; i < kKeys; i += S::kWidth) {
+      const auto pair = S::load_grids(grids + i);
+      S::store(steps_ + i, pair.lo);
+      S::store(middles_ + i, pair.hi);
+    }
+  }
+
+  void copy_open_rows(const Tile& tile, std::int64_t head) {
+    tile.for_runs(0, tile.num_keys(), [&](int begin, int end, bool open) {
+      for (int i = begin; open && i < end; ++i) {
+        Rows::load_floats(tile.stored_k(task_, head, i).data, task_.k_open.dtype, task_.head_dim,
+                          1.0f, k_ + i * d_);
+        Rows::load_floats(tile.stored_v(task_, head, i).data, task_.v_open.dtype, task_.v_head_dim,
+                          1.0f, v_ + i * dv_);
+      }
+    });
+  }
+
+  template <int R>
+  void attend_group(const Tile& tile, const Group& group, Lines& lines) {
+    tile.for_runs(group.first, group.last, [&](int begin, int end, bool open) {
+      if (open) {
+        score_open(group, begin, end, lines);
+      } else {
+        score<R>(tile, group, begin, end, lines);
+      }
+    });
+    rows_.template weigh<kKeys, kKeys>(group, scores_, scores_, KeyScales{nullptr, nullptr},
+                                       [&] { lines.advance(kKeys * kWeighWork); });
+    tile.for_runs(group.first, group.last, [&](int begin, int end, bool open) {
+      if (open) {
+        add_open(group, begin, end, lines);
+      } else {
+        add_values<R>(tile, group, begin, end, lines);
+      }
+    });
+  }
+
+  std::int64_t row_of(const Group& group) const {
+    return (group.head - unit_.kv_head_begin) * rows_.count() + group.row;
+  }
+
+  // Sealed keys, those of a block at a time.
+  template <int R>
+  void score(const Tile& tile, const Group& group, int begin, int end, Lines& lines) {
+    const float* const q = q_ + row_of(group) * q_stride_;
+    const std::int64_t left = task_.block_size - (tile.first() + begin) % task_.block_size;
+    for (int key = begin; key < end;) {
+      const std::int64_t block_end = key == begin ? begin + left : key + task_.block_size;
+      const int stop = block_end < end ? static_cast<int>(block_end) : end;
+      queries_.template prepare<R>(q, tile.stored_k(task_, group.head, key).grid);
+      queries_.template score<R>(tile.k(task_, group.head), key, stop, scores_, lines);
+      key = stop;
+    }
+  }
+
+  // One row at a time: open keys are few, and where they begin and end is no row's own affair.
+  void score_open(const Group& group, int begin, int end, Lines& lines) {
+    const OpenRows keys(k_, d_, begin, end);
+    for (int r = 0; r < group.count; ++r) {
+      ScoreTile<S, float>::template run<1>(natural_q_ + (row_of(group) + r) * d_, d_,
+                                           task_.head_dim, keys.rows(), begin, end, open_scores_,
+                                           lines);
+      for (int key = begin; key < end; ++key) scores_[r * kKeys + key] = open_scores_[key];
+    }
+  }
+
+  template <int R>
+  void add_values(const Tile& tile, const Group& group, int begin, int end, Lines& lines) {
+    Int4Weights<S> weights;
+    for (int r = 0; r < R; ++r) {
+      const Range range = seen(group, r, begin, end);
+      weights.round(r, scores_ + r * kKeys, range.begin, range.end, steps_, middles_);
+    }
+    constexpr int kRows = R < Values::kMostRows ? R : Values::kMostRows;
+    for (int r = 0; r < R; r += kRows) {
+      Values::template run<kRows>(weights, r, tile.v(task_, group.head), begin, end,
+                                  task_.v_head_dim, rows_.values(group.head, group.row + r),
+                                  rows_.v_stride(), lines);
+    }
+  }
+
+  // Each row only what it sees: what it does not may be no number.
+  void add_open(const Group& group, int begin, int end, Lines& lines) {
+    const OpenRows values(v_, dv_, begin, end);
+    for (int r = 0; r < group.count; ++r) {
+      const Range range = seen(group, r, begin, end);
+      if (range.begin >= range.end) continue;
+      ValueTile<S, float>::template run<1>(
+          scores_ + r * kKeys, values.rows(), range.begin, range.end, task_.v_head_dim,
+          rows_.values(group.head, group.row + r), rows_.v_stride(), lines);
+    }
+  }
+
+  struct Range {
+    int begin, end;
+  };
+  // What a row sees of the keys [begin, end); none where begin >= end.
+  static Range seen(const Group& group, int r, int begin, int end) {
+    if (group.whole) return {begin, end};
+    return {begin > group.begin[r] ? begin : group.begin[r],
+            end < group.end[r] ? end : group.end[r]};
+  }
+
+  // Copies of the keys [begin, end) of a tile; the others' places lead to some of them.
+  class OpenRows {
+   public:
+    OpenRows(const float* copies, std::int64_t stride, int begin, int end) {
+      for (int i = 0; i < kKeys; ++i) {
+        const int key = i < begin ? begin : i < end ? i : end - 1;
+        rows_[i] = reinterpret_cast<const std::byte*>(copies + key * stride);
+      }
+    }
+    TileRows rows() const { return {rows_, 0}; }
+
+   private:
+    const std::byte* rows_[kKeys];
+  };
+
+  const AttentionTask& task_;
+  const AttentionUnit& unit_;
+  const PartRows<S> rows_;
+  const std::int64_t d_, dv_, q_stride_;
+  float* const scores_;       // [kMostRows, kKeys]
+  float* const open_scores_;  // [kKeys]
+  float* const steps_;        // [kKeys]
+  float* const middles_;      // [kKeys]
+  float* const k_;            // [kKeys, d]: of open blocks
+  float* const v_;            // [kKeys, dv]
+  Int4Queries<S> queries_;
+  float* const q_;          // in the order of chunks
+  float* const natural_q_;  // [.., d]
+};
+
+}  // namespace quire
