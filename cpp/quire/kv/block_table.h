@@ -58,7 +58,8 @@ class BlockTable {
  public:
   explicit BlockTable(std::shared_ptr<BlockPool> pool);
   // A table that has this of a sequence, in new blocks: the caller writes their rows before anybody
-  // else has it. Throws ValueError for a layout that no table has, OutOfBlocks.
+  // else has it. Throws ValueError for a layout that no table has, TypeError for a pool of int4,
+  // OutOfBlocks.
   BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout);
   ~BlockTable() { close(); }
   BlockTable(const BlockTable&) = delete;
