@@ -3,10 +3,10 @@
 #include "bindings.h"
 #include "define.h"
 #include "docstrings.h"
-#include "open_docs.h"
 #include "gil.h"
 #include "numpy_view.h"
 #include "offload_docs.h"
+#include "open_docs.h"
 #include "quire/base/check.h"
 #include "quire/kv/block_pool.h"
 

@@ -1,7 +1,7 @@
 """What a table of an int4 pool must hold, in NumPy, from its own history alone.
 
-Every token has the float32 numbers that it stands for by now; a column is open or sealed. Formats are
-those of int4_cases.
+Every token has the float32 numbers that it stands for by now; a column is open or sealed. Formats
+are those of int4_cases.
 """
 
 from __future__ import annotations

@@ -58,7 +58,9 @@ def write(table: quire.BlockTable, slots: Any, k: Any, v: Any) -> None:
 
 
 def test_arrays_of_a_pool() -> None:
-    pool = quire.BlockPool(12, num_kv_heads=3, head_dim=10, v_head_dim=6, num_layers=2, dtype="int4")
+    pool = quire.BlockPool(
+        12, num_kv_heads=3, head_dim=10, v_head_dim=6, num_layers=2, dtype="int4"
+    )
     assert pool.dtype == "int4"
     assert pool.dtype == np.dtype(ml_dtypes.int4)
     assert "dtype='int4'" in repr(pool)
@@ -171,7 +173,7 @@ def test_attend(implementation: str, kind: str) -> None:
         k, v = (rows.astype(np.float64) for rows in table.gather(1))
         places = np.arange(len(table))
         expected, expected_lse, _ = attention(q[i : i + 1], k, v, places[-1:], places)
-        tolerance = {"float32": 1e-5, "bfloat16": 2e-2}[kind]
+        tolerance = {"float32": 5e-5, "bfloat16": 2e-2}[kind]
         np.testing.assert_allclose(out[i : i + 1].astype(np.float64), expected, atol=tolerance)
         np.testing.assert_allclose(lse[i : i + 1], expected_lse, atol=tolerance)
     block_tables, seq_lens = quire.pack_tables(tables)

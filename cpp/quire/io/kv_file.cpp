@@ -24,7 +24,8 @@ std::vector<std::pair<std::string, std::string>> geometry_values(const KvGeometr
 
 void require_rows(std::string_view where, const KvGeometry& geometry) {
   if (geometry.dtype != DType::int4) return;
-  raise<TypeError>(where, "got one of a pool of int4, expected one of another dtype: int4 cannot be ",
+  raise<TypeError>(where,
+                   "got one of a pool of int4, expected one of another dtype: int4 cannot be ",
                    "saved or loaded");
 }
 

@@ -25,8 +25,8 @@
 namespace quire {
 
 // Replaces the file as a whole or not at all (atomic_file.h), and returns when it is on the disk.
-// The table is held still while its rows are read. Throws ValueError for a freed table, TypeError for
-// one of int4, FileError.
+// The table is held still while its rows are read. Throws ValueError for a freed table, TypeError
+// for one of int4, FileError.
 void save_table(const BlockTable& table, const std::string& path);
 
 // A new table with blocks of its own. Throws FileError where the file cannot be read; ValueError

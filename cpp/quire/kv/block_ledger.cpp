@@ -12,8 +12,7 @@ BlockLedger::BlockLedger(std::int64_t num_blocks, std::int64_t block_size, bool 
       blocks_(num_blocks),
       free_(num_blocks),
       // From calloc the zeros cost memory only where blocks are used.
-      ends_(
-          static_cast<std::int32_t*>(std::calloc(num_blocks * block_size, sizeof(std::int32_t)))),
+      ends_(static_cast<std::int32_t*>(std::calloc(num_blocks * block_size, sizeof(std::int32_t)))),
       open_slots_(has_open_slots ? std::make_unique<OpenSlots>(num_blocks) : nullptr) {
   if (ends_ == nullptr) throw std::bad_alloc();
   std::iota(free_.rbegin(), free_.rend(), 0);

@@ -58,7 +58,8 @@ class BlockTable {
  public:
   explicit BlockTable(std::shared_ptr<BlockPool> pool);
   // A table that has this of a sequence, in new blocks: the caller writes their rows before anybody
-  // else has it. Throws ValueError for a layout that no table has, OutOfBlocks.
+  // else has it. Throws ValueError for a layout that no table has, TypeError for a pool of int4,
+  // OutOfBlocks.
   BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout);
   ~BlockTable() { close(); }
   BlockTable(const BlockTable&) = delete;
@@ -123,8 +124,8 @@ class BlockTable {
   // Forgets all tokens but those at these positions, which keep them: their rows move into the
   // leading blocks, and the others are given back. Blocks that somebody else holds, and holes, are
   // replaced by new ones. The next token stands where it would have stood. Of int4 rows that move
-  // do so as the table reads them, and all but the last two blocks are sealed. Throws ValueError for
-  // positions that do not grow, IndexError for one where no token is or whose block is a hole,
+  // do so as the table reads them, and all but the last two blocks are sealed. Throws ValueError
+  // for positions that do not grow, IndexError for one where no token is or whose block is a hole,
   // OutOfBlocks.
   void keep(std::span<const std::int64_t> positions);
 
@@ -181,8 +182,8 @@ class BlockTable {
   std::vector<std::int64_t> tokens_at(std::span<const std::int64_t> positions) const;
   void require_within_pool(std::string_view function, std::int64_t n) const;
   void grow(std::string_view function, std::span<std::int64_t> slots);
-  // Of grow: takes blocks for n more tokens, and copies a shared last one; then counts tokens, whose
-  // blocks are there, and fills in their slots.
+  // Of grow: takes blocks for n more tokens, and copies a shared last one; then counts tokens,
+  // whose blocks are there, and fills in their slots.
   void take_blocks(std::string_view function, std::int64_t n);
   void count_tokens(std::span<std::int64_t> slots);
   void shrink(std::int64_t num_tokens) noexcept;

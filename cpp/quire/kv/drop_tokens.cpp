@@ -79,8 +79,8 @@ class BlockTable::Compaction {
       needed += is_replaced_[column];
     }
     for (std::int64_t column = 0; column < std::ssize(table_.blocks_); ++column) {
-      gained += is_given_up(column, false) &&
-                books->is_shared_with_caches_alone(table_.blocks_[column]);
+      gained +=
+          is_given_up(column, false) && books->is_shared_with_caches_alone(table_.blocks_[column]);
     }
     if (!books.can_free(needed - gained)) {  // a cache is no reason for a table not to go on
       std::int64_t cached_alone = 0;

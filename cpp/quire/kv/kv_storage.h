@@ -40,8 +40,8 @@
 
 namespace quire {
 
-// Every size is at least 1; num_blocks and block_size fit in an int32, as block ids do. Of int4 head
-// sizes are even, and 2 * num_blocks fits: open blocks have ids of their own.
+// Every size is at least 1; num_blocks and block_size fit in an int32, as block ids do. Of int4
+// head sizes are even, and 2 * num_blocks fits: open blocks have ids of their own.
 struct KvGeometry {
   std::int64_t num_blocks = 0;
   std::int64_t block_size = 16;  // tokens of a block

@@ -16,11 +16,14 @@ constexpr float kLargestOpen = 65536.0f;
 
 constexpr Int4Grid kNoGrid = {{0x7e00}, {0x7e00}};  // NaN
 
-// A number that a grid can hold; 0 for one that none can.
-float on_grid(BFloat16 number, bool* is_off) {
-  const float value = to_float(number);
-  *is_off = !(std::abs(value) <= kLargestOpen);
-  return *is_off ? 0.0f : std::clamp(value, -kLargestOnGrid, kLargestOnGrid);
+// Numbers that a grid can hold; 0 for those that none can, which are noted.
+void put_on_grid(const BFloat16* numbers, std::int64_t size, float* out, std::uint8_t* is_off) {
+  for (std::int64_t i = 0; i < size; ++i) {
+    const float value = to_float(numbers[i]);
+    const bool is_held = std::abs(value) <= kLargestOpen;  // not of a NaN
+    is_off[i] |= static_cast<std::uint8_t>(!is_held);
+    out[i] = is_held ? std::clamp(value, -kLargestOnGrid, kLargestOnGrid) : 0.0f;
+  }
 }
 
 // Numbers of a sealed row, rounded; open(at, n, to) gives n of them from `at` on. Without the heap.
@@ -60,7 +63,7 @@ OpenBlocks::OpenBlocks(const KvStorage& storage) : storage_(storage) {
   }
   memory_ = std::make_unique<BlockMemory>(bytes, g.num_blocks, BlockMemory::Claim::addresses);
   rows_.resize(g.block_size * std::max(g.head_dim, g.v_head_dim));
-  is_off_grid_.resize(g.head_dim);
+  is_off_grid_.resize(std::max(g.head_dim, g.v_head_dim));
 }
 
 ArrayView OpenBlocks::view(const char* place, std::int64_t layer, std::int64_t offset,
@@ -100,7 +103,8 @@ void OpenBlocks::copy_rows(std::int64_t layer, RowPlace from, RowPlace to,
   const ArrayView opens[] = {k_open(layer), v_open(layer)};
   if (is_open(from.block)) {
     for (const ArrayView& open : opens) {
-      for (std::int64_t head = 0; head < geometry().num_kv_heads; ++head) {  // its rows lie together
+      for (std::int64_t head = 0; head < geometry().num_kv_heads;
+           ++head) {  // its rows lie together
         std::memcpy(open.at(to.block - num_blocks, to.row, head),
                     open.at(from.block - num_blocks, from.row, head),
                     static_cast<std::size_t>(rows * open.strides[1]));
@@ -142,8 +146,7 @@ OpenBlocks::SealedRow OpenBlocks::sealed_value(std::int64_t layer, RowPlace from
 
 void OpenBlocks::read_key(std::int64_t layer, RowPlace from, std::int64_t head, float* key) const {
   if (is_open(from.block)) {
-    const BFloat16* row =
-        row_at(k_open(layer), from.block - geometry().num_blocks, from.row, head);
+    const BFloat16* row = row_at(k_open(layer), from.block - geometry().num_blocks, from.row, head);
     std::transform(row, row + geometry().head_dim, key, [](BFloat16 x) { return to_float(x); });
     return;
   }
@@ -154,8 +157,7 @@ void OpenBlocks::read_key(std::int64_t layer, RowPlace from, std::int64_t head, 
 void OpenBlocks::read_value(std::int64_t layer, RowPlace from, std::int64_t head,
                             float* value) const {
   if (is_open(from.block)) {
-    const BFloat16* row =
-        row_at(v_open(layer), from.block - geometry().num_blocks, from.row, head);
+    const BFloat16* row = row_at(v_open(layer), from.block - geometry().num_blocks, from.row, head);
     std::transform(row, row + geometry().v_head_dim, value, [](BFloat16 x) { return to_float(x); });
     return;
   }
@@ -177,27 +179,25 @@ void OpenBlocks::seal(std::int32_t slot, std::int32_t block) {
 
 void OpenBlocks::seal_keys_of(const BFloat16* keys, SealedRow to) {
   const std::int64_t tokens = geometry().block_size, head_dim = geometry().head_dim;
-  std::fill(is_off_grid_.begin(), is_off_grid_.end(), false);
-  for (std::int64_t i = 0; i < tokens * head_dim; ++i) {
-    bool is_off = false;
-    rows_[i] = on_grid(keys[i], &is_off);
-    if (is_off) is_off_grid_[i % head_dim] = true;
+  std::fill(is_off_grid_.begin(), is_off_grid_.end(), std::uint8_t{0});
+  for (std::int64_t token = 0; token < tokens; ++token) {
+    put_on_grid(keys + token * head_dim, head_dim, rows_.data() + token * head_dim,
+                is_off_grid_.data());
   }
   seal_keys(rows_.data(), tokens, head_dim, to.codes, head_dim / 2, to.grids);
   for (std::int64_t d = 0; d < head_dim; ++d) {
-    if (is_off_grid_[d]) to.grids[d] = kNoGrid;
+    if (is_off_grid_[d] != 0) to.grids[d] = kNoGrid;
   }
 }
 
 void OpenBlocks::seal_value_of(const BFloat16* value, SealedRow to) {
-  bool is_any_off = false;
-  for (std::int64_t d = 0; d < geometry().v_head_dim; ++d) {
-    bool is_off = false;
-    rows_[d] = on_grid(value[d], &is_off);
-    is_any_off = is_any_off || is_off;
+  const std::int64_t size = geometry().v_head_dim;
+  std::fill(is_off_grid_.begin(), is_off_grid_.end(), std::uint8_t{0});
+  put_on_grid(value, size, rows_.data(), is_off_grid_.data());
+  seal_value(rows_.data(), size, to.codes, to.grids);
+  if (std::find(is_off_grid_.begin(), is_off_grid_.end(), 1) != is_off_grid_.end()) {
+    *to.grids = kNoGrid;
   }
-  seal_value(rows_.data(), geometry().v_head_dim, to.codes, to.grids);
-  if (is_any_off) *to.grids = kNoGrid;
 }
 
 }  // namespace quire

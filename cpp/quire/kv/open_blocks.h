@@ -78,7 +78,7 @@ class OpenBlocks {
   std::unique_ptr<BlockMemory> memory_;
   std::mutex sealing_;  // guards what follows, which spares seal the heap
   std::vector<float> rows_;
-  std::vector<bool> is_off_grid_;
+  std::vector<std::uint8_t> is_off_grid_;
 };
 
 }  // namespace quire

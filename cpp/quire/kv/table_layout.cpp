@@ -81,6 +81,11 @@ BlockTable::BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout)
   if (const std::string flaw = layout.flaw(block_size_); !flaw.empty()) {
     raise<ValueError>(place(function, "layout"), "got ", flaw);
   }
+  if (pool_->open_blocks() != nullptr) {
+    raise<TypeError>(place(function, "pool"),
+                     "got one of int4, whose rows are not written one by "
+                     "one, expected one of another dtype");
+  }
   const std::int64_t num_blocks = layout.num_blocks();
   if (num_blocks > pool_->geometry().num_blocks) {
     BlockPool::Books(*pool_).require_free(num_blocks, function, layout.num_tokens);

@@ -1,14 +1,16 @@
-// What a table of int4 must hold, worked out from its own history alone: tokens one by one, with the
-// numbers that each stands for by now. No blocks, no sharing.
+// What a table of int4 must hold, worked out from its own history alone: tokens one by one, with
+// the numbers that each stands for by now. No blocks, no sharing.
 #pragma once
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <set>
-#include <string>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -37,8 +39,8 @@ inline std::shared_ptr<BlockPool> new_int4_pool(std::int64_t num_blocks,
 inline float number_of(std::uint32_t token, std::int64_t layer, std::int64_t head, std::int64_t d,
                        bool is_value) {
   const std::uint32_t mixed =
-      (token + 1) * 2654435761u + static_cast<std::uint32_t>(layer * 40503 + head * 9176 + d * 131 +
-                                                             is_value * 77);
+      (token + 1) * 2654435761u +
+      static_cast<std::uint32_t>(layer * 40503 + head * 9176 + d * 131 + is_value * 77);
   return static_cast<float>(static_cast<std::int32_t>(mixed ^ mixed >> 15) % 1000) / 77.0f;
 }
 
@@ -56,9 +58,8 @@ inline void write_open(const BlockPool& pool, std::int64_t slot, std::uint32_t t
       for (std::int64_t head = 0; head < geometry.num_kv_heads; ++head) {
         for (std::int64_t d = 0; d < open.shape[3]; ++d) {
           const BFloat16 number = from_float<BFloat16>(number_of(token, layer, head, d, is_value));
-          std::memcpy(
-              open.at(place / geometry.block_size, place % geometry.block_size, head, d), &number,
-              sizeof number);
+          std::memcpy(open.at(place / geometry.block_size, place % geometry.block_size, head, d),
+                      &number, sizeof number);
         }
       }
     }
@@ -72,6 +73,30 @@ inline void append_open(BlockTable& table, const std::vector<std::uint32_t>& tok
     for (const std::int64_t slot : part) write_open(*table.pool(), slot, tokens[next++]);
   });
   ASSERT_EQ(next, tokens.size());
+}
+
+using Tokens = std::vector<std::uint32_t>;
+
+inline Tokens tokens_from(std::uint32_t first, std::int64_t count) {
+  Tokens tokens(count);
+  std::iota(tokens.begin(), tokens.end(), first);
+  return tokens;
+}
+
+// extend, and the rows written.
+inline void extend_open(BlockTable& table, const Tokens& tokens) {
+  const std::vector<std::int64_t> slots = table.extend(std::ssize(tokens));
+  for (std::size_t i = 0; i < slots.size(); ++i) write_open(*table.pool(), slots[i], tokens[i]);
+}
+
+// The ids of a table's columns as attention knows them.
+inline std::vector<std::int32_t> packed(const BlockTable& table) {
+  const BlockTable* const list[] = {&table};
+  const HeldTables held("pack", list);
+  std::vector<std::int32_t> ids(held.max_blocks());
+  std::int32_t length = 0;
+  held.pack(-1, ids.data(), &length);
+  return ids;
 }
 
 class Int4Sequence {
@@ -133,9 +158,8 @@ class Int4Sequence {
         return ::testing::AssertionFailure() << "hole at " << column;
       }
       if (!is_hole(column) && columns[column].is_open != is_open(column)) {
-        return ::testing::AssertionFailure()
-               << "column " << column << " of " << num_columns() << " is "
-               << (is_open(column) ? "sealed" : "open");
+        return ::testing::AssertionFailure() << "column " << column << " of " << num_columns()
+                                             << " is " << (is_open(column) ? "sealed" : "open");
       }
     }
     const std::int64_t there = holes_.empty() ? size() : *holes_.begin() * geometry_.block_size;

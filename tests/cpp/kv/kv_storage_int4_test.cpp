@@ -105,21 +105,23 @@ std::string message_of(const KvGeometry& geometry, const std::string& file = "")
 }
 
 TEST(KvStorageInt4, RefusedSizes) {
-  EXPECT_EQ(message_of<ValueError>(sized(4, 5, 6)),
-            "BlockPool: head_dim: got 5, expected an even number for int4, which has two numbers in "
-            "a byte");
+  EXPECT_EQ(
+      message_of<ValueError>(sized(4, 5, 6)),
+      "BlockPool: head_dim: got 5, expected an even number for int4, which has two numbers in "
+      "a byte");
   EXPECT_EQ(message_of<ValueError>(sized(4, 6, 1)),
             "BlockPool: v_head_dim: got 1, expected an even number for int4, which has two numbers "
             "in a byte");
-  EXPECT_EQ(message_of<ValueError>(sized(4, 6, 6), "/nowhere/blocks"),
-            "BlockPool: backing_file: got /nowhere/blocks with dtype int4, expected None: blocks of "
-            "int4 lie in memory alone");
+  EXPECT_EQ(
+      message_of<ValueError>(sized(4, 6, 6), "/nowhere/blocks"),
+      "BlockPool: backing_file: got /nowhere/blocks with dtype int4, expected None: blocks of "
+      "int4 lie in memory alone");
   KvGeometry many = sized(4, 6, 6);
   many.num_blocks = std::int64_t{1} << 30;
   EXPECT_EQ(message_of<ValueError>(many),
             "BlockPool: num_blocks: got 1073741824, expected 1 to 1073741823");
-  for (std::int64_t KvGeometry::*size : {&KvGeometry::head_dim, &KvGeometry::v_head_dim,
-                                         &KvGeometry::num_kv_heads, &KvGeometry::num_layers}) {
+  for (std::int64_t KvGeometry::* size : {&KvGeometry::head_dim, &KvGeometry::v_head_dim,
+                                          &KvGeometry::num_kv_heads, &KvGeometry::num_layers}) {
     KvGeometry large = sized(4, 6, 6);
     large.*size = std::numeric_limits<std::int64_t>::max() - 1;
     EXPECT_NE(message_of<ValueError>(large).find("more bytes than an address can count"),

@@ -1,4 +1,5 @@
-// The memory of open blocks: where rows lie, and what they are once they are sealed or opened again.
+// The memory of open blocks: where rows lie, and what they are once they are sealed or opened
+// again.
 #include "quire/kv/open_blocks.h"
 
 #include <gtest/gtest.h>

@@ -1,11 +1,10 @@
-// Tables of int4 in several threads: shared blocks, of which some threads read rows open while others
-// seal them, and slots that go from hand to hand. Meant for ThreadSanitizer as well.
+// Tables of int4 in several threads: shared blocks, of which some threads read rows open while
+// others seal them, and slots that go from hand to hand. Meant for ThreadSanitizer as well.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <atomic>
 #include <memory>
-#include <numeric>
 #include <random>
 #include <thread>
 #include <vector>
@@ -23,12 +22,6 @@ void run_threads(Work work) {
   std::vector<std::thread> threads;
   for (int worker = 0; worker < kThreads; ++worker) threads.emplace_back(work, worker);
   for (std::thread& thread : threads) thread.join();
-}
-
-std::vector<std::uint32_t> tokens_from(std::uint32_t first, std::int64_t count) {
-  std::vector<std::uint32_t> tokens(count);
-  std::iota(tokens.begin(), tokens.end(), first);
-  return tokens;
 }
 
 // Forks of one table, each of which goes on in a thread of its own: whoever seals the blocks that

@@ -1,4 +1,5 @@
-// The books of open blocks: who has a slot, and that check notices where they contradict themselves.
+// The books of open blocks: who has a slot, and that check notices where they contradict
+// themselves.
 #include "quire/kv/open_slots.h"
 
 #include <gtest/gtest.h>
@@ -73,11 +74,13 @@ TEST_F(OpenSlotsTest, CheckFindsContradictions) {
   EXPECT_EQ(flaw(slots_, 1, {.users = 0, .tables = 1, .caches = 1}),
             "BlockPool.check: sealed: got 0 for block 1, expected 1, as a cache holds it");
   slots_.unpin(1);
-  EXPECT_EQ(flaw(slots_, 1, {}), "BlockPool.check: open slot: got 0 for block 1, expected none: free");
+  EXPECT_EQ(flaw(slots_, 1, {}),
+            "BlockPool.check: open slot: got 0 for block 1, expected none: free");
   EXPECT_EQ(flaw(slots_, 1, table), "");
   blocks(slots_)[1].is_sealed = true;
-  EXPECT_EQ(flaw(slots_, 1, table),
-            "BlockPool.check: open slot: got 0 for block 1, expected none, as it is sealed and nobody's");
+  EXPECT_EQ(
+      flaw(slots_, 1, table),
+      "BlockPool.check: open slot: got 0 for block 1, expected none, as it is sealed and nobody's");
   blocks(slots_)[1] = {};
   blocks(slots_)[2].is_sealed = false;
   EXPECT_EQ(flaw(slots_, 2, table), "BlockPool.check: open slot: got -1 for block 2, expected one");
