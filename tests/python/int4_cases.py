@@ -224,7 +224,7 @@ def random_batch(
     batch = Batch(shape, caches, tables, lengths, q_lens, q, options)
 
     def grids(size: tuple[int, ...]) -> Any:
-        steps = random.lognormal(-2, 1, size)
+        steps = random.lognormal(-2, 0.5, size)
         return np.stack([steps, random.standard_normal(size)], axis=-1).astype(np.float16)
 
     for i, (length, count) in enumerate(zip(lengths, q_lens, strict=True)):

@@ -28,7 +28,8 @@ from int4_cases import (
 
 import quire
 
-# Of the largest value: fused attention rounds weights to bfloat16 where results are.
+# Of the largest value: fused attention rounds weights to bfloat16 where results are, and to 16 bits
+# of a row's largest where it multiplies codes as whole numbers.
 BOUNDS = {"dense": 1e-6, "gather": 1e-5, "fused": 1e-3}
 OUT_ROUNDING = {"float32": 0.0, "float16": 1e-3, "bfloat16": 1e-2}
 
@@ -48,11 +49,24 @@ def check(batch: Batch, layout: str = "NHD", out_dtype: str = "float32") -> None
             layout, out=out, return_lse=True, return_block_mass=True, implementation=implementation
         )
         assert returned is out
-        bound = largest * (BOUNDS[implementation] + OUT_ROUNDING[out_dtype])
+        of_score = score_rounding(batch) if implementation == "fused" else 0.0
+        bound = BOUNDS[implementation] + OUT_ROUNDING[out_dtype] + 2 * of_score
         error = np.abs(out.astype(np.float64) - expected).max(initial=0)
-        assert error <= bound, implementation
-        np.testing.assert_allclose(lse, expected_lse, atol=1e-4, rtol=1e-5, err_msg=implementation)
-        np.testing.assert_allclose(mass, expected_mass, atol=1e-4, err_msg=implementation)
+        assert error <= largest * bound, implementation
+        np.testing.assert_allclose(
+            lse, expected_lse, atol=1e-4 + of_score, rtol=1e-5, err_msg=implementation
+        )
+        np.testing.assert_allclose(
+            mass, expected_mass, atol=1e-4 + 2 * of_score, err_msg=implementation
+        )
+
+
+def score_rounding(batch: Batch) -> float:
+    """Of a score at most, where queries times steps are rounded to 16 bits of their largest."""
+    steps = batch.caches.k_scale[..., 0].astype(np.float64)
+    largest = np.abs(batch.q.astype(np.float64)).max(initial=0) * np.nanmax(steps, initial=0)
+    scale = batch.options.get("scale") or batch.shape.head_dim**-0.5
+    return float(scale * largest / 65534 * 15 * batch.shape.head_dim)
 
 
 @settings(
@@ -106,8 +120,8 @@ def test_every_code_is_read(instruction_set: str, implementation: Any) -> None:
             k_scale=k_scale[:1], v_scale=v_scale[:1, :1], scale=1.0, return_lse=True,
             implementation=implementation,
         )  # fmt: skip
-        np.testing.assert_allclose(lse[:, 0], keys[slot], rtol=1e-6)
-        np.testing.assert_allclose(out[:, 0], [values[slot]] * 2, rtol=1e-6)
+        np.testing.assert_allclose(lse[:, 0], keys[slot], rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(out[:, 0], [values[slot]] * 2, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -294,6 +308,32 @@ def test_what_was_written_is_attended(layout: Any) -> None:
     out = quire.paged_attention(q, *both, tables, lengths, implementation="dense", **options)
     error = np.sqrt(np.mean((out - exact) ** 2) / np.mean(exact**2))
     assert 0 < error < 0.3
+
+
+class Tensor:
+    """An array that hands out nothing but its capsules."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __dlpack_device__(self) -> Any:
+        return self.array.__dlpack_device__()
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.array.__dlpack__(**options)
+
+
+def test_tensors_of_other_libraries() -> None:
+    """Codes of uint8, grids and open rows through DLPack; of another unsigned type refused."""
+    batch = random_batch(np.random.default_rng(7), [30], [1], Shape(block_size=4))
+    expected = batch.call()
+    for name, array in batch.caches.arrays().items():
+        setattr(batch.caches, name, Tensor(array))
+    assert batch.call().tobytes() == expected.tobytes()
+    batch.caches.v_cache = Tensor(batch.caches.v_cache.array.astype(np.uint16))
+    message = r"v_cache: got DLPack dtype \(code 1, bits 16, lanes 1\), expected .* uint8 \(int4\)"
+    with pytest.raises(TypeError, match=message):
+        batch.call()
 
 
 def test_open_blocks_alone_and_none_at_all() -> None:

@@ -26,6 +26,19 @@ void check_even(const Checker& check, std::string_view argument, Length head_siz
                          ", expected an even one for caches of int4");
 }
 
+// Shapes for messages, of int4 and in layout NHD or not.
+struct Spelled {
+  const char *k_cache, *v_cache;
+};
+constexpr Spelled kSpelled[2][2] = {{{"[num_blocks, Hkv, block_size, D] in layout HND",
+                                      "[num_blocks, Hkv, block_size, Dv], as k_cache"},
+                                     {"[num_blocks, block_size, Hkv, D] in layout NHD",
+                                      "[num_blocks, block_size, Hkv, Dv], as k_cache"}},
+                                    {{"[num_blocks, Hkv, block_size, D / 2] in layout HND",
+                                      "[num_blocks, Hkv, block_size, Dv / 2], as k_cache"},
+                                     {"[num_blocks, block_size, Hkv, D / 2] in layout NHD",
+                                      "[num_blocks, block_size, Hkv, Dv / 2], as k_cache"}}};
+
 // k_cache and v_cache: one shape but for the last axis.
 void check_shapes(const Checker& check, const CacheArguments& caches, const RowSizes& rows) {
   const ArrayView &k_cache = caches.k_cache, &v_cache = caches.v_cache;
@@ -43,19 +56,17 @@ void check_shapes(const Checker& check, const CacheArguments& caches, const RowS
   const auto row_length = [&](Length numbers) {
     return numbers ? Length(*numbers / numbers_of(k_cache.dtype)) : std::nullopt;
   };
-  const char* half = int4 ? " / 2" : "";
-  const std::string axes =
-      nhd ? "[num_blocks, block_size, Hkv, " : "[num_blocks, Hkv, block_size, ";
   // a cache of no blocks is legal: every sequence is then empty
   const Length blocks = k_cache.ndim == 4 ? Length(k_cache.shape[0]) : std::nullopt;
   const Length heads = rows.num_kv_heads;
+  const Spelled& spelled = kSpelled[int4][nhd];
   check.array(
       "k_cache", k_cache,
       {blocks, nhd ? std::nullopt : heads, nhd ? heads : std::nullopt, row_length(rows.head_dim)},
-      concat(axes, "D", half, "] in layout ", nhd ? "NHD" : "HND"));
+      spelled.k_cache);
   check.array("v_cache", v_cache,
               {k_cache.shape[0], k_cache.shape[1], k_cache.shape[2], row_length(rows.v_head_dim)},
-              concat(axes, "Dv", half, "], as k_cache"));
+              spelled.v_cache);
 }
 
 // The grids of an int4 cache, whose axes are as `lengths`; the last `contiguous` follow one

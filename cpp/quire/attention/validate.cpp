@@ -2,8 +2,8 @@
 
 #include <cmath>
 #include <optional>
+#include <span>
 #include <string>
-#include <vector>
 
 #include "quire/attention/argument_checker.h"
 #include "quire/attention/cache_arguments.h"
@@ -131,20 +131,21 @@ void check_written(const Checker& check, const WriteKvArgs& args) {
     const char* name;
     const ArrayView* view;
   };
-  std::vector<Written> all{{"k_cache", &args.k_cache}, {"v_cache", &args.v_cache}};
-  const auto add = [&](const char* name, const std::optional<ArrayView>& view) {
-    if (view) all.push_back({name, &*view});
-  };
-  if (args.k_scale && is_dynamic(*args.k_scale)) add("k_scale", args.k_scale);
-  if (args.v_scale && is_dynamic(*args.v_scale)) add("v_scale", args.v_scale);
-  add("k_open", args.k_open);
-  add("v_open", args.v_open);
-  for (const Written& one : all) {
+  Written all[6];
+  int count = 0;
+  const auto add = [&](const char* name, const ArrayView& view) { all[count++] = {name, &view}; };
+  add("k_cache", args.k_cache);
+  add("v_cache", args.v_cache);
+  if (args.k_scale && is_dynamic(*args.k_scale)) add("k_scale", *args.k_scale);
+  if (args.v_scale && is_dynamic(*args.v_scale)) add("v_scale", *args.v_scale);
+  if (args.k_open) add("k_open", *args.k_open);
+  if (args.v_open) add("v_open", *args.v_open);
+  for (const Written& one : std::span(all, static_cast<std::size_t>(count))) {
     check.written(one.name, *one.view);
     check.apart("k", args.k, one.name, *one.view);
     check.apart("v", args.v, one.name, *one.view);
     check.apart("slot_mapping", args.slot_mapping, one.name, *one.view);
-    for (const Written* other = all.data(); other != &one; ++other) {
+    for (const Written* other = all; other != &one; ++other) {
       if (one.view->data != other->view->data || is_empty(*one.view) || is_empty(*other->view))
         continue;
       check.fail<ValueError>(one.name, "got the memory of ", other->name,

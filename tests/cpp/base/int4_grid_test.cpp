@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <vector>
@@ -86,6 +87,43 @@ TEST(Int4Grid, KeysComeBackByChannel) {
     }
     for (std::int64_t i = kSize / 2; i < kStride; ++i) {
       EXPECT_EQ(codes[token * kStride + i], std::byte{0xa5});
+    }
+  }
+}
+
+// Element by element, for rows of any length: what is done in vectors does the same.
+TEST(Int4Grid, LongRowsAreSealedAsTheirElements) {
+  constexpr std::int64_t kTokens = 3;
+  const auto code_of = [](float x, Int4Grid grid) {
+    const float n = std::nearbyint((x - to_float(grid.middle)) / to_float(grid.step));
+    return static_cast<int>(std::clamp(n, -8.0f, 7.0f)) + 8;
+  };
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  for (std::int64_t size = 2; size <= 200; size += 2) {
+    std::vector<float> rows(kTokens * size);
+    // some of them halves, so that there are ties
+    for (float& x : rows) x = random() % 2 == 0 ? normal(random) : std::round(normal(random)) / 2;
+    std::vector<std::byte> codes(kTokens * size / 2);
+    std::vector<Int4Grid> grids(size);
+    seal_keys(rows.data(), kTokens, size, codes.data(), size / 2, grids.data());
+    for (std::int64_t d = 0; d < size; ++d) {
+      const auto [lowest, highest] = std::minmax({rows[d], rows[size + d], rows[2 * size + d]});
+      const Int4Grid grid = grid_between(lowest, highest);
+      ASSERT_EQ(grids[d].step.bits, grid.step.bits) << size << " " << d;
+      ASSERT_EQ(grids[d].middle.bits, grid.middle.bits) << size << " " << d;
+      for (std::int64_t token = 0; token < kTokens; ++token) {
+        const std::byte* const row = codes.data() + token * size / 2;
+        ASSERT_EQ(int4_at(row, d), code_of(rows[token * size + d], grid)) << size << " " << d;
+      }
+    }
+    Int4Grid grid;
+    seal_value(rows.data(), size, codes.data(), &grid);
+    const auto [lowest, highest] = std::minmax_element(rows.begin(), rows.begin() + size);
+    ASSERT_EQ(grid.step.bits, grid_between(*lowest, *highest).step.bits) << size;
+    ASSERT_EQ(grid.middle.bits, grid_between(*lowest, *highest).middle.bits) << size;
+    for (std::int64_t d = 0; d < size; ++d) {
+      ASSERT_EQ(int4_at(codes.data(), d), code_of(rows[d], grid)) << size << " " << d;
     }
   }
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <map>
+#include <numeric>
 #include <random>
 
 #include "quire/base/check.h"
@@ -149,6 +150,30 @@ TEST(WriteKvInt4, AsSealedBlockByBlockOnEveryInstructionSet) {
   unsetenv("QUIRE_CPU");
 }
 
+TEST(WriteKvInt4, ThreadsWriteTheSameBytes) {
+  std::mt19937 random(2);
+  Stores expected(60, 40, 16, 2, 64, 32, DType::bfloat16, Layout::HND);
+  std::vector<std::int64_t> slots(100 * 16);
+  std::iota(slots.begin(), slots.end(), 0);
+  std::shuffle(slots.begin(), slots.end(), random);
+  slots.insert(slots.end(), slots.begin(), slots.begin() + 200);  // of which the last wins
+  const auto rows = static_cast<std::int64_t>(slots.size());
+  Array k(DType::float32, {rows, 2, 64}), v(DType::float16, {rows, 2, 32});
+  std::normal_distribution<float> normal;
+  for (Array* array : {&k, &v}) {
+    for (std::int64_t i = 0; i < array->size(); ++i) array->set(i, normal(random));
+  }
+  const Stores empty = expected;
+  write_plainly(expected, k, v, slots);
+  for (const int num_threads : {1, 2, 5}) {
+    Stores stores = empty;
+    write_kv(stores.args(k, v, slots), num_threads);
+    for (std::size_t i = 0; i < 6; ++i) {
+      ASSERT_TRUE(stores.all()[i]->bytes == expected.all()[i]->bytes) << num_threads << " " << i;
+    }
+  }
+}
+
 TEST(WriteKvInt4, WhatIsRefusedChangesNothing) {
   Stores stores(3, 2, 4, 1, 6, 2, DType::float16, Layout::NHD);
   const Stores before = stores;
@@ -176,6 +201,15 @@ TEST(WriteKvInt4, WhatIsRefusedChangesNothing) {
   EXPECT_EQ(refused({4, 5, 6, 7, 12}),
             "write_kv: v: got 65520 at row 4, head 0, element 1, which goes to slot 12, expected "
             "finite numbers of at most 65504 in magnitude for a cache of int4");
+  v.set(9, 1.0f);
+  stores.k_open.dtype = DType::int8;
+  stores.k_open.shape[0] = 2 * stores.k_open.shape[0];
+  stores.v_open.shape[0] = 1;
+  EXPECT_EQ(refused({4, 5, 6, 7, 12}),
+            "write_kv: k_open: got int8, expected float32, float16 or bfloat16");
+  stores.k_open = before.k_open;
+  EXPECT_NE(refused({4, 5, 6, 7, 12}).find("v_open: got shape [1, 4, 1, 2]"), std::string::npos);
+  stores.v_open = before.v_open;
   EXPECT_TRUE(is_untouched());
   EXPECT_EQ(refused({4, 5, 6, 7, -1}), "");
   EXPECT_FALSE(is_untouched());
