@@ -32,7 +32,7 @@ struct FusedAttention {
                    const AttentionPart* upcoming, float* scratch, StateView state) {
     if (!Staged::is_needed(task)) return attend(task, part, upcoming, scratch, state);
     if constexpr (S::kDotsInt16) {
-      if (is_direct(task, part.unit) && Int4Attention<S>::takes(task)) {
+      if (Int4Attention<S>::takes(task, part.unit)) {
         return Int4Attention<S>(task, part.unit, scratch, state).run(part, upcoming);
       }
     }

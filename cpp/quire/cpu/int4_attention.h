@@ -41,8 +41,11 @@ class Int4Attention {
         q_(v_ + kKeys * dv_ + Int4Queries<S>::scratch_floats(task.head_dim)),
         natural_q_(q_ + (unit.kv_head_end - unit.kv_head_begin) * rows_.count() * q_stride_) {}
 
-  static bool takes(const AttentionTask& task) {
-    return task.head_dim <= IntegerRow<S>::kMostHeadDim;
+  // More rows are worth packed copies. Those of other sequences do not count, as the two ways round
+  // differently.
+  static bool takes(const AttentionTask& task, const AttentionUnit& unit) {
+    return unit.tokens_of_one_seq * task.group <= kRowsWorthCopying &&
+           task.head_dim <= IntegerRow<S>::kMostHeadDim;
   }
 
   void run(const AttentionPart& part, const AttentionPart* upcoming) {
@@ -59,6 +62,7 @@ class Int4Attention {
   using Group = RowGroup<kMostRows>;
   using Lines = LineQueue<S>;
   using Values = Int4ValueTile<S>;
+  static constexpr std::int64_t kRowsWorthCopying = 16;
 
   void prepare_queries() {
     const std::int64_t heads = unit_.kv_head_end - unit_.kv_head_begin;
@@ -74,12 +78,16 @@ class Int4Attention {
   static constexpr int kWeighWork = 2;  // of one row's softmax, for each key
 
   std::int64_t work_of_tile(int num_keys) const {
-    const auto chunks = [](std::int64_t n) {
-      return Int4Chunk<S>::padded(n) / Int4Chunk<S>::kElements;
-    };
-    return rows_.count() * (num_keys * (chunks(task_.head_dim) * Int4Queries<S>::kWork +
-                                        chunks(task_.v_head_dim) * Values::kWork / 2) +
-                            kKeys * kWeighWork);
+    using Queries = Int4Queries<S>;
+    const auto parts = [](std::int64_t n, std::int64_t size) { return (n + size - 1) / size; };
+    const std::int64_t rows = rows_.count();
+    const std::int64_t groups = rows / 4 + rows % 4 / 2 + rows % 2;
+    const std::int64_t prepare = groups * Queries::kGridWork + rows * Queries::kPrepareWork;
+    constexpr std::int64_t kChunk = Int4Chunk<S>::kElements;
+    return parts(num_keys, task_.block_size) * parts(task_.head_dim, 2 * S::kWidth) * prepare +
+           rows * (num_keys * (parts(task_.head_dim, kChunk) * Queries::kWork +
+                               parts(task_.v_head_dim, kChunk) * Values::kWork / 2) +
+                   kKeys * kWeighWork);
   }
 
   void attend_tile(const Tile& tile, std::int64_t head, Lines& lines) {
@@ -148,13 +156,20 @@ class Int4Attention {
   template <int R>
   void score(const Tile& tile, const Group& group, int begin, int end, Lines& lines) {
     const float* const q = q_ + row_of(group) * q_stride_;
-    const std::int64_t left = task_.block_size - (tile.first() + begin) % task_.block_size;
+    constexpr int kMostBlocks = Int4Queries<S>::kMostBlocks;
     for (int key = begin; key < end;) {
-      const std::int64_t block_end = key == begin ? begin + left : key + task_.block_size;
-      const int stop = block_end < end ? static_cast<int>(block_end) : end;
-      queries_.template prepare<R>(q, tile.stored_k(task_, group.head, key).grid);
-      queries_.template score<R>(tile.k(task_, group.head), key, stop, scores_, lines);
-      key = stop;
+      int ends[kMostBlocks];
+      int blocks = 0;
+      const int first = key;
+      for (; blocks < kMostBlocks && key < end; ++blocks) {
+        const std::int64_t left = task_.block_size - (tile.first() + key) % task_.block_size;
+        queries_.template prepare<R>(blocks, q, tile.stored_k(task_, group.head, key).grid, lines);
+        key = ends[blocks] = left < end - key ? key + static_cast<int>(left) : end;
+      }
+      for (int i = 0; i < blocks; ++i) {
+        queries_.template score<R>(i, tile.k(task_, group.head), i == 0 ? first : ends[i - 1],
+                                   ends[i], scores_, lines);
+      }
     }
   }
 

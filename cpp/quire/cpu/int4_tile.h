@@ -45,7 +45,8 @@ struct Int4Chunk {
   }
 };
 
-// Some query rows before the keys of one block.
+// Some query rows before the keys of some blocks. What is made of them for each is made for several
+// blocks before any is used, as each is a chain of steps that wait for one another.
 template <class S>
 class Int4Queries {
  public:
@@ -53,9 +54,10 @@ class Int4Queries {
   using Ints = typename S::Ints;
   using Chunk = Int4Chunk<S>;
   static constexpr int kMostRows = 4;
+  static constexpr int kMostBlocks = 4;
 
   static std::int64_t scratch_floats(std::int64_t head_dim) {
-    return kMostRows * Chunk::padded(head_dim) * 3 / 2;
+    return kMostRows * Chunk::padded(head_dim) * (2 + kMostBlocks) / 2;
   }
 
   Int4Queries(float* scratch, std::int64_t head_dim)
@@ -69,18 +71,18 @@ class Int4Queries {
     }
   }
 
-  // R rows, Chunk::padded(head_dim) floats each in the order of chunks.
+  // R rows, Chunk::padded(head_dim) floats each in the order of chunks, before block `block`.
   template <int R>
-  void prepare(const float* q, const Int4Grid* grids) {
-    Vec base[R], most[R];
+  void prepare(int block, const float* q, const Int4Grid* grids, LineQueue<S>& lines) {
+    Vec base[R], most[R], least[R];
 #pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) base[r] = most[r] = S::zero();
+    for (int r = 0; r < R; ++r) base[r] = most[r] = least[r] = S::zero();
     for (std::int64_t d = 0; d < head_dim_; d += 2 * S::kWidth) {
-      const auto* const bits = reinterpret_cast<const float*>(grids + d);
+      lines.advance(kGridWork + R * kPrepareWork);
       const auto rest = static_cast<int>(head_dim_ - d);
-      const auto halves = S::template from_natural<BFloat16>(
-          rest >= 2 * S::kWidth ? S::load_pair(bits) : S::load_pair(bits, rest));
-      const typename S::Pair pairs[] = {S::open_grids(halves.lo), S::open_grids(halves.hi)};
+      const auto apart = rest >= 2 * S::kWidth ? S::load_grids_apart(grids + d)
+                                               : S::load_grids_apart(grids + d, rest);
+      const typename S::Pair pairs[] = {apart.even, apart.odd};
 #pragma GCC unroll 2
       for (int half = 0; half < 2; ++half) {
         const std::int64_t at = Chunk::place_of(d) + half * Chunk::kBytes;
@@ -89,23 +91,28 @@ class Int4Queries {
           const Vec x = S::load(q + r * stride_ + at);
           const Vec product = S::mul(x, pairs[half].lo);
           S::store(products_ + r * stride_ + at, product);
-          most[r] = S::max(most[r], S::max(product, S::sub(S::zero(), product)));
+          most[r] = S::max(most[r], product);
+          least[r] = S::min(least[r], product);
           base[r] = S::fma(x, pairs[half].hi, base[r]);
         }
       }
     }
 #pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) round<R>(r, S::reduce_max(most[r]), S::reduce_add(base[r]));
+    for (int r = 0; r < R; ++r) {
+      const Vec largest = S::max(most[r], S::sub(S::zero(), least[r]));
+      round<R>(block, r, S::reduce_max(largest), S::reduce_add(base[r]));
+    }
   }
 
   // scores[r][key] = row r . key, for keys [begin, end) of a tile, all of the block.
   template <int R>
-  void score(TileRows keys, int begin, int end, float* scores, LineQueue<S>& queue) const {
+  void score(int block, TileRows keys, int begin, int end, float* scores,
+             LineQueue<S>& queue) const {
     LineQueue<S> lines = queue;  // in registers
     constexpr int kKeys = S::kAccumulators / R;
     for (int key = begin; key < end; key += kKeys) {
       float totals[S::kAccumulators];
-      group<R>(keys, key, end, totals, lines);
+      group<R>(block, keys, key, end, totals, lines);
       const int count = end - key < kKeys ? end - key : kKeys;
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
@@ -120,34 +127,40 @@ class Int4Queries {
     queue = lines;
   }
 
-  static constexpr int kWork = 5;  // of a row, a key and a chunk, in units of LineQueue
+  // In units of LineQueue: of 2 * kWidth grids, and of each row before them; and of a row, a key
+  // and a chunk.
+  static constexpr int kGridWork = 8;
+  static constexpr int kPrepareWork = 12;
+  static constexpr int kWork = 3;
 
  private:
   template <int R>
-  void round(int r, float largest, float base) {
+  void round(int block, int r, float largest, float base) {
     constexpr float kMost = IntegerRow<S>::kMost;
     constexpr int kKeys = S::kAccumulators / R;
     const bool has_numbers = largest >= IntegerRow<S>::kSmallest;  // else all are 0
     const Vec times = S::set1(has_numbers ? kMost / largest : 0.0f);
-    std::int16_t* const to = numbers_ + r * stride_;
+    const float* const products = products_ + r * stride_;
+    std::int16_t* const to = numbers(block) + r * stride_;
     Ints start = S::zero_ints();
     const Ints minus_eight = S::set1_ints(-8 * 0x10000 + 0xfff8);
     for (std::int64_t d = 0; d < stride_; d += 2 * S::kWidth) {
-      S::store(to + d, S::mul(S::load(products_ + r * stride_ + d), times));
-      S::store(to + d + S::kWidth, S::mul(S::load(products_ + r * stride_ + d + S::kWidth), times));
-      start = S::dot(start, S::load_ints(to + d), minus_eight);
+      const Ints x = S::to_ints(S::mul(S::load(products + d), times),
+                                S::mul(S::load(products + d + S::kWidth), times));
+      S::store(to + d, x);
+      start = S::dot(start, x, minus_eight);
     }
-    starts_[r] = start;
+    starts_[block][r] = start;
     const bool finite = largest < __builtin_inff();
     const float factor = !finite ? __builtin_nanf("") : has_numbers ? largest / kMost : 0.0f;
     for (int j = 0; j < kKeys; ++j) {
-      factors_[r * kKeys + j] = factor;
-      bases_[r * kKeys + j] = base;
+      factors_[block][r * kKeys + j] = factor;
+      bases_[block][r * kKeys + j] = base;
     }
   }
 
   template <int R>
-  void group(TileRows keys, int key, int end, float* totals, LineQueue<S>& lines) const {
+  void group(int block, TileRows keys, int key, int end, float* totals, LineQueue<S>& lines) const {
     constexpr int kKeys = S::kAccumulators / R;
     const std::byte* rows[kKeys];
     Ints sums[S::kAccumulators];
@@ -155,49 +168,49 @@ class Int4Queries {
     for (int j = 0; j < kKeys; ++j) {  // past the last key its row is taken again
       rows[j] = keys.rows[key + j < end ? key + j : end - 1] + keys.offset;
 #pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) sums[r * kKeys + j] = starts_[r];
+      for (int r = 0; r < R; ++r) sums[r * kKeys + j] = starts_[block][r];
     }
     std::int64_t d = 0;
     for (; d + Chunk::kElements <= head_dim_; d += Chunk::kElements) {
-      lines.advance(R * kKeys * kWork);
-      step<R>(d, sums, [&](int j) { return S::load_bytes(rows[j] + d / 2); });
+      step<R>(numbers(block) + d, sums, lines,
+              [&](int j) { return S::load_bytes(rows[j] + d / 2); });
     }
     if (const auto rest = static_cast<int>(head_dim_ - d); rest > 0) {
-      lines.advance(R * kKeys * kWork);
-      step<R>(d, sums, [&](int j) { return S::load_bytes(rows[j] + d / 2, rest / 2); });
+      step<R>(numbers(block) + d, sums, lines,
+              [&](int j) { return S::load_bytes(rows[j] + d / 2, rest / 2); });
     }
 #pragma GCC unroll 16
     for (int i = 0; i < S::kAccumulators; i += S::kWidth) {
-      Vec lanes[S::kWidth];
-#pragma GCC unroll 16
-      for (int j = 0; j < S::kWidth; ++j) lanes[j] = S::to_floats(sums[i + j]);
-      S::store(totals + i,
-               S::fma(S::transpose_add(lanes), S::load(factors_ + i), S::load(bases_ + i)));
+      S::store(totals + i, S::fma(S::transpose_add(sums + i), S::load(factors_[block] + i),
+                                  S::load(bases_[block] + i)));
     }
   }
 
   template <int R, class LoadBytes>
-  void step(std::int64_t d, Ints* sums, LoadBytes load_bytes) const {
+  void step(const std::int16_t* row, Ints* sums, LineQueue<S>& lines, LoadBytes load_bytes) const {
     constexpr int kKeys = S::kAccumulators / R;
 #pragma GCC unroll 16
     for (int j = 0; j < kKeys; ++j) {
+      if (j % 4 == 0) lines.advance(R * (kKeys < 4 ? kKeys : 4) * kWork);
       const Ints bytes = load_bytes(j);
       const Ints even = S::lower_half(bytes), odd = S::upper_half(bytes);
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
-        const std::int16_t* const q = numbers_ + r * stride_ + d;
+        const std::int16_t* const q = row + r * stride_;
         auto& sum = sums[r * kKeys + j];
         sum = S::dot(S::dot(sum, S::load_ints(q), even), S::load_ints(q + Chunk::kBytes), odd);
       }
     }
   }
 
+  std::int16_t* numbers(int block) const { return numbers_ + block * kMostRows * stride_; }
+
   const std::int64_t head_dim_, stride_;
-  float* const products_;                        // [kMostRows, stride]: q_d step_d
-  std::int16_t* const numbers_;                  // likewise, as numbers
-  Ints starts_[kMostRows];                       // of sums: -8 times the numbers
-  alignas(64) float factors_[S::kAccumulators];  // of row r and key j of a group
-  alignas(64) float bases_[S::kAccumulators];
+  float* const products_;                // [kMostRows, stride]: q_d step_d
+  std::int16_t* const numbers_;          // [kMostBlocks, kMostRows, stride]: the same as numbers
+  Ints starts_[kMostBlocks][kMostRows];  // of sums: -8 times the numbers
+  alignas(64) float factors_[kMostBlocks][S::kAccumulators];  // of row r and key j of a group
+  alignas(64) float bases_[kMostBlocks][S::kAccumulators];
 };
 
 // What the codes of a tile's values are multiplied by, for some rows: numbers of 16 bits, 0 but for

@@ -38,21 +38,24 @@ class KeyTile {
     const bool has_k_scale = task.k.scale.data != nullptr;
     const bool has_v_scale = task.v.scale.data != nullptr;
     num_sealed_ = num_keys_;
-    num_k_grids_ = 0;
-    const bool has_k_grids = task.k.dtype == DType::int4;
+    num_k_grids_ = num_v_grids_ = 0;
+    const bool has_grids = has_k_scale && has_v_scale && task.k.dtype == DType::int4;
+    const bool v_grids_follow = task.v.scale.token_stride == sizeof(Int4Grid);
     for (int i = 0; i < num_keys_; ++i) {
       if (offset == task.block_size) {
         offset = 0;
         block = block_at(task, unit, ++column);
       }
       if (block.open && i < num_sealed_) num_sealed_ = i;
-      if (has_k_grids && i < num_sealed_ && (i == 0 || offset == 0)) {
-        k_grids_[num_k_grids_++] = Rows::scale_at(block.k->scale, block.id, 0);
-      }
       k_[i] = Rows::row_at(*block.k, block.id, offset);
       v_[i] = Rows::row_at(*block.v, block.id, offset);
       if (has_k_scale) k_scale_[i] = Rows::scale_at(block.k->scale, block.id, offset);
       if (has_v_scale) v_scale_[i] = Rows::scale_at(block.v->scale, block.id, offset);
+      if (has_grids && i < num_sealed_) {
+        if (i == 0 || offset == 0) k_grids_[num_k_grids_++] = k_scale_[i];
+        const bool line_begins = i == 0 || offset % kGridsOfLine == 0;
+        if (line_begins || !v_grids_follow) v_grids_[num_v_grids_++] = v_scale_[i];
+      }
       ++offset;
     }
     for (int i = num_keys_; i < kKeys; ++i) {
@@ -121,10 +124,10 @@ class KeyTile {
     }
   }
 
-  // Asks for the lines of the scales of heads [head, head + heads), but for grids of keys.
+  // Asks for the lines of the scales of heads [head, head + heads), but not for those of grids.
   void prefetch_scales(const AttentionTask& task, std::int64_t head, std::int64_t heads) const {
-    for (std::int64_t h = head; h < head + heads; ++h) {
-      if (num_k_grids_ == 0) prefetch_scales(task.k.scale, k_scale_, k_scale_runs_, h);
+    for (std::int64_t h = head; num_k_grids_ == 0 && h < head + heads; ++h) {
+      prefetch_scales(task.k.scale, k_scale_, k_scale_runs_, h);
       prefetch_scales(task.v.scale, v_scale_, v_scale_runs_, h);
     }
   }
@@ -132,9 +135,14 @@ class KeyTile {
   std::int64_t first() const { return first_; }
   int num_keys() const { return num_keys_; }
   int num_sealed() const { return num_sealed_; }  // keys before the first of an open block
+  // Where the grids of keys begin, and each line of those of values, of sealed rows.
   int num_k_grids() const { return num_k_grids_; }
   TileRows k_grids(const AttentionTask& task, std::int64_t head) const {
     return {k_grids_, head * task.k.scale.head_stride};
+  }
+  int num_v_grids() const { return num_v_grids_; }
+  TileRows v_grids(const AttentionTask& task, std::int64_t head) const {
+    return {v_grids_, head * task.v.scale.head_stride};
   }
   TileRows k(const AttentionTask& task, std::int64_t head) const {
     return {k_, head * task.k.head_stride};
@@ -144,6 +152,8 @@ class KeyTile {
   }
 
  private:
+  static constexpr std::int64_t kGridsOfLine = 64 / sizeof(Int4Grid);
+
   // A block, and the caches that it is of.
   struct Block {
     const CacheView* k;
@@ -203,8 +213,9 @@ class KeyTile {
   const std::byte* v_scale_[kKeys];
   bool k_scale_runs_, v_scale_runs_;
   std::int64_t first_;
-  const std::byte* k_grids_[kKeys];  // of the blocks before the first open one
-  int num_keys_, num_sealed_, num_k_grids_;
+  const std::byte* k_grids_[kKeys];  // before the first open block
+  const std::byte* v_grids_[kKeys];
+  int num_keys_, num_sealed_, num_k_grids_, num_v_grids_;
 };
 
 }  // namespace quire

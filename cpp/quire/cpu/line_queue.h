@@ -22,7 +22,7 @@ class LineQueue {
   };
   // What a queue goes through, from its second span on; it outlives the queue.
   struct Spans {
-    Span spans[3];
+    Span spans[4];
     int count;
   };
 
@@ -41,6 +41,7 @@ class LineQueue {
       tile.prefetch_scales(task, head, heads);
       const int count = tile.num_sealed();
       add(tile.k_grids(task, head), tile.num_k_grids(), task.head_dim * sizeof(Int4Grid));
+      add(tile.v_grids(task, head), tile.num_v_grids(), sizeof(Int4Grid));
       add(tile.k(task, head), count, Rows::row_bytes(task.k.dtype, task.head_dim));
       add(tile.v(task, head), count, Rows::row_bytes(task.v.dtype, task.v_head_dim));
     }

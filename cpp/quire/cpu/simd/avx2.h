@@ -167,18 +167,25 @@ struct Avx2 {
     __builtin_memcpy(buffer, p, static_cast<std::size_t>(n / 2));
     return load_int4(buffer);
   }
-  static Pair load_grids(const Int4Grid* p) {
-    return open_grids(load(reinterpret_cast<const float*>(p)));
-  }
-  static Pair open_grids(Vec grids) {  // the same of grids as they lie in memory, in any order
-    const __m256i x = _mm256_castps_si256(grids);
-    const __m256i step = _mm256_and_si256(x, _mm256_set1_epi32(0xffff));
-    return {_mm256_cvtph_ps(narrow(step)), _mm256_cvtph_ps(narrow(_mm256_srli_epi32(x, 16)))};
-  }
+  static Pair load_grids(const Int4Grid* p) { return from_grids(_mm256_loadu_si256(as_256(p))); }
   static Pair load_grids(const Int4Grid* p, int n) {
     Int4Grid buffer[kWidth] = {};
     __builtin_memcpy(buffer, p, static_cast<std::size_t>(n) * sizeof(Int4Grid));
     return load_grids(buffer);
+  }
+  // Grids of 2 * kWidth elements, or n of them and 0: of the even ones, and of the odd ones.
+  struct Grids {
+    Pair even, odd;
+  };
+  static Grids load_grids_apart(const Int4Grid* p) {
+    const auto* const bits = reinterpret_cast<const float*>(p);
+    const Pair apart = even_and_odd({load(bits), load(bits + kWidth)});
+    return {from_grids(_mm256_castps_si256(apart.lo)), from_grids(_mm256_castps_si256(apart.hi))};
+  }
+  static Grids load_grids_apart(const Int4Grid* p, int n) {
+    Int4Grid buffer[2 * kWidth] = {};
+    __builtin_memcpy(buffer, p, static_cast<std::size_t>(n) * sizeof(Int4Grid));
+    return load_grids_apart(buffer);
   }
 
   static Vec load_bits(const BFloat16* p) {
@@ -243,6 +250,22 @@ struct Avx2 {
   static Ints dot(Ints sum, Ints a, Ints b) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
   }
+  static Ints to_ints(Vec a, Vec b) {  // the nearest numbers, |x| < 2^15
+    const __m256i pairs = _mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
+    return _mm256_permute4x64_epi64(pairs, _MM_SHUFFLE(3, 1, 2, 0));
+  }
+  static void store(std::int16_t* p, Ints x) { _mm256_storeu_si256(as_256(p), x); }
+  // Lane i: the sum of sums[i]'s lanes.
+  static Vec transpose_add(const Ints* sums) {
+    const Ints a0 = _mm256_hadd_epi32(sums[0], sums[1]);
+    const Ints a1 = _mm256_hadd_epi32(sums[2], sums[3]);
+    const Ints a2 = _mm256_hadd_epi32(sums[4], sums[5]);
+    const Ints a3 = _mm256_hadd_epi32(sums[6], sums[7]);
+    const Ints b0 = _mm256_hadd_epi32(a0, a1);
+    const Ints b1 = _mm256_hadd_epi32(a2, a3);
+    return to_floats(_mm256_add_epi32(_mm256_permute2x128_si256(b0, b1, 0x20),
+                                      _mm256_permute2x128_si256(b0, b1, 0x31)));
+  }
   static Vec to_floats(Ints sums) { return _mm256_cvtepi32_ps(sums); }
   static void store(std::int16_t* p, Vec x) {  // the nearest numbers, |x| < 2^15
     const __m256i n = _mm256_cvtps_epi32(x);
@@ -254,6 +277,19 @@ struct Avx2 {
 
  private:
   static const __m256i* as_256(const void* p) { return static_cast<const __m256i*>(p); }
+  static __m256i* as_256(void* p) { return static_cast<__m256i*>(p); }
+  static Pair from_grids(__m256i x) {
+    const __m256i step = _mm256_and_si256(x, _mm256_set1_epi32(0xffff));
+    return {_mm256_cvtph_ps(narrow(step)), _mm256_cvtph_ps(narrow(_mm256_srli_epi32(x, 16)))};
+  }
+  static Pair even_and_odd(Pair x) {
+    const Vec even = _mm256_shuffle_ps(x.lo, x.hi, _MM_SHUFFLE(2, 0, 2, 0));
+    const Vec odd = _mm256_shuffle_ps(x.lo, x.hi, _MM_SHUFFLE(3, 1, 3, 1));
+    const auto in_order = [](Vec v) {
+      return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), _MM_SHUFFLE(3, 1, 2, 0)));
+    };
+    return {in_order(even), in_order(odd)};
+  }
   static __m128i narrow(__m256i x) {  // numbers of 32 bits to as many of 16
     return _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
   }
@@ -271,12 +307,7 @@ struct Avx2 {
 
 template <>
 inline Avx2::Pair Avx2::from_natural<BFloat16>(Pair x) {
-  const Vec even = _mm256_shuffle_ps(x.lo, x.hi, _MM_SHUFFLE(2, 0, 2, 0));
-  const Vec odd = _mm256_shuffle_ps(x.lo, x.hi, _MM_SHUFFLE(3, 1, 3, 1));
-  const auto in_order = [](Vec v) {
-    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), _MM_SHUFFLE(3, 1, 2, 0)));
-  };
-  return {in_order(even), in_order(odd)};
+  return even_and_odd(x);
 }
 
 template <>

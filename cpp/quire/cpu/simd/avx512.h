@@ -55,6 +55,10 @@ struct Avx512 {
   // Halves of two vectors are added crosswise, which halves their number four times: 16, 8, 4,
   // 2, 1.
   static Vec transpose_add(const Vec* v) {
+    return transpose_add(v, [](Vec a, Vec b) { return add(a, b); });
+  }
+  template <class Add>
+  static Vec transpose_add(const Vec* v, Add add) {
     Vec b[8];
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {
@@ -164,16 +168,20 @@ struct Avx512 {
   static Pair load_int4(const std::byte* p, int n) {
     return from_int4(_mm_maskz_loadu_epi8(lanes(0, n / 2), p));
   }
-  static Pair load_grids(const Int4Grid* p) {
-    return open_grids(load(reinterpret_cast<const float*>(p)));
-  }
+  static Pair load_grids(const Int4Grid* p) { return from_grids(_mm512_loadu_si512(p)); }
   static Pair load_grids(const Int4Grid* p, int n) {
-    return open_grids(load(reinterpret_cast<const float*>(p), n));
+    return from_grids(_mm512_maskz_loadu_epi32(lanes(0, n), p));
   }
-  static Pair open_grids(Vec grids) {
-    const __m512i x = _mm512_castps_si512(grids);
-    return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(x)),
-            _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(x, 16)))};
+
+  struct Grids {
+    Pair even, odd;
+  };
+  static Grids load_grids_apart(const Int4Grid* p) {
+    return from_grids(_mm512_loadu_si512(p), _mm512_loadu_si512(p + kWidth));
+  }
+  static Grids load_grids_apart(const Int4Grid* p, int n) {
+    return from_grids(_mm512_maskz_loadu_epi32(lanes(0, n), p),
+                      _mm512_maskz_loadu_epi32(lanes(0, n - kWidth), p + kWidth));
   }
 
   static Vec load_bits(const BFloat16* p) { return _mm512_castsi512_ps(_mm512_loadu_si512(p)); }
@@ -232,7 +240,21 @@ struct Avx512 {
   static Ints dot(Ints sum, Ints a, Ints b) {
     return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
   }
+  static Ints to_ints(Vec a, Vec b) {  // the lower words of both
+    const __m512i order = _mm512_slli_epi16(word_numbers(), 1);
+    return _mm512_permutex2var_epi16(_mm512_cvtps_epi32(a), order, _mm512_cvtps_epi32(b));
+  }
+  static void store(std::int16_t* p, Ints x) { _mm512_storeu_si512(p, x); }
   static Vec to_floats(Ints sums) { return _mm512_cvtepi32_ps(sums); }
+  // Lane i: the sum of sums[i]'s lanes.
+  static Vec transpose_add(const Ints* sums) {
+    Vec v[kWidth];
+#pragma GCC unroll 16
+    for (int i = 0; i < kWidth; ++i) v[i] = _mm512_castsi512_ps(sums[i]);
+    return to_floats(_mm512_castps_si512(transpose_add(v, [](Vec a, Vec b) {
+      return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+    })));
+  }
   static void store(std::int16_t* p, Vec x) {
     _mm256_storeu_si256(as_256(p), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x)));
   }
@@ -250,6 +272,33 @@ struct Avx512 {
   }
   static const __m128i* as_128(const void* p) { return static_cast<const __m128i*>(p); }
   static Vec from_int8(__m128i x) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(x)); }
+  static Pair from_grids(__m512i x) {
+    return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(x)),
+            _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(x, 16)))};
+  }
+  static Grids from_grids(__m512i a, __m512i b) {
+    // words 4 i, then 4 i + 2, of both
+    const __m512i fours = _mm512_slli_epi16(word_numbers(), 2);
+    const __m512i order = _mm512_add_epi16(_mm512_and_si512(fours, _mm512_set1_epi16(63)),
+                                           _mm512_slli_epi16(_mm512_srli_epi16(fours, 6), 1));
+    const __m512i steps = _mm512_permutex2var_epi16(a, order, b);
+    const __m512i middles =
+        _mm512_permutex2var_epi16(a, _mm512_add_epi16(order, _mm512_set1_epi16(1)), b);
+    const auto lower = [](__m512i x) { return _mm512_cvtph_ps(_mm512_castsi512_si256(x)); };
+    const auto upper = [](__m512i x) { return _mm512_cvtph_ps(_mm512_extracti64x4_epi64(x, 1)); };
+    return {{lower(steps), lower(middles)}, {upper(steps), upper(middles)}};
+  }
+  static __m512i word_numbers() {
+    struct alignas(64) Numbers {
+      std::uint16_t words[32];
+    };
+    static constexpr Numbers kNumbers = [] {
+      Numbers numbers{};
+      for (unsigned i = 0; i < 32; ++i) numbers.words[i] = static_cast<std::uint16_t>(i);
+      return numbers;
+    }();
+    return _mm512_load_si512(kNumbers.words);
+  }
   static Pair from_int4(__m128i x) {
     const __m128i half = _mm_set1_epi8(15);
     const __m128i even = _mm_and_si128(x, half);
