@@ -158,15 +158,20 @@ class FusedLaunch {
 
   // `upcoming`: what this worker does next, or kNone.
   //
-  // Scales are looked at right before their keys are, which brings them near.
+  // Scales are looked at right before their keys are, which brings them near, unless the kernel
+  // does so as it multiplies.
   void run_item(std::int64_t index, std::int64_t upcoming, int worker) {
     const WorkItem& item = work_.items[index];
-    const AttentionPart part = part_of(item);
+    AttentionPart part = part_of(item);
     AttentionPart next_part;
     const AttentionPart* next = nullptr;
     if (upcoming != kNone) next = &(next_part = part_of(work_.items[upcoming]));
     float* const scratch = scratch_ + worker * worker_floats_;
-    if (by_part_ && !scales_are_sound(item)) found_bad_scale_ = true;
+    if (by_part_ && kernels_.looks_at_grids(call_.task(), part.unit)) {
+      part.has_bad_grid = &found_bad_scale_;
+    } else if (by_part_ && !scales_are_sound(item)) {
+      std::atomic_ref(found_bad_scale_).store(true, std::memory_order_relaxed);
+    }
     if (item.state_begin == WorkItem::kNoState) {
       const StateView state = call_.state_at(
           scratch + worker_floats_ - call_.state_floats(work_.most_rows), work_.most_rows);
@@ -204,7 +209,7 @@ class FusedLaunch {
   WorkItems& work_;
   Workspace& workspace_;
   const bool by_part_;
-  std::atomic<bool> found_bad_scale_{false};
+  bool found_bad_scale_ = false;  // by several threads, until they are done
   float* states_ = nullptr;
   float* scratch_ = nullptr;
   std::int64_t worker_floats_ = 0;

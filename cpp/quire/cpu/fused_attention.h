@@ -4,7 +4,8 @@
 // in the block table, then each KV head scores it, takes it into the softmax and adds its values,
 // for all query rows of that head. Tiles are the outer loop, as a block's heads lie together in
 // memory. Few rows are bound by memory and read it directly; many are bound by arithmetic and worth
-// a packed copy of the keys.
+// a packed copy of the keys. Rows of int4 caches are read as copies in float32 (staged_tile.h), or,
+// by few rows where there is arithmetic for it, as the codes that they are (int4_attention.h).
 #pragma once
 
 #include "quire/cpu/direct_attention.h"
@@ -28,11 +29,19 @@ struct FusedAttention {
     return floats;
   }
 
+  // Kernels::looks_at_grids: where they are multiplied, not where rows are copied.
+  static bool looks_at_grids(const AttentionTask& task, const AttentionUnit& unit) {
+    if constexpr (S::kDotsInt16) {
+      return Staged::is_needed(task) && Int4Attention<S>::takes(task, unit);
+    }
+    return false;
+  }
+
   static void part(const AttentionTask& task, const AttentionPart& part,
                    const AttentionPart* upcoming, float* scratch, StateView state) {
     if (!Staged::is_needed(task)) return attend(task, part, upcoming, scratch, state);
     if constexpr (S::kDotsInt16) {
-      if (Int4Attention<S>::takes(task, part.unit)) {
+      if (looks_at_grids(task, part.unit)) {
         return Int4Attention<S>(task, part.unit, scratch, state).run(part, upcoming);
       }
     }

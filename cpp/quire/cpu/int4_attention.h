@@ -44,7 +44,7 @@ class Int4Attention {
   // More rows are worth packed copies. Those of other sequences do not count, as the two ways round
   // differently.
   static bool takes(const AttentionTask& task, const AttentionUnit& unit) {
-    return unit.tokens_of_one_seq * task.group <= kRowsWorthCopying &&
+    return unit.tokens_of_one_seq * task.group <= kMostRowsOfSeq &&
            task.head_dim <= IntegerRow<S>::kMostHeadDim;
   }
 
@@ -55,6 +55,9 @@ class Int4Attention {
     TileWalk<S, kKeys>::run(
         task_, part, upcoming, [&](int num_keys) { return work_of_tile(num_keys); },
         [&](const Tile& tile, std::int64_t head, Lines& lines) { attend_tile(tile, head, lines); });
+    if (part.has_bad_grid != nullptr && (value_check_.found_bad() || queries_.found_bad_grid())) {
+      __atomic_store_n(part.has_bad_grid, true, __ATOMIC_RELAXED);
+    }
   }
 
  private:
@@ -62,7 +65,7 @@ class Int4Attention {
   using Group = RowGroup<kMostRows>;
   using Lines = LineQueue<S>;
   using Values = Int4ValueTile<S>;
-  static constexpr std::int64_t kRowsWorthCopying = 16;
+  static constexpr std::int64_t kMostRowsOfSeq = 16;  // where they were measured to break even
 
   void prepare_queries() {
     const std::int64_t heads = unit_.kv_head_end - unit_.kv_head_begin;
@@ -110,10 +113,16 @@ class Int4Attention {
   void load_grids_of_values(const Tile& tile, std::int64_t head) {
     alignas(64) Int4Grid grids[kKeys];
     tile.copy_grids_of_values(task_, head, grids);
+    const int whole = tile.num_sealed() / S::kWidth * S::kWidth;
     for (int i = 0; i < kKeys; i += S::kWidth) {
       const auto pair = S::load_grids(grids + i);
       S::store(steps_ + i, pair.lo);
       S::store(middles_ + i, pair.hi);
+      if (i < whole) value_check_.add(pair.lo, pair.hi);
+    }
+    for (int i = whole; i < tile.num_keys(); ++i) {
+      const auto pair = S::load_grids(grids + i, 1);
+      if (tile.is_sealed(i)) value_check_.add(pair.lo, pair.hi, 1);
     }
   }
 
@@ -247,6 +256,7 @@ class Int4Attention {
   float* const k_;            // [kKeys, d]: of open blocks
   float* const v_;            // [kKeys, dv]
   Int4Queries<S> queries_;
+  GridCheck<S> value_check_;
   float* const q_;          // in the order of chunks
   float* const natural_q_;  // [.., d]
 };

@@ -110,6 +110,9 @@ class KeyTile {
     }
   }
 
+  // Whether key i is of a sealed block, of an int4 cache.
+  bool is_sealed(int i) const { return v_scale_[i] != nullptr; }
+
   // Calls visit(begin, end, whether they are open) for the longest runs of the keys [first, last)
   // that are all open, or all not.
   template <class Visit>
