@@ -4,7 +4,8 @@
 // in the block table, then each KV head scores it, takes it into the softmax and adds its values,
 // for all query rows of that head. Tiles are the outer loop, as a block's heads lie together in
 // memory. Few rows are bound by memory and read it directly; many are bound by arithmetic and worth
-// a packed copy of the keys.
+// a packed copy of the keys. Rows of int4 caches are read as copies in float32 (staged_tile.h), or,
+// by few rows where there is arithmetic for it, as the codes that they are (int4_attention.h).
 #pragma once
 
 #include "quire/cpu/direct_attention.h"

@@ -44,7 +44,7 @@ class Int4Attention {
   // More rows are worth packed copies. Those of other sequences do not count, as the two ways round
   // differently.
   static bool takes(const AttentionTask& task, const AttentionUnit& unit) {
-    return unit.tokens_of_one_seq * task.group <= kRowsWorthCopying &&
+    return unit.tokens_of_one_seq * task.group <= kMostRowsOfSeq &&
            task.head_dim <= IntegerRow<S>::kMostHeadDim;
   }
 
@@ -62,7 +62,7 @@ class Int4Attention {
   using Group = RowGroup<kMostRows>;
   using Lines = LineQueue<S>;
   using Values = Int4ValueTile<S>;
-  static constexpr std::int64_t kRowsWorthCopying = 16;
+  static constexpr std::int64_t kMostRowsOfSeq = 16;  // where they were measured to break even
 
   void prepare_queries() {
     const std::int64_t heads = unit_.kv_head_end - unit_.kv_head_begin;
