@@ -196,6 +196,41 @@ TEST_P(OnInstructionSet, HugeInt4ScoresMeetTheirMaximum) {
   }
 }
 
+// Wherever in a tile a row of an open block lies; who sees it must.
+TEST_P(OnInstructionSet, AHiddenOpenKeyMayBeNoNumber) {
+  constexpr std::int64_t kKeys = 150;
+  for (const std::int64_t tokens : {2, 4, 20}) {
+    for (const std::int64_t window : {1, 2, 40}) {
+      ProblemSizes sizes;
+      sizes.seq_lens = {kKeys};
+      sizes.q_lens = {tokens};
+      sizes.num_kv_heads = 1;
+      sizes.group = 2;
+      Problem problem(sizes, 9);
+      Int4Problem int4(problem, {1.0, DType::float32}, 9);
+      PagedAttentionArgs args = int4.args(problem.args());
+      args.sliding_window = window;
+      const std::int64_t first = kKeys - tokens;  // position of the first query
+      for (std::int64_t at = first - window; at < kKeys; ++at) {
+        SCOPED_TRACE(concat(tokens, " tokens, window ", window, ", key ", at));
+        const std::int64_t element = int4.open_row(0, at, 0) * 64 + 3;
+        for (Array* const open : {&int4.k_open(), &int4.v_open()}) {
+          const auto before = static_cast<float>(open->get(element));
+          open->set(element, kNaN);
+          run(args, Implementation::fused);
+          open->set(element, before);
+          for (std::int64_t i = 0; i < problem.out.size(); ++i) {
+            const std::int64_t position = first + i / (2 * 64);
+            const bool sees = position >= at && position - window < at;
+            const bool felt = sees && (open == &int4.k_open() || i % 64 == 3);
+            ASSERT_EQ(std::isnan(problem.out.get(i)), felt) << "element " << i;
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_P(OnInstructionSet, AnInt4SequenceHasTheSameBitsAlone) {
   for (unsigned seed = 0; seed < 40; ++seed) {
     std::mt19937 random(1000 + seed);

@@ -63,6 +63,16 @@ class Int4Problem {
     return args;
   }
 
+  Array& k_open() { return k_open_; }
+  Array& v_open() { return v_open_; }
+
+  // The row of open keys or values of a sequence's key, whose block is open.
+  std::int64_t open_row(std::int64_t seq, std::int64_t key, std::int64_t head) const {
+    const std::int64_t column = key / problem_.sizes.block_size;
+    const std::int64_t block = problem_.tables[seq * columns() + column];
+    return problem_.cache_row(slot_of_[block], key % problem_.sizes.block_size, head);
+  }
+
   std::int64_t columns() const {
     return static_cast<std::int64_t>(problem_.tables.size() / problem_.sizes.seq_lens.size());
   }
