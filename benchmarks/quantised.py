@@ -1,6 +1,6 @@
 """Quantised caches against bfloat16, in one run: what they cost in accuracy and save in time.
 
-    python benchmarks/quantised.py [--quick] [--models DIR ...]
+    python benchmarks/quantised.py [--quick] [--block-size 16] [--models DIR ...]
 
 Accuracy: the RMS of the error of attention, relative to the RMS of its output, on the keys and
 values of a real model (those of `quire verify`), 200 tokens decoded, one after the other; exact is
@@ -9,7 +9,7 @@ models (a DIR holds config.json and model.safetensors; decoder.py has the kinds)
 token by token, against a float32 cache; and how often the likeliest token is the same.
 
 Speed: the fastest of interleaved calls, one query of each of 32 heads, and of 8, over 8 KV heads of
-128, one thread, blocks of 16 tokens in random order, cold. 32 heads are bound by arithmetic on some
+128, one thread, blocks in random order, all sealed, cold. 32 heads are bound by arithmetic on some
 processors, 8 by memory on all.
 """
 
@@ -101,10 +101,10 @@ def logit_errors(name: str, model: Decoder) -> None:
 class ColdCalls:
     """Calls of one dtype over as many sequences as leave the processor's caches behind."""
 
-    def __init__(self, dtype: str, num_tokens: int, num_heads: int) -> None:
+    def __init__(self, dtype: str, num_tokens: int, num_heads: int, size: int) -> None:
         random = np.random.default_rng(0)
-        of_sequence = num_tokens // 16
-        geometry = {"num_kv_heads": 8, "head_dim": 128, "dtype": dtype}
+        of_sequence = num_tokens // size
+        geometry = {"block_size": size, "num_kv_heads": 8, "head_dim": 128, "dtype": dtype}
         sequences = max(2, COLD_BYTES // quire.BlockPool(of_sequence, **geometry).nbytes)
         self.pool = quire.BlockPool(of_sequence * sequences, **geometry)
         ids = random.permutation(self.pool.num_blocks).astype(np.int32)
@@ -112,7 +112,7 @@ class ColdCalls:
         self.scales = scales_of(self.pool)
         rows = random.standard_normal((num_tokens, 8, 128)).astype(np.float32)
         for table in self.tables:
-            slots = (table[0, :, None].astype(np.int64) * 16 + np.arange(16)).reshape(-1)
+            slots = (table[0, :, None].astype(np.int64) * size + np.arange(size)).reshape(-1)
             quire.write_kv(
                 rows, rows, self.pool.k_cache(), self.pool.v_cache(), slots, **self.scales
             )
@@ -133,11 +133,11 @@ class ColdCalls:
         self.calls += 1
 
 
-def speeds(contexts: tuple[int, ...], seconds: float) -> None:
+def speeds(contexts: tuple[int, ...], seconds: float, size: int) -> None:
     """A row for each context: how many times as fast as bfloat16."""
     print("\n| query heads, keys | " + " | ".join(DTYPES) + " |\n|---|" + "---|" * len(DTYPES))
     for num_heads, num_tokens in itertools.product((32, 8), contexts):
-        every = [ColdCalls(dtype, num_tokens, num_heads) for dtype in DTYPES]
+        every = [ColdCalls(dtype, num_tokens, num_heads, size) for dtype in DTYPES]
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             for calls in every:
@@ -150,12 +150,14 @@ def main() -> None:
     """Accuracy, then speed."""
     parser = argparse.ArgumentParser(description="Quantised caches against bfloat16.")
     parser.add_argument("--quick", action="store_true", help="one context, for some seconds")
+    parser.add_argument("--block-size", type=int, default=16, help="tokens of a block")
     parser.add_argument("--models", type=Path, nargs="*", default=[], help="folders of models")
     options = parser.parse_args()
     trace_errors()
     for folder in options.models:
         logit_errors(folder.name, load_decoder(folder))
-    speeds(QUICK_CONTEXTS if options.quick else CONTEXTS, 2 if options.quick else 15)
+    contexts, seconds = (QUICK_CONTEXTS, 2) if options.quick else (CONTEXTS, 15)
+    speeds(contexts, seconds, options.block_size)
 
 
 if __name__ == "__main__":
