@@ -28,7 +28,7 @@ Args:
         several sequences have are read once for all of them.
     seq_lens: [B] int32 or int64: tokens in the cache, those of q included. Slots past it are never
         read.
-    k_open: beside int4 caches: blocks of plain floats, [num_open, block_size, Hkv, D] in the
+    k_open: beside quantised caches: blocks of plain floats, [num_open, block_size, Hkv, D] in the
         layout of k_cache. In block_tables num_blocks + i is the i-th of them; they go with others
         in any order.
     v_open: likewise of values, with Dv; both or none.
@@ -152,8 +152,9 @@ Args:
         that paged_attention describes are written: step = (highest - lowest) / 15, at least 2^-24,
         and middle = lowest + 8 * step, of a channel of a block.
     v_scale: likewise for v_cache; of int4 the grids of each token and head.
-    k_open, v_open: beside int4 caches, as in paged_attention. Slots from num_blocks * block_size on
-        are theirs, and their rows are stored as plain floats, each block as far as it has any.
+    k_open, v_open: beside quantised caches, as in paged_attention. Slots from num_blocks *
+        block_size on are theirs, and their rows are stored as plain floats, each block as far as it
+        has any; what they are rounded to is finite.
     layout: "NHD" or "HND", of all caches.
 
 Raises:

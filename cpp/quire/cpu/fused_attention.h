@@ -22,7 +22,7 @@ struct FusedAttention {
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
     std::int64_t floats = own_scratch(task, rows) + Staged::scratch_floats(task);
     if constexpr (S::kDotsInt16) {
-      if (!Staged::is_needed(task)) return floats;
+      if (task.k.dtype != DType::int4) return floats;
       floats = AttentionRows<S>::larger(floats, Int4Attention<S>::scratch_floats(task, rows));
     }
     return floats;
@@ -30,9 +30,10 @@ struct FusedAttention {
 
   static void part(const AttentionTask& task, const AttentionPart& part,
                    const AttentionPart* upcoming, float* scratch, StateView state) {
-    if (!Staged::is_needed(task)) return attend(task, part, upcoming, scratch, state);
+    if (!Staged::is_needed(task, part)) return attend(task, part, upcoming, scratch, state);
     if constexpr (S::kDotsInt16) {
-      if (is_direct(task, part.unit) && Int4Attention<S>::takes(task)) {
+      if (task.k.dtype == DType::int4 && is_direct(task, part.unit) &&
+          Int4Attention<S>::takes(task)) {
         return Int4Attention<S>(task, part.unit, scratch, state).run(part, upcoming);
       }
     }
