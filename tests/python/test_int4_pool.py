@@ -165,6 +165,20 @@ def test_tables_next_to_a_model(block_size: int, num_layers: int, kind: dict[str
     assert pool.stats().open_blocks == pool.num_used == 0
 
 
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_long_appends(num_layers: int) -> None:
+    """More than is open at once, into a last block that is filled in part."""
+    random = np.random.default_rng(8)
+    pool = new_pool(60, num_layers=num_layers)
+    table, model = quire.BlockTable(pool), Int4Model(pool)
+    for tokens in (3, 150, 70):
+        k, v = rows_of(pool, tokens, random)
+        table.append(layered(pool, k), layered(pool, v))
+        model.append(k, v)
+        assert_holds(table, model)
+        assert pool.stats().open_blocks <= 2
+
+
 @pytest.mark.parametrize("implementation", ["dense", "gather", "fused"])
 @pytest.mark.parametrize("q_dtype", ["float32", "bfloat16"])
 @with_each_pool

@@ -95,7 +95,7 @@ class BlockTable {
     const BlockPool::Delivery delivery(*pool_);
     const std::lock_guard lock(mutex_);
     require_in_use("BlockTable.append");
-    if (pool_->open_blocks() != nullptr) return append_in_parts(slots, write);
+    if (pool_->open_blocks() != nullptr) return append_in_parts(slots, std::ref(write));
     const std::int64_t num_tokens = num_tokens_;
     grow("BlockTable.append", slots);
     try {
