@@ -62,7 +62,7 @@ class Decoder:
             ids = [arrays[name] for name in arrays.files if arrays[name].dtype.kind == "i"]
         return np.concatenate(ids)[:most]
 
-    def logits(self, tokens: Any, dtype: str) -> Any:
+    def logits(self, tokens: Any, dtype: str, open_blocks: int | None = None) -> Any:
         """[tokens, vocabulary] in float32, keys and values in a cache of `dtype`.
 
         One token after the other, as when they are generated.
@@ -70,7 +70,7 @@ class Decoder:
         pool = quire.BlockPool(
             self.num_layers * -(-len(tokens) // 16),
             num_kv_heads=self.config["num_key_value_heads"],
-            head_dim=self.head_dim, dtype=dtype,
+            head_dim=self.head_dim, dtype=dtype, open_blocks=open_blocks,
         )  # fmt: skip
         states = [self.new_state(layer, pool) for layer in range(self.num_layers)]
         hidden = [self._step(token, states) for token in tokens]

@@ -29,6 +29,11 @@ import quire
 from quire.trace import shipped_trace
 
 DTYPES = ("bfloat16", "float8_e4m3fn", "int8", "int4")
+# With open_blocks of BlockPool: how many last blocks of 16 tokens are in bfloat16.
+CACHES = (
+    ("bfloat16", 0), ("float8_e4m3fn", 0), ("float8_e4m3fn", 9), ("int8", 0), ("int8", 2),
+    ("int4", 2),
+)  # fmt: skip
 CONTEXTS, QUICK_CONTEXTS = (512, 4096, 16384), (4096,)
 COLD_BYTES = 1 << 28
 
@@ -53,18 +58,23 @@ def exact_attention(q: Any, k: Any, v: Any) -> Any:
 
 
 def trace_errors() -> None:
-    """A row for each dtype: the error in each layer of the shipped trace."""
+    """A row for each cache: the error in each layer of the shipped trace."""
     layers = (1, 4)
     print(
-        "| cache | bytes of a token and head | " + " | ".join(f"layer {n}" for n in layers) + " |"
+        "| cache | open blocks | bytes of a token and head | "
+        + " | ".join(f"layer {n}" for n in layers)
+        + " |"
     )
-    print("|---|" + "---|" * (1 + len(layers)))
-    for dtype in DTYPES:
+    print("|---|" + "---|" * (2 + len(layers)))
+    for dtype, open_blocks in CACHES:
         errors = []
         for layer in layers:
             trace = shipped_trace(layer=layer)
             tokens, heads, size = trace.k.shape
-            pool = quire.BlockPool(-(-tokens // 16), num_kv_heads=heads, head_dim=size, dtype=dtype)
+            pool = quire.BlockPool(
+                -(-tokens // 16), num_kv_heads=heads, head_dim=size, dtype=dtype,
+                open_blocks=open_blocks,
+            )  # fmt: skip
             queries = trace.q.astype(ml_dtypes.bfloat16)
             out = np.empty(queries.shape, np.float32)
             first = tokens - len(queries)
@@ -77,7 +87,8 @@ def trace_errors() -> None:
             exact = exact_attention(queries, trace.k, trace.v)
             errors.append(rms(out - exact) / rms(exact))
         per_head = pool.nbytes // (pool.num_blocks * pool.block_size * heads)
-        print(f"| {dtype} | {per_head} | " + " | ".join(f"{e:.2%}" for e in errors) + " |")
+        cells = [f"{error:.2%}" for error in errors]
+        print(f"| {dtype} | {open_blocks} | {per_head} | " + " | ".join(cells) + " |")
 
 
 def scales_of(pool: quire.BlockPool) -> dict[str, Any]:
@@ -88,14 +99,16 @@ def scales_of(pool: quire.BlockPool) -> dict[str, Any]:
 
 
 def logit_errors(name: str, model: Decoder) -> None:
-    """A row for each dtype: the error of the logits, and how often the first choice stays."""
+    """A row for each cache: the error of the logits, and how often the first choice stays."""
     tokens = model.prompt()
     exact = model.logits(tokens, "float32")
-    print(f"\n| cache | error of {name}'s logits | same first choice |\n|---|---|---|")
-    for dtype in DTYPES:
-        logits = model.logits(tokens, dtype)
+    print(f"\n| cache | open blocks | error of {name}'s logits | same first choice |")
+    print("|---|---|---|---|")
+    for dtype, open_blocks in CACHES:
+        logits = model.logits(tokens, dtype, open_blocks)
         same = np.mean(logits.argmax(axis=1) == exact.argmax(axis=1))
-        print(f"| {dtype} | {rms(logits - exact) / rms(exact):.2%} | {same:.1%} |")
+        error = rms(logits - exact) / rms(exact)
+        print(f"| {dtype} | {open_blocks} | {error:.2%} | {same:.1%} |")
 
 
 class ColdCalls:

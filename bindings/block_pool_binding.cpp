@@ -36,7 +36,8 @@ std::string path_of(Argument argument, py::handle path) {
 std::shared_ptr<BlockPool> new_pool(py::handle num_blocks, py::handle block_size,
                                     py::handle num_kv_heads, py::handle head_dim,
                                     py::handle v_head_dim, py::handle num_layers, py::handle dtype,
-                                    py::handle backing_file, py::handle resident_bytes) {
+                                    py::handle backing_file, py::handle resident_bytes,
+                                    py::handle open_blocks) {
   constexpr const char* function = "BlockPool";
   KvGeometry geometry;
   geometry.num_blocks = to_int({function, "num_blocks"}, num_blocks);
@@ -47,6 +48,7 @@ std::shared_ptr<BlockPool> new_pool(py::handle num_blocks, py::handle block_size
       to_optional_int({function, "v_head_dim"}, v_head_dim).value_or(geometry.head_dim);
   geometry.num_layers = to_int({function, "num_layers"}, num_layers);
   geometry.dtype = to_dtype({function, "dtype"}, dtype);
+  geometry.open_blocks = to_optional_int({function, "open_blocks"}, open_blocks);
   BackingFile file;
   file.path = path_of({function, "backing_file"}, backing_file);
   file.resident_bytes = to_optional_int({function, "resident_bytes"}, resident_bytes);
@@ -145,7 +147,7 @@ py::object v_scale(py::object self, py::handle layer) {
 const OpenBlocks& open_blocks_of(const BlockPool& pool, const char* function) {
   if (pool.open_blocks() != nullptr) return *pool.open_blocks();
   raise<TypeError>(place(function, "pool"), "got a pool of ", name_of(pool.geometry().dtype),
-                   ", expected one of int4, which alone has open blocks");
+                   " without open blocks, expected one of int4, or with open_blocks");
 }
 
 py::object k_open(py::object self, py::handle layer) {
@@ -170,7 +172,8 @@ std::string pool_repr(const BlockPool& pool) {
   return concat("BlockPool(", g.num_blocks, ", block_size=", g.block_size,
                 ", num_kv_heads=", g.num_kv_heads, ", head_dim=", g.head_dim,
                 g.v_head_dim == g.head_dim ? "" : concat(", v_head_dim=", g.v_head_dim),
-                ", num_layers=", g.num_layers, ", dtype='", name_of(g.dtype), "')  # ",
+                ", num_layers=", g.num_layers, ", dtype='", name_of(g.dtype), "'",
+                g.open_blocks ? concat(", open_blocks=", *g.open_blocks) : "", ")  # ",
                 pool.num_free(), " free, ", pool.num_used(), " used");
 }
 
@@ -213,7 +216,7 @@ void bind_block_pool(py::module_& m) {
            py::arg("block_size") = 16, py::arg("num_kv_heads"), py::arg("head_dim"),
            py::arg("v_head_dim") = py::none(), py::arg("num_layers") = 1,
            py::arg("dtype") = "bfloat16", py::arg("backing_file") = py::none(),
-           py::arg("resident_bytes") = py::none());
+           py::arg("resident_bytes") = py::none(), py::arg("open_blocks") = py::none());
   def_method(pool, "BlockPool.k_cache", &k_cache, docs::kKCache, py::arg("layer") = 0);
   def_method(pool, "BlockPool.v_cache", &v_cache, docs::kVCache, py::arg("layer") = 0);
   def_method(pool, "BlockPool.k_scale", &k_scale, docs::kKScale, py::arg("layer") = 0);
@@ -236,7 +239,10 @@ void bind_block_pool(py::module_& m) {
                              "NumPy's dtype of keys and values; int4 is that of ml_dtypes.")
       .def_property_readonly(
           "nbytes", [](const BlockPool& self) { return self.storage().nbytes(); },
-          "Bytes of all layers, but for open blocks of int4.")
+          "Bytes of all layers, but for open blocks.")
+      .def_property_readonly(
+          "open_blocks", [](const BlockPool& self) { return self.geometry().num_open(); },
+          "Last blocks of a table that are in full precision.")
       .def_property_readonly("num_free", &BlockPool::num_free, "Blocks that nobody holds.")
       .def_property_readonly("num_used", &BlockPool::num_used, "Blocks that somebody holds.")
       .def_property_readonly("ref_counts", &ref_counts, docs::kRefCounts)

@@ -26,10 +26,10 @@ inline constexpr const char* kExtend = R"(extend(self, n)
 
 Room for n more tokens, as a slot_mapping, int64 [n].
 
-A last block that is shared and has free rows is copied first. Of int4 these are slots of open
-blocks, behind those of k_cache, for write_kv with k_open and v_open, and to be written before the
-table is extended again. Raises OutOfBlocks, with the table as it was, ValueError for n < 0 or a
-freed table.
+A last block that is shared and has free rows is copied first. Of a pool with open_blocks these are
+slots of open blocks, behind those of k_cache, for write_kv with k_open and v_open, and to be written
+before the table is extended again. Raises OutOfBlocks, with the table as it was, ValueError for n < 0
+or a freed table.
 
 Example:
     >>> write_kv(k, v, pool.k_cache(), pool.v_cache(), table.extend(len(k)))
@@ -43,9 +43,9 @@ extend and write in one step, on threads as write_kv.
 Args:
     k: [n, num_kv_heads, head_dim], or [num_layers, n, num_kv_heads, head_dim] where the pool has
         several layers. v: likewise with v_head_dim. float32, float16 or bfloat16. A quantised pool
-        gets them with scales of their own, as in write_kv. One of int4 takes finite numbers of at
-        most 65504 in magnitude, rounds them to bfloat16, and seals all blocks but the last two: with
-        the same bits whether tokens come one by one or all at once.
+        gets them with scales of their own, as in write_kv. One with open_blocks rounds them to
+        bfloat16, which they have to be finite in, of int4 at most 65504 in magnitude, and seals all
+        blocks but the last: with the same bits whether tokens come one by one or all at once.
 
 Raises:
     OutOfBlocks, TypeError, ValueError, with the table as it was.
@@ -138,8 +138,8 @@ inline constexpr const char* kGather =
 
 (k [num_tokens, num_kv_heads, head_dim], v [num_tokens, num_kv_heads, v_head_dim]), both copies.
 
-Of the pool's dtype; of a quantised pool float32: numbers times their scales, and of int4 what the
-table reads, sealed or open.
+Of the pool's dtype; of a quantised pool float32: numbers times their scales, or what the table
+reads, sealed or open.
 
 Raises IndexError for an unknown layer, ValueError where a block is a hole.
 
@@ -165,7 +165,8 @@ inline constexpr const char* kPackTables =
 
 Args:
     tables: BlockTables, in any iterable. pad: stands in the columns past a table's last block. Of a
-        pool of int4, open blocks have num_blocks added: block num_blocks + i is pool.k_open()[i].
+        pool with open_blocks, open ones have num_blocks added: block num_blocks + i is
+        pool.k_open()[i].
 
 Raises:
     ValueError for a freed table or tables of two pools; TypeError.

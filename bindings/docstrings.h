@@ -28,7 +28,7 @@ Args:
         several sequences have are read once for all of them.
     seq_lens: [B] int32 or int64: tokens in the cache, those of q included. Slots past it are never
         read.
-    k_open: beside int4 caches: blocks of plain floats, [num_open, block_size, Hkv, D] in the
+    k_open: beside quantised caches: blocks of plain floats, [num_open, block_size, Hkv, D] in the
         layout of k_cache. In block_tables num_blocks + i is the i-th of them; they go with others
         in any order.
     v_open: likewise of values, with Dv; both or none.
@@ -152,8 +152,9 @@ Args:
         that paged_attention describes are written: step = (highest - lowest) / 15, at least 2^-24,
         and middle = lowest + 8 * step, of a channel of a block.
     v_scale: likewise for v_cache; of int4 the grids of each token and head.
-    k_open, v_open: beside int4 caches, as in paged_attention. Slots from num_blocks * block_size on
-        are theirs, and their rows are stored as plain floats, each block as far as it has any.
+    k_open, v_open: beside quantised caches, as in paged_attention. Slots from num_blocks *
+        block_size on are theirs, and their rows are stored as plain floats, each block as far as it
+        has any; what they are rounded to is finite.
     layout: "NHD" or "HND", of all caches.
 
 Raises:
@@ -167,7 +168,7 @@ Example:
 
 inline constexpr const char* kBlockPool =
     R"(BlockPool(num_blocks, *, block_size=16, num_kv_heads, head_dim, v_head_dim=None,
-num_layers=1, dtype='bfloat16', backing_file=None, resident_bytes=None)
+num_layers=1, dtype='bfloat16', backing_file=None, resident_bytes=None, open_blocks=None)
 --
 
 A pool of equally large blocks of keys and values, and who holds them.
@@ -175,11 +176,15 @@ A pool of equally large blocks of keys and values, and who holds them.
 block_size is in tokens; v_head_dim=None: as head_dim; dtype is float32, float16 or bfloat16, or
 quantised: int8, float8_e4m3fn or int4, as a name or a NumPy dtype. Safe to use from several threads.
 
-Of int4, tables have their last two blocks open, in bfloat16, and those before them sealed: four bits
-a number, keys with a grid for each channel of a block and head, values one for each token and head.
-append seals what it has gone past, extend what it finds; head_dim and v_head_dim are even. Blocks
-from allocate are sealed ones, to be written whole with write_kv. Such a pool cannot have a
-backing_file, nor be saved.
+Of a quantised pool tables may have their last blocks open, in bfloat16, and those before them
+sealed, in the pool's dtype: open_blocks says how many, the one that is written included. None: 2 of
+int4, which has 1 at least, and 0 of others. That brings the error of attention down, as the last
+tokens matter most. append seals what it has gone past, extend what it finds. Blocks from allocate
+are sealed ones. Such a pool cannot have a backing_file, nor be saved.
+
+Of int4 a number is four bits, keys with a grid for each channel of a block and head, values one for
+each token and head. head_dim and v_head_dim are even, and blocks from allocate are written whole
+with write_kv.
 
 backing_file is the path of a file that the pool makes and lies in, for pools larger than memory. All
 of its disk space is taken at once, and its name removed: the space is free again with the pool.
@@ -190,8 +195,9 @@ system reads where it is touched, and it counts only once its table is used. Wit
 the system decides what is in memory. A process made by fork must not use such a pool.
 
 Raises:
-    ValueError: a size below 1, resident_bytes too few to work with, or without backing_file; for int4
-        an odd head_dim or v_head_dim, or a backing_file.
+    ValueError: a size below 1, resident_bytes too few to work with, or without backing_file;
+        open_blocks below 0, or 1 for int4, or above 0 for a dtype that is not quantised, or with a
+        backing_file; for int4 an odd head_dim or v_head_dim.
     TypeError. MemoryError. OSError: the file exists, cannot be made, or finds no room.
 
 Example:
@@ -316,7 +322,7 @@ prefix cache holds; reserved_tokens: room of the blocks that tables hold; filled
 stand there, a shared block counted once; wasted_tokens = reserved_tokens - filled_tokens;
 peak_used: the most blocks ever used; copies_on_write: shared blocks copied since the beginning;
 resident_bytes: of blocks that are kept in memory, nbytes where all are; offloaded: blocks in use that
-are not, or not in all layers; open_blocks: in a pool of int4, blocks with rows in full precision.
+are not, or not in all layers; open_blocks: blocks with rows in full precision.
 )";
 
 }  // namespace quire::python::docs

@@ -1,4 +1,4 @@
-// What help() shows of the open blocks of int4; see docstrings.h.
+// What help() shows of the open blocks of a pool; see docstrings.h.
 #pragma once
 
 namespace quire::python::docs {
@@ -9,10 +9,10 @@ inline constexpr const char* kKOpen =
 
 A writable view of a layer's open keys, bfloat16 [num_blocks, block_size, num_kv_heads, head_dim].
 
-Of a pool of int4, whose tables have their last blocks in full precision: block num_blocks + i of
-pack_tables is k_open()[i]. Memory is used by those that have been open at the same time alone.
-Nothing is copied, and the view keeps the pool alive. Raises TypeError for a pool of another dtype,
-IndexError for an unknown layer.
+Of a pool whose tables have their last blocks in full precision: block num_blocks + i of pack_tables
+is k_open()[i]. Memory is used by those that have been open at the same time alone. Nothing is copied,
+and the view keeps the pool alive. Raises TypeError for a pool without open_blocks, IndexError for an
+unknown layer.
 
 Example:
     >>> write_kv(k, v, pool.k_cache(), pool.v_cache(), table.extend(len(k)), k_scale=pool.k_scale(),
@@ -26,7 +26,7 @@ inline constexpr const char* kVOpen =
 A writable view of a layer's open values, bfloat16 [num_blocks, block_size, num_kv_heads,
 v_head_dim], as k_open has the keys.
 
-Raises TypeError for a pool that is not of int4, IndexError for an unknown layer.
+Raises TypeError for a pool without open_blocks, IndexError for an unknown layer.
 
 Example:
     >>> out = paged_attention(q, pool.k_cache(), pool.v_cache(), *pack_tables(tables),

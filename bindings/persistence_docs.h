@@ -24,7 +24,8 @@ Args:
 
 Raises:
     OSError: the system refuses. ValueError: a freed table, or one with holes of more than 2**24
-    blocks in all, or with positions past 2**40. TypeError, as for a table of int4. The old file
+    blocks in all, or with positions past 2**40. TypeError, as for a table of a pool with
+    open_blocks. The old file
     stands then.
 
 Example:
@@ -50,7 +51,7 @@ Args:
 Raises:
     OSError: the file cannot be read. ValueError: it is not a table's, not of this geometry, of
     another version, cut short or corrupt; the message says which. OutOfBlocks. TypeError, as for a
-    pool of int4. The pool is as it was then.
+    pool with open_blocks. The pool is as it was then.
 
 Example:
     >>> table = load_table(pool, 'session.safetensors')
@@ -74,7 +75,7 @@ Args:
     dir: a str, bytes or os.PathLike.
 
 Raises:
-    OSError: the system refuses. TypeError, as for a pool of int4. The old file stands then.
+    OSError: the system refuses. TypeError, as for a pool with open_blocks. The old file stands then.
 
 Example:
     >>> cache.save('prefixes')
@@ -96,7 +97,7 @@ Args:
 Raises:
     OSError: the file cannot be read. ValueError: it is not a cache's, not of this pool's geometry,
     of another version, cut short or corrupt; the message says which. OutOfBlocks: the pool has no
-    room for all. TypeError, as for a pool of int4. The pool and the cache are as they were then.
+    room for all. TypeError, as for a pool with open_blocks. The pool and the cache are as they were then.
 
 Example:
     >>> cache = PrefixCache(pool)

@@ -59,8 +59,8 @@ Makes the table's first len(token_ids) tokens, which have been written, matchabl
 
 The table stays the caller's; freed, it leaves its blocks in the cache. A last block that is filled
 in part is cached too; a table that goes on in it copies it first. What is cached already stays as
-it is. Where max_blocks are cached and all in use, only the first blocks are kept. Of int4 only full
-blocks are cached, as sealed ones; the table reads its own as before.
+it is. Where max_blocks are cached and all in use, only the first blocks are kept. With open_blocks
+only full blocks are cached, as sealed ones; the table reads its own as before.
 
 Args:
     token_ids: as for match. table: a BlockTable of the cache's pool. namespace: as for match.

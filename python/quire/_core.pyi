@@ -77,7 +77,10 @@ class BlockPool:
         dtype: npt.DTypeLike = "bfloat16",
         backing_file: _Path | None = None,
         resident_bytes: SupportsIndex | None = None,
+        open_blocks: SupportsIndex | None = None,
     ) -> None: ...
+    @property
+    def open_blocks(self) -> int: ...
     @property
     def num_blocks(self) -> int: ...
     @property

@@ -21,7 +21,7 @@ class BlockReport:
         caches: references of prefix caches.
         users: references of allocate and retain.
         is_resident: whether the block is kept in memory, in all layers; also of a hole.
-        is_open: whether this table reads it in full precision, in a pool of int4.
+        is_open: whether this table reads it in full precision, in a pool with open_blocks.
 
     Example:
         >>> pool.explain(table).blocks[0].references

@@ -1,4 +1,4 @@
-"""What a table of an int4 pool must hold, in NumPy, from its own history alone.
+"""What a table of a pool with open blocks must hold, in NumPy, from its own history alone.
 
 Every token has the float32 numbers that it stands for by now; a column is open or sealed. Formats
 are those of int4_cases.
@@ -12,8 +12,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from int4_cases import grid_between
-
-STAYS_OPEN = 2  # blocks
 
 
 def rounded(numbers: Any) -> Any:
@@ -29,11 +27,21 @@ def on_grid(numbers: Any, axis: int) -> Any:
     return (middle + n * step).astype(np.float32)
 
 
+def scaled(numbers: Any, dtype: str) -> Any:
+    """What rows become that have a scale of their own."""
+    most = np.float32(127 if dtype == "int8" else 448)
+    scale = np.maximum(np.abs(numbers).max(axis=-1, keepdims=True) / most, np.float32(2**-126))
+    quotients = np.clip(numbers / scale, -most, most)
+    n = np.rint(quotients) if dtype == "int8" else quotients.astype(ml_dtypes.float8_e4m3fn)
+    return n.astype(np.float32) * scale
+
+
 class Int4Model:
     """k [num_layers, tokens, Hkv, D] and v alike, as gather must give them."""
 
     def __init__(self, pool: Any) -> None:
         self.block_size = pool.block_size
+        self.dtype, self.stays_open = pool.dtype.name, pool.open_blocks
         shape = (pool.num_layers, 0, pool.num_kv_heads)
         self.k = np.zeros((*shape, pool.head_dim), np.float32)
         self.v = np.zeros((*shape, pool.v_head_dim), np.float32)
@@ -52,11 +60,11 @@ class Int4Model:
     def append(self, k: Any, v: Any) -> None:
         if k.shape[1]:
             self._add(k, v)
-            self._seal_before(self.columns - STAYS_OPEN)
+            self._seal_before(self.columns - self.stays_open)
 
     def extend(self, k: Any, v: Any) -> None:
         if k.shape[1]:
-            self._seal_before(self.columns - STAYS_OPEN)
+            self._seal_before(self.columns - self.stays_open)
             self._add(k, v)
 
     def truncate(self, tokens: int) -> None:
@@ -72,7 +80,7 @@ class Int4Model:
         if len(moved):
             for column in range(moved[0] // self.block_size, self.columns):
                 self._open(column)
-        self._seal_before(self.columns - STAYS_OPEN)
+        self._seal_before(self.columns - self.stays_open)
 
     def _add(self, k: Any, v: Any) -> None:
         old = self.columns
@@ -94,6 +102,10 @@ class Int4Model:
         for column in sorted(self.open):
             if column < end:
                 rows = self._rows(column)
-                self.k[:, rows] = on_grid(self.k[:, rows], 1)  # a channel, over the block
-                self.v[:, rows] = on_grid(self.v[:, rows], 3)  # a token
+                if self.dtype == "int4":
+                    self.k[:, rows] = on_grid(self.k[:, rows], 1)  # a channel, over the block
+                    self.v[:, rows] = on_grid(self.v[:, rows], 3)  # a token
+                else:
+                    self.k[:, rows] = scaled(self.k[:, rows], self.dtype)
+                    self.v[:, rows] = scaled(self.v[:, rows], self.dtype)
                 self.open.remove(column)

@@ -139,20 +139,23 @@ def test_odd_head_sizes(odd: str) -> None:
         call.write()
 
 
-def test_open_blocks_stand_beside_int4_alone() -> None:
+@pytest.mark.parametrize("plain", ["k_cache", "v_cache"])
+def test_open_blocks_stand_beside_quantised_caches_alone(plain: str) -> None:
     blocks = np.zeros((2, 4, 1, 8), np.float32)
     rows = np.ones((1, 1, 8), np.float32)
-    for dtype, options in ((np.float32, {}), (np.int8, {"k_scale": 1.0, "v_scale": 1.0})):
-        caches = [np.zeros((2, 4, 1, 8), dtype) for _ in "kv"]
-        for name in ("k_open", "v_open"):
-            message = f"{name}: got open blocks beside a k_cache of {np.dtype(dtype)}, expected"
-            with pytest.raises(ValueError, match=message):
-                quire.write_kv(rows, rows, *caches, np.array([0]), **options, **{name: blocks})
-            with pytest.raises(ValueError, match=message):
-                quire.paged_attention(
-                    rows, *caches, np.array([[0]]), np.array([1]), **options, **{name: blocks}
-                )
-        assert not caches[0].any()
+    caches = {name: np.zeros((2, 4, 1, 8), np.int8) for name in ("k_cache", "v_cache")}
+    caches[plain] = caches[plain].astype(np.float32)
+    options = {f"{name[0]}_scale": 1.0 for name in caches if name != plain}
+    for name in ("k_open", "v_open"):
+        message = f"{name}: got open blocks beside a {plain} of float32, expected None"
+        given = (caches["k_cache"], caches["v_cache"])
+        with pytest.raises(ValueError, match=message):
+            quire.write_kv(rows, rows, *given, np.array([0]), **options, **{name: blocks})
+        with pytest.raises(ValueError, match=message):
+            quire.paged_attention(
+                rows, *given, np.array([[0]]), np.array([1]), **options, **{name: blocks}
+            )
+    assert not caches["k_cache"].any()
 
 
 @pytest.mark.parametrize("block", [-2, -1, 6, 2**40])

@@ -1,4 +1,5 @@
-"""Pools of int4: what their tables hold, step by step next to a model in NumPy, and attend."""
+"""Pools of int4, and of others with open blocks: what their tables hold, step by step next to a
+model in NumPy, and attend."""
 
 from __future__ import annotations
 
@@ -12,10 +13,24 @@ from int4_model import Int4Model
 
 import quire
 
+POOLS: list[dict[str, Any]] = [
+    {"dtype": "int4"},
+    {"dtype": "int4", "open_blocks": 1},
+    {"dtype": "int8", "open_blocks": 2},
+    {"dtype": "int8", "open_blocks": 1},
+    {"dtype": "float8_e4m3fn", "open_blocks": 9},
+]
+with_each_pool = pytest.mark.parametrize(
+    "kind", POOLS, ids=lambda kind: f"{kind['dtype']}-{kind.get('open_blocks')}"
+)
+
 
 def new_pool(num_blocks: int = 40, **sizes: Any) -> quire.BlockPool:
-    given = {"block_size": 4, "num_kv_heads": 2, "head_dim": 8, "v_head_dim": 6, "num_layers": 2}
-    return quire.BlockPool(num_blocks, **(given | sizes), dtype="int4")
+    given: dict[str, Any] = {
+        "block_size": 4, "num_kv_heads": 2, "head_dim": 8, "v_head_dim": 6, "num_layers": 2,
+        "dtype": "int4",
+    }  # fmt: skip
+    return quire.BlockPool(num_blocks, **(given | sizes))
 
 
 def rows_of(pool: quire.BlockPool, tokens: int, random: np.random.Generator) -> tuple[Any, Any]:
@@ -94,10 +109,11 @@ def test_planes_do_not_overlap() -> None:
         assert (array.view(np.uint8 if array.dtype == np.uint8 else np.uint16) == i + 1).all()
 
 
+@with_each_pool
 @pytest.mark.parametrize(("block_size", "num_layers"), [(1, 1), (4, 2), (16, 1), (5, 2)])
-def test_tables_next_to_a_model(block_size: int, num_layers: int) -> None:
+def test_tables_next_to_a_model(block_size: int, num_layers: int, kind: dict[str, Any]) -> None:
     random = np.random.default_rng(block_size)
-    pool = new_pool(18, block_size=block_size, num_layers=num_layers)
+    pool = new_pool(18, block_size=block_size, num_layers=num_layers, **kind)
     tables = [(quire.BlockTable(pool), Int4Model(pool))]
     refused = 0
     for _ in range(250):
@@ -164,10 +180,11 @@ def test_long_appends(num_layers: int) -> None:
 
 
 @pytest.mark.parametrize("implementation", ["dense", "gather", "fused"])
-@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
-def test_attend(implementation: str, kind: str) -> None:
+@pytest.mark.parametrize("q_dtype", ["float32", "bfloat16"])
+@with_each_pool
+def test_attend(implementation: str, q_dtype: str, kind: dict[str, Any]) -> None:
     random = np.random.default_rng(3)
-    pool = new_pool(64, num_kv_heads=2, head_dim=16, v_head_dim=12, num_layers=2)
+    pool = new_pool(64, num_kv_heads=2, head_dim=16, v_head_dim=12, num_layers=2, **kind)
     tables = []
     for length in (1, 3, 4, 5, 8, 9, 30, 47):
         table = quire.BlockTable(pool)
@@ -179,7 +196,7 @@ def test_attend(implementation: str, kind: str) -> None:
     fork.append(*rows_of(pool, 2, random))
     tables.append(fork)
     q = random.standard_normal((len(tables), 4, 16), dtype=np.float32).astype(
-        ml_dtypes.bfloat16 if kind == "bfloat16" else np.float32
+        ml_dtypes.bfloat16 if q_dtype == "bfloat16" else np.float32
     )
     out, lse = quire.attend(q, tables, layer=1, implementation=implementation, return_lse=True)
     assert out.shape == (len(tables), 4, 12)
@@ -187,7 +204,7 @@ def test_attend(implementation: str, kind: str) -> None:
         k, v = (rows.astype(np.float64) for rows in table.gather(1))
         places = np.arange(len(table))
         expected, expected_lse, _ = attention(q[i : i + 1], k, v, places[-1:], places)
-        tolerance = {"float32": 5e-5, "bfloat16": 2e-2}[kind]
+        tolerance = {"float32": 5e-5, "bfloat16": 2e-2}[q_dtype]
         np.testing.assert_allclose(out[i : i + 1].astype(np.float64), expected, atol=tolerance)
         np.testing.assert_allclose(lse[i : i + 1], expected_lse, atol=tolerance)
     block_tables, seq_lens = quire.pack_tables(tables)
@@ -209,7 +226,8 @@ def test_attend(implementation: str, kind: str) -> None:
         assert alone.tobytes() == out[i : i + 1].tobytes()
 
 
-def test_bits_do_not_depend_on_other_tables() -> None:
+@with_each_pool
+def test_bits_do_not_depend_on_other_tables(kind: dict[str, Any]) -> None:
     random = np.random.default_rng(9)
     q = random.standard_normal((1, 4, 8), dtype=np.float32)
     rows = rows_of(new_pool(), 60, random)
@@ -227,18 +245,19 @@ def test_bits_do_not_depend_on_other_tables() -> None:
             outs.append(quire.attend(q, [table], layer=1).tobytes())
         return outs
 
-    alone = decode(new_pool(), False)
-    assert decode(new_pool(400), True) == alone
-    one_by_one = decode(new_pool(), False)[-1]
-    pool = new_pool()
+    alone = decode(new_pool(**kind), False)
+    assert decode(new_pool(400, **kind), True) == alone
+    one_by_one = decode(new_pool(**kind), False)[-1]
+    pool = new_pool(**kind)
     at_once = quire.BlockTable(pool)
     at_once.append(*rows)
     assert quire.attend(q, [at_once], layer=1).tobytes() == one_by_one
 
 
-def test_prefixes() -> None:
+@with_each_pool
+def test_prefixes(kind: dict[str, Any]) -> None:
     random = np.random.default_rng(4)
-    pool = new_pool()
+    pool = new_pool(**kind)
     cache = quire.PrefixCache(pool)
     k, v = rows_of(pool, 22, random)
     table, model = quire.BlockTable(pool), Int4Model(pool)
@@ -248,7 +267,7 @@ def test_prefixes() -> None:
     assert len(cache) == 5
     assert_holds(table, model)
     sealed = Int4Model(pool)
-    sealed.append(*(np.concatenate([rows, rows], axis=1) for rows in (k, v)))
+    sealed.append(*(np.concatenate([rows] * 4, axis=1) for rows in (k, v)))
     for tokens in (4, 10, 19, 20):
         expected = sealed.fork()
         expected.truncate(tokens)

@@ -155,9 +155,11 @@ void check_scales(const Checker& check, const CacheArguments& caches) {
 void check_open(const Checker& check, const CacheArguments& caches) {
   const std::optional<ArrayView>&k_open = caches.k_open, &v_open = caches.v_open;
   for (const auto& [name, open] : {std::pair{"k_open", &k_open}, std::pair{"v_open", &v_open}}) {
-    if (*open && caches.k_cache.dtype != DType::int4) {
-      check.fail<ValueError>(name, "got open blocks beside a k_cache of ",
-                             name_of(caches.k_cache.dtype), ", expected None");
+    for (const auto& [cache_name, cache] :
+         {std::pair{"k_cache", &caches.k_cache}, std::pair{"v_cache", &caches.v_cache}}) {
+      if (!*open || is_quantised(cache->dtype)) continue;
+      check.fail<ValueError>(name, "got open blocks beside a ", cache_name, " of ",
+                             name_of(cache->dtype), ", expected None");
     }
   }
   if (k_open.has_value() != v_open.has_value()) {
@@ -168,7 +170,8 @@ void check_open(const Checker& check, const CacheArguments& caches) {
   const Length blocks = k_open->ndim == 4 ? Length(k_open->shape[0]) : std::nullopt;
   const auto check_one = [&](const char* name, const ArrayView& open, const ArrayView& cache,
                              Length number, const char* spelled) {
-    check.array(name, open, {number, cache.shape[1], cache.shape[2], 2 * cache.shape[3]}, spelled);
+    const std::int64_t row = cache.shape[3] * numbers_of(cache.dtype);
+    check.array(name, open, {number, cache.shape[1], cache.shape[2], row}, spelled);
     check.plain_floats(name, open);
   };
   check_one("k_open", *k_open, caches.k_cache, blocks, "[num_open, ...] with blocks as k_cache, D");

@@ -48,8 +48,8 @@ struct PagedAttentionArgs {
   std::optional<ArrayView> sinks;         // [Hq]
   std::optional<ArrayView> k_scale;       // of a quantised k_cache; see cache_scales.h
   std::optional<ArrayView> v_scale;       // of a quantised v_cache
-  // Beside int4 caches: blocks of plain floats, like k_cache and v_cache but for their number. In
-  // block_tables, block num_blocks + i is the i-th of them.
+  // Beside quantised caches: blocks of plain floats, like k_cache and v_cache but for their number.
+  // In block_tables, block num_blocks + i is the i-th of them.
   std::optional<ArrayView> k_open;
   std::optional<ArrayView> v_open;
   std::optional<double> scale;                 // none: 1 / sqrt(D)

@@ -14,9 +14,11 @@ namespace quire {
 // token and head the largest magnitude / largest_of(dtype), at least the smallest normal float. A
 // row that is not skipped must be finite.
 //
+// Beside quantised caches, slots from num_blocks * block_size on are those of open blocks, which
+// store plain floats. What they are rounded to must be finite.
+//
 // A block of an int4 cache is written whole, as its keys share their grids: all of its slots are
-// named, or none. Slots from num_blocks * block_size on are those of open blocks, which store plain
-// floats. Rows that are not skipped are finite, and at most kLargestOnGrid in magnitude.
+// named, or none. Rows that are not skipped are at most kLargestOnGrid in magnitude, open or not.
 struct WriteKvArgs {
   ArrayView k;             // [n, Hkv, D]
   ArrayView v;             // [n, Hkv, Dv]
@@ -26,7 +28,7 @@ struct WriteKvArgs {
   Layout layout = Layout::NHD;
   std::optional<ArrayView> k_scale = std::nullopt;  // of a quantised k_cache; dynamic: written
   std::optional<ArrayView> v_scale = std::nullopt;  // of a quantised v_cache
-  std::optional<ArrayView> k_open = std::nullopt;   // beside int4 caches, as PagedAttentionArgs
+  std::optional<ArrayView> k_open = std::nullopt;   // beside quantised ones, as PagedAttentionArgs
   std::optional<ArrayView> v_open = std::nullopt;   // has them; written
 };
 

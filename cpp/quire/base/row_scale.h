@@ -10,7 +10,8 @@ namespace quire {
 
 // Writes `count` finite floats divided by a scale, rounded to nearest even, and returns the scale:
 // their largest magnitude / largest_of(dtype), at least the smallest normal float. The same bits as
-// write_kv's.
+// write_kv's. Of a row with one that is not finite the scale is not finite either, which attention
+// refuses.
 float seal_row(const float* row, std::int64_t count, DType dtype, std::byte* numbers);
 
 // What the numbers stand for.

@@ -34,7 +34,7 @@ class BlockMass {
     for (std::int64_t r = 0; r < rows; ++r) before[r] = mass.maximum[r];
 
     const AttentionTask& read =
-        Staged::is_needed(task) ? Staged::as_read(keys_alone, before + rows) : keys_alone;
+        Staged::is_needed(task, part) ? Staged::as_read(keys_alone, before + rows) : keys_alone;
     Direct(read, unit, direct_scratch, {mass.maximum, sums, sums})
         .for_weights(part, nullptr, BlockMass(task, unit, mass, before));
   }

@@ -23,7 +23,7 @@ struct FusedAttention {
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
     std::int64_t floats = own_scratch(task, rows) + Staged::scratch_floats(task);
     if constexpr (S::kDotsInt16) {
-      if (!Staged::is_needed(task)) return floats;
+      if (task.k.dtype != DType::int4) return floats;
       floats = AttentionRows<S>::larger(floats, Int4Attention<S>::scratch_floats(task, rows));
     }
     return floats;
@@ -32,14 +32,14 @@ struct FusedAttention {
   // Kernels::looks_at_grids: where they are multiplied, not where rows are copied.
   static bool looks_at_grids(const AttentionTask& task, const AttentionUnit& unit) {
     if constexpr (S::kDotsInt16) {
-      return Staged::is_needed(task) && Int4Attention<S>::takes(task, unit);
+      return task.k.dtype == DType::int4 && Int4Attention<S>::takes(task, unit);
     }
     return false;
   }
 
   static void part(const AttentionTask& task, const AttentionPart& part,
                    const AttentionPart* upcoming, float* scratch, StateView state) {
-    if (!Staged::is_needed(task)) return attend(task, part, upcoming, scratch, state);
+    if (!Staged::is_needed(task, part)) return attend(task, part, upcoming, scratch, state);
     if constexpr (S::kDotsInt16) {
       if (looks_at_grids(task, part.unit)) {
         return Int4Attention<S>(task, part.unit, scratch, state).run(part, upcoming);

@@ -53,8 +53,8 @@ struct AttentionTask {
   double scale;
   double softcap;  // 0: none
   bool causal;
-  // Where rows are read from copies that are made of a tile at a time (staged_tile.h): the caches
-  // as they are stored, and room for the copies. Else null.
+  // Where rows are read from copies that are made of a tile at a time (staged_tile.h): the task as
+  // it is stored, and room for the copies. Else null.
   const AttentionTask* stored;
   float* staging;
 };

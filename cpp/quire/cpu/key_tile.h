@@ -83,10 +83,13 @@ class KeyTile {
     }
   }
 
-  // A row of an int4 cache and its grid, or of an open block, and null.
+  // A row of a quantised cache and its grid, or its scale in the same place; or of an open block,
+  // and null.
   struct StoredRow {
     const std::byte* data;
     const Int4Grid* grid;  // the first of a key's
+
+    float scale() const { return Rows::load_scale(reinterpret_cast<const std::byte*>(grid)); }
   };
   StoredRow stored_k(const AttentionTask& task, std::int64_t head, int i) const {
     return stored_row(task.k, task.k_open, k_[i], k_scale_[i], head);

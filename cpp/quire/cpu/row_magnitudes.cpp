@@ -17,7 +17,12 @@ constexpr std::int64_t kElementsPerThread = 128 * 1024;
 
 // Whether a cache can hold a number of this magnitude, NaN where it is not finite.
 bool fits(float magnitude, DType cache_dtype) {
-  return std::isfinite(magnitude) && (cache_dtype != DType::int4 || magnitude <= kLargestOnGrid);
+  if (!std::isfinite(magnitude)) return false;
+  if (cache_dtype == DType::int4) return magnitude <= kLargestOnGrid;
+  if (is_quantised(cache_dtype)) return true;  // its scale may be any
+  return visit_dtype(cache_dtype, [magnitude](auto type) {
+    return std::isfinite(to_float(from_float<decltype(type)>(magnitude)));
+  });
 }
 
 // Says that a row of a head holds what does not fit, and where; `after` follows the place.
@@ -31,11 +36,11 @@ template <class... Parts>
       return !fits(std::fabs(to_float(x)), cache_dtype);
     });
     const bool is_there = found != first + rows.shape[2];  // unless it changed meanwhile
-    raise<ValueError>(place(function, argument), "got ", is_there ? to_float(*found) : NAN, " at ",
-                      where, "row ", row, ", head ", head, ", element ", found - first, after...,
-                      ", expected finite numbers ",
-                      cache_dtype == DType::int4 ? "of at most 65504 in magnitude " : "",
-                      "for a cache of ", name_of(cache_dtype));
+    raise<ValueError>(
+        place(function, argument), "got ", is_there ? to_float(*found) : NAN, " at ", where, "row ",
+        row, ", head ", head, ", element ", found - first, after..., ", expected finite numbers ",
+        cache_dtype == DType::int4 ? "of at most 65504 in magnitude " : "",
+        is_quantised(cache_dtype) ? "for a cache of " : "when rounded to ", name_of(cache_dtype));
   });
   __builtin_unreachable();
 }

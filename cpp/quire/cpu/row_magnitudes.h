@@ -1,5 +1,6 @@
 // How large new keys, or new values, are, and which of them a quantised cache cannot hold: what is
-// not finite, and in int4 what is larger than kLargestOnGrid.
+// not finite, and in int4 what is larger than kLargestOnGrid. Nor can the open blocks beside it, of
+// plain floats, what is rounded to infinity.
 #pragma once
 
 #include <cstdint>

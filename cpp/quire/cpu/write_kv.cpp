@@ -131,6 +131,22 @@ std::int64_t bytes_of(const ArrayView& rows, DType dtype) {
   return rows.shape[0] * rows.shape[1] * rows.shape[2] * static_cast<std::int64_t>(size_of(dtype));
 }
 
+std::int64_t first_open_slot(const WriteKvArgs& args) {
+  return args.k_cache.shape[0] * block_size_of(args);
+}
+
+// Rows of open blocks, if there are any; the others' slots are skipped.
+void write_open(const WriteKvArgs& args, std::vector<std::int64_t> slots, int num_threads,
+                const Kernels& kernels) {
+  if (!args.k_open) return;
+  const std::int64_t first = first_open_slot(args);
+  for (std::int64_t& slot : slots) slot = slot < first ? -1 : slot - first;
+  write_rows(RowWriter(args.k, *args.k_open, args.layout, kernels),
+             RowWriter(args.v, *args.v_open, args.layout, kernels), slots, block_size_of(args),
+             bytes_of(args.k, args.k_open->dtype) + bytes_of(args.v, args.v_open->dtype),
+             num_threads);
+}
+
 // Whole blocks of the caches, and rows of open ones.
 void write_int4(const WriteKvArgs& args, std::vector<std::int64_t> slots, int num_threads,
                 const Kernels& kernels, std::string_view function) {
@@ -139,13 +155,15 @@ void write_int4(const WriteKvArgs& args, std::vector<std::int64_t> slots, int nu
     magnitudes_of(function, name, *rows, slots, DType::int4, kernels, num_threads);
   }
   sealer.write(kernels, num_threads);
-  if (!args.k_open) return;
-  const std::int64_t first_open = args.k_cache.shape[0] * block_size_of(args);
-  for (std::int64_t& slot : slots) slot = slot < first_open ? -1 : slot - first_open;
-  write_rows(RowWriter(args.k, *args.k_open, args.layout, kernels),
-             RowWriter(args.v, *args.v_open, args.layout, kernels), slots, block_size_of(args),
-             bytes_of(args.k, args.k_open->dtype) + bytes_of(args.v, args.v_open->dtype),
-             num_threads);
+  write_open(args, std::move(slots), num_threads, kernels);
+}
+
+// Throws for a row that is infinite in its open block.
+void check_open_rows(const WriteKvArgs& args, std::vector<std::int64_t> slots, int num_threads,
+                     const Kernels& kernels, std::string_view function) {
+  for (std::int64_t& slot : slots) slot = slot < first_open_slot(args) ? -1 : slot;
+  magnitudes_of(function, "k", args.k, slots, args.k_open->dtype, kernels, num_threads);
+  magnitudes_of(function, "v", args.v, slots, args.v_open->dtype, kernels, num_threads);
 }
 
 }  // namespace
@@ -164,6 +182,12 @@ void write_kv(const WriteKvArgs& args, int num_threads, const Kernels& kernels,
   if (args.k_cache.dtype == DType::int4) {
     return write_int4(args, std::move(slots), num_threads, kernels, function);
   }
+  std::vector<std::int64_t> all_slots;
+  if (args.k_open) {
+    check_open_rows(args, slots, num_threads, kernels, function);
+    all_slots = slots;
+    for (std::int64_t& slot : slots) slot = slot < first_open_slot(args) ? slot : -1;
+  }
   const CacheWriter k = writer_of(function, "k", args.k, slots, args.k_cache, args.k_scale,
                                   args.layout, kernels, num_threads);
   const CacheWriter v = writer_of(function, "v", args.v, slots, args.v_cache, args.v_scale,
@@ -171,6 +195,7 @@ void write_kv(const WriteKvArgs& args, int num_threads, const Kernels& kernels,
   write_rows(k, v, slots, block_size_of(args),
              bytes_of(args.k, args.k_cache.dtype) + bytes_of(args.v, args.v_cache.dtype),
              num_threads);
+  write_open(args, std::move(all_slots), num_threads, kernels);
 }
 
 }  // namespace quire

@@ -21,8 +21,8 @@
 
 namespace quire {
 
-// Throws TypeError, starting with `where`, for a pool whose rows no file has: of int4, where they
-// are part of a block, and some in full precision.
+// Throws TypeError, starting with `where`, for a pool whose rows no file has: with open blocks,
+// where they are part of a block, and some in full precision.
 void require_rows(std::string_view where, const KvGeometry& geometry);
 
 Metadata kv_metadata(std::string_view kind, const KvGeometry& geometry);

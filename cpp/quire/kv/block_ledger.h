@@ -59,7 +59,7 @@ struct PoolStats {
   // Of a pool, which knows its memory:
   std::int64_t resident_bytes = 0;  // of blocks that are kept in memory
   std::int64_t offloaded = 0;       // blocks in use that are not, or not in all layers
-  // Of a pool of int4, 0 in others:
+  // Of a pool with open blocks, 0 in others:
   std::int64_t open_blocks = 0;  // blocks with rows in full precision (open_slots.h)
 };
 

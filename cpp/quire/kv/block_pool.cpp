@@ -12,8 +12,8 @@ namespace quire {
 
 BlockPool::BlockPool(const KvGeometry& geometry, const BackingFile& file)
     : storage_(geometry, file.path),
-      ledger_(geometry.num_blocks, geometry.block_size, geometry.dtype == DType::int4) {
-  if (geometry.dtype == DType::int4) open_blocks_ = std::make_unique<OpenBlocks>(storage_);
+      ledger_(geometry.num_blocks, geometry.block_size, geometry.num_open() > 0) {
+  if (geometry.num_open() > 0) open_blocks_ = std::make_unique<OpenBlocks>(storage_);
   if (!file.resident_bytes) return;
   if (file.path.empty()) {
     raise<ValueError>("BlockPool: resident_bytes", "got ", *file.resident_bytes,

@@ -9,7 +9,8 @@
 // the innermost: no other is taken under it, and no keys or values are moved under it. What happens
 // to blocks is told to a listener, if there is one, after all locks (block_events.h).
 //
-// Blocks of int4 are written in full precision first, and sealed later: see open_blocks.h. The lock
+// Blocks of int4, and of other quantised pools if they are to be, are written in full precision
+// first, and sealed later: see open_blocks.h. The lock
 // of those who seal comes before the pool's.
 //
 // With a backing file, blocks lie in a file of any size, and at most resident_bytes of them in
@@ -53,7 +54,7 @@ class BlockPool {
 
   const KvGeometry& geometry() const { return storage_.geometry(); }
   const KvStorage& storage() const { return storage_; }
-  // Null but for int4.
+  // Null where no blocks stay open.
   OpenBlocks* open_blocks() const { return open_blocks_.get(); }
 
   // n free blocks, the one freed last first, with one reference each. Throws OutOfBlocks where
@@ -77,8 +78,8 @@ class BlockPool {
   // O(1); O(num_blocks) with a backing file.
   PoolStats stats() const;
 
-  // Makes the rows of a block int4, if they are not yet. The caller reads it open, and nobody may
-  // write it meanwhile.
+  // Makes the rows of a block those of its dtype, if they are not yet. The caller reads it open,
+  // and nobody may write it meanwhile.
   void seal(std::int32_t block) noexcept;
 
   // What is in memory; null without a backing file, or where the system decides.

@@ -104,7 +104,7 @@ void BlockTable::grow(std::string_view function, std::span<std::int64_t> slots) 
   take_blocks(function, static_cast<std::int64_t>(slots.size()));
   if (pool_->open_blocks() != nullptr && !slots.empty()) {
     open_columns(num_old);
-    seal_before(num_old - kStaysOpen);
+    seal_before(num_old - stays_open());
   }
   count_tokens(slots);
 }

@@ -11,14 +11,14 @@
 //   a block with one reference, this table's, may be written by it; a shared block by nobody
 //   a hole, -1, stands for a block whose tokens were dropped; the last block, unless full, is none
 //
-// Of int4, where blocks are open or sealed (open_blocks.h):
+// Of a pool with open blocks (open_blocks.h):
 //
 //   columns   [ sealed ... sealed | open ... open ]
 //
 //   a column is read as what it is here, whatever others that share its block read: so what a
 //   sequence is depends on it alone
-//   the last two stay open, 1 to 2 blocks of tokens: append seals all before them, extend those
-//   before the last two that were there, whose rows have been written since
+//   the last ones stay open, as many as the pool is told: append seals all before them, extend
+//   those before the last that were there, whose rows have been written since
 //   a sealed last block that is to be written is opened first: its numbers, rounded to bfloat16
 //
 //   drop_before(10, 1)                   [ 7 | -1 | 2 ]    one sink token keeps its block
@@ -51,15 +51,15 @@ struct ExplainedBlock {
   std::int64_t num_tokens = 0;  // rows that the table itself counts; 0 in a hole
   BlockHolders holders;         // of a hole: nobody
   bool is_resident = true;      // kept in memory, in all layers; of a hole: true
-  bool is_open = false;         // of int4: read in full precision
+  bool is_open = false;         // read in full precision
 };
 
 class BlockTable {
  public:
   explicit BlockTable(std::shared_ptr<BlockPool> pool);
   // A table that has this of a sequence, in new blocks: the caller writes their rows before anybody
-  // else has it. Throws ValueError for a layout that no table has, TypeError for a pool of int4,
-  // OutOfBlocks.
+  // else has it. Throws ValueError for a layout that no table has, TypeError for a pool with open
+  // blocks, OutOfBlocks.
   BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout);
   ~BlockTable() { close(); }
   BlockTable(const BlockTable&) = delete;
@@ -72,9 +72,9 @@ class BlockTable {
   std::int64_t num_tokens() const;
   std::vector<std::int32_t> blocks() const;
 
-  // Room for n more tokens; returns or fills their slots, block * block_size + row, in order; of
-  // int4 those of open blocks, by their ids, to be written before the table is extended again. A
-  // last block that has free rows and is shared is copied first, and the copy takes its place.
+  // Room for n more tokens; returns or fills their slots, block * block_size + row, in order; with
+  // open blocks those of open ones, by their ids, to be written before the table is extended again.
+  // A last block that has free rows and is shared is copied first, and the copy takes its place.
   // Throws OutOfBlocks, and ValueError for n < 0. Write the slots before the table is forked, or
   // inserted into a cache with these tokens, and before another thread works with it; append makes
   // one step of both. Where only a cache shares the last block and none is left for the copy, the
@@ -86,10 +86,10 @@ class BlockTable {
   // rows before they are written. What write throws is thrown again once the table has its old
   // length; a shared last block stays copied. `write` must not use this table.
   //
-  // Of int4 `write` gets parts of `slots` one after the other, kBlocksOpened blocks and less at a
-  // time, each of which is sealed after it, but for the last two blocks: a part's slots are another
-  // block's later. Of a table that gets its old length, what was sealed stays sealed, and a last
-  // block that was opened, open.
+  // With open blocks `write` gets parts of `slots` one after the other, kBlocksOpened blocks and
+  // less at a time, each of which is sealed after it, but for what stays open: a part's slots are
+  // another block's later. Of a table that gets its old length, what was sealed stays sealed, and a
+  // last block that was opened, open.
   template <class Write>
   void append(std::span<std::int64_t> slots, Write&& write) {
     const BlockPool::Delivery delivery(*pool_);
@@ -123,10 +123,10 @@ class BlockTable {
 
   // Forgets all tokens but those at these positions, which keep them: their rows move into the
   // leading blocks, and the others are given back. Blocks that somebody else holds, and holes, are
-  // replaced by new ones. The next token stands where it would have stood. Of int4 rows that move
-  // do so as the table reads them, and all but the last two blocks are sealed. Throws ValueError
-  // for positions that do not grow, IndexError for one where no token is or whose block is a hole,
-  // OutOfBlocks.
+  // replaced by new ones. The next token stands where it would have stood. With open
+  // blocks rows that move do so as the table reads them, and all but the last blocks are sealed.
+  // Throws ValueError for positions that do not grow, IndexError for one where no token is or whose
+  // block is a hole, OutOfBlocks.
   void keep(std::span<const std::int64_t> positions);
 
   // Of each token, [num_tokens], and of the next.
@@ -138,9 +138,9 @@ class BlockTable {
 
   // Copies the keys and values of the first tokens, at most max_tokens of them, to k [tokens,
   // num_kv_heads, head_dim] and v [tokens, num_kv_heads, v_head_dim], contiguous and of the pool's
-  // dtype; where that is quantised they are real numbers, as float32, of int4 those that the table
-  // reads. Returns how many. Throws
-  // IndexError for an unknown layer, ValueError where one of them was dropped.
+  // dtype; where that is quantised they are real numbers, as float32, with open blocks those that
+  // the table reads. Returns how many. Throws IndexError for an unknown layer, ValueError where one
+  // of them was dropped.
   std::int64_t gather(std::int64_t layer, std::int64_t max_tokens, void* k, void* v) const;
 
   // Moves the sequence out of memory: writes its blocks to the pool's file where that is needed,
@@ -191,10 +191,10 @@ class BlockTable {
                    std::int64_t end, float* to) const;
   void fill_slots(std::int64_t first, std::span<std::int64_t> slots) const;
 
-  // Of int4, in open_columns.cpp.
+  // Of pools with open blocks, in open_columns.cpp.
   using WritePart = std::function<void(std::span<const std::int64_t>)>;
   static constexpr std::int64_t kBlocksOpened = 8;  // that append has open at once, about
-  static constexpr std::int64_t kStaysOpen = 2;     // blocks
+  std::int64_t stays_open() const { return pool_->geometry().num_open(); }  // blocks
   std::int64_t first_open() const { return std::ssize(blocks_) - std::ssize(open_ids_); }
   // As attention knows the block of a column.
   std::int32_t read_id(std::int64_t column) const {
@@ -219,7 +219,7 @@ class BlockTable {
   const std::int64_t block_size_;
   mutable std::shared_mutex mutex_;  // guards what follows
   std::vector<std::int32_t> blocks_;
-  std::vector<std::int32_t> open_ids_;  // of the last columns, which are read open; of int4 alone
+  std::vector<std::int32_t> open_ids_;  // of the last columns, which are read open
   std::int64_t num_tokens_ = 0;
   std::int64_t num_removed_ = 0;         // tokens that keep has taken out
   std::vector<std::int64_t> positions_;  // [num_tokens] where there are such, else empty
@@ -260,7 +260,7 @@ class HeldTables {
   void pack_positions(std::int64_t* positions) const;
 
   // Writes block_tables [size(), max_blocks()], `pad` after the end of each, and seq_lens [size()].
-  // Open blocks of int4 have the ids of open_blocks.h.
+  // Open blocks have the ids of open_blocks.h.
   void pack(std::int32_t pad, std::int32_t* block_tables, std::int32_t* seq_lens) const;
 
  private:

@@ -53,8 +53,8 @@ void BlockTable::drop_before(std::int64_t position, std::int64_t num_sink_tokens
 //   given up          columns past the last token left
 //
 // Rows move to the same place or a lower one, in order, so that none is overwritten before it
-// moved. Of int4 columns are written open, and sealed when they are full: what was in the tile had
-// moved by then.
+// moved. With open blocks columns are written open, and sealed when they are full: what was in the
+// tile had moved by then.
 class BlockTable::Compaction {
  public:
   Compaction(BlockTable& table, std::vector<std::int64_t> sources)
@@ -145,7 +145,7 @@ class BlockTable::Compaction {
     table_.open_ids_.swap(open_ids_);
   }
 
-  // Of int4, instead of move_rows: as the table reads them, a column at a time.
+  // With open blocks, instead of move_rows: as the table reads them, a column at a time.
   void move_rows_open() noexcept {
     const OpenBlocks& opened = *table_.pool_->open_blocks();
     for (std::int64_t column = 0; column < num_columns(); ++column) {
@@ -157,7 +157,7 @@ class BlockTable::Compaction {
         move_column(opened, column, id);
       }
       if (!opened.is_open(id)) continue;
-      if (column < num_columns() - kStaysOpen) {
+      if (column < num_columns() - table_.stays_open()) {
         table_.pool_->seal(to_[column]);
         BlockPool::Books(*table_.pool_)->open_slots()->unpin(to_[column]);
       } else {

@@ -18,6 +18,20 @@ void check_size(const char* argument, std::int64_t size, std::int64_t most) {
   raise<ValueError>(where, "got ", size, ", expected 1 to ", most);
 }
 
+void check_open(const KvGeometry& geometry) {
+  const auto refuse = [&](const auto&... expected) {
+    raise<ValueError>("BlockPool: open_blocks", "got ", geometry.num_open(), " with dtype ",
+                      name_of(geometry.dtype), ", expected ", expected...);
+  };
+  const bool is_int4 = geometry.dtype == DType::int4;
+  if (geometry.num_open() != 0 && !is_quantised(geometry.dtype)) {
+    refuse("0 or None: it is in full precision");
+  }
+  if (geometry.num_open() < is_int4) {
+    refuse(">= ", is_int4 ? "1: a block of int4 is written open" : "0");
+  }
+}
+
 void check_sizes(const KvGeometry& geometry) {
   constexpr std::int64_t any = std::numeric_limits<std::int64_t>::max();
   check_size("num_blocks", geometry.num_blocks, kMaxInt32);
@@ -26,8 +40,11 @@ void check_sizes(const KvGeometry& geometry) {
   check_size("head_dim", geometry.head_dim, any);
   check_size("v_head_dim", geometry.v_head_dim, any);
   check_size("num_layers", geometry.num_layers, any);
+  check_open(geometry);
+  if (geometry.num_open() > 0) {
+    check_size("num_blocks", geometry.num_blocks, (kMaxInt32 - 1) / 2);
+  }
   if (geometry.dtype != DType::int4) return;
-  check_size("num_blocks", geometry.num_blocks, (kMaxInt32 - 1) / 2);
   const auto check_even = [](const char* argument, std::int64_t size) {
     if (size % 2 == 0) return;
     raise<ValueError>(place("BlockPool", argument), "got ", size,
@@ -64,9 +81,13 @@ constexpr std::int64_t kMappingSlack = std::int64_t{1} << 22;
 KvStorage::KvStorage(const KvGeometry& geometry, const std::string& backing_file)
     : geometry_(geometry) {
   check_sizes(geometry);
-  if (geometry.dtype == DType::int4 && !backing_file.empty()) {
-    raise<ValueError>("BlockPool: backing_file", "got ", backing_file,
-                      " with dtype int4, expected None: blocks of int4 lie in memory alone");
+  if (geometry.num_open() > 0 && !backing_file.empty()) {
+    if (geometry.dtype == DType::int4) {
+      raise<ValueError>("BlockPool: backing_file", "got ", backing_file,
+                        " with dtype int4, expected None: blocks of int4 lie in memory alone");
+    }
+    raise<ValueError>("BlockPool: backing_file", "got ", backing_file, " with open_blocks ",
+                      geometry.num_open(), ", expected None: open blocks lie in memory alone");
   }
   Bytes bytes{geometry.head_dim / numbers_of(geometry.dtype)};
   bytes += geometry.v_head_dim / numbers_of(geometry.dtype);

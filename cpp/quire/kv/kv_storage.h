@@ -23,13 +23,14 @@
 //   v_scale(layer)   [num_blocks, block_size, num_kv_heads, 2]
 //
 // There a row cannot be written by itself, and has no planes: blocks are written whole, from
-// OpenBlocks.
+// OpenBlocks. Those of int8 and float8 can be too.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -41,7 +42,7 @@
 namespace quire {
 
 // Every size is at least 1; num_blocks and block_size fit in an int32, as block ids do. Of int4
-// head sizes are even, and 2 * num_blocks fits: open blocks have ids of their own.
+// head sizes are even. Where blocks stay open 2 * num_blocks fits: they have ids of their own.
 struct KvGeometry {
   std::int64_t num_blocks = 0;
   std::int64_t block_size = 16;  // tokens of a block
@@ -50,6 +51,11 @@ struct KvGeometry {
   std::int64_t v_head_dim = 0;  // elements of a value
   std::int64_t num_layers = 1;
   DType dtype = DType::bfloat16;
+  // Last blocks of a table that are in full precision (open_blocks.h), of quantised dtypes; none: 2
+  // of int4, which has 1 at least, 0 of others.
+  std::optional<std::int64_t> open_blocks = std::nullopt;
+
+  std::int64_t num_open() const { return open_blocks.value_or(dtype == DType::int4 ? 2 : 0); }
 };
 
 // One array of a layer, which has a row for each head of each slot.
@@ -83,8 +89,8 @@ class KvStorage {
   static constexpr std::int64_t kTileAlignment = 64;
 
   // In a file at `backing_file`, or where that is empty in memory of the process. Throws ValueError
-  // for a size out of range and for int4 in a file, OutOfMemory or FileError where the system
-  // refuses.
+  // for a size out of range and for open blocks in a file, OutOfMemory or FileError where the
+  // system refuses.
   explicit KvStorage(const KvGeometry& geometry, const std::string& backing_file = {});
 
   const KvGeometry& geometry() const { return geometry_; }

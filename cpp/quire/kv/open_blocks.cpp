@@ -46,9 +46,9 @@ const BFloat16* row_at(const ArrayView& open, std::int64_t slot, std::int64_t ro
 }  // namespace
 
 OpenBlocks::OpenBlocks(const KvStorage& storage) : storage_(storage) {
-  assert(geometry().dtype == DType::int4);
+  assert(is_quantised(geometry().dtype));
   const KvGeometry& g = geometry();
-  // A tile of int4 has these numbers, so their count overflows nothing.
+  // A tile has these numbers, so their count overflows nothing.
   constexpr std::int64_t alignment = KvStorage::kTileAlignment;
   const std::int64_t numbers = g.block_size * (g.head_dim + g.v_head_dim);
   tile_bytes_ = (numbers * kItem + alignment - 1) / alignment * alignment;
@@ -118,15 +118,14 @@ void OpenBlocks::copy_rows(std::int64_t layer, RowPlace from, RowPlace to,
       const auto row_of = [&](const ArrayView& open) {
         return reinterpret_cast<BFloat16*>(open.at(to.block - num_blocks, to.row + row, head));
       };
-      const auto [codes, grids] = sealed_key(layer, place, head);
-      round_numbers(geometry().head_dim, row_of(opens[0]),
-                    [codes = codes, grids = grids](std::int64_t at, std::int64_t n, float* out) {
-                      open_key(codes + at / 2, grids + at, n, out);
-                    });
-      const auto [v_codes, grid] = sealed_value(layer, place, head);
+      const SealedRow key = sealed_key(layer, place, head);
+      round_numbers(
+          geometry().head_dim, row_of(opens[0]),
+          [&](std::int64_t at, std::int64_t n, float* out) { read_sealed(key, true, at, n, out); });
+      const SealedRow value = sealed_value(layer, place, head);
       round_numbers(geometry().v_head_dim, row_of(opens[1]),
-                    [codes = v_codes, grid = grid](std::int64_t at, std::int64_t n, float* out) {
-                      open_value(codes + at / 2, *grid, n, out);
+                    [&](std::int64_t at, std::int64_t n, float* out) {
+                      read_sealed(value, false, at, n, out);
                     });
     }
   }
@@ -134,14 +133,27 @@ void OpenBlocks::copy_rows(std::int64_t layer, RowPlace from, RowPlace to,
 
 OpenBlocks::SealedRow OpenBlocks::sealed_key(std::int64_t layer, RowPlace from,
                                              std::int64_t head) const {
+  const ArrayView scale = storage_.k_scale(layer);
   return {storage_.k_cache(layer).at(from.block, from.row, head),
-          reinterpret_cast<Int4Grid*>(storage_.k_scale(layer).at(from.block, head))};
+          is_int4() ? scale.at(from.block, head) : scale.at(from.block, from.row, head)};
 }
 
 OpenBlocks::SealedRow OpenBlocks::sealed_value(std::int64_t layer, RowPlace from,
                                                std::int64_t head) const {
   return {storage_.v_cache(layer).at(from.block, from.row, head),
-          reinterpret_cast<Int4Grid*>(storage_.v_scale(layer).at(from.block, from.row, head))};
+          storage_.v_scale(layer).at(from.block, from.row, head)};
+}
+
+void OpenBlocks::read_sealed(SealedRow row, bool is_key, std::int64_t at, std::int64_t count,
+                             float* out) const {
+  if (!is_int4()) {
+    open_row(row.numbers + at, geometry().dtype, *reinterpret_cast<const float*>(row.scale), count,
+             out);
+  } else if (is_key) {
+    open_key(row.numbers + at / 2, row.grids() + at, count, out);
+  } else {
+    open_value(row.numbers + at / 2, *row.grids(), count, out);
+  }
 }
 
 void OpenBlocks::read_key(std::int64_t layer, RowPlace from, std::int64_t head, float* key) const {
@@ -150,8 +162,7 @@ void OpenBlocks::read_key(std::int64_t layer, RowPlace from, std::int64_t head, 
     std::transform(row, row + geometry().head_dim, key, [](BFloat16 x) { return to_float(x); });
     return;
   }
-  const SealedRow sealed = sealed_key(layer, from, head);
-  open_key(sealed.codes, sealed.grids, geometry().head_dim, key);
+  read_sealed(sealed_key(layer, from, head), true, 0, geometry().head_dim, key);
 }
 
 void OpenBlocks::read_value(std::int64_t layer, RowPlace from, std::int64_t head,
@@ -161,20 +172,31 @@ void OpenBlocks::read_value(std::int64_t layer, RowPlace from, std::int64_t head
     std::transform(row, row + geometry().v_head_dim, value, [](BFloat16 x) { return to_float(x); });
     return;
   }
-  const SealedRow sealed = sealed_value(layer, from, head);
-  open_value(sealed.codes, *sealed.grids, geometry().v_head_dim, value);
+  read_sealed(sealed_value(layer, from, head), false, 0, geometry().v_head_dim, value);
 }
 
 void OpenBlocks::seal(std::int32_t slot, std::int32_t block) {
   for (std::int64_t layer = 0; layer < geometry().num_layers; ++layer) {
     const ArrayView keys = k_open(layer), values = v_open(layer);
     for (std::int64_t head = 0; head < geometry().num_kv_heads; ++head) {
-      seal_keys_of(row_at(keys, slot, 0, head), sealed_key(layer, {block, 0}, head));
+      if (is_int4()) seal_keys_of(row_at(keys, slot, 0, head), sealed_key(layer, {block, 0}, head));
       for (std::int64_t row = 0; row < geometry().block_size; ++row) {
-        seal_value_of(row_at(values, slot, row, head), sealed_value(layer, {block, row}, head));
+        const SealedRow value = sealed_value(layer, {block, row}, head);
+        if (is_int4()) {
+          seal_value_of(row_at(values, slot, row, head), value);
+          continue;
+        }
+        seal_row_of(row_at(keys, slot, row, head), geometry().head_dim,
+                    sealed_key(layer, {block, row}, head));
+        seal_row_of(row_at(values, slot, row, head), geometry().v_head_dim, value);
       }
     }
   }
+}
+
+void OpenBlocks::seal_row_of(const BFloat16* row, std::int64_t size, SealedRow to) {
+  std::transform(row, row + size, rows_.data(), [](BFloat16 x) { return to_float(x); });
+  *reinterpret_cast<float*>(to.scale) = seal_row(rows_.data(), size, geometry().dtype, to.numbers);
 }
 
 void OpenBlocks::seal_keys_of(const BFloat16* keys, SealedRow to) {
@@ -184,9 +206,9 @@ void OpenBlocks::seal_keys_of(const BFloat16* keys, SealedRow to) {
     put_on_grid(keys + token * head_dim, head_dim, rows_.data() + token * head_dim,
                 is_off_grid_.data());
   }
-  seal_keys(rows_.data(), tokens, head_dim, to.codes, head_dim / 2, to.grids);
+  seal_keys(rows_.data(), tokens, head_dim, to.numbers, head_dim / 2, to.grids());
   for (std::int64_t d = 0; d < head_dim; ++d) {
-    if (is_off_grid_[d] != 0) to.grids[d] = kNoGrid;
+    if (is_off_grid_[d] != 0) to.grids()[d] = kNoGrid;
   }
 }
 
@@ -194,9 +216,9 @@ void OpenBlocks::seal_value_of(const BFloat16* value, SealedRow to) {
   const std::int64_t size = geometry().v_head_dim;
   std::fill(is_off_grid_.begin(), is_off_grid_.end(), std::uint8_t{0});
   put_on_grid(value, size, rows_.data(), is_off_grid_.data());
-  seal_value(rows_.data(), size, to.codes, to.grids);
+  seal_value(rows_.data(), size, to.numbers, to.grids());
   if (std::find(is_off_grid_.begin(), is_off_grid_.end(), 1) != is_off_grid_.end()) {
-    *to.grids = kNoGrid;
+    *to.grids() = kNoGrid;
   }
 }
 

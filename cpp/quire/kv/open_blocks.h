@@ -1,14 +1,15 @@
-// The rows that a pool of int4 has in full precision: of blocks that are still written, or that a
+// The rows that a quantised pool has in full precision: of blocks that are still written, or that a
 // sequence has read last.
 //
 //   slot     [num_layers][num_kv_heads] tiles; as many as the pool has blocks, so that there is
 //            always one, and of addresses alone until they are used
 //   tile     [block_size][head_dim] keys, then [block_size][v_head_dim] values, bfloat16; padding
 //
-// Keys share grids over a block, and the tokens that matter most are the last: so a block is
-// written open and becomes int4 as a whole, sealed, when its sequence has gone on (block_table.h
-// says when). Which blocks are open, where, stands in open_slots.h. Attention knows both kinds of
-// blocks by one kind of id:
+// Keys of int4 share grids over a block, and the tokens that matter most are the last: so a block
+// is written open and becomes quantised as a whole, sealed, when its sequence has gone on
+// (block_table.h says when). Pools of int4 always have open blocks, those of int8 and float8 if
+// they are to: rows are quantised one by one there (row_scale.h). Which blocks are open, where,
+// stands in open_slots.h. Attention knows both kinds of blocks by one kind of id:
 //
 //   id of a sealed block   its own, 0 to num_blocks - 1
 //   id of an open one      num_blocks + its slot
@@ -22,6 +23,7 @@
 #include <vector>
 
 #include "quire/base/int4_grid.h"
+#include "quire/base/row_scale.h"
 #include "quire/kv/kv_storage.h"
 
 namespace quire {
@@ -54,21 +56,30 @@ class OpenBlocks {
   std::mutex& sealing() { return sealing_; }
   // Writes all rows in `slot` into the tile of `block`, in every layer. Numbers beyond a grid
   // become its largest; a grid of one that is not finite, or too large for a float16 whichever way
-  // it was rounded, is NaN, which attention refuses. Only under sealing().
+  // it was rounded, is NaN, and so is the scale of a row with one that is not finite, or infinite:
+  // attention refuses those. Only under sealing().
   void seal(std::int32_t slot, std::int32_t block);
 
  private:
   const KvGeometry& geometry() const { return storage_.geometry(); }
   ArrayView view(const char* place, std::int64_t layer, std::int64_t offset,
                  std::int64_t row_size) const;
-  // The codes of a row of a sealed block, and the grids of its channels, or its grid.
+  // A row of a sealed block, and the grids of its channels, or its grid, or its scale.
   struct SealedRow {
-    std::byte* codes;
-    Int4Grid* grids;
+    std::byte* numbers;
+    std::byte* scale;
+
+    Int4Grid* grids() const { return reinterpret_cast<Int4Grid*>(scale); }
   };
+  bool is_int4() const { return geometry().dtype == DType::int4; }
   SealedRow sealed_key(std::int64_t layer, RowPlace from, std::int64_t head) const;
   SealedRow sealed_value(std::int64_t layer, RowPlace from, std::int64_t head) const;
-  void seal_keys_of(const BFloat16* keys, SealedRow to);  // of a block
+  // Numbers [at, at + count) that a row stands for, as floats; of int4 both are even.
+  void read_sealed(SealedRow row, bool is_key, std::int64_t at, std::int64_t count,
+                   float* out) const;
+  void seal_row_of(const BFloat16* row, std::int64_t size, SealedRow to);
+  // Of int4:
+  void seal_keys_of(const BFloat16* keys, SealedRow to);  // all of a block
   void seal_value_of(const BFloat16* value, SealedRow to);
 
   const KvStorage& storage_;

@@ -1,4 +1,4 @@
-// Of BlockTable: columns of int4 that are read open, and when they are sealed.
+// Of BlockTable: columns that are read open, and when they are sealed.
 #include <algorithm>
 #include <span>
 #include <vector>
@@ -30,7 +30,7 @@ void BlockTable::append_in_parts(std::span<std::int64_t> slots, const WritePart&
       const std::span<std::int64_t> taken = slots.subspan(done, part);
       count_tokens(taken);
       write(taken);
-      seal_before(std::ssize(blocks_) - kStaysOpen);
+      seal_before(std::ssize(blocks_) - stays_open());
     }
   } catch (...) {
     if (next != new_columns.end()) {  // all columns that are there are full then

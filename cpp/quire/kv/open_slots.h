@@ -1,8 +1,8 @@
-// The books of a pool of int4 about the rows it has in full precision: of which blocks, where, and
+// The books of a pool about the rows it has in full precision: of which blocks, where, and
 // for whom.
 //
 //   open     a block whose rows lie in a slot of OpenBlocks, as plain floats
-//   sealed   a block whose rows lie in its tile, as int4
+//   sealed   a block whose rows lie in its tile, quantised
 //
 // Every block in use is one of them, or both, while a table still reads what it had open. With
 // references(b), tables(b) and caches(b) of block_ledger.h, for every block b:

@@ -70,8 +70,8 @@ class PrefixCache {
   // Makes the table's first token_ids.size() tokens matchable, which must have been written. The
   // table stays as it is. What is there already stays too; where max_blocks are cached and all in
   // use, only the first blocks are kept. Throws ValueError for an id below 0, more ids than the
-  // table has tokens, ids of tokens that it has given up, a freed table, or one of another pool. Of
-  // int4 only full blocks are kept, which are sealed, for others than the table.
+  // table has tokens, ids of tokens that it has given up, a freed table, or one of another pool.
+  // With open blocks only full ones are kept, which are sealed, for others than the table.
   void insert(TokenIds token_ids, const BlockTable& table, std::string_view space = "");
 
   // Gives up to num_blocks blocks that only caches hold back to the pool, and says how many. Throws

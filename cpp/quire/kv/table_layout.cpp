@@ -83,8 +83,8 @@ BlockTable::BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout)
   }
   if (pool_->open_blocks() != nullptr) {
     raise<TypeError>(place(function, "pool"),
-                     "got one of int4, whose rows are not written one by "
-                     "one, expected one of another dtype");
+                     "got one with open blocks, whose rows are not written one by one, expected "
+                     "one without (open_blocks)");
   }
   const std::int64_t num_blocks = layout.num_blocks();
   if (num_blocks > pool_->geometry().num_blocks) {

@@ -1,4 +1,4 @@
-// A problem's keys and values as int4 caches and open blocks, mixed at random.
+// A problem's keys and values as quantised caches and open blocks, mixed at random.
 #pragma once
 
 #include "quire/base/int4_grid.h"
@@ -10,16 +10,20 @@ namespace quire::testing {
 struct OpenBlocksOf {
   double part = 0.5;  // of all blocks, at random
   DType dtype = DType::bfloat16;
+  DType sealed = DType::int4;  // of the others
+  std::int64_t last = 0;       // so many last blocks of each sequence are open besides
 };
 
-// Grids and codes are drawn at random for the sealed blocks, and the numbers that they stand for
-// become the problem's, so that its oracle answers for both. What holds no token is poison: NaN in
-// grids of values and in open rows. So are sealed blocks that nobody has, grids of keys included.
-class Int4Problem {
+// Grids or scales, and codes, are drawn at random for the sealed blocks, and the numbers that they
+// stand for become the problem's, so that its oracle answers for both. What holds no token is
+// poison: NaN in scales, in grids of values and in open rows. So are sealed blocks that nobody has,
+// grids of keys included.
+class SealedProblem {
  public:
-  Int4Problem(Problem& problem, const OpenBlocksOf& open, unsigned seed, float step = 0.2f)
+  SealedProblem(Problem& problem, const OpenBlocksOf& open, unsigned seed, float step = 0.2f)
       : problem_(problem),
         random_(seed),
+        sealed_(open.sealed),
         step_(step),
         slot_of_(static_cast<std::size_t>(problem.num_blocks), kSealed),
         seen_(static_cast<std::size_t>(problem.num_blocks), false) {
@@ -28,11 +32,25 @@ class Int4Problem {
     for (std::int64_t& slot : slot_of_) {
       if (std::uniform_real_distribution()(random_) < open.part) slot = num_open++;
     }
-    k_codes_ = Array(DType::int4, shape_of(problem.num_blocks, sizes.head_dim / 2));
-    v_codes_ = Array(DType::int4, shape_of(problem.num_blocks, sizes.v_head_dim / 2));
-    k_grids_ = poison(DType::float16, {problem.num_blocks, sizes.num_kv_heads, sizes.head_dim, 2});
-    v_grids_ =
-        poison(DType::float16, {problem.num_blocks, sizes.block_size, sizes.num_kv_heads, 2});
+    for (std::size_t seq = 0; seq < sizes.seq_lens.size(); ++seq) {
+      const std::int64_t used = (sizes.seq_lens[seq] + sizes.block_size - 1) / sizes.block_size;
+      for (std::int64_t i = std::max<std::int64_t>(0, used - open.last); i < used; ++i) {
+        std::int64_t& slot = slot_of_[problem.tables[seq * columns() + i]];
+        if (slot == kSealed) slot = num_open++;
+      }
+    }
+    const int numbers = numbers_of(sealed_);
+    k_codes_ = Array(sealed_, shape_of(problem.num_blocks, sizes.head_dim / numbers));
+    v_codes_ = Array(sealed_, shape_of(problem.num_blocks, sizes.v_head_dim / numbers));
+    const std::vector rows{problem.num_blocks, sizes.block_size, sizes.num_kv_heads};
+    k_scales_ = poison(DType::float32, rows);
+    v_scales_ = poison(DType::float32, rows);
+    if (sealed_ == DType::int4) {
+      k_scales_ =
+          poison(DType::float16, {problem.num_blocks, sizes.num_kv_heads, sizes.head_dim, 2});
+      v_scales_ =
+          poison(DType::float16, {problem.num_blocks, sizes.block_size, sizes.num_kv_heads, 2});
+    }
     k_open_ = poison(open.dtype, shape_of(num_open, sizes.head_dim));
     v_open_ = poison(open.dtype, shape_of(num_open, sizes.v_head_dim));
     for (std::size_t seq = 0; seq < sizes.seq_lens.size(); ++seq) {
@@ -54,8 +72,8 @@ class Int4Problem {
   PagedAttentionArgs args(PagedAttentionArgs args) {
     args.k_cache = k_codes_.view();
     args.v_cache = v_codes_.view();
-    args.k_scale = k_grids_.view();
-    args.v_scale = v_grids_.view();
+    args.k_scale = k_scales_.view();
+    args.v_scale = v_scales_.view();
     args.k_open = k_open_.view();
     args.v_open = v_open_.view();
     const auto num_seqs = static_cast<std::int64_t>(problem_.sizes.seq_lens.size());
@@ -102,16 +120,41 @@ class Int4Problem {
       keep_open(problem_.v_cache, row * dv, v_open_, open * dv, dv);
       return;
     }
-    auto* const k_grids = reinterpret_cast<Int4Grid*>(k_grids_.bytes.data()) +
+    auto* const k_real = reinterpret_cast<float*>(problem_.k_cache.bytes.data()) + row * d;
+    auto* const v_real = reinterpret_cast<float*>(problem_.v_cache.bytes.data()) + row * dv;
+    if (sealed_ != DType::int4) {
+      const std::int64_t scale = (block * sizes.block_size + offset) * sizes.num_kv_heads + head;
+      draw_row(k_codes_, row * d, d, k_scales_, scale, k_real);
+      draw_row(v_codes_, row * dv, dv, v_scales_, scale, v_real);
+      return;
+    }
+    auto* const k_grids = reinterpret_cast<Int4Grid*>(k_scales_.bytes.data()) +
                           (block * sizes.num_kv_heads + head) * d;
     if (!seen_[block] && offset == 0) std::generate_n(k_grids, d, [this] { return draw_grid(); });
-    auto* const v_grid = reinterpret_cast<Int4Grid*>(v_grids_.bytes.data()) +
+    auto* const v_grid = reinterpret_cast<Int4Grid*>(v_scales_.bytes.data()) +
                          (block * sizes.block_size + offset) * sizes.num_kv_heads + head;
     *v_grid = draw_grid();
     std::byte* const k = draw_codes(k_codes_, row, d);
     std::byte* const v = draw_codes(v_codes_, row, dv);
-    open_key(k, k_grids, d, reinterpret_cast<float*>(problem_.k_cache.bytes.data()) + row * d);
-    open_value(v, *v_grid, dv, reinterpret_cast<float*>(problem_.v_cache.bytes.data()) + row * dv);
+    open_key(k, k_grids, d, k_real);
+    open_value(v, *v_grid, dv, v_real);
+  }
+
+  // A row of int8 or float8 and its scale, so that numbers are about 1.
+  void draw_row(Array& codes, std::int64_t at, std::int64_t count, Array& scales,
+                std::int64_t scale_at, float* real) {
+    std::normal_distribution<float> normal;
+    const float usual = largest_of(sealed_) / (sealed_ == DType::int8 ? 2 : 8);
+    const float scale = std::exp(normal(random_) / 4) / usual;
+    scales.set(scale_at, scale);
+    visit_cache_dtype(sealed_, [&](auto type) {
+      using T = decltype(type);
+      auto* const numbers = reinterpret_cast<T*>(codes.bytes.data()) + at;
+      for (std::int64_t i = 0; i < count; ++i) {
+        numbers[i] = from_float<T>(usual * normal(random_));
+        real[i] = static_cast<float>(to_float(numbers[i])) * scale;
+      }
+    });
   }
 
   static void keep_open(Array& real, std::int64_t from, Array& open, std::int64_t to,
@@ -136,11 +179,12 @@ class Int4Problem {
 
   Problem& problem_;
   std::mt19937 random_;
+  const DType sealed_;
   const float step_;
   std::vector<std::int64_t> slot_of_;  // of each block; kSealed
   std::vector<bool> seen_;
   std::vector<std::int64_t> tables_;
-  Array k_codes_, v_codes_, k_grids_, v_grids_, k_open_, v_open_;
+  Array k_codes_, v_codes_, k_scales_, v_scales_, k_open_, v_open_;
 };
 
 }  // namespace quire::testing

@@ -1,0 +1,175 @@
+"""Pools that are told how many blocks of a table stay open: what that may be, and what they refuse.
+
+test_int4_pool.py has what their tables hold.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import quire
+
+ROW_SCALED = ("int8", "float8_e4m3fn")
+
+
+def new_pool(dtype: str, open_blocks: int | None = None, **sizes: Any) -> quire.BlockPool:
+    given: dict[str, Any] = {"block_size": 4, "num_kv_heads": 2, "head_dim": 7, "v_head_dim": 5}
+    return quire.BlockPool(20, **(given | sizes), dtype=dtype, open_blocks=open_blocks)
+
+
+def test_how_many_stay_open() -> None:
+    assert new_pool("int4", head_dim=8, v_head_dim=6).open_blocks == 2
+    assert new_pool("int4", 1, head_dim=8, v_head_dim=6).open_blocks == 1
+    for dtype in (*ROW_SCALED, "float32", "float16", "bfloat16"):
+        assert new_pool(dtype).open_blocks == new_pool(dtype, 0).open_blocks == 0
+    for dtype in ROW_SCALED:
+        assert new_pool(dtype, 2**62).open_blocks == 2**62
+        pool = new_pool(dtype, 3)
+        assert pool.open_blocks == 3
+        assert f"dtype='{dtype}', open_blocks=3)" in repr(pool)
+        table = quire.BlockTable(pool)
+        for tokens in range(1, 24):
+            table.append(np.ones((1, 2, 7), np.float32), np.ones((1, 2, 5), np.float32))
+            columns = -(-tokens // 4)
+            assert pool.explain(table).num_open == pool.stats().open_blocks == min(3, columns)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wrong", "expected"),
+    [
+        ("int4", 0, ">= 1: a block of int4 is written open"),
+        ("int4", -1, ">= 1: a block of int4 is written open"),
+        ("int8", -1, ">= 0"),
+        ("float8_e4m3fn", -(2**40), ">= 0"),
+        ("bfloat16", 1, "0 or None: it is in full precision"),
+        ("float32", -2, "0 or None: it is in full precision"),
+    ],
+)
+def test_wrong_numbers(dtype: str, wrong: int, expected: str) -> None:
+    message = f"^BlockPool: open_blocks: got {wrong} with dtype {dtype}, expected {expected}$"
+    with pytest.raises(ValueError, match=message):
+        new_pool(dtype, wrong, head_dim=8, v_head_dim=6)
+
+
+def test_what_is_no_number() -> None:
+    with pytest.raises(TypeError, match=r"^BlockPool: open_blocks: got float"):
+        new_pool("int8", 1.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", ROW_SCALED)
+def test_none_open_is_as_before(dtype: str) -> None:
+    """Not a bit else, and no open arrays."""
+    random = np.random.default_rng(1)
+    k = random.standard_normal((30, 2, 7), dtype=np.float32)
+    v = random.standard_normal((30, 2, 5), dtype=np.float32)
+    bits = []
+    for open_blocks in (None, 0):
+        pool = new_pool(dtype, open_blocks)
+        table = quire.BlockTable(pool)
+        table.append(k, v)
+        assert pool.stats().open_blocks == 0
+        arrays = pool.k_cache(), pool.v_cache(), pool.k_scale(), pool.v_scale()
+        bits.append([array.tobytes() for array in arrays])
+        for name in ("k_open", "v_open"):
+            message = rf"^BlockPool\.{name}: pool: got a pool of {dtype} without open blocks"
+            with pytest.raises(TypeError, match=message):
+                getattr(pool, name)()
+    assert bits[0] == bits[1]
+
+
+@pytest.mark.parametrize("dtype", ROW_SCALED)
+def test_sealed_rows_are_those_of_write_kv(dtype: str) -> None:
+    random = np.random.default_rng(2)
+    pool = new_pool(dtype, 2)
+    assert pool.k_open().shape == (20, 4, 2, 7)
+    assert pool.v_open().shape == (20, 4, 2, 5)
+    assert pool.k_open().dtype == pool.v_open().dtype == "bfloat16"
+    table = quire.BlockTable(pool)
+    k = (random.standard_normal((30, 2, 7)) * 10.0 ** random.integers(-9, 9)).astype(np.float32)
+    v = random.standard_normal((30, 2, 5), dtype=np.float32)
+    table.append(k, v)
+    (ids,), _ = quire.pack_tables([table])
+    assert [bool(block >= 20) for block in ids] == [False] * 6 + [True] * 2
+    plain = new_pool(dtype)
+    slots = (ids[:6, None].astype(np.int64) * 4 + np.arange(4)).ravel()
+    rows = [x[:24].astype(ml_dtypes.bfloat16) for x in (k, v)]
+    scales = {"k_scale": plain.k_scale(), "v_scale": plain.v_scale()}
+    quire.write_kv(*rows, plain.k_cache(), plain.v_cache(), slots, **scales)
+    for name in ("k_cache", "v_cache", "k_scale", "v_scale"):
+        got, expected = (getattr(p, name)()[ids[:6]] for p in (pool, plain))
+        assert got.tobytes() == expected.tobytes(), name
+    for name, x in (("k_open", k), ("v_open", v)):
+        opened = getattr(pool, name)()[ids[6:] - 20].reshape(8, 2, -1)[:6]
+        assert opened.tobytes() == x[24:].astype(ml_dtypes.bfloat16).tobytes()
+
+
+@pytest.mark.parametrize("dtype", ROW_SCALED)
+def test_refused_appends_change_nothing(dtype: str) -> None:
+    pool = new_pool(dtype, 2, num_layers=2)
+    table = quire.BlockTable(pool)
+    k, v = np.ones((2, 9, 2, 7), np.float32), np.ones((2, 9, 2, 5), np.float32)
+    table.append(k, v)
+    stats, before = str(pool.stats()), [x.tobytes() for x in table.gather(1)]
+    for wrong in (np.nan, -np.inf, 3.4e38):  # the last is infinite as bfloat16
+        bad = v.copy()
+        bad[1, 7, 0, 4] = wrong
+        message = (
+            r"^BlockTable\.append: v: got .* at layer 1, row 7, head 0, element 4, expected finite "
+            "numbers when rounded to bfloat16$"
+        )
+        with pytest.raises(ValueError, match=message):
+            table.append(k, bad)
+    with pytest.raises(quire.OutOfBlocks):
+        table.append(*(np.repeat(x, 9, axis=1) for x in (k, v)))
+    assert str(pool.stats()) == stats
+    assert [x.tobytes() for x in table.gather(1)] == before
+    pool.check()
+
+
+def test_what_open_blocks_cannot_do(tmp_path: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"^BlockPool: backing_file: got .* with open_blocks 2, ex"
+    ):
+        new_pool("int8", 2, backing_file=str(tmp_path / "blocks"))
+    assert not (tmp_path / "blocks").exists()
+    with pytest.raises(ValueError, match=r"^BlockPool: num_blocks: got 1073741824, expected 1 to"):
+        quire.BlockPool(2**30, num_kv_heads=1, head_dim=1, dtype="int8", open_blocks=1)
+    plain, pool = new_pool("int8"), new_pool("int8", 2)
+    table, cache = quire.BlockTable(pool), quire.PrefixCache(pool)
+    file = tmp_path / "table.safetensors"
+    of_pool = "got one of a pool with open_blocks 2, expected one without"
+    with pytest.raises(TypeError, match=rf"^BlockTable\.save: table: {of_pool}"):
+        table.save(file)
+    quire.BlockTable(plain).save(file)
+    with pytest.raises(TypeError, match=rf"^load_table: pool: {of_pool}"):
+        quire.load_table(pool, file)
+    with pytest.raises(TypeError, match=rf"^PrefixCache\.save: cache: {of_pool}"):
+        cache.save(tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+    quire.PrefixCache(plain).save(tmp_path / "cache")
+    with pytest.raises(TypeError, match=rf"^PrefixCache\.load: cache: {of_pool}"):
+        cache.load(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("dtype", ROW_SCALED)
+def test_sealing_costs_less_where_it_matters_least(dtype: str) -> None:
+    """With its last blocks open attention is nearer to what it would be in full precision."""
+    random = np.random.default_rng(3)
+    k, v = (random.standard_normal((60, 2, 16), dtype=np.float32) for _ in "kv")
+    k[:, :, 0] += np.arange(60)[:, None] / 10  # so that the last weigh most
+    k, v = (x.astype(ml_dtypes.bfloat16).astype(np.float32) for x in (k, v))  # lossless when open
+    q = np.zeros((1, 4, 16), np.float32)
+    q[..., 0] = 8
+    outs = []
+    for kind in ("float32", dtype):
+        for open_blocks in (0, 4) if kind == dtype else (0,):
+            pool = new_pool(kind, open_blocks, head_dim=16, v_head_dim=16)
+            table = quire.BlockTable(pool)
+            table.append(k, v)
+            outs.append(quire.attend(q, [table]))
+    closed, opened = (np.abs(out - outs[0]).max() for out in outs[1:])
+    assert opened < closed / 2
