@@ -52,7 +52,7 @@ def pool_html(pool: BlockPool) -> str:
 
 def table_html(table: BlockTable) -> str:
     """A cell for each block in the order of tokens: private, shared, offloaded, or a hole; open
-    where a table of int4 reads it in full precision, shared or not.
+    where the table reads it in full precision, shared or not.
 
     Args:
         table: any BlockTable, freed or not.
@@ -87,7 +87,7 @@ def table_html(table: BlockTable) -> str:
 
 
 def _open_blocks(table: BlockTable) -> list[int]:
-    if table.pool.dtype != "int4":
+    if table.pool.open_blocks == 0:
         return []
     return [block.id for block in table.pool.explain(table).blocks if block.is_open]
 

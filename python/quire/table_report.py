@@ -95,7 +95,7 @@ class TableReport:
 
     @property
     def num_open(self) -> int:
-        """Blocks in full precision, in a pool of int4."""
+        """Blocks in full precision, in a pool with open_blocks."""
         return sum(block.is_open for block in self.blocks)
 
     def __repr__(self) -> str:

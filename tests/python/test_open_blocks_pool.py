@@ -10,6 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from int4_model import Int4Model
 
 import quire
 
@@ -36,6 +37,7 @@ def test_how_many_stay_open() -> None:
             table.append(np.ones((1, 2, 7), np.float32), np.ones((1, 2, 5), np.float32))
             columns = -(-tokens // 4)
             assert pool.explain(table).num_open == pool.stats().open_blocks == min(3, columns)
+        assert "3 open" in table._repr_html_().replace("</span> open 3", "3 open")
 
 
 @pytest.mark.parametrize(
@@ -105,6 +107,32 @@ def test_sealed_rows_are_those_of_write_kv(dtype: str) -> None:
     for name, x in (("k_open", k), ("v_open", v)):
         opened = getattr(pool, name)()[ids[6:] - 20].reshape(8, 2, -1)[:6]
         assert opened.tobytes() == x[24:].astype(ml_dtypes.bfloat16).tobytes()
+
+
+@pytest.mark.parametrize("dtype", ROW_SCALED)
+def test_long_rows_are_opened_again(dtype: str) -> None:
+    """A sealed block that is written behind, after truncate and after a match in part."""
+    random = np.random.default_rng(4)
+    pool = new_pool(dtype, 1, head_dim=133, v_head_dim=201)
+    table, model, cache = quire.BlockTable(pool), Int4Model(pool), quire.PrefixCache(pool)
+
+    def append(to: quire.BlockTable, expected: Int4Model, tokens: int) -> None:
+        k = random.standard_normal((1, tokens, 2, 133), dtype=np.float32)
+        v = random.standard_normal((1, tokens, 2, 201), dtype=np.float32)
+        to.append(k[0], v[0])
+        expected.append(k, v)
+        for got, rows in zip(to.gather(), (expected.k[0], expected.v[0]), strict=True):
+            np.testing.assert_array_equal(got, rows)
+
+    append(table, model, 18)
+    cache.insert(range(18), table)
+    found, matched = cache.match([*range(7), 99]), model.fork()
+    matched.truncate(7)
+    append(found, matched, 6)
+    table.truncate(6)
+    model.truncate(6)
+    append(table, model, 3)
+    pool.check()
 
 
 @pytest.mark.parametrize("dtype", ROW_SCALED)
