@@ -23,9 +23,11 @@ pytestmark = pytest.mark.parametrize("dtype", SEALED)
 class Stored:
     """Caches and open blocks, of which whatever is not written is poison."""
 
-    def __init__(self, dtype: str, open_dtype: str = "bfloat16", layout: str = "NHD") -> None:
+    def __init__(
+        self, dtype: str, open_dtypes: tuple[str, str] = ("bfloat16",) * 2, layout: str = "NHD"
+    ) -> None:
         self.arrays: dict[str, Any] = {"layout": layout}
-        for name, size in (("k", SIZE), ("v", V_SIZE)):
+        for name, size, open_dtype in zip("kv", (SIZE, V_SIZE), open_dtypes, strict=True):
             shape = (NUM_BLOCKS, BLOCK_SIZE, HEADS, size)
             cache = np.full(shape, 77 if dtype == "int8" else np.nan, SEALED[dtype])
             blocks = np.full((NUM_OPEN, *shape[1:]), np.nan, FLOATS[open_dtype])
@@ -65,8 +67,8 @@ def test_what_was_written_is_attended(
     """Open blocks last, first, between, alone, and nowhere."""
     monkeypatch.setenv("QUIRE_CPU", instruction_set)
     random = np.random.default_rng(1)
-    open_dtype = list(FLOATS)[len(layout + instruction_set + q_dtype) % 3]
-    stored = Stored(dtype, open_dtype, layout)
+    open_dtypes = ("bfloat16", "float32") if q_dtype == "float32" else ("float16", "bfloat16")
+    stored = Stored(dtype, open_dtypes, layout)
     tables = np.array(
         [[3, 8, 1, 12, 13], [14, 0, 15, 2, -1], [16, -1, -1, -1, -1], [4, 5, 6, 7, 9]]
     )
@@ -78,7 +80,7 @@ def test_what_was_written_is_attended(
         slots = slots_of(table, length)
         stored.write(k, v, slots)
         rows.append([np.stack([stored.row(side, slot) for slot in slots]) for side in "kv"])
-        for given, real in zip((k, v), rows[-1], strict=True):
+        for given, real, open_dtype in zip((k, v), rows[-1], open_dtypes, strict=True):
             for slot, given_row, real_row in zip(slots, given, real, strict=True):
                 if slot < NUM_BLOCKS * BLOCK_SIZE:
                     steps = np.abs(given_row).max(axis=1, keepdims=True) / LARGEST[dtype]

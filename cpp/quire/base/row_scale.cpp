@@ -7,8 +7,8 @@
 namespace quire {
 namespace {
 
-// from_float of quire/base/dtype.h for finite numbers up to largest_of and hardly beyond, in a form
-// that a compiler turns into vectors.
+// from_float of quire/base/dtype.h for numbers up to largest_of, or beyond it by a rounding, in a
+// form that a compiler turns into vectors.
 //
 // At 1.5 * 2^23 floats are 1 apart, and their lowest bits count.
 std::uint8_t rounded(float x, Int8) {
@@ -45,9 +45,7 @@ float seal_row(const float* row, std::int64_t count, DType dtype, std::byte* num
       std::max(std::bit_cast<float>(largest) / most, std::numeric_limits<float>::min());
   const auto write = [&](auto type) {
     for (std::int64_t i = 0; i < count; ++i) {
-      const float number = row[i] / scale;
-      const float cut = number < -most ? -most : number > most ? most : number;
-      numbers[i] = static_cast<std::byte>(rounded(cut, type));
+      numbers[i] = static_cast<std::byte>(rounded(row[i] / scale, type));
     }
   };
   if (dtype == DType::int8) {
