@@ -40,7 +40,7 @@ TEST(TableFileInt4, RandomTablesComeBackAndGoOnAlike) {
   std::mt19937 random(3);
   const auto below = [&](std::size_t n) { return static_cast<std::int64_t>(random() % n); };
   int num_cut = 0, num_open_holes = 0, num_all_open = 0, num_positions = 0;
-  for (int walk = 0; walk < 24; ++walk) {
+  for (int walk = 0; walk < 60; ++walk) {
     const std::int64_t block_size = 1 + below(5);
     const auto pool = new_int4_pool(200, block_size);
     PrefixCache cache(pool);
@@ -50,8 +50,9 @@ TEST(TableFileInt4, RandomTablesComeBackAndGoOnAlike) {
     for (int step = 0; step < 10; ++step) {
       const std::int64_t size = table->num_tokens();
       const std::int64_t count = below(5 * block_size);
-      switch (below(7)) {
+      switch (below(8)) {
         case 0:
+        case 6:
           append_open(*table, tokens_from(next, count));
           break;
         case 1:
