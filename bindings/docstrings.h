@@ -179,7 +179,7 @@ Of int4, tables have their last two blocks open, in bfloat16, and those before t
 a number, keys with a grid for each channel of a block and head, values one for each token and head.
 append seals what it has gone past, extend what it finds; head_dim and v_head_dim are even. Blocks
 from allocate are sealed ones, to be written whole with write_kv. Such a pool cannot have a
-backing_file, nor be saved.
+backing_file.
 
 backing_file is the path of a file that the pool makes and lies in, for pools larger than memory. All
 of its disk space is taken at once, and its name removed: the space is free again with the pool.
