@@ -100,9 +100,9 @@ void expect(const KvFile& file, std::string_view column, std::size_t index, std:
 
 // The tree, checked, with blocks that are none yet: a node's parent comes after it, so there is no
 // cycle, and is full. Of int4 all are, as only full blocks are sealed.
-PrefixSnapshot read_tree(const KvFile& file, const KvGeometry& geometry) {
-  const std::int64_t block_size = geometry.block_size;
-  const std::int64_t least_rows = geometry.dtype == DType::int4 ? block_size : 1;
+PrefixSnapshot read_tree(const KvFile& file, const BlockPool& pool) {
+  const std::int64_t block_size = pool.geometry().block_size;
+  const std::int64_t least_rows = pool.open_blocks() != nullptr ? block_size : 1;
   PrefixSnapshot snapshot;
   snapshot.namespaces = read_namespaces(file);
   snapshot.ids = file.integers("token_ids");
@@ -239,7 +239,7 @@ std::int64_t load_cache(PrefixCache& cache, const FileBytes& bytes) {
   const BlockPool::Delivery delivery(pool);
   const KvFile file(bytes, kKind, pool.geometry());
   file.expect_checksums();
-  PrefixSnapshot snapshot = read_tree(file, pool.geometry());
+  PrefixSnapshot snapshot = read_tree(file, pool);
   std::vector<TensorSpec> tensors =
       row_tensors(pool, RowsOf::tiles, total_rows(snapshot.blocks), length(snapshot.blocks));
   for (const char* name :
