@@ -180,7 +180,7 @@ Of a quantised pool tables may have their last blocks open, in bfloat16, and tho
 sealed, in the pool's dtype: open_blocks says how many, the one that is written included. None: 2 of
 int4, which has 1 at least, and 0 of others. That brings the error of attention down, as the last
 tokens matter most. append seals what it has gone past, extend what it finds. Blocks from allocate
-are sealed ones. Such a pool cannot have a backing_file, nor be saved.
+are sealed ones. Such a pool cannot have a backing_file.
 
 Of int4 a number is four bits, keys with a grid for each channel of a block and head, values one for
 each token and head. head_dim and v_head_dim are even, and blocks from allocate are written whole

@@ -12,8 +12,10 @@ Writes the table's tokens to a safetensors file, which load_table and any other 
 For each layer L it has 'layers.L.k' [num_tokens, Hkv, D] and 'layers.L.v' [num_tokens, Hkv, Dv] in
 the pool's dtype, and where that is quantised 'layers.L.k_scale' and 'layers.L.v_scale' [num_tokens,
 Hkv, 1]; the metadata have the pool's geometry and a checksum (XXH64) of each tensor. Tokens whose
-block is a hole have no rows there, and 'quire.blocks' of the metadata says which blocks have.
-Where keep has removed tokens before others, 'positions' [num_tokens] has theirs, as int64.
+block is a hole have no rows there, and 'quire.blocks' of the metadata says which blocks have. Of
+int4 those are the tokens of sealed blocks, two numbers a byte, and the scales are grids, k_scale
+[num_blocks, Hkv, D, 2] and v_scale [num_tokens, Hkv, 2]; tokens of the last 'quire.open_columns'
+columns are in 'layers.L.k_open' and 'layers.L.v_open', as bfloat16. Where keep has removed tokens before others, 'positions' [num_tokens] has theirs, as int64.
 
 The file is written aside, brought to the disk and renamed: a process that is killed meanwhile leaves
 the old file as it was, and maybe a file .NAME.saving beside it, which the next save there replaces.
@@ -24,9 +26,8 @@ Args:
 
 Raises:
     OSError: the system refuses. ValueError: a freed table, or one with holes of more than 2**24
-    blocks in all, or with positions past 2**40. TypeError, as for a table of a pool with
-    open_blocks. The old file
-    stands then.
+    blocks in all, or with positions past 2**40, or of int4 with a grid that attend would refuse or
+    an open number past 65504. TypeError. The old file stands then.
 
 Example:
     >>> table.save('session.safetensors')
@@ -39,7 +40,8 @@ inline constexpr const char* kLoadTable =
 
 A new table of the tokens that BlockTable.save has written, in blocks of its own.
 
-It has the positions, the next position and the holes of the saved one; holes take no blocks.
+It has the positions, the next position and the holes of the saved one; holes take no blocks. Of int4
+its columns are sealed and open as they were: attend gives the same bits, and goes on doing so.
 
 The file is mapped, checked as a whole, and then copied block by block. Nobody may shorten it
 meanwhile; to save over it is safe.
@@ -50,8 +52,8 @@ Args:
 
 Raises:
     OSError: the file cannot be read. ValueError: it is not a table's, not of this geometry, of
-    another version, cut short or corrupt; the message says which. OutOfBlocks. TypeError, as for a
-    pool with open_blocks. The pool is as it was then.
+    another version, cut short or corrupt; the message says which. OutOfBlocks. TypeError.
+    The pool is as it was then.
 
 Example:
     >>> table = load_table(pool, 'session.safetensors')
@@ -64,8 +66,8 @@ inline constexpr const char* kSaveCache =
 Writes all that is cached to a safetensors file in a directory, which is made where it is missing.
 
 The file, prefix_cache.safetensors, has the token ids, the namespaces and each block's rows once, as
-'layers.L.k' and 'layers.L.v' [rows, Hkv, D], with scales as a table's. It replaces the old one as a
-whole or not at all, as BlockTable.save does.
+'layers.L.k' and 'layers.L.v' [rows, Hkv, D], with scales or grids as a table's. It replaces the old
+one as a whole or not at all, as BlockTable.save does.
 
 Others may use the cache meanwhile. What it holds at the beginning is saved; those blocks cannot be
 evicted before they are written, so an allocation may find no room that would have found some.
@@ -75,7 +77,8 @@ Args:
     dir: a str, bytes or os.PathLike.
 
 Raises:
-    OSError: the system refuses. TypeError, as for a pool with open_blocks. The old file stands then.
+    OSError: the system refuses. ValueError: a block of int4 has a grid that attend would refuse.
+    TypeError. The old file stands then.
 
 Example:
     >>> cache.save('prefixes')
@@ -97,7 +100,7 @@ Args:
 Raises:
     OSError: the file cannot be read. ValueError: it is not a cache's, not of this pool's geometry,
     of another version, cut short or corrupt; the message says which. OutOfBlocks: the pool has no
-    room for all. TypeError, as for a pool with open_blocks. The pool and the cache are as they were then.
+    room for all. TypeError. The pool and the cache are as they were then.
 
 Example:
     >>> cache = PrefixCache(pool)

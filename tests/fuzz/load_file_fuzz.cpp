@@ -1,7 +1,8 @@
-// Any bytes as a file: loaded as a table and as a cache, as they are and with their checksums made
-// right, as a forger would. They are refused, or loaded; the pool's books are in order, a refusal
-// leaves them as they were, and what was loaded can be used.
+// Any bytes as a file: loaded as a table and as a cache, of float16 and of int4, as they are and
+// with their checksums made right, as a forger would. They are refused, or loaded; the pool's books
+// are in order, a refusal leaves them as they were, and what was loaded can be used.
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -26,93 +27,116 @@ void require(bool holds, const char* what) {
   std::abort();
 }
 
-std::shared_ptr<BlockPool> new_pool() {
-  return std::make_shared<BlockPool>(KvGeometry{.num_blocks = 6,
-                                                .block_size = 4,
-                                                .num_kv_heads = 1,
-                                                .head_dim = 2,
-                                                .v_head_dim = 1,
-                                                .num_layers = 2,
-                                                .dtype = DType::float16});
-}
+// A pool and a cache of it, for all inputs, one after the other: new ones would take most of the
+// time.
+class Loader {
+ public:
+  explicit Loader(DType dtype)
+      : pool_(std::make_shared<BlockPool>(
+            KvGeometry{.num_blocks = 6,
+                       .block_size = 4,
+                       .num_kv_heads = 1,
+                       .head_dim = 2,
+                       .v_head_dim = dtype == DType::int4 ? 2 : 1,  // which is even
+                       .num_layers = 2,
+                       .dtype = dtype})) {}
 
-// Of all inputs, one after the other: new ones would take most of the time.
-const std::shared_ptr<BlockPool> pool = new_pool();
-PrefixCache cache(pool, 5);
-
-// Runs load(), which refuses the file or returns; a refusal changes nothing.
-template <class Load>
-void refuse_or(Load load) {
-  const PoolStats before = pool->stats();
-  const auto require_untouched = [&] {
-    const PoolStats after = pool->stats();
-    require(after.free == before.free && after.peak_used == before.peak_used &&
-                after.cached == before.cached && after.filled_tokens == before.filled_tokens,
-            "a refusal changes nothing");
-  };
-  try {
-    load();
-  } catch (const ValueError&) {
-    require_untouched();
-  } catch (const OutOfBlocks&) {
-    require_untouched();
+  void load(const FileBytes& file) {
+    load_as_table(file);
+    load_as_cache(file);
   }
-  pool->check();
-}
 
-void load_as_table(const FileBytes& file) {
-  std::shared_ptr<BlockTable> table;
-  refuse_or([&] { table = load_table(pool, file); });
-  if (table != nullptr) {
-    const std::vector<std::int32_t> blocks = table->blocks();
-    const auto holes = std::count(blocks.begin(), blocks.end(), kHole);
-    require(std::ssize(blocks) - holes == pool->num_used(),
-            "a block is a table's, a hole nobody's");
-    require(table->num_tokens() - 4 * holes == pool->stats().filled_tokens,
-            "tokens are in blocks or were dropped");
-    require(table->next_position() >= table->num_tokens(), "the next token comes after the others");
-    if (holes == 0) {
-      std::vector<std::uint16_t> k(table->num_tokens() * 2), v(table->num_tokens());
-      for (std::int64_t layer = 0; layer < 2; ++layer) {
-        table->gather(layer, table->num_tokens(), k.data(), v.data());
-      }
+ private:
+  // Runs load(), which refuses the file or returns; a refusal changes nothing.
+  template <class Load>
+  void refuse_or(Load load) {
+    const PoolStats before = pool_->stats();
+    const auto require_untouched = [&] {
+      const PoolStats after = pool_->stats();
+      require(after.free == before.free && after.peak_used == before.peak_used &&
+                  after.cached == before.cached && after.filled_tokens == before.filled_tokens &&
+                  after.open_blocks == before.open_blocks,
+              "a refusal changes nothing");
+    };
+    try {
+      load();
+    } catch (const ValueError&) {
+      require_untouched();
+    } catch (const OutOfBlocks&) {
+      require_untouched();
     }
-    if (table->num_tokens() > 0) table->truncate(table->num_tokens() / 16 * 4);
-    const std::vector<std::int64_t> positions = table->positions();
-    require(std::is_sorted(positions.begin(), positions.end()), "positions grow");
-    pool->check();
-    table.reset();
+    pool_->check();
   }
-  pool->check();
-  require(pool->num_free() == 6, "a table that goes has given its blocks back");
-}
 
-void load_as_cache(const FileBytes& file) {
-  bool loaded = false;
-  refuse_or([&] {
-    const std::int64_t added = load_cache(cache, file);
-    loaded = true;
-    require(added == cache.size() && added <= 5, "as many blocks as are said to be added");
-  });
-  if (!loaded) return require(cache.size() == 0, "a refusal adds nothing");
-  require(load_cache(cache, file) == 0, "what is there already takes no room");
-  const PrefixSnapshot snapshot = cache.snapshot();
-  for (const BlockRows& block : snapshot.blocks) pool->release(std::vector{block.id});
-  for (const std::string& space : snapshot.namespaces) {
-    refuse_or([&] {
-      const auto table = cache.match(std::vector<std::int64_t>{1, 2, 3, 4, 5, 6}, space);
-      require(table->num_tokens() < 6, "a match leaves a token");
-    });
+  void load_as_table(const FileBytes& file) {
+    std::shared_ptr<BlockTable> table;
+    refuse_or([&] { table = load_table(pool_, file); });
+    if (table != nullptr) {
+      const std::vector<std::int32_t> blocks = table->blocks();
+      const auto holes = std::count(blocks.begin(), blocks.end(), kHole);
+      require(std::ssize(blocks) - holes == pool_->num_used(),
+              "a block is a table's, a hole nobody's");
+      require(table->num_tokens() - 4 * holes == pool_->stats().filled_tokens,
+              "tokens are in blocks or were dropped");
+      require(table->next_position() >= table->num_tokens(),
+              "the next token comes after the others");
+      if (holes == 0) gather(*table);
+      if (table->num_tokens() > 0) table->truncate(table->num_tokens() / 16 * 4);
+      const std::vector<std::int64_t> positions = table->positions();
+      require(std::is_sorted(positions.begin(), positions.end()), "positions grow");
+      if (pool_->num_free() > 2) table->extend(6);
+      pool_->check();
+      table.reset();
+    }
+    pool_->check();
+    require(pool_->num_free() == 6 && pool_->stats().open_blocks == 0,
+            "a table that goes has given its blocks back");
   }
-  cache.clear();
-  pool->check();
-  require(pool->num_free() == 6, "a cleared cache has given its blocks back");
-}
+
+  void gather(const BlockTable& table) const {
+    std::vector<float> k(table.num_tokens() * 2), v(k.size());  // float16 takes less
+    for (std::int64_t layer = 0; layer < 2; ++layer) {
+      table.gather(layer, table.num_tokens(), k.data(), v.data());
+      if (pool_->geometry().dtype != DType::int4) continue;
+      const auto is_number = [](float x) { return std::isfinite(x); };
+      require(
+          std::all_of(k.begin(), k.end(), is_number) && std::all_of(v.begin(), v.end(), is_number),
+          "what attention reads of int4 is finite");
+    }
+  }
+
+  void load_as_cache(const FileBytes& file) {
+    bool loaded = false;
+    refuse_or([&] {
+      const std::int64_t added = load_cache(cache_, file);
+      loaded = true;
+      require(added == cache_.size() && added <= 5, "as many blocks as are said to be added");
+    });
+    if (!loaded) return require(cache_.size() == 0, "a refusal adds nothing");
+    require(load_cache(cache_, file) == 0, "what is there already takes no room");
+    const PrefixSnapshot snapshot = cache_.snapshot();
+    for (const BlockRows& block : snapshot.blocks) pool_->release(std::vector{block.id});
+    for (const std::string& space : snapshot.namespaces) {
+      refuse_or([&] {
+        const auto table = cache_.match(std::vector<std::int64_t>{1, 2, 3, 4, 5, 6}, space);
+        require(table->num_tokens() < 6, "a match leaves a token");
+        gather(*table);
+      });
+    }
+    cache_.clear();
+    pool_->check();
+    require(pool_->num_free() == 6, "a cleared cache has given its blocks back");
+  }
+
+  const std::shared_ptr<BlockPool> pool_;
+  PrefixCache cache_{pool_, 5};
+};
 
 void load(const std::vector<std::byte>& bytes) {
+  static Loader of_float16(DType::float16), of_int4(DType::int4);
   const FileBytes file{"load", "input", bytes};
-  load_as_table(file);
-  load_as_cache(file);
+  of_float16.load(file);
+  of_int4.load(file);
 }
 
 // Writes the checksums of the tensors, then that of the header, where they have their place.

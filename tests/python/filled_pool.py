@@ -65,5 +65,6 @@ def fill(table: quire.BlockTable, tokens: int, random: np.random.Generator) -> A
 
 def poison_free_blocks(pool: quire.BlockPool) -> None:
     free = np.flatnonzero(pool.ref_counts == 0)
-    pool.k_cache()[free] = np.nan
-    pool.v_cache()[free] = np.nan
+    quantised = pool.dtype.itemsize == 1  # whose bytes are all numbers: their scales or grids
+    for array in (pool.k_scale, pool.v_scale) if quantised else (pool.k_cache, pool.v_cache):
+        array()[free] = np.nan

@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 
 import quire
 
-DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+DTYPES = ["float32", "float16", "bfloat16", "int8", "float8_e4m3fn", "int4"]
 CACHE_FILE = "prefix_cache.safetensors"
 
 
@@ -72,8 +71,10 @@ def message(error: type[Exception], call: Any) -> str:
     ids=str,
 )
 def test_a_table_comes_back(tmp_path: Path, dtype: str, geometry: dict[str, Any]) -> None:
+    if dtype == "int4":  # of which a byte has two
+        geometry = {key: n * 2 if n and "head_dim" in key else n for key, n in geometry.items()}
     for tokens in (0, 1, 4, 17, 31):
-        pool = new_pool(dtype=dtype, **geometry)
+        pool = new_pool(34, dtype=dtype, **geometry)
         table = filled(pool, tokens)
         child = table.fork()  # of shared blocks
         assert child.save(tmp_path / "t") is None
@@ -81,14 +82,17 @@ def test_a_table_comes_back(tmp_path: Path, dtype: str, geometry: dict[str, Any]
         assert isinstance(loaded, quire.BlockTable)
         assert len(loaded) == tokens
         assert rows(loaded) == rows(table)
-        append_random(loaded, 3)
+        for each in (loaded, table):
+            append_random(each, 3)
         assert [len(k) for k in loaded.gather()] == [tokens + 3] * 2
+        assert rows(loaded) == rows(table)
         loaded.pool.check()
     assert os.listdir(tmp_path) == ["t"]
 
 
-def test_attention_on_a_loaded_table_has_the_same_bits(tmp_path: Path) -> None:
-    pool = quire.BlockPool(32, num_kv_heads=2, head_dim=64)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_attention_on_a_loaded_table_has_the_same_bits(tmp_path: Path, dtype: str) -> None:
+    pool = quire.BlockPool(32, num_kv_heads=2, head_dim=64, dtype=dtype)
     random = np.random.default_rng(0)
     table = quire.BlockTable(pool)
     table.append(*random.standard_normal((2, 100, 2, 64)).astype(np.float32))
@@ -175,8 +179,9 @@ def test_what_another_tool_has_saved_is_refused(tmp_path: Path) -> None:
     assert text == f"load_table: path: got {tmp_path / 't'}: {expected}"
 
 
-def test_a_cache_comes_back(tmp_path: Path) -> None:
-    pool = new_pool(dtype="bfloat16")
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_a_cache_comes_back(tmp_path: Path, dtype: str) -> None:
+    pool = new_pool(dtype=dtype)
     cache = quire.PrefixCache(pool)
     table = filled(pool, 11)
     ids = np.arange(11)
@@ -186,7 +191,7 @@ def test_a_cache_comes_back(tmp_path: Path) -> None:
     before = pool.stats()
     assert cache.save(tmp_path / "new" / "folder") is None
     assert pool.stats().cached == before.cached
-    other = quire.PrefixCache(new_pool(dtype="bfloat16"))
+    other = quire.PrefixCache(new_pool(dtype=dtype))
     assert other.load(tmp_path / "new" / "folder") == len(cache) == len(other)
     for asked, space, found in [(ids, "", 11), ([0, 1, 2, 3, 9], "ä", 5), ([2**62], "wide", 1)]:
         match = other.match([*asked, 5], namespace=space)
@@ -287,16 +292,18 @@ def test_a_changed_or_missing_value_is_refused(tmp_path: Path, key: str) -> None
     assert pool.num_used == 0
 
 
-@pytest.fixture(scope="module")
-def good_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, bytes]:
+@pytest.fixture(scope="module", params=["float32", "int4"])
+def good_files(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path, bytes, bytes]:
     folder = tmp_path_factory.mktemp("good")
-    pool = new_pool(num_layers=1)
+    pool = new_pool(num_layers=1, dtype=request.param)
     table, cache = filled(pool, 10), quire.PrefixCache(pool)
     cache.insert(np.arange(10), table)
     cache.insert([0, 1, 2, 3, 7], table, namespace="b")
     table.save(folder / "t")
     cache.save(folder)
-    return folder, (folder / "t").read_bytes(), (folder / CACHE_FILE).read_bytes()
+    return request.param, folder, (folder / "t").read_bytes(), (folder / CACHE_FILE).read_bytes()
 
 
 Mutation = tuple[str, float, bytes]
@@ -323,10 +330,10 @@ def mutated(good: bytes, mutations: list[Mutation]) -> bytes:
 @settings(max_examples=300, deadline=None)
 @given(mutations=MUTATIONS)
 def test_a_mutated_file_is_refused_or_the_same(
-    good_files: tuple[Path, bytes, bytes], mutations: list[Mutation]
+    good_files: tuple[str, Path, bytes, bytes], mutations: list[Mutation]
 ) -> None:
-    folder, good_table, good_cache = good_files
-    pool = new_pool(num_layers=1)
+    dtype, folder, good_table, good_cache = good_files
+    pool = new_pool(num_layers=1, dtype=dtype)
     cache = quire.PrefixCache(pool)
     for name, good, load in [
         ("bad", good_table, lambda: quire.load_table(pool, folder / "bad")),
@@ -343,8 +350,9 @@ def test_a_mutated_file_is_refused_or_the_same(
     pool.check()
 
 
-def test_saving_while_others_append_and_match(tmp_path: Path) -> None:
-    pool = new_pool(512, num_layers=1)
+@pytest.mark.parametrize("dtype", ["float32", "int4"])
+def test_saving_while_others_append_and_match(tmp_path: Path, dtype: str) -> None:
+    pool = new_pool(512, num_layers=1, dtype=dtype)
     cache, table = quire.PrefixCache(pool), quire.BlockTable(pool)
     done = threading.Event()
 
@@ -362,10 +370,10 @@ def test_saving_while_others_append_and_match(tmp_path: Path) -> None:
     try:
         for _ in range(20):
             table.save(tmp_path / "t")
-            loaded = quire.load_table(new_pool(512, num_layers=1), tmp_path / "t")
+            loaded = quire.load_table(new_pool(512, num_layers=1, dtype=dtype), tmp_path / "t")
             assert len(loaded) % 5 == 0
             cache.save(tmp_path)
-            quire.PrefixCache(new_pool(512, num_layers=1)).load(tmp_path)
+            quire.PrefixCache(new_pool(512, num_layers=1, dtype=dtype)).load(tmp_path)
     finally:
         done.set()
         worker.join()

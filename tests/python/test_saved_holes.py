@@ -17,13 +17,29 @@ import quire
 
 
 def slots(table: quire.BlockTable) -> Any:
-    """The rows of the tokens whose blocks are there, k and v after one another."""
-    there = [block for block in table.blocks if block >= 0]
+    """The rows of the tokens whose blocks are there, k and v after one another, as they are read:
+    of int4 those of sealed blocks, with their grids, and those of open ones."""
+    pool = table.pool
+    arrays = [pool.k_cache, pool.v_cache]
+    if pool.dtype != "int4":
+        return rows_of(table, table.blocks, arrays)
+    ids = quire.pack_tables([table])[0][0]
+    is_open = ids >= pool.num_blocks
+    sealed = np.where(is_open, -1, ids)
+    return [
+        is_open.tolist(),
+        rows_of(table, sealed, [*arrays, pool.v_scale]),
+        pool.k_scale()[sealed[sealed >= 0]].tobytes(),
+        rows_of(table, np.where(is_open, ids - pool.num_blocks, -1), [pool.k_open, pool.v_open]),
+    ]
+
+
+def rows_of(table: quire.BlockTable, blocks: Any, arrays: list[Any]) -> list[bytes]:
+    there = [block for block in blocks if block >= 0]
     rows = len(there) * table.pool.block_size
-    if table.blocks.size and table.blocks[-1] >= 0:
+    if blocks.size and blocks[-1] >= 0:
         rows -= -len(table) % table.pool.block_size
-    k, v = table.pool.k_cache()[there], table.pool.v_cache()[there]
-    return [a.reshape(-1, *a.shape[2:])[:rows].tobytes() for a in (k, v)]
+    return [(a := array()[there]).reshape(-1, *a.shape[2:])[:rows].tobytes() for array in arrays]
 
 
 def assert_same(loaded: quire.BlockTable, table: quire.BlockTable) -> None:
@@ -37,7 +53,7 @@ def assert_same(loaded: quire.BlockTable, table: quire.BlockTable) -> None:
 @st.composite
 def histories(draw: st.DrawFn) -> list[tuple[str, float, int]]:
     step = st.tuples(
-        st.sampled_from(["append", "drop", "keep"]), st.floats(0, 1), st.integers(0, 40)
+        st.sampled_from(["append", "drop", "keep", "cut"]), st.floats(0, 1), st.integers(0, 40)
     )
     return [("append", 0, draw(st.integers(0, 70))), *draw(st.lists(step, max_size=5))]
 
@@ -50,6 +66,11 @@ def live(pool: quire.BlockPool, history: list[tuple[str, float, int]]) -> quire.
             fill(table, number, random)
         elif what == "drop":
             table.drop_before(int(share * table.next_position), num_sink_tokens=number % 9)
+        elif what == "cut":
+            tokens = int(share * len(table))
+            if tokens % pool.block_size and table.blocks[tokens // pool.block_size] < 0:
+                tokens -= tokens % pool.block_size
+            table.truncate(tokens)
         else:
             there = np.repeat(table.blocks >= 0, pool.block_size)[: len(table)]
             table.keep(table.positions[there & (random.random(len(table)) >= share)])
@@ -58,13 +79,14 @@ def live(pool: quire.BlockPool, history: list[tuple[str, float, int]]) -> quire.
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(history=histories(), block_size=st.sampled_from([1, 3, 4, 16]))
+@pytest.mark.parametrize("dtype", ["float32", "int4"])
 def test_whatever_a_table_has_been_through(
-    tmp_path: Path, history: list[tuple[str, float, int]], block_size: int
+    tmp_path: Path, dtype: str, history: list[tuple[str, float, int]], block_size: int
 ) -> None:
-    table = live(new_pool(300, block_size=block_size), history)
+    table = live(new_pool(300, block_size=block_size, dtype=dtype), history)
     table.save(tmp_path / "t")
     room = int((table.blocks >= 0).sum())
-    pool = new_pool(room + 8, block_size=block_size)
+    pool = new_pool(room + 8, block_size=block_size, dtype=dtype)
     loaded = quire.load_table(pool, tmp_path / "t")
     assert pool.num_used == room
     assert_same(loaded, table)
@@ -78,7 +100,7 @@ def test_whatever_a_table_has_been_through(
     assert pool.num_used == 0
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8", "int4"])
 def test_attention_on_a_loaded_table_has_the_same_bits(tmp_path: Path, dtype: str) -> None:
     random = np.random.default_rng(0)
     q = random.standard_normal((2, 8, 16)).astype(np.float32)

@@ -99,13 +99,15 @@ void expect(const KvFile& file, std::string_view column, std::size_t index, std:
 }
 
 // The tree, checked, with blocks that are none yet: a node's parent comes after it, so there is no
-// cycle, and is full.
-PrefixSnapshot read_tree(const KvFile& file, std::int64_t block_size) {
+// cycle, and is full. Of int4 all are, as only full blocks are sealed.
+PrefixSnapshot read_tree(const KvFile& file, const BlockPool& pool) {
+  const std::int64_t block_size = pool.geometry().block_size;
+  const std::int64_t least_rows = pool.open_blocks() != nullptr ? block_size : 1;
   PrefixSnapshot snapshot;
   snapshot.namespaces = read_namespaces(file);
   snapshot.ids = file.integers("token_ids");
   for (const std::int64_t rows : file.integers("block_rows")) {
-    expect(file, "block_rows", snapshot.blocks.size(), rows, 1, block_size);
+    expect(file, "block_rows", snapshot.blocks.size(), rows, least_rows, block_size);
     snapshot.blocks.push_back({-1, rows});
   }
   const auto parents = file.integers("node_parents");
@@ -118,7 +120,7 @@ PrefixSnapshot read_tree(const KvFile& file, std::int64_t block_size) {
   std::int64_t ids = 0;
   for (std::size_t i = 0; i < parents.size(); ++i) {
     expect(file, "node_blocks", i, blocks[i], 0, length(snapshot.blocks) - 1);
-    expect(file, "node_sizes", i, sizes[i], 1, snapshot.blocks[blocks[i]].rows);
+    expect(file, "node_sizes", i, sizes[i], least_rows, snapshot.blocks[blocks[i]].rows);
     const bool is_later = parents[i] > static_cast<std::int64_t>(i) && parents[i] < length(parents);
     if (!is_later && (parents[i] >= 0 || parents[i] < -length(snapshot.namespaces))) {
       file.file().refuse("node_parents ", parents[i], " at index ", i,
@@ -191,12 +193,11 @@ void find_blocks(const FileBytes& file, PrefixCache& cache, PrefixSnapshot* snap
 
 void save_cache(const PrefixCache& cache, const std::string& directory) {
   constexpr std::string_view function = "PrefixCache.save";
-  require_rows("PrefixCache.save: cache", cache.pool()->geometry());
   cache.pool()->storage().memory().require_written(function);
   const BlockPool::Delivery delivery(*cache.pool());
   make_directory(function, directory);
   AtomicFile file(function, concat(directory, "/", kCacheFileName));
-  const KvStorage& storage = cache.pool()->storage();
+  const BlockPool& pool = *cache.pool();
   const PrefixSnapshot snapshot = cache.snapshot();
   HeldBlocks held(*cache.pool(), snapshot.blocks);
   const Columns columns(snapshot);
@@ -208,10 +209,11 @@ void save_cache(const PrefixCache& cache, const std::string& directory) {
                                      {"namespace_ends", "I64", {length(columns.namespace_ends)}},
                                      {"namespaces", "U8", {length(columns.namespaces)}}};
   const std::size_t first_row_tensor = tensors.size();
-  for (TensorSpec& spec : row_tensors(storage, total_rows(snapshot.blocks))) {
+  for (TensorSpec& spec :
+       row_tensors(pool, RowsOf::tiles, total_rows(snapshot.blocks), length(snapshot.blocks))) {
     tensors.push_back(std::move(spec));
   }
-  SafetensorsWriter writer(file, kv_metadata(kKind, storage.geometry()), std::move(tensors));
+  SafetensorsWriter writer(file, kv_metadata(kKind, pool.geometry()), std::move(tensors));
   writer.write(0, columns.parents);
   writer.write(1, columns.blocks);
   writer.write(2, columns.sizes);
@@ -219,8 +221,8 @@ void save_cache(const PrefixCache& cache, const std::string& directory) {
   writer.write(4, columns.block_rows);
   writer.write(5, columns.namespace_ends);
   writer.write(6, std::as_bytes(std::span(columns.namespaces)));
-  write_rows(writer, first_row_tensor, *cache.pool(), snapshot.blocks,
-             [&](std::size_t written) { held.release_to(written); });
+  write_rows("PrefixCache.save: cache", writer, first_row_tensor, pool, RowsOf::tiles,
+             snapshot.blocks, [&](std::size_t written) { held.release_to(written); });
   writer.finish();
   file.commit();
 }
@@ -233,26 +235,27 @@ std::int64_t load_cache(PrefixCache& cache, const std::string& directory) {
 
 std::int64_t load_cache(PrefixCache& cache, const FileBytes& bytes) {
   BlockPool& pool = *cache.pool();
-  require_rows(place(bytes.function, "cache"), pool.geometry());
   pool.storage().memory().require_written(bytes.function);
   const BlockPool::Delivery delivery(pool);
   const KvFile file(bytes, kKind, pool.geometry());
   file.expect_checksums();
-  PrefixSnapshot snapshot = read_tree(file, pool.geometry().block_size);
-  std::vector<TensorSpec> tensors = row_tensors(pool.storage(), total_rows(snapshot.blocks));
+  PrefixSnapshot snapshot = read_tree(file, pool);
+  std::vector<TensorSpec> tensors =
+      row_tensors(pool, RowsOf::tiles, total_rows(snapshot.blocks), length(snapshot.blocks));
   for (const char* name :
        {"node_parents", "node_blocks", "node_sizes", "token_ids", "block_rows", "namespace_ends"}) {
     tensors.push_back({name, "I64", {length(file.vector_bytes(name, "I64")) / 8}});
   }
   tensors.push_back({"namespaces", "U8", {length(file.bytes("namespaces"))}});
   file.expect_tensors(tensors);
+  expect_numbers(file, pool, RowsOf::tiles);
   const std::int64_t most = cache.max_blocks().value_or(std::numeric_limits<std::int64_t>::max());
   keep_last_nodes(static_cast<std::size_t>(most), &snapshot);
   const std::size_t in_file = snapshot.blocks.size();
   std::vector<BlockRows> of_nodes(snapshot.nodes.size());
   const HeldBlocks held(pool, of_nodes);
   find_blocks(bytes, cache, &snapshot, &of_nodes);
-  read_rows(file, pool, std::span(snapshot.blocks).first(in_file));
+  read_rows(file, pool, RowsOf::tiles, std::span(snapshot.blocks).first(in_file));
   return cache.restore(snapshot);
 }
 

@@ -1,6 +1,7 @@
 // All that a prefix cache holds as a safetensors file, "prefix_cache.safetensors" of a directory:
 //
-//   "layers.L.P"       the rows of its blocks, each block once (kv_rows.h)
+//   "layers.L.P"       the rows of its blocks, each block once (file_planes.h); of int4 all of them
+//                      are sealed, and full
 //   "block_rows"       I64 [blocks]   how many of them are each block's
 //   "node_parents" "node_blocks" "node_sizes"   I64 [nodes]   the nodes of prefix_snapshot.h
 //   "token_ids"        I64 [ids]      of node 0, node 1, ...
@@ -24,7 +25,7 @@ inline constexpr std::string_view kCacheFileName = "prefix_cache.safetensors";
 // Makes the directory where it is missing, and replaces the file as a whole or not at all
 // (atomic_file.h); returns when it is on the disk. Others may use the cache meanwhile: what it
 // holds at the beginning is saved, and cannot be evicted until it has been written. Throws
-// FileError, TypeError for one of int4.
+// FileError, and ValueError where a block of int4 has a grid that attention would refuse.
 void save_cache(const PrefixCache& cache, const std::string& directory);
 
 // Adds what the file holds to the cache, at most max_blocks blocks, those used last, and says how

@@ -22,17 +22,6 @@ std::vector<std::pair<std::string, std::string>> geometry_values(const KvGeometr
 
 }  // namespace
 
-void require_rows(std::string_view where, const KvGeometry& geometry) {
-  if (geometry.num_open() == 0) return;
-  if (geometry.dtype != DType::int4) {
-    raise<TypeError>(where, "got one of a pool with open_blocks ", geometry.num_open(),
-                     ", expected one without: open blocks cannot be saved or loaded");
-  }
-  raise<TypeError>(where,
-                   "got one of a pool of int4, expected one of another dtype: int4 cannot be ",
-                   "saved or loaded");
-}
-
 Metadata kv_metadata(std::string_view kind, const KvGeometry& geometry) {
   Metadata metadata = {{"quire.kind", std::string(kind)}, {"quire.format_version", "1"}};
   for (auto& value : geometry_values(geometry)) metadata.push_back(std::move(value));

@@ -21,10 +21,6 @@
 
 namespace quire {
 
-// Throws TypeError, starting with `where`, for a pool whose rows no file has: with open blocks,
-// where they are part of a block, and some in full precision.
-void require_rows(std::string_view where, const KvGeometry& geometry);
-
 Metadata kv_metadata(std::string_view kind, const KvGeometry& geometry);
 
 // A file that is being read. Every method throws ValueError, as FileBytes::refuse does, where the

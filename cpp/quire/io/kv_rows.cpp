@@ -18,17 +18,15 @@ std::string tensor_name(std::int64_t layer, std::string_view plane) {
   return concat("layers.", layer, ".", plane);
 }
 
-std::int64_t row_bytes(const ArrayView& plane) { return plane.shape[3] * plane.strides[3]; }
-
 // Between a plane's rows of a block and the same rows one after the other: visit(in the plane, in
 // the file, bytes).
 template <class Visit>
-void for_rows(const ArrayView& plane, const BlockRows& block, std::int64_t* offset, Visit visit) {
-  const std::int64_t bytes = row_bytes(plane);
-  for (std::int64_t row = 0; row < block.rows; ++row) {
-    std::byte* const at = plane.at(block.id, row);
-    for (std::int64_t head = 0; head < plane.shape[2]; ++head, *offset += bytes) {
-      visit(at + head * plane.strides[2], *offset, static_cast<std::size_t>(bytes));
+void for_rows(const FilePlane& plane, const BlockRows& block, std::int64_t* offset, Visit visit) {
+  const std::int64_t bytes = plane.head_bytes();
+  for (std::int64_t row = 0; row < plane.rows_of(block.rows); ++row) {
+    std::byte* const at = plane.view.at(block.id, row);
+    for (std::int64_t head = 0; head < plane.view.shape[2]; ++head, *offset += bytes) {
+      visit(at + head * plane.view.strides[2], *offset, static_cast<std::size_t>(bytes));
     }
   }
 }
@@ -39,22 +37,20 @@ std::vector<std::int32_t> ids_of(std::span<const BlockRows> blocks) {
   return ids;
 }
 
-std::int64_t rows_of(std::span<const BlockRows> blocks) {
+std::int64_t rows_of(const FilePlane& plane, std::span<const BlockRows> blocks) {
   std::int64_t rows = 0;
-  for (const BlockRows& block : blocks) rows += block.rows;
+  for (const BlockRows& block : blocks) rows += plane.rows_of(block.rows);
   return rows;
 }
 
-// Copies the rows of some blocks from a tensor, which has `first_row` rows before them, and returns
-// the bytes that it went through.
-std::span<const std::byte> read_plane(std::span<const std::byte> tensor, const ArrayView& plane,
-                                      std::int64_t first_row, std::span<const BlockRows> blocks) {
-  const std::int64_t token_bytes = plane.shape[2] * row_bytes(plane);
-  const std::int64_t begin = first_row * token_bytes;
+// Copies the rows of some blocks from a tensor, where they begin at byte `begin`, and returns the
+// bytes that it went through.
+std::span<const std::byte> read_plane(std::span<const std::byte> tensor, const FilePlane& plane,
+                                      std::int64_t begin, std::span<const BlockRows> blocks) {
   std::int64_t offset = begin;
   for (const BlockRows& block : blocks) {
     if (block.id < 0) {
-      offset += block.rows * token_bytes;
+      offset += plane.rows_of(block.rows) * plane.row_bytes();
       continue;
     }
     for_rows(plane, block, &offset, [&](std::byte* to, std::int64_t at, std::size_t bytes) {
@@ -64,6 +60,11 @@ std::span<const std::byte> read_plane(std::span<const std::byte> tensor, const A
   return tensor.subspan(begin, offset - begin);
 }
 
+// What brings blocks of a kind into memory; null where all are.
+Residency* residency_of(const BlockPool& pool, RowsOf kind) {
+  return kind == RowsOf::tiles ? pool.residency() : nullptr;
+}
+
 // What of all blocks is written at once.
 struct Step {
   std::size_t begin, end;  // blocks
@@ -71,11 +72,13 @@ struct Step {
 };
 
 // Every layer of some blocks, then of the next ones.
-std::vector<Step> steps_of(const BlockPool& pool, std::size_t num_blocks) {
-  const ArrayView k = pool.storage().k_cache(0);
-  std::int64_t count =
-      std::max<std::int64_t>(1, kChunkBytes / (k.shape[1] * k.shape[2] * row_bytes(k)));
-  if (pool.residency() != nullptr) count = std::min(count, pool.residency()->stretch_blocks());
+std::vector<Step> steps_of(const BlockPool& pool, RowsOf kind, std::size_t num_blocks) {
+  if (num_blocks == 0) return {};
+  const FilePlane k = file_planes(pool, kind, 0).front();
+  std::int64_t count = std::max<std::int64_t>(1, kChunkBytes / (k.view.shape[1] * k.row_bytes()));
+  if (const Residency* residency = residency_of(pool, kind)) {
+    count = std::min(count, residency->stretch_blocks());
+  }
   std::vector<Step> steps;
   for (std::size_t begin = 0; begin < num_blocks;) {
     const std::size_t end = std::min(num_blocks, begin + static_cast<std::size_t>(count));
@@ -89,55 +92,87 @@ std::vector<Step> steps_of(const BlockPool& pool, std::size_t num_blocks) {
 
 }  // namespace
 
-std::vector<TensorSpec> row_tensors(const KvStorage& storage, std::int64_t rows) {
+std::vector<TensorSpec> row_tensors(const BlockPool& pool, RowsOf kind, std::int64_t tokens,
+                                    std::int64_t blocks) {
+  const std::int64_t block_size = pool.geometry().block_size;
   std::vector<TensorSpec> tensors;
-  for (std::int64_t layer = 0; layer < storage.geometry().num_layers; ++layer) {
-    for (const auto& [name, plane] : storage.planes(layer)) {
-      tensors.push_back({tensor_name(layer, name),
-                         safetensors_name(plane.dtype),
-                         {rows, plane.shape[2], plane.shape[3]}});
+  for (std::int64_t layer = 0; layer < pool.geometry().num_layers; ++layer) {
+    for (const FilePlane& plane : file_planes(pool, kind, layer)) {
+      TensorSpec& tensor = tensors.emplace_back();
+      tensor.name = tensor_name(layer, plane.name);
+      tensor.dtype = safetensors_name(plane.view.dtype);
+      tensor.shape = {plane.view.shape[1] == block_size ? tokens : blocks, plane.view.shape[2]};
+      tensor.shape.insert(tensor.shape.end(), plane.row_shape.begin(), plane.row_shape.end());
     }
   }
   return tensors;
 }
 
-void write_rows(SafetensorsWriter& writer, std::size_t tensor, const BlockPool& pool,
-                std::span<const BlockRows> blocks, const std::function<void(std::size_t)>& done) {
-  const std::vector<Step> steps = steps_of(pool, blocks.size());
+std::size_t write_rows(std::string_view where, SafetensorsWriter& writer, std::size_t tensor,
+                       const BlockPool& pool, RowsOf kind, std::span<const BlockRows> blocks,
+                       const std::function<void(std::size_t)>& done) {
+  const std::vector<Step> steps = steps_of(pool, kind, blocks.size());
   std::vector<std::byte> packed;
+  std::vector<std::int64_t> rows_written(row_tensors(pool, kind, 0, 0).size());
   const auto write = [&](const Step& step) {
     const auto chunk = blocks.subspan(step.begin, step.end - step.begin);
-    const KvPlanes planes = pool.storage().planes(step.layer);
-    std::size_t next = tensor + static_cast<std::size_t>(step.layer) * planes.size();
-    for (const auto& [name, plane] : planes) {
-      packed.resize(static_cast<std::size_t>(rows_of(chunk) * plane.shape[2] * row_bytes(plane)));
+    const std::vector<FilePlane> planes = file_planes(pool, kind, step.layer);
+    std::size_t next = static_cast<std::size_t>(step.layer) * planes.size();
+    for (const FilePlane& plane : planes) {
+      const std::int64_t rows = rows_of(plane, chunk);
+      packed.resize(static_cast<std::size_t>(rows * plane.row_bytes()));
       std::int64_t offset = 0;
       for (const BlockRows& block : chunk) {
         for_rows(plane, block, &offset, [&](std::byte* from, std::int64_t at, std::size_t bytes) {
           std::memcpy(packed.data() + at, from, bytes);
         });
       }
-      writer.write(next++, packed);
+      if (const std::string flaw = plane.flaw(packed, rows_written[next]); !flaw.empty()) {
+        raise<ValueError>(where, "got ", tensor_name(step.layer, plane.name), " with ", flaw);
+      }
+      writer.write(tensor + next, packed);
+      rows_written[next++] += rows;
     }
   };
   for (std::size_t first = 0; first < steps.size(); first += kStreamSteps) {
     const auto some = std::span(steps).subspan(first, std::min(kStreamSteps, steps.size() - first));
-    std::vector<BlockPool::Step> stream;
-    for (const Step& step : some) {
-      stream.push_back({step.layer, ids_of(blocks.subspan(step.begin, step.end - step.begin))});
+    if (residency_of(pool, kind) == nullptr) {
+      std::for_each(some.begin(), some.end(), write);
+    } else {
+      std::vector<BlockPool::Step> stream;
+      for (const Step& step : some) {
+        stream.push_back({step.layer, ids_of(blocks.subspan(step.begin, step.end - step.begin))});
+      }
+      pool.use_in_order(stream, [&](std::size_t i) { write(some[i]); });
     }
-    pool.use_in_order(stream, [&](std::size_t i) { write(some[i]); });
     const bool whole = some.back().layer + 1 == pool.geometry().num_layers;
     done(whole ? some.back().end : some.back().begin);  // who hears of it may want to stream
   }
+  return tensor + rows_written.size();
 }
 
-void read_rows(const KvFile& file, const BlockPool& pool, std::span<const BlockRows> blocks) {
-  Residency* const residency = pool.residency();
+void expect_numbers(const KvFile& file, const BlockPool& pool, RowsOf kind) {
+  for (std::int64_t layer = 0; layer < pool.geometry().num_layers; ++layer) {
+    for (const FilePlane& plane : file_planes(pool, kind, layer)) {
+      if (plane.numbers == FilePlane::Numbers::any) continue;
+      const std::string name = tensor_name(layer, plane.name);
+      const auto rows = file.bytes(name);
+      if (const std::string flaw = plane.flaw(rows, 0); !flaw.empty()) {
+        file.file().refuse("tensor \"", name, "\" with ", flaw);
+      }
+      file.file().let_go(rows);
+    }
+  }
+}
+
+void read_rows(const KvFile& file, const BlockPool& pool, RowsOf kind,
+               std::span<const BlockRows> blocks) {
+  Residency* const residency = residency_of(pool, kind);
   const auto step = residency == nullptr ? std::max<std::size_t>(1, blocks.size())
                                          : static_cast<std::size_t>(residency->stretch_blocks());
   for (std::int64_t layer = 0; layer < pool.geometry().num_layers; ++layer) {
-    std::int64_t first_row = 0;
+    const std::vector<FilePlane> planes = file_planes(pool, kind, layer);
+    std::vector<std::int64_t> read(planes.size());  // bytes
     for (std::size_t begin = 0; begin < blocks.size(); begin += step) {
       const auto chunk = blocks.subspan(begin, std::min(step, blocks.size() - begin));
       std::vector<std::int64_t> slabs;
@@ -148,12 +183,13 @@ void read_rows(const KvFile& file, const BlockPool& pool, std::span<const BlockR
         residency->ask_for(missing);
         residency->bring_in(missing);
       }
-      for (const auto& [name, plane] : pool.storage().planes(layer)) {
-        const auto packed = file.bytes(tensor_name(layer, name));
-        file.file().let_go(read_plane(packed, plane, first_row, chunk));
+      for (std::size_t i = 0; i < planes.size(); ++i) {
+        const auto tensor = file.bytes(tensor_name(layer, planes[i].name));
+        const auto some = read_plane(tensor, planes[i], read[i], chunk);
+        read[i] += std::ssize(some);
+        file.file().let_go(some);
       }
       if (residency != nullptr) residency->settle(slabs);
-      first_row += rows_of(chunk);
     }
   }
   pool.storage().memory().require_written(file.file().function);

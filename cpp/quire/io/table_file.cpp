@@ -16,6 +16,8 @@ namespace {
 constexpr std::string_view kKind = "block_table";
 constexpr const char* kPositions = "positions";
 constexpr const char* kNextPosition = "quire.next_position";
+constexpr const char* kOpenColumns = "quire.open_columns";
+constexpr RowsOf kKinds[] = {RowsOf::tiles, RowsOf::open_blocks};
 
 std::string ranges_text(const std::vector<TableLayout::Range>& ranges) {
   std::string text;
@@ -50,18 +52,32 @@ void expect_no_flaw(const FileBytes& file, const TableLayout& layout, std::int64
   if (const std::string flaw = layout.flaw(block_size); !flaw.empty()) file.refuse(flaw);
 }
 
+std::vector<TensorSpec> row_tensors(const BlockPool& pool, const TableLayout& layout) {
+  const std::int64_t block_size = pool.geometry().block_size;
+  const std::int64_t tokens = layout.open_tokens(block_size);
+  const std::int64_t blocks = layout.open_blocks(block_size);
+  std::vector<TensorSpec> tensors = row_tensors(
+      pool, RowsOf::tiles, layout.stored_tokens(block_size) - tokens, layout.num_blocks() - blocks);
+  for (TensorSpec& spec : row_tensors(pool, RowsOf::open_blocks, tokens, blocks)) {
+    tensors.push_back(std::move(spec));
+  }
+  return tensors;
+}
+
 // What the file says, and has room for: its rows, and its positions.
-TableLayout read_layout(const KvFile& file, const KvStorage& storage) {
-  const std::int64_t block_size = storage.geometry().block_size;
+TableLayout read_layout(const KvFile& file, const BlockPool& pool) {
+  const std::int64_t block_size = pool.geometry().block_size;
   TableLayout layout;
   layout.num_tokens = file.number("quire.num_tokens");
   layout.column_ranges = read_ranges(file, "quire.blocks");
   layout.next_position = layout.num_tokens;
+  if (pool.open_blocks() != nullptr) layout.num_open = file.number(kOpenColumns);
   expect_no_flaw(file.file(), layout, block_size);
-  std::vector<TensorSpec> tensors = row_tensors(storage, layout.stored_tokens(block_size));
+  std::vector<TensorSpec> tensors = row_tensors(pool, layout);
   if (file.has_tensor(kPositions)) tensors.push_back({kPositions, "I64", {layout.num_tokens}});
   file.expect_tensors(tensors);
   file.expect_checksums();
+  for (const RowsOf kind : kKinds) expect_numbers(file, pool, kind);
   if (file.has_tensor(kPositions)) layout.positions = file.integers(kPositions);
   layout.next_position =
       file.has_text(kNextPosition) ? file.number(kNextPosition) : next_of(layout);
@@ -69,16 +85,32 @@ TableLayout read_layout(const KvFile& file, const KvStorage& storage) {
   return layout;
 }
 
-// The blocks of a table that are there, with the rows that are.
-std::vector<BlockRows> rows_of(std::span<const std::int32_t> blocks, std::int64_t tokens,
-                               std::int64_t block_size) {
-  std::vector<BlockRows> rows;
-  for (const std::int32_t block : blocks) {
-    if (block != kHole) rows.push_back({block, std::min(tokens, block_size)});
-    tokens -= block_size;
+// The blocks of a held table that are there, of each kind, with the rows that are.
+struct TableRows {
+  std::vector<BlockRows> tiles, open;
+
+  TableRows(const BlockPool& pool, const HeldTables& held) {
+    std::vector<std::int32_t> ids(held.max_blocks());
+    std::int32_t num_tokens = 0;
+    held.pack(kHole, ids.data(), &num_tokens);
+    const auto num_blocks = static_cast<std::int32_t>(pool.geometry().num_blocks);
+    const std::int64_t block_size = pool.geometry().block_size;
+    std::int64_t tokens = num_tokens;
+    for (const std::int32_t id : ids) {
+      const std::int64_t rows = std::min(tokens, block_size);
+      tokens -= block_size;
+      if (id == kHole) continue;
+      if (id < num_blocks) {
+        tiles.push_back({id, rows});
+      } else {
+        open.push_back({id - num_blocks, rows});
+      }
+    }
   }
-  return rows;
-}
+  const std::vector<BlockRows>& of(RowsOf kind) const {
+    return kind == RowsOf::tiles ? tiles : open;
+  }
+};
 
 [[noreturn]] void refuse_room(const FileBytes& file, const BlockPool& pool,
                               const TableLayout& layout) {
@@ -92,13 +124,12 @@ std::vector<BlockRows> rows_of(std::span<const std::int32_t> blocks, std::int64_
 
 void save_table(const BlockTable& table, const std::string& path) {
   constexpr std::string_view function = "BlockTable.save";
-  const KvStorage& storage = table.pool()->storage();
-  const KvGeometry& geometry = storage.geometry();
+  const BlockPool& pool = *table.pool();
+  const KvGeometry& geometry = pool.geometry();
   if (table.is_freed()) {
     raise<ValueError>(place(function, "table"), "got a freed one, expected one in use");
   }
-  require_rows("BlockTable.save: table", geometry);
-  storage.memory().require_written(function);
+  pool.storage().memory().require_written(function);
   const BlockPool::Delivery delivery(*table.pool());
   AtomicFile file(function, path);
   {
@@ -108,26 +139,26 @@ void save_table(const BlockTable& table, const std::string& path) {
     if (const std::string flaw = layout.flaw(geometry.block_size); !flaw.empty()) {
       raise<ValueError>(place(function, "table"), "got ", flaw);
     }
-    std::vector<std::int32_t> blocks(held.max_blocks());
-    std::int32_t tokens = 0;
-    held.pack(kHole, blocks.data(), &tokens);
-
     Metadata metadata = kv_metadata(kKind, geometry);
-    metadata.emplace_back("quire.num_tokens", concat(tokens));
+    metadata.emplace_back("quire.num_tokens", concat(layout.num_tokens));
     metadata.emplace_back("quire.blocks", ranges_text(layout.column_ranges));
+    if (pool.open_blocks() != nullptr) {
+      metadata.emplace_back(kOpenColumns, concat(layout.num_open));
+    }
     if (layout.next_position != next_of(layout)) {
       metadata.emplace_back(kNextPosition, concat(layout.next_position));
     }
-    std::vector<TensorSpec> tensors;
-    if (!layout.positions.empty()) tensors.push_back({kPositions, "I64", {tokens}});
-    const std::size_t first_row_tensor = tensors.size();
-    for (TensorSpec& spec : row_tensors(storage, layout.stored_tokens(geometry.block_size))) {
-      tensors.push_back(std::move(spec));
-    }
+    std::vector<TensorSpec> tensors = row_tensors(pool, layout);
+    const bool has_positions = !layout.positions.empty();
+    if (has_positions) tensors.insert(tensors.begin(), {kPositions, "I64", {layout.num_tokens}});
     SafetensorsWriter writer(file, std::move(metadata), std::move(tensors));
-    if (!layout.positions.empty()) writer.write(0, layout.positions);
-    write_rows(writer, first_row_tensor, *table.pool(),
-               rows_of(blocks, tokens, geometry.block_size), [](std::size_t) {});
+    if (has_positions) writer.write(0, layout.positions);
+    std::size_t next = has_positions ? 1 : 0;
+    const TableRows rows(pool, held);
+    for (const RowsOf kind : kKinds) {
+      next = write_rows("BlockTable.save: table", writer, next, pool, kind, rows.of(kind),
+                        [](std::size_t) {});
+    }
     writer.finish();
   }
   file.commit();
@@ -141,21 +172,20 @@ std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
 
 std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
                                        const FileBytes& bytes) {
-  const KvStorage& storage = pool->storage();
-  require_rows("load_table: pool", storage.geometry());
-  storage.memory().require_written(bytes.function);
+  pool->storage().memory().require_written(bytes.function);
   const BlockPool::Delivery delivery(*pool);
-  const KvFile file(bytes, kKind, storage.geometry());
+  const KvFile file(bytes, kKind, pool->geometry());
   // All is checked before a block is taken, for which a cached one may have to go.
-  const TableLayout layout = read_layout(file, storage);
+  const TableLayout layout = read_layout(file, *pool);
   std::shared_ptr<BlockTable> table;
   try {
     table = std::make_shared<BlockTable>(pool, layout);
   } catch (const OutOfBlocks&) {
     refuse_room(bytes, *pool, layout);
   }
-  read_rows(file, *pool,
-            rows_of(table->blocks(), layout.num_tokens, storage.geometry().block_size));
+  const BlockTable* const tables[] = {table.get()};
+  const TableRows rows(*pool, HeldTables(bytes.function, tables));
+  for (const RowsOf kind : kKinds) read_rows(file, *pool, kind, rows.of(kind));
   return table;
 }
 

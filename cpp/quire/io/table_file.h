@@ -2,17 +2,20 @@
 //
 //   "layers.L.k"   [rows, num_kv_heads, head_dim]      "layers.L.v"   [.., v_head_dim]
 //
-// in the pool's dtype (kv_rows.h): a row for each token but those whose block was dropped. Where
-// BlockTable::keep has taken tokens out, so that positions are not 0, 1, 2, ...
+// in the pool's dtype: a row for each token but those whose block was dropped. Of int4 those are
+// the rows of sealed columns, with their grids, and the others are in "layers.L.k_open" and
+// "layers.L.v_open" (file_planes.h): what comes back is read as it was. Where BlockTable::keep has
+// taken tokens out, so that positions are not 0, 1, 2, ...
 //
 //   "positions"    [tokens] of int64
 //
 // Beside the metadata of kv_file.h it has
 //
 //   "quire.num_tokens"      of the sequence
-//   "quire.blocks"          which logical blocks are in the file, as ranges: "0:1,3:7" is 0, and 3
-//   to
-//                           6, "" none. The others are holes.
+//   "quire.blocks"          which logical blocks are in the file, as ranges: "0:1,3:7" is 0, and
+//                           3 to 6, "" none. The others are holes.
+//   "quire.open_columns"    of int4: how many columns, the last ones, are open. The others are
+//                           sealed, the last too where the table was cut short within it.
 //   "quire.next_position"   of the token after the last, where it does not follow from the last
 #pragma once
 
@@ -25,13 +28,14 @@
 namespace quire {
 
 // Replaces the file as a whole or not at all (atomic_file.h), and returns when it is on the disk.
-// The table is held still while its rows are read. Throws ValueError for a freed table, TypeError
-// for one of int4, FileError.
+// The table is held still while its rows are read. Throws ValueError for a freed table, and for
+// one that no file could give back: of more columns or later positions than one has, or of int4
+// with numbers that attention would refuse. Throws FileError.
 void save_table(const BlockTable& table, const std::string& path);
 
 // A new table with blocks of its own. Throws FileError where the file cannot be read; ValueError
 // for one that save_table has not written, or not for a pool of this geometry, or that is damaged;
-// TypeError for one of int4; OutOfBlocks. The pool is as before then.
+// OutOfBlocks. The pool is as before then.
 std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
                                        const std::string& path);
 std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,

@@ -58,8 +58,8 @@ class BlockTable {
  public:
   explicit BlockTable(std::shared_ptr<BlockPool> pool);
   // A table that has this of a sequence, in new blocks: the caller writes their rows before anybody
-  // else has it. Throws ValueError for a layout that no table has, TypeError for a pool with open
-  // blocks, OutOfBlocks.
+  // else has it, of int4 the tiles of sealed columns and the slots of open ones. Throws ValueError
+  // for a layout that no table of the pool has, OutOfBlocks.
   BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout);
   ~BlockTable() { close(); }
   BlockTable(const BlockTable&) = delete;
@@ -201,7 +201,7 @@ class BlockTable {
     return column < first_open() ? blocks_[column] : open_ids_[column - first_open()];
   }
   void append_in_parts(std::span<std::int64_t> slots, const WritePart& write);
-  // Opens the last columns, new ones from `first` on, which are the table's alone.
+  // Opens the last columns, new ones from `first` on, which are holes or the table's alone.
   void open_columns(std::int64_t first) noexcept;
   // Makes a block that is the table's alone, and which it reads as `id`, one that it may write, and
   // returns the id that it has then. Rows are moved there afterwards.

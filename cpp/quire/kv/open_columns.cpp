@@ -46,7 +46,8 @@ void BlockTable::append_in_parts(std::span<std::int64_t> slots, const WritePart&
 void BlockTable::open_columns(std::int64_t first) noexcept {
   const BlockPool::Books books(*pool_);
   for (std::int64_t column = first; column < std::ssize(blocks_); ++column) {
-    open_ids_.push_back(open_to_write(books, blocks_[column], blocks_[column]));
+    const std::int32_t block = blocks_[column];
+    open_ids_.push_back(block == kHole ? kHole : open_to_write(books, block, block));
   }
 }
 

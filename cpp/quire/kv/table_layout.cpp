@@ -30,6 +30,9 @@ std::string flaw_of_columns(const TableLayout& layout, std::int64_t block_size) 
   if (layout.num_blocks() < columns && columns > TableLayout::kMaxColumns) {
     return concat(columns, " columns with holes, expected at most ", TableLayout::kMaxColumns);
   }
+  if (layout.num_open < 0 || layout.num_open > columns) {
+    return concat(layout.num_open, " open columns, expected 0 to ", columns);
+  }
   return "";
 }
 
@@ -67,6 +70,22 @@ std::int64_t TableLayout::stored_tokens(std::int64_t block_size) const {
   return num_tokens - holes * block_size;  // all holes are full
 }
 
+std::int64_t TableLayout::open_blocks(std::int64_t block_size) const {
+  const std::int64_t first_open = num_columns(block_size) - num_open;
+  std::int64_t blocks = 0;
+  for (const auto& [begin, end] : column_ranges) {
+    blocks += std::max<std::int64_t>(0, end - std::max(begin, first_open));
+  }
+  return blocks;
+}
+
+std::int64_t TableLayout::open_tokens(std::int64_t block_size) const {
+  if (num_open == 0) return 0;
+  // Only the last column has free rows, and is no hole then.
+  const std::int64_t free_rows = num_columns(block_size) * block_size - num_tokens;
+  return open_blocks(block_size) * block_size - free_rows;
+}
+
 std::string TableLayout::flaw(std::int64_t block_size) const {
   if (num_tokens < 0 || num_tokens > kMaxTokens) {
     return concat(num_tokens, " tokens, expected 0 to ", kMaxTokens);
@@ -81,10 +100,9 @@ BlockTable::BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout)
   if (const std::string flaw = layout.flaw(block_size_); !flaw.empty()) {
     raise<ValueError>(place(function, "layout"), "got ", flaw);
   }
-  if (pool_->open_blocks() != nullptr) {
-    raise<TypeError>(place(function, "pool"),
-                     "got one with open blocks, whose rows are not written one by one, expected "
-                     "one without (open_blocks)");
+  if (layout.num_open > 0 && pool_->open_blocks() == nullptr) {
+    raise<ValueError>(place(function, "layout"), "got ", layout.num_open,
+                      " open columns, expected none in a pool without open blocks");
   }
   const std::int64_t num_blocks = layout.num_blocks();
   if (num_blocks > pool_->geometry().num_blocks) {
@@ -94,6 +112,7 @@ BlockTable::BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout)
   // Outside the pool's lock, and before anything is taken.
   std::vector<std::int32_t> taken(num_blocks);
   std::vector<std::int32_t> blocks(layout.num_columns(block_size_), kHole);
+  open_ids_.reserve(layout.num_open);
   if (layout.next_position > layout.num_tokens && layout.positions.empty()) {
     layout.positions.resize(layout.num_tokens);
     std::iota(layout.positions.begin(), layout.positions.end(), std::int64_t{0});
@@ -114,6 +133,7 @@ BlockTable::BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout)
   num_tokens_ = layout.num_tokens;
   num_removed_ = layout.next_position - layout.num_tokens;
   if (num_removed_ > 0) positions_ = std::move(layout.positions);
+  if (layout.num_open > 0) open_columns(std::ssize(blocks_) - layout.num_open);
 }
 
 TableLayout HeldTables::layout(std::int64_t index) const {
@@ -121,6 +141,7 @@ TableLayout HeldTables::layout(std::int64_t index) const {
   TableLayout layout;
   layout.num_tokens = table.num_tokens_;
   layout.next_position = table.num_tokens_ + table.num_removed_;
+  layout.num_open = std::ssize(table.open_ids_);
   for (std::int64_t column = 0; column < std::ssize(table.blocks_); ++column) {
     if (table.blocks_[column] == kHole) continue;
     auto& ranges = layout.column_ranges;

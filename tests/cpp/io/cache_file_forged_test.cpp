@@ -25,16 +25,16 @@ struct Forgery {
   std::int64_t rows = 5;
   std::vector<TensorSpec> more;
 
-  void save(const std::string& path, const KvStorage& storage) const {
+  void save(const std::string& path, const BlockPool& pool) const {
     AtomicFile file("forge", path);
-    std::vector<TensorSpec> tensors = row_tensors(storage, rows);
+    std::vector<TensorSpec> tensors = row_tensors(pool, RowsOf::tiles, rows, 2);
     const std::size_t num_row_tensors = tensors.size();
     for (const auto& [name, values] : integers) {
       tensors.push_back({name, "I64", {static_cast<std::int64_t>(values.size())}});
     }
     tensors.push_back({"namespaces", "U8", {static_cast<std::int64_t>(namespaces.size())}});
     tensors.insert(tensors.end(), more.begin(), more.end());
-    SafetensorsWriter writer(file, kv_metadata("prefix_cache", storage.geometry()), tensors);
+    SafetensorsWriter writer(file, kv_metadata("prefix_cache", pool.geometry()), tensors);
     for (std::size_t i = 0; i < num_row_tensors; ++i) {
       writer.write(
           i, std::vector<float>(tensors[i].shape[0] * tensors[i].shape[1] * tensors[i].shape[2]));
@@ -53,7 +53,7 @@ class CacheFileForged : public ::testing::Test {
     Forgery forgery;
     forge(forgery);
     const std::string path = directory_ / std::string(kCacheFileName);
-    forgery.save(path, pool_->storage());
+    forgery.save(path, *pool_);
     const std::string message =
         message_of<ValueError>([&] { load_cache(cache_, FileBytes{"load", "file", bytes(path)}); });
     pool_->check();

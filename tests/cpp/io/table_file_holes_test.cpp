@@ -177,13 +177,13 @@ struct Forgery {
   std::string_view dtype = "I64";
   std::vector<std::int64_t> shape;  // of positions; empty: as many as there are
 
-  void save(const std::string& path, const KvStorage& storage) const {
+  void save(const std::string& path, const BlockPool& pool) const {
     AtomicFile file("forge", path);
-    Metadata metadata = kv_metadata("block_table", storage.geometry());
+    Metadata metadata = kv_metadata("block_table", pool.geometry());
     metadata.emplace_back("quire.num_tokens", num_tokens);
     metadata.emplace_back("quire.blocks", blocks);
     if (next_position) metadata.emplace_back("quire.next_position", *next_position);
-    std::vector<TensorSpec> tensors = row_tensors(storage, rows);
+    std::vector<TensorSpec> tensors = row_tensors(pool, RowsOf::tiles, rows, 2);
     const std::size_t num_row_tensors = tensors.size();
     const auto count = static_cast<std::int64_t>(positions.size());
     tensors.push_back({"positions", dtype, shape.empty() ? std::vector{count} : shape});
@@ -203,7 +203,7 @@ std::string load_forged(const std::function<void(Forgery&)>& forge) {
   const auto pool = new_pool(8, 4);
   Forgery forgery;
   forge(forgery);
-  forgery.save(directory / "t", pool->storage());
+  forgery.save(directory / "t", *pool);
   const std::string message =
       message_of<ValueError>([&] { load_table(pool, as_file(contents(directory / "t"))); });
   EXPECT_EQ(pool->num_used(), 0);

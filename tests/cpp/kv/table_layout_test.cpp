@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "kv/int4_sequence.h"
 #include "kv/token_rows.h"
 
 namespace quire::testing {
@@ -60,6 +61,41 @@ TEST(TableLayout, MakesATableThatCountsItsRows) {
   const BlockTable dropped(pool, {8, {}, {}, 8});
   EXPECT_EQ(pool->num_free(), 4);
   EXPECT_EQ(dropped.blocks(), (std::vector<std::int32_t>{kHole, kHole}));
+  pool->check();
+}
+
+TEST(TableLayout, OpenColumnsAreTheLast) {
+  const auto pool = new_int4_pool(8);
+  const TableLayout layout{18, {{0, 1}, {2, 3}, {4, 5}}, {}, 18, 3};
+  EXPECT_EQ(layout.open_blocks(4), 2);
+  EXPECT_EQ(layout.open_tokens(4), 6);
+  {
+    const BlockTable table(pool, layout);
+    EXPECT_EQ(layout_of(table).num_open, 3);
+    EXPECT_EQ(layout_of(table).column_ranges, layout.column_ranges);
+    EXPECT_EQ(pool->stats().used, 3);
+    EXPECT_EQ(pool->stats().open_blocks, 2);
+    const std::vector<std::int32_t> ids = packed(table), blocks = table.blocks();
+    EXPECT_EQ(ids[0], blocks[0]);
+    EXPECT_EQ(ids[3], kHole);
+    EXPECT_GE(std::min(ids[2], ids[4]), 8);
+    pool->check();
+  }
+  EXPECT_EQ(pool->stats().open_blocks, 0);
+  const TableLayout cut{6, {{0, 2}}, {}, 6};  // ends within a sealed block
+  EXPECT_EQ(cut.open_tokens(4), 0);
+  EXPECT_EQ(BlockTable(pool, cut).explain()[1].is_open, false);
+  const TableLayout dropped{8, {{0, 1}}, {}, 8, 1};  // all that was open
+  EXPECT_EQ(dropped.open_blocks(4), 0);
+  EXPECT_EQ(dropped.open_tokens(4), 0);
+  EXPECT_EQ(packed(BlockTable(pool, dropped))[1], kHole);
+  for (const std::int64_t num_open : {-1, 3}) {
+    EXPECT_EQ(message_of<ValueError>([&] { BlockTable(pool, {6, {{0, 2}}, {}, 6, num_open}); }),
+              concat("BlockTable: layout: got ", num_open, " open columns, expected 0 to 2"));
+  }
+  EXPECT_EQ(message_of<ValueError>([&] { BlockTable(new_pool(8, 4), {6, {{0, 2}}, {}, 6, 1}); }),
+            "BlockTable: layout: got 1 open columns, expected none in a pool without open blocks");
+  EXPECT_EQ(pool->stats().peak_used, 3);
   pool->check();
 }
 

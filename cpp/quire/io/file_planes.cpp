@@ -1,0 +1,103 @@
+#include "quire/io/file_planes.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "quire/base/check.h"
+#include "quire/base/int4_grid.h"
+
+namespace quire {
+namespace {
+
+using Numbers = FilePlane::Numbers;
+
+template <class T>
+T item_at(std::span<const std::byte> bytes, std::int64_t i) {  // at any address
+  T item;
+  std::memcpy(&item, bytes.data() + i * static_cast<std::int64_t>(sizeof item), sizeof item);
+  return item;
+}
+
+// The index of the first T for which holds(T) is not so; -1 where there is none.
+template <class T, class Holds>
+std::int64_t first_wrong(std::span<const std::byte> bytes, Holds holds) {
+  const auto count = static_cast<std::int64_t>(bytes.size() / sizeof(T));
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (!holds(item_at<T>(bytes, i))) return i;
+  }
+  return -1;
+}
+
+// By their bits: all that is finite comes before the infinity, and 0 before the rest.
+bool is_grid(Int4Grid grid) {
+  constexpr std::uint16_t infinity = 0x7c00;
+  return grid.step.bits > 0 && grid.step.bits < infinity && (grid.middle.bits & 0x7fffu) < infinity;
+}
+
+// "[3, 0, 5]": the place of item i of a row-major array, whose first axis needs no length.
+std::string place_text(std::int64_t i, std::span<const std::int64_t> lengths) {
+  std::string text = "]";
+  for (auto length = lengths.rbegin(); length != lengths.rend(); ++length) {
+    text = concat(", ", i % *length, text);
+    i /= *length;
+  }
+  return concat("[", i, text);
+}
+
+// One for each row.
+FilePlane plain(std::string_view name, const ArrayView& view, Numbers numbers = Numbers::any) {
+  return {name, view, numbers, {view.shape[3]}};
+}
+
+FilePlane grids_of_channels(std::string_view name, const ArrayView& grids) {
+  ArrayView view = grids;
+  view.shape = {grids.shape[0], 1, grids.shape[1], 2 * grids.shape[2]};
+  view.strides = {grids.strides[0], 0, grids.strides[1], grids.strides[3]};
+  return {name, view, Numbers::grids, {grids.shape[2], 2}};
+}
+
+}  // namespace
+
+std::string FilePlane::flaw(std::span<const std::byte> rows, std::int64_t first) const {
+  std::vector<std::int64_t> lengths = {view.shape[2]};
+  lengths.insert(lengths.end(), row_shape.begin(), row_shape.end());
+  const std::int64_t before = first * view.shape[2] * view.shape[3];
+  if (numbers == Numbers::grids) {
+    const std::int64_t wrong = first_wrong<Int4Grid>(rows, is_grid);
+    if (wrong < 0) return "";
+    const auto grid = item_at<Int4Grid>(rows, wrong);
+    lengths.pop_back();
+    return concat("a step of ", to_float(grid.step), " and a middle of ", to_float(grid.middle),
+                  " at ", place_text(before / 2 + wrong, lengths),
+                  ", expected both finite, and the step positive");
+  }
+  if (numbers == Numbers::open) {  // each was on a grid's range when it was rounded to bfloat16
+    const std::uint16_t most = from_float<BFloat16>(kLargestOnGrid).bits;
+    const std::int64_t wrong = first_wrong<BFloat16>(
+        rows, [most](BFloat16 number) { return (number.bits & 0x7fffu) <= most; });
+    if (wrong < 0) return "";
+    return concat("a number of ", to_float(item_at<BFloat16>(rows, wrong)), " at ",
+                  place_text(before + wrong, lengths), ", expected at most ",
+                  to_float(BFloat16{most}), " in magnitude");
+  }
+  return "";
+}
+
+std::vector<FilePlane> file_planes(const BlockPool& pool, RowsOf kind, std::int64_t layer) {
+  if (kind == RowsOf::open_blocks) {
+    if (pool.open_blocks() == nullptr) return {};
+    return {plain("k_open", pool.open_blocks()->k_open(layer), Numbers::open),
+            plain("v_open", pool.open_blocks()->v_open(layer), Numbers::open)};
+  }
+  const KvStorage& storage = pool.storage();
+  if (storage.geometry().dtype == DType::int4) {
+    return {plain("k", storage.k_cache(layer)), plain("v", storage.v_cache(layer)),
+            grids_of_channels("k_scale", storage.k_scale(layer)),
+            plain("v_scale", storage.v_scale(layer), Numbers::grids)};
+  }
+  std::vector<FilePlane> planes;
+  for (const auto& [name, view] : storage.planes(layer)) planes.push_back(plain(name, view));
+  return planes;
+}
+
+}  // namespace quire
