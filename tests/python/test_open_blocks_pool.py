@@ -166,21 +166,43 @@ def test_what_open_blocks_cannot_do(tmp_path: Any) -> None:
     assert not (tmp_path / "blocks").exists()
     with pytest.raises(ValueError, match=r"^BlockPool: num_blocks: got 1073741824, expected 1 to"):
         quire.BlockPool(2**30, num_kv_heads=1, head_dim=1, dtype="int8", open_blocks=1)
-    plain, pool = new_pool("int8"), new_pool("int8", 2)
-    table, cache = quire.BlockTable(pool), quire.PrefixCache(pool)
-    file = tmp_path / "table.safetensors"
-    of_pool = "got one of a pool with open_blocks 2, expected one without"
-    with pytest.raises(TypeError, match=rf"^BlockTable\.save: table: {of_pool}"):
-        table.save(file)
-    quire.BlockTable(plain).save(file)
-    with pytest.raises(TypeError, match=rf"^load_table: pool: {of_pool}"):
-        quire.load_table(pool, file)
-    with pytest.raises(TypeError, match=rf"^PrefixCache\.save: cache: {of_pool}"):
-        cache.save(tmp_path / "cache")
-    assert not (tmp_path / "cache").exists()
-    quire.PrefixCache(plain).save(tmp_path / "cache")
-    with pytest.raises(TypeError, match=rf"^PrefixCache\.load: cache: {of_pool}"):
-        cache.load(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("dtype", ROW_SCALED)
+def test_files_give_back_the_same_bits(dtype: str, tmp_path: Any) -> None:
+    """Of open columns too; a pool without them refuses such a file, and the other way round."""
+    random = np.random.default_rng(5)
+    pool, plain = (
+        new_pool(dtype, 2, head_dim=8, v_head_dim=8, num_layers=2),
+        new_pool(dtype, head_dim=8, v_head_dim=8, num_layers=2),
+    )
+    k, v = (random.standard_normal((2, 27, 2, 8), dtype=np.float32) for _ in "kv")
+    q = random.standard_normal((1, 4, 8), dtype=np.float32)
+    tables = []
+    for each in (pool, plain):
+        table = quire.BlockTable(each)
+        table.append(k, v)
+        table.save(tmp_path / str(each.open_blocks))
+        tables.append(table)
+    loaded = quire.load_table(
+        new_pool(dtype, 2, head_dim=8, v_head_dim=8, num_layers=2), tmp_path / "2"
+    )
+    for growing in (False, True):
+        if growing:
+            for table in (tables[0], loaded):
+                table.append(k[:, :9], v[:, :9])
+        for layer in range(2):
+            outs = [quire.attend(q, [t], layer=layer).tobytes() for t in (tables[0], loaded)]
+            assert outs[0] == outs[1]
+            before, after = (t.gather(layer) for t in (tables[0], loaded))
+            assert all(a.tobytes() == b.tobytes() for a, b in zip(before, after, strict=True))
+    for each, name in ((plain, "2"), (pool, "0")):
+        stats = str(each.stats())
+        with pytest.raises(
+            ValueError, match=r"^load_table: path: got .*: (tensor|no \"quire\.open)"
+        ):
+            quire.load_table(each, tmp_path / name)
+        assert str(each.stats()) == stats
 
 
 @pytest.mark.parametrize("dtype", ROW_SCALED)

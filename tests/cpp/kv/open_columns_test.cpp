@@ -183,15 +183,6 @@ TEST(OpenColumns, WhatCannotBeSealedIsNoNumber) {
   EXPECT_EQ(keys[7], 65488.0f);
 }
 
-TEST(OpenColumns, NoTableOfALayout) {
-  const auto pool = new_int4_pool(8);
-  TableLayout layout;
-  layout.num_tokens = layout.next_position = 4;
-  layout.column_ranges = {{0, 1}};
-  EXPECT_THROW(BlockTable(pool, layout), TypeError);
-  EXPECT_EQ(pool->num_used(), 0);
-}
-
 // A block of which a user has a reference as well is kept as it is.
 TEST(OpenColumns, UsersKeepOpenBlocks) {
   const auto pool = new_int4_pool(8);
