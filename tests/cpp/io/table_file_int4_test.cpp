@@ -220,7 +220,7 @@ TEST(TableFileInt4, NumbersThatNoFileHasAreNotSaved) {
     std::memcpy(at, &bits, sizeof bits);
     const std::string message = message_of<ValueError>([&] { save_table(table, directory / "t"); });
     std::memcpy(at, &was, sizeof was);
-    EXPECT_EQ(contents(directory / "t"), old);
+    EXPECT_TRUE(contents(directory / "t") == old);  // long
     EXPECT_EQ(directory.names(), std::vector<std::string>{"t"});
     return message;
   };
@@ -236,7 +236,7 @@ TEST(TableFileInt4, NumbersThatNoFileHasAreNotSaved) {
             "BlockTable.save: table: got layers.1.v_open with a number of inf at [7, 0, 1], "
             "expected at most 65536 in magnitude");
   save_table(table, directory / "t");
-  EXPECT_EQ(contents(directory / "t"), old);
+  EXPECT_TRUE(contents(directory / "t") == old);  // long
 }
 
 TEST(TableFileInt4, AnotherDTypeIsRefused) {
