@@ -76,6 +76,8 @@ class KeyTile {
                    std::int64_t v_stride) {
     first_ = keys.first_;
     num_keys_ = num_sealed_ = keys.num_keys_;
+    k_scale_runs_ = v_scale_runs_ = false;  // copies have no scales, and no grids
+    num_k_grids_ = num_v_grids_ = 0;
     for (int i = 0; i < kKeys; ++i) {
       const int row = i < num_keys_ ? i : num_keys_ - 1;
       k_[i] = reinterpret_cast<const std::byte*>(k + row * k_stride);
