@@ -211,7 +211,8 @@ inline constexpr const char* kKCache =
 
 A writable view of a layer's keys, [num_blocks, block_size, num_kv_heads, head_dim].
 
-Of int4 uint8, two numbers a byte, with head_dim / 2. Nothing is copied, and the view keeps the pool alive. Raises IndexError for an unknown layer.
+Of int4 uint8, two numbers a byte, with head_dim / 2. Nothing is copied, and the view keeps the pool
+alive. Raises IndexError for an unknown layer.
 
 Example:
     >>> pool.k_cache()[block, row]
@@ -223,7 +224,8 @@ inline constexpr const char* kVCache =
 
 A writable view of a layer's values, [num_blocks, block_size, num_kv_heads, v_head_dim].
 
-Of int4 uint8, two numbers a byte, with v_head_dim / 2. Nothing is copied, and the view keeps the pool alive. Raises IndexError for an unknown layer.
+Of int4 uint8, two numbers a byte, with v_head_dim / 2. Nothing is copied, and the view keeps the
+pool alive. Raises IndexError for an unknown layer.
 
 Example:
     >>> pool.v_cache()[block, row]

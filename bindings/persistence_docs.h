@@ -15,7 +15,8 @@ Hkv, 1]; the metadata have the pool's geometry and a checksum (XXH64) of each te
 block is a hole have no rows there, and 'quire.blocks' of the metadata says which blocks have. Of
 int4 those are the tokens of sealed blocks, two numbers a byte, and the scales are grids, k_scale
 [num_blocks, Hkv, D, 2] and v_scale [num_tokens, Hkv, 2]; tokens of the last 'quire.open_columns'
-columns are in 'layers.L.k_open' and 'layers.L.v_open', as bfloat16. Where keep has removed tokens before others, 'positions' [num_tokens] has theirs, as int64.
+columns are in 'layers.L.k_open' and 'layers.L.v_open', as bfloat16. Where keep has removed tokens
+before others, 'positions' [num_tokens] has theirs, as int64.
 
 The file is written aside, brought to the disk and renamed: a process that is killed meanwhile leaves
 the old file as it was, and maybe a file .NAME.saving beside it, which the next save there replaces.

@@ -114,10 +114,10 @@ void check_scale(const Checker& check, std::string_view argument, const ArrayVie
   check.strided_array(argument, scale, {sizes.num_blocks, sizes.block_size, sizes.heads}, spelled);
 }
 
-// Of k_scale or v_scale: whether `cache`, of `cache_name`, has any.
-bool has_scales(const Checker& check, std::string_view argument,
-                const std::optional<ArrayView>& scale, std::string_view cache_name,
-                const ArrayView& cache) {
+// k_scale or v_scale; null where `cache`, of `cache_name`, has none.
+const ArrayView* scales_of(const Checker& check, std::string_view argument,
+                           const std::optional<ArrayView>& scale, std::string_view cache_name,
+                           const ArrayView& cache) {
   if (is_quantised(cache.dtype) && !scale) {
     check.fail<ValueError>(argument, "got None, expected the ",
                            cache.dtype == DType::int4 ? "grids" : "scales", " of a ", cache_name,
@@ -127,27 +127,27 @@ bool has_scales(const Checker& check, std::string_view argument,
     check.fail<ValueError>(argument, "got a scale for a ", cache_name, " of ", name_of(cache.dtype),
                            ", expected None");
   }
-  return scale.has_value();
+  return get_if(scale);
 }
 
 void check_scales(const Checker& check, const CacheArguments& caches) {
   const CacheSizes k = sizes_of(caches.k_cache, caches.layout);
   const CacheSizes v = sizes_of(caches.v_cache, caches.layout);
   const bool int4 = caches.k_cache.dtype == DType::int4;
-  if (has_scales(check, "k_scale", caches.k_scale, "k_cache", caches.k_cache)) {
+  if (const auto* scale = scales_of(check, "k_scale", caches.k_scale, "k_cache", caches.k_cache)) {
     if (int4) {
-      check_grids(check, "k_scale", *caches.k_scale, {k.num_blocks, k.heads, 2 * k.last, 2}, 2,
+      check_grids(check, "k_scale", *scale, {k.num_blocks, k.heads, 2 * k.last, 2}, 2,
                   "[num_blocks, Hkv, D, 2] in either layout, each channel's step and middle");
     } else {
-      check_scale(check, "k_scale", *caches.k_scale, k);
+      check_scale(check, "k_scale", *scale, k);
     }
   }
-  if (has_scales(check, "v_scale", caches.v_scale, "v_cache", caches.v_cache)) {
+  if (const auto* scale = scales_of(check, "v_scale", caches.v_scale, "v_cache", caches.v_cache)) {
     if (int4) {
-      check_grids(check, "v_scale", *caches.v_scale, {v.num_blocks, v.block_size, v.heads, 2}, 1,
+      check_grids(check, "v_scale", *scale, {v.num_blocks, v.block_size, v.heads, 2}, 1,
                   "[num_blocks, block_size, Hkv, 2] in either layout, each row's step and middle");
     } else {
-      check_scale(check, "v_scale", *caches.v_scale, v);
+      check_scale(check, "v_scale", *scale, v);
     }
   }
 }

@@ -47,7 +47,7 @@ CacheRow cache_row(const PagedAttentionArgs& args, bool of_keys, std::int64_t se
   const std::int64_t block = args.block_tables.at(seq, key / sizes.block_size);
   const std::int64_t offset = key % sizes.block_size;
   const bool open = block >= sizes.num_blocks;
-  const ArrayView& cache = open      ? *(of_keys ? args.k_open : args.v_open)
+  const ArrayView& cache = open      ? *get_if(of_keys ? args.k_open : args.v_open)
                            : of_keys ? args.k_cache
                                      : args.v_cache;
   const std::int64_t place = open ? block - sizes.num_blocks : block;
@@ -55,7 +55,7 @@ CacheRow cache_row(const PagedAttentionArgs& args, bool of_keys, std::int64_t se
                                           : cache.at(place, kv_head, offset),
                cache.dtype, 1.0, nullptr, of_keys};
   if (!is_quantised(cache.dtype)) return row;
-  const ArrayView& scale = *(of_keys ? args.k_scale : args.v_scale);
+  const ArrayView& scale = *get_if(of_keys ? args.k_scale : args.v_scale);
   if (cache.dtype != DType::int4) {
     row.scale = *scale_at(scale, block, offset, kv_head);
   } else {

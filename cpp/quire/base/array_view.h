@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <string>
 
 #include "quire/base/dtype.h"
@@ -31,6 +32,11 @@ struct ArrayView {
     return data + offset;
   }
 };
+
+// Where there is one, else null.
+inline const ArrayView* get_if(const std::optional<ArrayView>& view) {
+  return view ? &*view : nullptr;
+}
 
 // A C-contiguous view of `data` with the given shape.
 ArrayView contiguous_view(void* data, DType dtype, std::initializer_list<std::int64_t> shape,

@@ -29,8 +29,9 @@ std::vector<RowsOfBlock> rows_by_block(std::span<const std::int64_t> slots, std:
       found.push_back({block, row, row + 1});
     }
   }
-  std::stable_sort(found.begin(), found.end(),
-                   [](const RowsOfBlock& a, const RowsOfBlock& b) { return a.block < b.block; });
+  std::sort(found.begin(), found.end(), [](const RowsOfBlock& a, const RowsOfBlock& b) {
+    return a.block != b.block ? a.block < b.block : a.begin < b.begin;
+  });
   return found;
 }
 
@@ -106,11 +107,11 @@ void BlockSealer::seal(std::int64_t index, const Kernels& kernels, std::span<flo
       load(args_.k, rows[i], head, scratch.data() + i * head_dim);
     }
     seal_keys(scratch.data(), block_size_, head_dim, codes(args_.k_cache, 0, head),
-              args_.k_cache.strides[token_axis], key_grids_at(*args_.k_scale, block, head));
+              args_.k_cache.strides[token_axis], key_grids_at(*get_if(args_.k_scale), block, head));
     for (std::int64_t i = 0; i < block_size_; ++i) {
       load(args_.v, rows[i], head, scratch.data());
       seal_value(scratch.data(), args_.v.shape[2], codes(args_.v_cache, i, head),
-                 value_grid_at(*args_.v_scale, block, i, head));
+                 value_grid_at(*get_if(args_.v_scale), block, i, head));
     }
   }
 }

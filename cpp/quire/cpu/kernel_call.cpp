@@ -65,7 +65,7 @@ KernelCall::KernelCall(const PagedAttentionArgs& args, const Kernels& kernels)
   task_.v =
       cache_view(args.v_cache, args.layout, scale_view(args.v_scale, args.v_cache.dtype, false));
   task_.first_open = std::numeric_limits<std::int64_t>::max();
-  if (args.k_open) {
+  if (args.k_open && args.v_open) {
     task_.k_open = cache_view(*args.k_open, args.layout, {});
     task_.v_open = cache_view(*args.v_open, args.layout, {});
     task_.first_open = sizes.num_blocks;

@@ -138,7 +138,7 @@ std::int64_t first_open_slot(const WriteKvArgs& args) {
 // Rows of open blocks, if there are any; the others' slots are skipped.
 void write_open(const WriteKvArgs& args, std::vector<std::int64_t> slots, int num_threads,
                 const Kernels& kernels) {
-  if (!args.k_open) return;
+  if (!args.k_open || !args.v_open) return;
   const std::int64_t first = first_open_slot(args);
   for (std::int64_t& slot : slots) slot = slot < first ? -1 : slot - first;
   write_rows(RowWriter(args.k, *args.k_open, args.layout, kernels),
@@ -161,6 +161,7 @@ void write_int4(const WriteKvArgs& args, std::vector<std::int64_t> slots, int nu
 // Throws for a row that is infinite in its open block.
 void check_open_rows(const WriteKvArgs& args, std::vector<std::int64_t> slots, int num_threads,
                      const Kernels& kernels, std::string_view function) {
+  if (!args.k_open || !args.v_open) return;
   for (std::int64_t& slot : slots) slot = slot < first_open_slot(args) ? -1 : slot;
   magnitudes_of(function, "k", args.k, slots, args.k_open->dtype, kernels, num_threads);
   magnitudes_of(function, "v", args.v, slots, args.v_open->dtype, kernels, num_threads);

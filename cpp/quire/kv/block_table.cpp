@@ -119,7 +119,7 @@ void BlockTable::take_blocks(std::string_view function, std::int64_t n) {
   pool_->storage().memory().require_written(function);
   // Outside the pool's lock, and before anything is taken.
   if (num_removed_ > 0) positions_.reserve(num_tokens_ + n);
-  OpenBlocks* const open_blocks = pool_->open_blocks();
+  const OpenBlocks* const open_blocks = pool_->open_blocks();
   if (open_blocks != nullptr) open_ids_.reserve(open_ids_.size() + num_new + 1);
   const bool is_open = !open_ids_.empty();  // the last
   const std::int32_t last_id = is_open ? open_ids_.back() : last;

@@ -70,7 +70,7 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
   std::int64_t matched = 0;
   RadixTree::Rest rest;
   std::int32_t copy = -1;
-  OpenBlocks* const open_blocks = pool_->open_blocks();
+  const OpenBlocks* const open_blocks = pool_->open_blocks();
   if (open_blocks != nullptr) table->open_ids_.reserve(1);
   {
     const BlockPool::Books books(*pool_);
