@@ -46,21 +46,20 @@ CacheRow cache_row(const PagedAttentionArgs& args, bool of_keys, std::int64_t se
   const PagedAttentionSizes sizes = sizes_of(args);
   const std::int64_t block = args.block_tables.at(seq, key / sizes.block_size);
   const std::int64_t offset = key % sizes.block_size;
-  const bool open = block >= sizes.num_blocks;
-  const ArrayView& cache = open      ? *get_if(of_keys ? args.k_open : args.v_open)
-                           : of_keys ? args.k_cache
-                                     : args.v_cache;
+  const ArrayView* const open_cache = get_if(of_keys ? args.k_open : args.v_open);
+  const bool open = open_cache != nullptr && block >= sizes.num_blocks;
+  const ArrayView& cache = open ? *open_cache : of_keys ? args.k_cache : args.v_cache;
   const std::int64_t place = open ? block - sizes.num_blocks : block;
   CacheRow row{args.layout == Layout::NHD ? cache.at(place, offset, kv_head)
                                           : cache.at(place, kv_head, offset),
                cache.dtype, 1.0, nullptr, of_keys};
-  if (!is_quantised(cache.dtype)) return row;
-  const ArrayView& scale = *get_if(of_keys ? args.k_scale : args.v_scale);
+  const ArrayView* const scale = get_if(of_keys ? args.k_scale : args.v_scale);
+  if (!is_quantised(cache.dtype) || scale == nullptr) return row;
   if (cache.dtype != DType::int4) {
-    row.scale = *scale_at(scale, block, offset, kv_head);
+    row.scale = *scale_at(*scale, block, offset, kv_head);
   } else {
-    row.grids = of_keys ? key_grids_at(scale, block, kv_head)
-                        : value_grid_at(scale, block, offset, kv_head);
+    row.grids = of_keys ? key_grids_at(*scale, block, kv_head)
+                        : value_grid_at(*scale, block, offset, kv_head);
   }
   return row;
 }
