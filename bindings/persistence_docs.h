@@ -13,10 +13,11 @@ For each layer L it has 'layers.L.k' [num_tokens, Hkv, D] and 'layers.L.v' [num_
 the pool's dtype, and where that is quantised 'layers.L.k_scale' and 'layers.L.v_scale' [num_tokens,
 Hkv, 1]; the metadata have the pool's geometry and a checksum (XXH64) of each tensor. Tokens whose
 block is a hole have no rows there, and 'quire.blocks' of the metadata says which blocks have. Of
-int4 those are the tokens of sealed blocks, two numbers a byte, and the scales are grids, k_scale
-[num_blocks, Hkv, D, 2] and v_scale [num_tokens, Hkv, 2]; tokens of the last 'quire.open_columns'
-columns are in 'layers.L.k_open' and 'layers.L.v_open', as bfloat16. Where keep has removed tokens
-before others, 'positions' [num_tokens] has theirs, as int64.
+a pool with open_blocks those are the tokens of sealed blocks, and those of the last
+'quire.open_columns' columns are in 'layers.L.k_open' and 'layers.L.v_open', as bfloat16. Of int4
+there are two numbers a byte, and the scales are grids, k_scale [num_blocks, Hkv, D, 2] and v_scale
+[num_tokens, Hkv, 2]. Where keep has removed tokens before others, 'positions' [num_tokens] has
+theirs, as int64.
 
 The file is written aside, brought to the disk and renamed: a process that is killed meanwhile leaves
 the old file as it was, and maybe a file .NAME.saving beside it, which the next save there replaces.
@@ -27,8 +28,9 @@ Args:
 
 Raises:
     OSError: the system refuses. ValueError: a freed table, or one with holes of more than 2**24
-    blocks in all, or with positions past 2**40, or of int4 with a grid that attend would refuse or
-    an open number past 65504. TypeError. The old file stands then.
+    blocks in all, or with positions past 2**40, or of a pool with open_blocks and with a grid of
+    int4 that attend would refuse or an open number that append would. TypeError. The old file
+    stands then.
 
 Example:
     >>> table.save('session.safetensors')
@@ -41,8 +43,9 @@ inline constexpr const char* kLoadTable =
 
 A new table of the tokens that BlockTable.save has written, in blocks of its own.
 
-It has the positions, the next position and the holes of the saved one; holes take no blocks. Of int4
-its columns are sealed and open as they were: attend gives the same bits, and goes on doing so.
+It has the positions, the next position and the holes of the saved one; holes take no blocks. With
+open_blocks its columns are sealed and open as they were: attend gives the same bits, and goes on
+doing so where the pool has as many open_blocks.
 
 The file is mapped, checked as a whole, and then copied block by block. Nobody may shorten it
 meanwhile; to save over it is safe.

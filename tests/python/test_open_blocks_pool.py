@@ -206,6 +206,24 @@ def test_files_give_back_the_same_bits(dtype: str, tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", ROW_SCALED)
+def test_files_take_what_append_takes(dtype: str, tmp_path: Any) -> None:
+    """Any number that is finite when rounded, past what int4 has as well, and no other."""
+    pool = new_pool(dtype, 2)
+    table = quire.BlockTable(pool)
+    k, v = np.full((6, 2, 7), 3e38, np.float32), np.ones((6, 2, 5), np.float32)
+    table.append(k, v)
+    table.save(tmp_path / "t")
+    loaded = quire.load_table(new_pool(dtype, 2), tmp_path / "t")
+    assert all((a == b).all() for a, b in zip(table.gather(), loaded.gather(), strict=True))
+    before = (tmp_path / "t").read_bytes()
+    pool.k_open()[quire.pack_tables([table])[0][0, -1] - pool.num_blocks, 1, 0, 3] = np.inf
+    refused = r"^BlockTable\.save: table: got layers\.0\.k_open with a number of inf at \[5, 0, 3\]"
+    with pytest.raises(ValueError, match=refused):
+        table.save(tmp_path / "t")
+    assert (tmp_path / "t").read_bytes() == before
+
+
+@pytest.mark.parametrize("dtype", ROW_SCALED)
 def test_sealing_costs_less_where_it_matters_least(dtype: str) -> None:
     """With its last blocks open attention is nearer to what it would be in full precision."""
     random = np.random.default_rng(3)

@@ -99,7 +99,7 @@ void expect(const KvFile& file, std::string_view column, std::size_t index, std:
 }
 
 // The tree, checked, with blocks that are none yet: a node's parent comes after it, so there is no
-// cycle, and is full. Of int4 all are, as only full blocks are sealed.
+// cycle, and is full. With open blocks all nodes are, as only full blocks are sealed.
 PrefixSnapshot read_tree(const KvFile& file, const BlockPool& pool) {
   const std::int64_t block_size = pool.geometry().block_size;
   const std::int64_t least_rows = pool.open_blocks() != nullptr ? block_size : 1;

@@ -1,7 +1,7 @@
 // All that a prefix cache holds as a safetensors file, "prefix_cache.safetensors" of a directory:
 //
-//   "layers.L.P"       the rows of its blocks, each block once (file_planes.h); of int4 all of them
-//                      are sealed, and full
+//   "layers.L.P"       the rows of its blocks, each block once (file_planes.h); of a pool with
+//                      open blocks all of them are sealed, and full
 //   "block_rows"       I64 [blocks]   how many of them are each block's
 //   "node_parents" "node_blocks" "node_sizes"   I64 [nodes]   the nodes of prefix_snapshot.h
 //   "token_ids"        I64 [ids]      of node 0, node 1, ...

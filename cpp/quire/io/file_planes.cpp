@@ -71,14 +71,14 @@ std::string FilePlane::flaw(std::span<const std::byte> rows, std::int64_t first)
                   " at ", place_text(before / 2 + wrong, lengths),
                   ", expected both finite, and the step positive");
   }
-  if (numbers == Numbers::open) {  // each was on a grid's range when it was rounded to bfloat16
-    const std::uint16_t most = from_float<BFloat16>(kLargestOnGrid).bits;
+  if (numbers == Numbers::open) {
+    const std::uint16_t most = largest.bits;
     const std::int64_t wrong = first_wrong<BFloat16>(
         rows, [most](BFloat16 number) { return (number.bits & 0x7fffu) <= most; });
     if (wrong < 0) return "";
     return concat("a number of ", to_float(item_at<BFloat16>(rows, wrong)), " at ",
-                  place_text(before + wrong, lengths), ", expected at most ",
-                  to_float(BFloat16{most}), " in magnitude");
+                  place_text(before + wrong, lengths), ", expected at most ", to_float(largest),
+                  " in magnitude");
   }
   return "";
 }
@@ -86,8 +86,13 @@ std::string FilePlane::flaw(std::span<const std::byte> rows, std::int64_t first)
 std::vector<FilePlane> file_planes(const BlockPool& pool, RowsOf kind, std::int64_t layer) {
   if (kind == RowsOf::open_blocks) {
     if (pool.open_blocks() == nullptr) return {};
-    return {plain("k_open", pool.open_blocks()->k_open(layer), Numbers::open),
-            plain("v_open", pool.open_blocks()->v_open(layer), Numbers::open)};
+    std::vector<FilePlane> planes = {
+        plain("k_open", pool.open_blocks()->k_open(layer), Numbers::open),
+        plain("v_open", pool.open_blocks()->v_open(layer), Numbers::open)};
+    if (pool.geometry().dtype == DType::int4) {  // what the largest on a grid is rounded to
+      for (FilePlane& plane : planes) plane.largest = from_float<BFloat16>(kLargestOnGrid);
+    }
+    return planes;
   }
   const KvStorage& storage = pool.storage();
   if (storage.geometry().dtype == DType::int4) {

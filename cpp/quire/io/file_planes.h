@@ -1,5 +1,5 @@
-// What files have of a pool: planes, as KvStorage has them (kv_storage.h), and of int4 those of two
-// kinds of blocks, sealed and open ones (open_blocks.h). For every layer L
+// What files have of a pool: planes, as KvStorage has them (kv_storage.h), and with open blocks
+// those of two kinds, sealed and open ones (open_blocks.h). For every layer L
 //
 //   of tiles         "layers.L.k"         [rows, num_kv_heads, head_dim]; of int4 U8, head_dim / 2
 //                    "layers.L.v"         likewise
@@ -37,7 +37,8 @@ struct FilePlane {
   // row for the whole block has one for each block, however many of its tokens there are.
   ArrayView view;
   Numbers numbers = Numbers::any;
-  std::vector<std::int64_t> row_shape;  // of the elements, in a file
+  std::vector<std::int64_t> row_shape = {};  // of the elements, in a file
+  BFloat16 largest = {0x7f7f};  // in magnitude, of open numbers; or else all finite ones
 
   std::int64_t rows_of(std::int64_t tokens) const { return std::min(tokens, view.shape[1]); }
   std::int64_t head_bytes() const { return view.shape[3] * view.strides[3]; }

@@ -21,10 +21,9 @@ std::vector<TensorSpec> row_tensors(const BlockPool& pool, RowsOf kind, std::int
                                     std::int64_t blocks);
 
 // Writes the tensors of row_tensors, of which the writer knows the first as `tensor`; returns the
-// one after the last. Calls done(n)
-// where the first n blocks have been read and are not needed any more. The caller holds the blocks.
-// Those that are not in memory are streamed. Throws ValueError, starting with `where`, for numbers
-// that expect_numbers would refuse.
+// one after the last. Calls done(n) where the first n blocks have been read and are not needed any
+// more. The caller holds the blocks. Those that are not in memory are streamed. Throws ValueError,
+// starting with `where`, for numbers that expect_numbers would refuse.
 std::size_t write_rows(std::string_view where, SafetensorsWriter& writer, std::size_t tensor,
                        const BlockPool& pool, RowsOf kind, std::span<const BlockRows> blocks,
                        const std::function<void(std::size_t)>& done);

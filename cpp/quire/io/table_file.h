@@ -2,8 +2,8 @@
 //
 //   "layers.L.k"   [rows, num_kv_heads, head_dim]      "layers.L.v"   [.., v_head_dim]
 //
-// in the pool's dtype: a row for each token but those whose block was dropped. Of int4 those are
-// the rows of sealed columns, with their grids, and the others are in "layers.L.k_open" and
+// in the pool's dtype: a row for each token but those whose block was dropped. With open blocks
+// those are the rows of sealed columns, and the others are in "layers.L.k_open" and
 // "layers.L.v_open" (file_planes.h): what comes back is read as it was. Where BlockTable::keep has
 // taken tokens out, so that positions are not 0, 1, 2, ...
 //
@@ -14,8 +14,8 @@
 //   "quire.num_tokens"      of the sequence
 //   "quire.blocks"          which logical blocks are in the file, as ranges: "0:1,3:7" is 0, and
 //                           3 to 6, "" none. The others are holes.
-//   "quire.open_columns"    of int4: how many columns, the last ones, are open. The others are
-//                           sealed, the last too where the table was cut short within it.
+//   "quire.open_columns"    with open blocks: how many columns, the last ones, are open. The
+//                           others are sealed, the last too where the table was cut short within it.
 //   "quire.next_position"   of the token after the last, where it does not follow from the last
 #pragma once
 
@@ -29,8 +29,8 @@ namespace quire {
 
 // Replaces the file as a whole or not at all (atomic_file.h), and returns when it is on the disk.
 // The table is held still while its rows are read. Throws ValueError for a freed table, and for
-// one that no file could give back: of more columns or later positions than one has, or of int4
-// with numbers that attention would refuse. Throws FileError.
+// one that no file could give back: of more columns or later positions than one has, or with grids
+// or open numbers that no pool has. Throws FileError.
 void save_table(const BlockTable& table, const std::string& path);
 
 // A new table with blocks of its own. Throws FileError where the file cannot be read; ValueError
