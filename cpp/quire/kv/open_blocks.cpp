@@ -112,17 +112,18 @@ void OpenBlocks::copy_rows(std::int64_t layer, RowPlace from, RowPlace to,
     }
     return;
   }
+  const SealedLayer sealed_rows = sealed(layer);
   for (std::int64_t row = 0; row < rows; ++row) {
     for (std::int64_t head = 0; head < geometry().num_kv_heads; ++head) {
       const RowPlace place = {from.block, from.row + row};
       const auto row_of = [&](const ArrayView& open) {
         return reinterpret_cast<BFloat16*>(open.at(to.block - num_blocks, to.row + row, head));
       };
-      const SealedRow key = sealed_key(layer, place, head);
+      const SealedRow key = sealed_key(sealed_rows, place, head);
       round_numbers(
           geometry().head_dim, row_of(opens[0]),
           [&](std::int64_t at, std::int64_t n, float* out) { read_sealed(key, true, at, n, out); });
-      const SealedRow value = sealed_value(layer, place, head);
+      const SealedRow value = sealed_value(sealed_rows, place, head);
       round_numbers(geometry().v_head_dim, row_of(opens[1]),
                     [&](std::int64_t at, std::int64_t n, float* out) {
                       read_sealed(value, false, at, n, out);
@@ -131,17 +132,21 @@ void OpenBlocks::copy_rows(std::int64_t layer, RowPlace from, RowPlace to,
   }
 }
 
-OpenBlocks::SealedRow OpenBlocks::sealed_key(std::int64_t layer, RowPlace from,
-                                             std::int64_t head) const {
-  const ArrayView scale = storage_.k_scale(layer);
-  return {storage_.k_cache(layer).at(from.block, from.row, head),
-          is_int4() ? scale.at(from.block, head) : scale.at(from.block, from.row, head)};
+OpenBlocks::SealedLayer OpenBlocks::sealed(std::int64_t layer) const {
+  return {storage_.k_cache(layer), storage_.v_cache(layer), storage_.k_scale(layer),
+          storage_.v_scale(layer)};
 }
 
-OpenBlocks::SealedRow OpenBlocks::sealed_value(std::int64_t layer, RowPlace from,
-                                               std::int64_t head) const {
-  return {storage_.v_cache(layer).at(from.block, from.row, head),
-          storage_.v_scale(layer).at(from.block, from.row, head)};
+OpenBlocks::SealedRow OpenBlocks::sealed_key(const SealedLayer& layer, RowPlace from,
+                                             std::int64_t head) const {
+  return {layer.k.at(from.block, from.row, head),
+          is_int4() ? layer.k_scale.at(from.block, head)
+                    : layer.k_scale.at(from.block, from.row, head)};
+}
+
+OpenBlocks::SealedRow OpenBlocks::sealed_value(const SealedLayer& layer, RowPlace from,
+                                               std::int64_t head) {
+  return {layer.v.at(from.block, from.row, head), layer.v_scale.at(from.block, from.row, head)};
 }
 
 void OpenBlocks::read_sealed(SealedRow row, bool is_key, std::int64_t at, std::int64_t count,
@@ -162,7 +167,7 @@ void OpenBlocks::read_key(std::int64_t layer, RowPlace from, std::int64_t head, 
     std::transform(row, row + geometry().head_dim, key, [](BFloat16 x) { return to_float(x); });
     return;
   }
-  read_sealed(sealed_key(layer, from, head), true, 0, geometry().head_dim, key);
+  read_sealed(sealed_key(sealed(layer), from, head), true, 0, geometry().head_dim, key);
 }
 
 void OpenBlocks::read_value(std::int64_t layer, RowPlace from, std::int64_t head,
@@ -172,22 +177,23 @@ void OpenBlocks::read_value(std::int64_t layer, RowPlace from, std::int64_t head
     std::transform(row, row + geometry().v_head_dim, value, [](BFloat16 x) { return to_float(x); });
     return;
   }
-  read_sealed(sealed_value(layer, from, head), false, 0, geometry().v_head_dim, value);
+  read_sealed(sealed_value(sealed(layer), from, head), false, 0, geometry().v_head_dim, value);
 }
 
 void OpenBlocks::seal(std::int32_t slot, std::int32_t block) {
   for (std::int64_t layer = 0; layer < geometry().num_layers; ++layer) {
     const ArrayView keys = k_open(layer), values = v_open(layer);
+    const SealedLayer to = sealed(layer);
     for (std::int64_t head = 0; head < geometry().num_kv_heads; ++head) {
-      if (is_int4()) seal_keys_of(row_at(keys, slot, 0, head), sealed_key(layer, {block, 0}, head));
+      if (is_int4()) seal_keys_of(row_at(keys, slot, 0, head), sealed_key(to, {block, 0}, head));
       for (std::int64_t row = 0; row < geometry().block_size; ++row) {
-        const SealedRow value = sealed_value(layer, {block, row}, head);
+        const SealedRow value = sealed_value(to, {block, row}, head);
         if (is_int4()) {
           seal_value_of(row_at(values, slot, row, head), value);
           continue;
         }
         seal_row_of(row_at(keys, slot, row, head), geometry().head_dim,
-                    sealed_key(layer, {block, row}, head));
+                    sealed_key(to, {block, row}, head));
         seal_row_of(row_at(values, slot, row, head), geometry().v_head_dim, value);
       }
     }

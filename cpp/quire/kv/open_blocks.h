@@ -72,8 +72,12 @@ class OpenBlocks {
     Int4Grid* grids() const { return reinterpret_cast<Int4Grid*>(scale); }
   };
   bool is_int4() const { return geometry().dtype == DType::int4; }
-  SealedRow sealed_key(std::int64_t layer, RowPlace from, std::int64_t head) const;
-  SealedRow sealed_value(std::int64_t layer, RowPlace from, std::int64_t head) const;
+  struct SealedLayer {
+    ArrayView k, v, k_scale, v_scale;
+  };
+  SealedLayer sealed(std::int64_t layer) const;
+  SealedRow sealed_key(const SealedLayer& layer, RowPlace from, std::int64_t head) const;
+  static SealedRow sealed_value(const SealedLayer& layer, RowPlace from, std::int64_t head);
   // Numbers [at, at + count) that a row stands for, as floats; of int4 both are even.
   void read_sealed(SealedRow row, bool is_key, std::int64_t at, std::int64_t count,
                    float* out) const;
