@@ -34,13 +34,10 @@ void AppendedRows::check(const std::vector<std::int64_t>& slots) const {
     validate(args, kFunction);
     if (!is_quantised(dtype)) continue;
     const std::string where = stacked_ ? concat("layer ", layer, ", ") : "";
-    if (pool_.open_blocks() != nullptr && dtype != DType::int4) {  // whose limit is lower
-      require_finite_rows(kFunction, "k", where, args.k, args.k_cache.dtype, kernels_);
-      require_finite_rows(kFunction, "v", where, args.v, args.v_cache.dtype, kernels_);
-      continue;
-    }
-    require_finite_rows(kFunction, "k", where, args.k, dtype, kernels_);
-    require_finite_rows(kFunction, "v", where, args.v, dtype, kernels_);
+    // of int4 the limit is lower than that of its open blocks, where they are written
+    const DType held = dtype == DType::int4 ? dtype : args.k_cache.dtype;
+    require_finite_rows(kFunction, "k", where, args.k, held, kernels_);
+    require_finite_rows(kFunction, "v", where, args.v, held, kernels_);
   }
 }
 

@@ -10,8 +10,7 @@
 // to blocks is told to a listener, if there is one, after all locks (block_events.h).
 //
 // Blocks of int4, and of other quantised pools if they are to be, are written in full precision
-// first, and sealed later: see open_blocks.h. The lock
-// of those who seal comes before the pool's.
+// first, and sealed later: see open_blocks.h. The lock of those who seal comes before the pool's.
 //
 // With a backing file, blocks lie in a file of any size, and at most resident_bytes of them in
 // memory: see residency.h for which, and block_stream.h for how the others are read.

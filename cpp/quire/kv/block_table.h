@@ -6,25 +6,24 @@
 // For a table in use, with block_size of its pool:
 //
 //   |blocks| = ceil(num_tokens / block_size): holes, and blocks, all different, each with a
-//   reference
-//              of this table
+//              reference of this table
 //   a block with one reference, this table's, may be written by it; a shared block by nobody
 //   a hole, -1, stands for a block whose tokens were dropped; the last block, unless full, is none
 //
+//   drop_before(10, 1)                   [ 7 | -1 | 2 ]    one sink token keeps its block
+//
+//   position(i) = i where no token was removed by keep; else it grows with i, and is what it was
+//   position of the next token = num_tokens + tokens removed
+//
 // Of a pool with open blocks (open_blocks.h):
 //
-//   columns   [ sealed ... sealed | open ... open ]
+//   columns      [ sealed ... sealed | open ... open ]
 //
 //   a column is read as what it is here, whatever others that share its block read: so what a
 //   sequence is depends on it alone
 //   the last ones stay open, as many as the pool is told: append seals all before them, extend
 //   those before the last that were there, whose rows have been written since
 //   a sealed last block that is to be written is opened first: its numbers, rounded to bfloat16
-//
-//   drop_before(10, 1)                   [ 7 | -1 | 2 ]    one sink token keeps its block
-//
-//   position(i) = i where no token was removed by keep; else it grows with i, and is what it was
-//   position of the next token = num_tokens + tokens removed
 //
 // Every method is safe to call from several threads. A table's lock is shared by those that read it
 // (attention over a HeldTables, gather, fork) and had alone by those that change it. Locks are

@@ -1,5 +1,5 @@
-// The books of a pool about the rows it has in full precision: of which blocks, where, and
-// for whom.
+// The books of a pool about the rows it has in full precision: of which blocks, where, and for
+// whom.
 //
 //   open     a block whose rows lie in a slot of OpenBlocks, as plain floats
 //   sealed   a block whose rows lie in its tile, quantised
