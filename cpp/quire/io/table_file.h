@@ -15,7 +15,8 @@
 //   "quire.blocks"          which logical blocks are in the file, as ranges: "0:1,3:7" is 0, and
 //                           3 to 6, "" none. The others are holes.
 //   "quire.open_columns"    with open blocks: how many columns, the last ones, are open. The
-//                           others are sealed, the last too where the table was cut short within it.
+//                           others are sealed, and so is the last where the table was cut short
+//                           within it.
 //   "quire.next_position"   of the token after the last, where it does not follow from the last
 #pragma once
 
