@@ -167,8 +167,8 @@ class FusedLaunch {
     const AttentionPart* next = nullptr;
     if (upcoming != kNone) next = &(next_part = part_of(work_.items[upcoming]));
     float* const scratch = scratch_ + worker * worker_floats_;
-    if (by_part_ && kernels_.looks_at_grids(call_.task(), part.unit)) {
-      part.has_bad_grid = &found_bad_scale_;
+    if (by_part_ && kernels_.looks_at_scales(call_.task(), part)) {
+      part.has_bad_scale = &found_bad_scale_;
     } else if (by_part_ && !scales_are_sound(item)) {
       std::atomic_ref(found_bad_scale_).store(true, std::memory_order_relaxed);
     }

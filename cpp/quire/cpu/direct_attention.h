@@ -5,6 +5,7 @@
 #include "quire/cpu/direct_tile.h"
 #include "quire/cpu/integer_tile.h"
 #include "quire/cpu/part_rows.h"
+#include "quire/cpu/scale_check.h"
 #include "quire/cpu/tile_walk.h"
 
 namespace quire {
@@ -39,6 +40,9 @@ class DirectAttention {
                 [&](const Tile& tile, const Group& group, const float*, Lines& lines) {
                   add_values(tile, group, lines);
                 });
+    if (part.has_bad_scale != nullptr && check_.found_bad()) {
+      __atomic_store_n(part.has_bad_scale, true, __ATOMIC_RELAXED);
+    }
   }
 
   // Takes the keys into the states' maxima and sums, and calls take(tile, group, weights [count,
@@ -94,10 +98,15 @@ class DirectAttention {
         auto* const numbers = static_cast<BFloat16*>(to);
         for (std::int64_t d = 0; d < 2 * q_stride_; d += S::kWidth)
           S::store(numbers + d, S::zero());
-        for (std::int64_t d = 0; d < q_stride_; ++d) {  // exact, as queries are bfloat16
-          std::uint32_t bits;
-          __builtin_memcpy(&bits, row + d, sizeof bits);
-          numbers[Dot::place_of(d)].bits = static_cast<std::uint16_t>(bits >> 16);
+        BFloat16 natural[2 * S::kWidth];
+        for (std::int64_t d = 0; d < q_stride_;
+             d += 2 * S::kWidth) {  // exact, as queries are bfloat16
+          S::store(natural, S::load(row + d));
+          S::store(natural + S::kWidth, S::load(row + d + S::kWidth));
+          for (int i = 0; i < 2 * S::kWidth; i += Dot::kRun) {
+            __builtin_memcpy(numbers + Dot::place_of(d + i), natural + i,
+                             Dot::kRun * sizeof(BFloat16));
+          }
         }
         return;
       }
@@ -159,6 +168,8 @@ class DirectAttention {
   template <class Take>
   void weigh_tile(const Tile& tile, std::int64_t head, Lines& lines, Take& take) {
     const KeyScales scales = tile.load_scales(task_, head, scales_);
+    check(scales.k);
+    check(scales.v);
     for (std::int64_t r = 0; r < rows_.count();) {
       const std::int64_t left = rows_.count() - r;
       const int log2_rows = left >= 4 ? 2 : left >= 2 ? 1 : 0;
@@ -169,6 +180,12 @@ class DirectAttention {
       }
       r += group.count;
     }
+  }
+
+  void check(const float* scales) {
+    if (scales == nullptr) return;
+#pragma GCC unroll 8
+    for (int i = 0; i < kKeys; i += S::kWidth) check_.add(S::load(scales + i));
   }
 
   void weigh_group(const Tile& tile, const Group& group, const KeyScales& scales, int log2_rows,
@@ -266,6 +283,7 @@ class DirectAttention {
   float* const weights_;  // likewise; bfloat16, where pairs are multiplied
   float* const scales_;   // [2, kDirectKeys]
   float* const q_;
+  ScaleCheck<S> check_;
   Score score_[3];  // of 1, 2 and 4 rows
   Value value_[3];
   Value add_values_;  // of one row

@@ -44,10 +44,11 @@ struct KeyDot<S, Float8Product> {
   using Key = Float8E4M3;
   static constexpr int kChunk = 4 * S::kWidth;
 
-  // Of an element of a row in a prepared one.
+  // Of the first of kRun elements of a row in a prepared one.
+  static constexpr int kRun = 8;
   static std::int64_t place_of(std::int64_t element) {
-    const std::int64_t eight = element / 8 % 8;
-    return element / kChunk * kChunk + eight % 2 * (kChunk / 2) + eight / 2 * 8 + element % 8;
+    const std::int64_t run = element / kRun % 8;
+    return element / kChunk * kChunk + run % 2 * (kChunk / 2) + run / 2 * kRun;
   }
   static Chunk load_query(const BFloat16* p) {
     return {S::load_bits(p), S::load_bits(p + kChunk / 2)};
@@ -115,13 +116,11 @@ struct ScoreTile {
 
     std::int64_t d = 0;
     for (; d + kChunk <= head_dim; d += kChunk) {
-      lines.advance(R * kKeys * kScoreWork * (kChunk / (2 * S::kWidth)));
-      step<R, kKeys>(q + d, q_stride, sums,
+      step<R, kKeys>(q + d, q_stride, sums, lines,
                      [&](int j) { return Dot::load_key(row(keys, key + j) + d); });
     }
     if (const int rest = static_cast<int>(head_dim - d); rest > 0) {
-      lines.advance(R * kKeys * kScoreWork * (kChunk / (2 * S::kWidth)));
-      step<R, kKeys>(q + d, q_stride, sums,
+      step<R, kKeys>(q + d, q_stride, sums, lines,
                      [&](int j) { return Dot::load_key(row(keys, key + j) + d, rest); });
     }
 
@@ -149,9 +148,12 @@ struct ScoreTile {
 
   template <int R, int kKeys, class LoadKey>
   static void step(const Query* q, std::int64_t q_stride, typename Dot::Sum* sums,
-                   LoadKey load_key) {
+                   LineQueue<S>& lines, LoadKey load_key) {
+    constexpr int kTogether = kKeys < 4 ? kKeys : 4;  // keys between lines that are asked for
+    constexpr int kWork = R * kTogether * kScoreWork * (kChunk / (2 * S::kWidth));
 #pragma GCC unroll 16
     for (int j = 0; j < kKeys; ++j) {
+      if (j % kTogether == 0) lines.advance(kWork);
       const typename Dot::Chunk k = load_key(j);
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {

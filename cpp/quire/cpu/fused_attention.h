@@ -29,19 +29,18 @@ struct FusedAttention {
     return floats;
   }
 
-  // Kernels::looks_at_grids: where they are multiplied, not where rows are copied.
-  static bool looks_at_grids(const AttentionTask& task, const AttentionUnit& unit) {
-    if constexpr (S::kDotsInt16) {
-      return task.k.dtype == DType::int4 && Int4Attention<S>::takes(task, unit);
-    }
-    return false;
+  // Kernels::looks_at_scales: where they are multiplied once for few rows, not where rows are
+  // copied.
+  static bool looks_at_scales(const AttentionTask& task, const AttentionPart& part) {
+    if (!Staged::is_needed(task, part)) return is_direct(task, part.unit);
+    return multiplies_codes(task, part.unit);
   }
 
   static void part(const AttentionTask& task, const AttentionPart& part,
                    const AttentionPart* upcoming, float* scratch, StateView state) {
     if (!Staged::is_needed(task, part)) return attend(task, part, upcoming, scratch, state);
     if constexpr (S::kDotsInt16) {
-      if (looks_at_grids(task, part.unit)) {
+      if (multiplies_codes(task, part.unit)) {
         return Int4Attention<S>(task, part.unit, scratch, state).run(part, upcoming);
       }
     }
@@ -53,6 +52,13 @@ struct FusedAttention {
 
  private:
   using Staged = StagedTile<S, 128>;  // of the longest tiles
+
+  static bool multiplies_codes(const AttentionTask& task, const AttentionUnit& unit) {
+    if constexpr (S::kDotsInt16) {
+      return task.k.dtype == DType::int4 && Int4Attention<S>::takes(task, unit);
+    }
+    return false;
+  }
 
   static std::int64_t own_scratch(const AttentionTask& task, std::int64_t rows) {
     return AttentionRows<S>::larger(Direct<kDirectKeys>::scratch_floats(task, rows),

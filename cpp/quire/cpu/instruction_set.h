@@ -30,7 +30,7 @@ struct InstructionSet {
             S::kWidth,
             &FusedAttention<S>::part,
             &FusedAttention<S>::scratch_floats,
-            &FusedAttention<S>::looks_at_grids,
+            &FusedAttention<S>::looks_at_scales,
             &FinishAttention<S>::run,
             &GatherAttention<S>::run,
             &GatherAttention<S>::scratch_floats,

@@ -55,8 +55,8 @@ class Int4Attention {
     TileWalk<S, kKeys>::run(
         task_, part, upcoming, [&](int num_keys) { return work_of_tile(num_keys); },
         [&](const Tile& tile, std::int64_t head, Lines& lines) { attend_tile(tile, head, lines); });
-    if (part.has_bad_grid != nullptr && (value_check_.found_bad() || queries_.found_bad_grid())) {
-      __atomic_store_n(part.has_bad_grid, true, __ATOMIC_RELAXED);
+    if (part.has_bad_scale != nullptr && (value_check_.found_bad() || queries_.found_bad_grid())) {
+      __atomic_store_n(part.has_bad_scale, true, __ATOMIC_RELAXED);
     }
   }
 
@@ -118,11 +118,11 @@ class Int4Attention {
       const auto pair = S::load_grids(grids + i);
       S::store(steps_ + i, pair.lo);
       S::store(middles_ + i, pair.hi);
-      if (i < whole) value_check_.add(pair.lo, pair.hi);
+      if (i < whole) value_check_.add_grids(pair.lo, pair.hi);
     }
     for (int i = whole; i < tile.num_keys(); ++i) {
       const auto pair = S::load_grids(grids + i, 1);
-      if (tile.is_sealed(i)) value_check_.add(pair.lo, pair.hi, 1);
+      if (tile.is_sealed(i)) value_check_.add_grids(pair.lo, pair.hi, 1);
     }
   }
 
@@ -256,7 +256,7 @@ class Int4Attention {
   float* const k_;            // [kKeys, d]: of open blocks
   float* const v_;            // [kKeys, dv]
   Int4Queries<S> queries_;
-  GridCheck<S> value_check_;
+  ScaleCheck<S> value_check_;
   float* const q_;          // in the order of chunks
   float* const natural_q_;  // [.., d]
 };

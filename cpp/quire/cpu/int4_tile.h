@@ -16,6 +16,7 @@
 
 #include "quire/base/int4_grid.h"
 #include "quire/cpu/integer_tile.h"
+#include "quire/cpu/scale_check.h"
 
 namespace quire {
 
@@ -43,28 +44,6 @@ struct Int4Chunk {
       S::store(to + place_of(d) + kBytes, pair.hi);
     }
   }
-};
-
-// Whether all grids that go by have positive, finite steps and finite middles.
-template <class S>
-class GridCheck {
- public:
-  using Vec = typename S::Vec;
-
-  // Of the first `count` lanes, or all.
-  void add(Vec steps, Vec middles, int count = S::kWidth) {
-    if (count < S::kWidth) steps = S::select(S::lanes(0, count), steps, S::set1(1.0f));
-    least_ = S::min(least_, steps);
-    poison_ = S::fma(steps, S::zero(), S::fma(middles, S::zero(), poison_));
-  }
-
-  bool found_bad() const {
-    return !(S::reduce_add(poison_) == 0 && S::reduce_max(S::sub(S::zero(), least_)) < 0);
-  }
-
- private:
-  Vec least_ = S::set1(1.0f);
-  Vec poison_ = S::zero();  // 0 times all: NaN where one is not finite
 };
 
 // Some query rows before the keys of some blocks. What is made of them for each is made for several
@@ -96,7 +75,7 @@ class Int4Queries {
   // R rows, Chunk::padded(head_dim) floats each in the order of chunks, before block `block`.
   template <int R>
   void prepare(int block, const float* q, const Int4Grid* grids, LineQueue<S>& lines) {
-    GridCheck<S> check = check_;  // in registers
+    ScaleCheck<S> check = check_;  // in registers
     Vec base[R], most[R], least[R];
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) base[r] = most[r] = least[r] = S::zero();
@@ -106,7 +85,7 @@ class Int4Queries {
       const auto apart = rest >= 2 * S::kWidth ? S::load_grids_apart(grids + d)
                                                : S::load_grids_apart(grids + d, rest);
       const typename S::Pair pairs[] = {apart.even, apart.odd};
-      for (const auto& pair : pairs) check.add(pair.lo, pair.hi, rest / 2);
+      for (const auto& pair : pairs) check.add_grids(pair.lo, pair.hi, rest / 2);
 #pragma GCC unroll 2
       for (int half = 0; half < 2; ++half) {
         const std::int64_t at = Chunk::place_of(d) + half * Chunk::kBytes;
@@ -234,7 +213,7 @@ class Int4Queries {
   std::int16_t* numbers(int block) const { return numbers_ + block * kMostRows * stride_; }
 
   const std::int64_t head_dim_, stride_;
-  GridCheck<S> check_;
+  ScaleCheck<S> check_;
   float* const products_;                // [kMostRows, stride]: q_d step_d
   std::int16_t* const numbers_;          // [kMostBlocks, kMostRows, stride]: the same as numbers
   Ints starts_[kMostBlocks][kMostRows];  // of sums: -8 times the numbers

@@ -90,9 +90,9 @@ inline constexpr std::int64_t kRowStep = 4;
 struct AttentionPart {
   AttentionUnit unit;
   std::int64_t key_begin, key_end;
-  // Where not null, a kernel that looks at grids itself makes it true once one of these keys is not
-  // sound (cache_scales.h). Threads share it.
-  bool* has_bad_grid = nullptr;
+  // Where not null, a kernel that looks at scales itself makes it true once that of one of these
+  // keys is not sound (cache_scales.h). Threads share it.
+  bool* has_bad_scale = nullptr;
 };
 
 // The softmax over some of the keys, of every row of a unit, in float32 and in units of log2:
@@ -133,8 +133,8 @@ struct Kernels {
   void (*fused_part)(const AttentionTask& task, const AttentionPart& part,
                      const AttentionPart* upcoming, float* scratch, StateView state);
   std::int64_t (*fused_scratch)(const AttentionTask& task, std::int64_t rows);
-  // Whether fused_part looks at the grids of an int4 cache, for such a unit.
-  bool (*looks_at_grids)(const AttentionTask& task, const AttentionUnit& unit);
+  // Whether fused_part looks at the dynamic scales of a part, or the grids.
+  bool (*looks_at_scales)(const AttentionTask& task, const AttentionPart& part);
   // Merges states [num_parts <= kMostParts] in order, adds the sinks, divides, and writes out and
   // lse.
   void (*finish)(const AttentionTask& task, const AttentionUnit& unit, const StateView* states,

@@ -28,35 +28,32 @@ class KeyTile {
   void find(const AttentionTask& task, const AttentionUnit& unit, std::int64_t key,
             std::int64_t key_end) {
     first_ = key;
-    num_keys_ = static_cast<int>(Rows::smaller(kKeys, key_end - key));
+    num_keys_ = num_sealed_ = static_cast<int>(Rows::smaller(kKeys, key_end - key));
+    num_blocks_ = 0;
     std::int64_t column = key / task.block_size;
     std::int64_t offset = key % task.block_size;
-    Block block = block_at(task, unit, column);
     const bool aligned = key % S::kWidth == 0 && task.block_size % S::kWidth == 0;
     k_scale_runs_ = aligned && task.k.scale.token_stride == sizeof(float);
     v_scale_runs_ = aligned && task.v.scale.token_stride == sizeof(float);
-    const bool has_k_scale = task.k.scale.data != nullptr;
-    const bool has_v_scale = task.v.scale.data != nullptr;
-    num_sealed_ = num_keys_;
-    num_k_grids_ = num_v_grids_ = 0;
-    const bool has_grids = has_k_scale && has_v_scale && task.k.dtype == DType::int4;
-    const bool v_grids_follow = task.v.scale.token_stride == sizeof(Int4Grid);
-    for (int i = 0; i < num_keys_; ++i) {
-      if (offset == task.block_size) {
-        offset = 0;
-        block = block_at(task, unit, ++column);
-      }
+    for (int i = 0; i < num_keys_; ++column, offset = 0) {
+      const Block block = block_at(task, unit, column);
       if (block.open && i < num_sealed_) num_sealed_ = i;
-      k_[i] = Rows::row_at(*block.k, block.id, offset);
-      v_[i] = Rows::row_at(*block.v, block.id, offset);
-      if (has_k_scale) k_scale_[i] = Rows::scale_at(block.k->scale, block.id, offset);
-      if (has_v_scale) v_scale_[i] = Rows::scale_at(block.v->scale, block.id, offset);
-      if (has_grids && i < num_sealed_) {
-        if (i == 0 || offset == 0) k_grids_[num_k_grids_++] = k_scale_[i];
-        const bool line_begins = i == 0 || offset % kGridsOfLine == 0;
-        if (line_begins || !v_grids_follow) v_grids_[num_v_grids_++] = v_scale_[i];
+      block_begin_[num_blocks_++] = i;
+      const std::byte* k = Rows::row_at(*block.k, block.id, offset);
+      const std::byte* v = Rows::row_at(*block.v, block.id, offset);
+      const std::byte* k_scale = Rows::scale_at(block.k->scale, block.id, offset);
+      const std::byte* v_scale = Rows::scale_at(block.v->scale, block.id, offset);
+      const auto end = static_cast<int>(Rows::smaller(num_keys_, i + task.block_size - offset));
+      for (; i < end; ++i) {
+        k_[i] = k;
+        v_[i] = v;
+        k_scale_[i] = k_scale;
+        v_scale_[i] = v_scale;
+        k += block.k->token_stride;
+        v += block.v->token_stride;
+        k_scale += block.k->scale.token_stride;
+        v_scale += block.v->scale.token_stride;
       }
-      ++offset;
     }
     for (int i = num_keys_; i < kKeys; ++i) {
       k_[i] = k_[num_keys_ - 1];
@@ -77,7 +74,7 @@ class KeyTile {
     first_ = keys.first_;
     num_keys_ = num_sealed_ = keys.num_keys_;
     k_scale_runs_ = v_scale_runs_ = false;  // copies have no scales, and no grids
-    num_k_grids_ = num_v_grids_ = 0;
+    num_blocks_ = 0;                        // and nobody asks for them
     for (int i = 0; i < kKeys; ++i) {
       const int row = i < num_keys_ ? i : num_keys_ - 1;
       k_[i] = reinterpret_cast<const std::byte*>(k + row * k_stride);
@@ -132,38 +129,28 @@ class KeyTile {
     }
   }
 
-  // Asks for the lines of the scales of heads [head, head + heads), but not for those of grids.
-  // Inlined, as GCC takes a function that does nothing else for one without effect.
-  [[gnu::always_inline]] void prefetch_scales(const AttentionTask& task, std::int64_t head,
-                                              std::int64_t heads) const {
-    for (std::int64_t h = head; num_k_grids_ == 0 && h < head + heads; ++h) {
-      prefetch_scales(task.k.scale, k_scale_, k_scale_runs_, h);
-      prefetch_scales(task.v.scale, v_scale_, v_scale_runs_, h);
-    }
-  }
-
   std::int64_t first() const { return first_; }
   int num_keys() const { return num_keys_; }
   int num_sealed() const { return num_sealed_; }  // keys before the first of an open block
-  // Where the grids of keys begin, and each line of those of values, of sealed rows.
-  int num_k_grids() const { return num_k_grids_; }
-  TileRows k_grids(const AttentionTask& task, std::int64_t head) const {
-    return {k_grids_, head * task.k.scale.head_stride};
-  }
-  int num_v_grids() const { return num_v_grids_; }
-  TileRows v_grids(const AttentionTask& task, std::int64_t head) const {
-    return {v_grids_, head * task.v.scale.head_stride};
-  }
+  // The keys [block_begin(i), block_end(i)) are those of block i of the tile.
+  int num_blocks() const { return num_blocks_; }
+  int block_begin(int i) const { return block_begin_[i]; }
+  int block_end(int i) const { return i + 1 < num_blocks_ ? block_begin_[i + 1] : num_keys_; }
   TileRows k(const AttentionTask& task, std::int64_t head) const {
     return {k_, head * task.k.head_stride};
   }
   TileRows v(const AttentionTask& task, std::int64_t head) const {
     return {v_, head * task.v.head_stride};
   }
+  // Set where the caches have scales; null of open blocks.
+  TileRows k_scales(const AttentionTask& task, std::int64_t head) const {
+    return {k_scale_, head * task.k.scale.head_stride};
+  }
+  TileRows v_scales(const AttentionTask& task, std::int64_t head) const {
+    return {v_scale_, head * task.v.scale.head_stride};
+  }
 
  private:
-  static constexpr std::int64_t kGridsOfLine = 64 / sizeof(Int4Grid);
-
   // A block, and the caches that it is of.
   struct Block {
     const CacheView* k;
@@ -204,29 +191,14 @@ class KeyTile {
     return to;
   }
 
-  [[gnu::always_inline]] void prefetch_scales(const ScaleView& scale,
-                                              const std::byte* const* scales, bool runs,
-                                              std::int64_t head) const {
-    constexpr std::uintptr_t kLine = 64;
-    if (scale.data == nullptr) return;
-    std::uintptr_t asked = 0;
-    for (int i = 0; i < num_sealed_; i += runs ? S::kWidth : 1) {
-      const std::byte* const p = scales[i] + head * scale.head_stride;
-      const std::uintptr_t line = reinterpret_cast<std::uintptr_t>(p) / kLine;
-      if (line != asked) S::prefetch(p);
-      asked = line;
-    }
-  }
-
   const std::byte* k_[kKeys];
   const std::byte* v_[kKeys];
-  const std::byte* k_scale_[kKeys];  // set where the caches have scales; null of open blocks
+  const std::byte* k_scale_[kKeys];
   const std::byte* v_scale_[kKeys];
+  int block_begin_[kKeys];
   bool k_scale_runs_, v_scale_runs_;
   std::int64_t first_;
-  const std::byte* k_grids_[kKeys];  // before the first open block
-  const std::byte* v_grids_[kKeys];
-  int num_keys_, num_sealed_, num_k_grids_, num_v_grids_;
+  int num_keys_, num_sealed_, num_blocks_;
 };
 
 }  // namespace quire

@@ -44,7 +44,11 @@ struct Avx512Bf16 : Avx512 {
   struct Pairs64 {
     Vec lo, hi;
   };
-  static Pairs64 load_pairs(const Float8E4M3* p) { return widen_bytes(_mm512_loadu_si512(p)); }
+  static Pairs64 load_pairs(const Float8E4M3* p) {
+    __m512i x = _mm512_loadu_si512(p);
+    asm("" : "+v"(x));  // GCC 12 loads it again for each use
+    return widen_bytes(x);
+  }
   static Pairs64 load_pairs(const Float8E4M3* p, int n) {
     return widen_bytes(_mm512_maskz_loadu_epi8((1ull << n) - 1ull, p));
   }
