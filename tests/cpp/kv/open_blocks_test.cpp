@@ -91,7 +91,8 @@ TEST_P(SealedRows, AreWhatGridsMakeOfThem) {
   for (std::int64_t row = 0; row < block_size; ++row) put(open, 1, row, 10 + row);
   {
     const std::lock_guard lock(open.sealing());
-    open.seal(1, 2);
+    const OpenBlocks::BlockInSlot blocks[] = {{1, 2}};
+    open.seal(blocks);
   }
   open.copy_rows({2, 0}, {open.id_of(0), 0}, block_size);  // and opened again
   open.copy_rows({open.id_of(1), 0}, {open.id_of(2), 0}, block_size);
