@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "quire/base/int4_codes.h"
 #include "quire/base/int4_grid.h"
 #include "quire/base/row_scale.h"
 
@@ -14,8 +15,8 @@ constexpr float kLargestRounded = 65536.0f;
 
 constexpr Int4Grid kNoGrid = {{0x7e00}, {0x7e00}};  // NaN
 
-// Elements of a row that are worked on at a time, without the heap. Even.
-constexpr std::int64_t kAtOnce = 64;
+// Elements of a row that are worked on at a time, without the heap.
+constexpr std::int64_t kAtOnce = kCodesAtOnce;
 
 // Elements [at, at + count) of a row as floats.
 void load(const RowsToSeal& rows, std::int64_t row, std::int64_t at, std::int64_t count,
@@ -27,43 +28,42 @@ void load(const RowsToSeal& rows, std::int64_t row, std::int64_t at, std::int64_
 }
 
 // Numbers that a grid can hold; 0 for those that none can, which are noted.
-void put_on_grid(float* numbers, std::int64_t count, bool* is_off) {
+void put_on_grid(float* numbers, std::int64_t count, std::uint8_t* is_off) {
   for (std::int64_t i = 0; i < count; ++i) {
     const bool is_held = std::abs(numbers[i]) <= kLargestRounded;  // not of a NaN
-    is_off[i] |= !is_held;
+    is_off[i] |= static_cast<std::uint8_t>(!is_held);
     numbers[i] = is_held ? std::clamp(numbers[i], -kLargestOnGrid, kLargestOnGrid) : 0.0f;
-  }
-}
-
-void write_codes(const float* numbers, std::int64_t count, const Int4Grid* grids,
-                 std::int64_t grid_step, std::byte* codes) {
-  for (std::int64_t i = 0; i < count; i += 2) {
-    codes[i / 2] = static_cast<std::byte>(to_int4(numbers[i], grids[i * grid_step]) |
-                                          to_int4(numbers[i + 1], grids[(i + 1) * grid_step]) << 4);
   }
 }
 
 void seal_some_keys(const RowsToSeal& keys, std::int64_t at, std::int64_t count,
                     const SealedRows& to) {
   float numbers[kAtOnce], lowest[kAtOnce], highest[kAtOnce];
-  bool is_off[kAtOnce] = {};
+  std::uint8_t is_off[kAtOnce] = {};
+  std::fill_n(lowest, count, INFINITY);
+  std::fill_n(highest, count, -INFINITY);
   for (std::int64_t row = 0; row < keys.count; ++row) {
     load(keys, row, at, count, numbers);
     put_on_grid(numbers, count, is_off);
     for (std::int64_t i = 0; i < count; ++i) {
-      lowest[i] = row == 0 ? numbers[i] : std::min(lowest[i], numbers[i]);
-      highest[i] = row == 0 ? numbers[i] : std::max(highest[i], numbers[i]);
+      lowest[i] = std::min(lowest[i], numbers[i]);
+      highest[i] = std::max(highest[i], numbers[i]);
     }
   }
   Int4Grid* const grids = reinterpret_cast<Int4Grid*>(to.scales) + at;
-  for (std::int64_t i = 0; i < count; ++i) grids[i] = grid_between(lowest[i], highest[i]);
+  GridsOfCodes own;
+  for (std::int64_t i = 0; i < count; ++i) {
+    grids[i] = grid_between(lowest[i], highest[i]);
+    own.step[i] = to_float(grids[i].step);
+    own.middle[i] = to_float(grids[i].middle);
+  }
   for (std::int64_t row = 0; row < keys.count; ++row) {
     load(keys, row, at, count, numbers);
     put_on_grid(numbers, count, is_off);
-    write_codes(numbers, count, grids, 1, to.numbers + row * to.stride + at / 2);
+    write_codes(numbers, own, count, to.numbers + row * to.stride + at / 2);
   }
   for (std::int64_t i = 0; i < count; ++i) {
-    if (is_off[i]) grids[i] = kNoGrid;
+    if (is_off[i] != 0) grids[i] = kNoGrid;
   }
 }
 
@@ -75,8 +75,10 @@ void seal_keys_plainly(const RowsToSeal& keys, const SealedRows& to) {
 
 void seal_values_plainly(const RowsToSeal& values, const SealedRows& to) {
   for (std::int64_t row = 0; row < values.count; ++row) {
-    float numbers[kAtOnce], lowest = INFINITY, highest = -INFINITY;
-    bool is_off[kAtOnce] = {};
+    float numbers[kAtOnce], lows[kAtOnce], highs[kAtOnce];
+    std::fill_n(lows, kAtOnce, INFINITY);
+    std::fill_n(highs, kAtOnce, -INFINITY);
+    std::uint8_t is_off[kAtOnce] = {};
     const auto load_some = [&](std::int64_t at) {
       const std::int64_t count = std::min(kAtOnce, values.length - at);
       load(values, row, at, count, numbers);
@@ -85,16 +87,22 @@ void seal_values_plainly(const RowsToSeal& values, const SealedRows& to) {
     };
     for (std::int64_t at = 0; at < values.length; at += kAtOnce) {
       const std::int64_t count = load_some(at);
-      lowest = std::min(lowest, *std::min_element(numbers, numbers + count));
-      highest = std::max(highest, *std::max_element(numbers, numbers + count));
+      for (std::int64_t i = 0; i < count; ++i) {
+        lows[i] = std::min(lows[i], numbers[i]);
+        highs[i] = std::max(highs[i], numbers[i]);
+      }
     }
     auto* const grid = reinterpret_cast<Int4Grid*>(to.scales + row * to.scale_stride);
-    *grid = grid_between(lowest, highest);
+    *grid = grid_between(*std::min_element(lows, lows + kAtOnce),
+                         *std::max_element(highs, highs + kAtOnce));
+    GridsOfCodes same;
+    std::fill_n(same.step, kAtOnce, to_float(grid->step));
+    std::fill_n(same.middle, kAtOnce, to_float(grid->middle));
     for (std::int64_t at = 0; at < values.length; at += kAtOnce) {
       const std::int64_t count = load_some(at);
-      write_codes(numbers, count, grid, 0, to.numbers + row * to.stride + at / 2);
+      write_codes(numbers, same, count, to.numbers + row * to.stride + at / 2);
     }
-    if (std::find(is_off, is_off + kAtOnce, true) != is_off + kAtOnce) *grid = kNoGrid;
+    if (std::find(is_off, is_off + kAtOnce, 1) != is_off + kAtOnce) *grid = kNoGrid;
   }
 }
 

@@ -84,8 +84,8 @@ struct SealRows {
     constexpr float kSmallestStep = 0x1p-24f;
     const Vec step = S::div(S::sub(high, low), S::set1(15));
     S::store(steps, S::max(step, S::set1(kSmallestStep)));
-    const Vec middle = S::add(low, S::mul(S::set1(8), S::load(steps)));
-    S::store(middles, S::max(S::set1(-kLargestOnGrid), S::min(S::set1(kLargestOnGrid), middle)));
+    // between the two, so that it is cut off nowhere
+    S::store(middles, S::add(low, S::mul(S::set1(8), S::load(steps))));
   }
 
   // Whether grids can hold what is between these, and poison is 0: of a number that is not finite
