@@ -7,6 +7,7 @@
 #include "quire/base/check.h"
 #include "quire/cpu/operations.h"
 #include "quire/cpu/row_magnitudes.h"
+#include "quire/cpu/whole_blocks.h"
 
 namespace quire::python {
 namespace py = pybind11;
@@ -36,8 +37,8 @@ void AppendedRows::check(const std::vector<std::int64_t>& slots) const {
     const std::string where = stacked_ ? concat("layer ", layer, ", ") : "";
     // of int4 the limit is lower than that of its open blocks, where they are written
     const DType held = dtype == DType::int4 ? dtype : args.k_cache.dtype;
-    require_finite_rows(kFunction, "k", where, args.k, held, kernels_);
-    require_finite_rows(kFunction, "v", where, args.v, held, kernels_);
+    require_finite_rows(kFunction, "k", where, args.k, held, kernels_, num_threads_);
+    require_finite_rows(kFunction, "v", where, args.v, held, kernels_, num_threads_);
   }
 }
 
@@ -55,6 +56,22 @@ void AppendedRows::write(std::span<const std::int64_t> slots, std::int64_t first
     } else {
       write_kv(layer_args(slots, first, layer), num_threads_, kernels_, kFunction);
     }
+  }
+}
+
+void AppendedRows::write_sealed(std::span<const std::int32_t> blocks, std::int64_t first) const {
+  const KvGeometry& geometry = storage_.geometry();
+  const auto rows_of = [&](const ArrayView& all, std::int64_t layer) {
+    ArrayView rows = layer_of(all, layer);
+    rows.data = rows.at(first);
+    rows.shape[0] = std::ssize(blocks) * geometry.block_size;
+    return rows;
+  };
+  for (std::int64_t layer = 0; layer < geometry.num_layers; ++layer) {
+    write_whole_blocks(
+        {rows_of(k_.view, layer), rows_of(v_.view, layer), storage_.k_cache(layer),
+         storage_.v_cache(layer), storage_.k_scale(layer), storage_.v_scale(layer), blocks},
+        pool_.open_blocks()->k_open(layer).dtype, kernels_, num_threads_);
   }
 }
 

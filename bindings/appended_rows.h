@@ -28,6 +28,8 @@ class AppendedRows {
 
   // Rows from `first` on into slots that the table gave for them.
   void write(std::span<const std::int64_t> slots, std::int64_t first) const;
+  // Rows from `first` on into whole blocks that are sealed with it.
+  void write_sealed(std::span<const std::int32_t> blocks, std::int64_t first) const;
 
  private:
   void check_shape(const char* name, const ArrayView& view, std::int64_t head_dim) const;

@@ -27,11 +27,7 @@ thread_local std::string_view last_implementation;  // empty: none yet
 }  // namespace
 
 AttentionCall::AttentionCall(const char* function, py::handle q, const AttentionOptions& options)
-    : function_(function),
-      k_scale_({function, "k_scale"}, options.k_scale),
-      v_scale_({function, "v_scale"}, options.v_scale) {
-  args_.k_scale = k_scale_.view();
-  args_.v_scale = v_scale_.view();
+    : function_(function), k_scale_option_(options.k_scale), v_scale_option_(options.v_scale) {
   q_ = to_float_array({function, "q"}, q);
   args_.q = q_.view;
   if (!options.cu_seqlens_q.is_none()) {
@@ -72,6 +68,15 @@ AttentionCall::AttentionCall(const char* function, py::handle q, const Attention
   given_out_ = to_float_array({function, "out"}, options.out);
   args_.out = given_out_.view;
   out_ = py::reinterpret_borrow<py::object>(options.out);
+}
+
+void AttentionCall::take_caches(const ArrayView& k_cache, const ArrayView& v_cache) {
+  args_.k_cache = k_cache;
+  args_.v_cache = v_cache;
+  k_scale_.emplace(Argument{function_, "k_scale"}, k_scale_option_, k_cache.dtype);
+  v_scale_.emplace(Argument{function_, "v_scale"}, v_scale_option_, v_cache.dtype);
+  args_.k_scale = k_scale_->view();
+  args_.v_scale = v_scale_->view();
 }
 
 // Where q or v_cache has another number of axes there is nothing to make, and validate says so.
@@ -141,8 +146,7 @@ py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cac
   const FloatArray v = to_cache_array({function, "v_cache"}, v_cache);
   const IndexArray tables = to_index_array({function, "block_tables"}, block_tables);
   const IndexArray lengths = to_index_array({function, "seq_lens"}, seq_lens);
-  call.args().k_cache = k.view;
-  call.args().v_cache = v.view;
+  call.take_caches(k.view, v.view);
   call.args().block_tables = tables.view;
   call.args().seq_lens = lengths.view;
   const std::optional<FloatArray> k_blocks = to_optional_floats({function, "k_open"}, k_open);
@@ -204,8 +208,7 @@ py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::hand
   if (index < 0 || index >= num_layers) {
     raise<IndexError>("attend: layer", "got ", index, ", expected 0 to ", num_layers - 1);
   }
-  call.args().k_cache = storage.k_cache(index);
-  call.args().v_cache = storage.v_cache(index);
+  call.take_caches(storage.k_cache(index), storage.v_cache(index));
   if (is_quantised(storage.geometry().dtype)) {
     if (!call.args().k_scale) call.args().k_scale = storage.k_scale(index);
     if (!call.args().v_scale) call.args().v_scale = storage.v_scale(index);

@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <memory>
+#include <optional>
 
 #include "fast_function.h"
 #include "numpy_view.h"
@@ -19,13 +20,16 @@ struct AttentionOptions {
       implementation, num_threads;
 };
 
-// One call. The constructor checks the types of q and of the options; the caches and tables are the
-// caller's to fill in. Shapes and values are checked by quire::validate.
+// One call. The constructor checks the types of q and of the options, but of scales, which depend
+// on the caches; tables are the caller's to fill in. Shapes and values are checked by
+// quire::validate.
 class AttentionCall {
  public:
   AttentionCall(const char* function, pybind11::handle q, const AttentionOptions& options);
 
   PagedAttentionArgs& args() { return args_; }
+  // The caches, and the scales that were given for them.
+  void take_caches(const ArrayView& k_cache, const ArrayView& v_cache);
   Implementation implementation() const { return implementation_; }
 
   // Makes the outputs that were not given, once the caches are known.
@@ -41,7 +45,8 @@ class AttentionCall {
   const char* const function_;
   PagedAttentionArgs args_;
   FloatArray q_, given_out_, slopes_, sinks_;
-  const ScaleArray k_scale_, v_scale_;
+  const pybind11::handle k_scale_option_, v_scale_option_;
+  std::optional<ScaleArray> k_scale_, v_scale_;
   IndexArray cu_seqlens_q_, key_positions_;
   bool return_lse_ = false, return_block_mass_ = false;
   pybind11::object out_, lse_;

@@ -55,8 +55,15 @@ void append(BlockTable& table, py::handle k, py::handle v) {
   std::vector<std::int64_t> slots(static_cast<std::size_t>(rows.count()), -1);
   const WithoutGil unlocked;
   rows.check(slots);
-  table.append(slots, [&](std::span<const std::int64_t> taken) {
+  const auto write = [&](std::span<const std::int64_t> taken) {
     rows.write(taken, taken.data() - slots.data());
+  };
+  // where all blocks are in memory, so that any may be written
+  if (table.pool()->open_blocks() == nullptr || table.pool()->residency() != nullptr) {
+    return table.append(slots, write);
+  }
+  table.append(slots, write, [&](std::span<const std::int32_t> blocks, std::int64_t first) {
+    rows.write_sealed(blocks, first);
   });
 }
 

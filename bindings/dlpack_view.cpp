@@ -116,7 +116,7 @@ template <class Tensor>
 
 }  // namespace
 
-ArrayView DlpackView::float_view(bool quantised) const {
+ArrayView DlpackView::float_view(bool quantised, const char* expected) const {
   ArrayView view;
   const auto [code, bits, lanes] = tensor_->dtype;
   if (lanes == 1 && code == kFloat && bits == 32) {
@@ -132,9 +132,7 @@ ArrayView DlpackView::float_view(bool quantised) const {
   } else if (quantised && lanes == 1 && code == kUInt && bits == 8) {
     view.dtype = DType::int4;
   } else {
-    refuse_dtype(argument_, *tensor_,
-                 quantised ? "float32, float16, bfloat16, int8, float8_e4m3fn or uint8 (int4)"
-                           : "float32, float16 or bfloat16");
+    refuse_dtype(argument_, *tensor_, expected);
   }
   copy_shape(argument_, *tensor_, kMaxDims, view);
   view.data = static_cast<std::byte*>(tensor_->data) + tensor_->byte_offset;

@@ -20,7 +20,7 @@ class DlpackView {
   DlpackView(Argument argument, pybind11::handle object);
 
   // Throw TypeError for another dtype; `quantised`: those of a cache are taken as well.
-  ArrayView float_view(bool quantised) const;
+  ArrayView float_view(bool quantised, const char* expected) const;
   IndexView index_view() const;
 
   const pybind11::object& owner() const { return capsule_; }

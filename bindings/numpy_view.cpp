@@ -92,13 +92,14 @@ void initialise_numpy() {
 
 namespace {
 
-// An array of any dtype of a cache; `expected` is for messages.
-FloatArray to_array(Argument argument, py::handle object, bool quantised, const char* expected) {
+// An array of any dtype of a cache; `expected` and `dtypes` are for messages.
+FloatArray to_array(Argument argument, py::handle object, bool quantised, const char* expected,
+                    const char* dtypes) {
   const py::object found = as_ndarray(argument, object);
   if (!found) {
     if (!has_dlpack(object)) refuse(argument, object, expected);
     const DlpackView tensor(argument, object);
-    return {tensor.float_view(quantised), tensor.owner()};
+    return {tensor.float_view(quantised, dtypes), tensor.owner()};
   }
   const py::array array = py::reinterpret_borrow<py::array>(found);
   const py::dtype dtype = array.dtype();
@@ -118,8 +119,7 @@ FloatArray to_array(Argument argument, py::handle object, bool quantised, const 
     result.view.dtype = DType::int4;
   } else {
     raise<TypeError>(argument.place(), "got dtype ", std::string(py::str(dtype)), ", expected ",
-                     quantised ? "float32, float16, bfloat16, int8, float8_e4m3fn or uint8 (int4)"
-                               : "float32, float16 or bfloat16");
+                     dtypes);
   }
   require_native(argument, dtype);
   copy_shape<kMaxDims>(argument, array, result.view);
@@ -131,7 +131,7 @@ FloatArray to_array(Argument argument, py::handle object, bool quantised, const 
 }  // namespace
 
 FloatArray to_float_array(Argument argument, py::handle object) {
-  return to_array(argument, object, false, kFloats);
+  return to_array(argument, object, false, kFloats, "float32, float16 or bfloat16");
 }
 
 std::optional<FloatArray> to_optional_floats(Argument argument, py::handle object) {
@@ -140,13 +140,18 @@ std::optional<FloatArray> to_optional_floats(Argument argument, py::handle objec
 }
 
 FloatArray to_cache_array(Argument argument, py::handle object) {
-  return to_array(argument, object, true, kCaches);
+  return to_array(argument, object, true, kCaches,
+                  "float32, float16, bfloat16, int8, float8_e4m3fn or uint8 (int4)");
 }
 
-ScaleArray::ScaleArray(Argument argument, py::handle object) {
+ScaleArray::ScaleArray(Argument argument, py::handle object, DType cache_dtype) {
   if (object.is_none()) return;
   if (py::isinstance<py::array>(object) || has_dlpack(object)) {
-    const FloatArray array = to_float_array(argument, object);
+    const char* const dtypes = cache_dtype == DType::int4 ? "float16 [..., 2], the grids of a cache of int4"
+                               : is_quantised(cache_dtype)
+                                   ? "float32, the scales of a cache of int8 or float8_e4m3fn"
+                                   : "None, as the cache is not quantised";
+    const FloatArray array = to_array(argument, object, false, kFloats, dtypes);
     view_ = array.view;
     owner_ = array.owner;
     return;

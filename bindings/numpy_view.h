@@ -40,9 +40,10 @@ std::optional<FloatArray> to_optional_floats(Argument argument, pybind11::handle
 FloatArray to_cache_array(Argument argument, pybind11::handle object);
 
 // The scales of a quantised cache: an array of floats, or a number, as one of float32 without axes.
+// Of which dtype the cache is says what is expected.
 class ScaleArray {
  public:
-  ScaleArray(Argument argument, pybind11::handle object);
+  ScaleArray(Argument argument, pybind11::handle object, DType cache_dtype);
   ScaleArray(const ScaleArray&) = delete;
   ScaleArray& operator=(const ScaleArray&) = delete;
 

@@ -22,8 +22,8 @@ py::object py_write_kv(py::handle k, py::handle v, py::handle k_cache, py::handl
   const FloatArray k_cache_array = to_cache_array({function, "k_cache"}, k_cache);
   const FloatArray v_cache_array = to_cache_array({function, "v_cache"}, v_cache);
   const IndexArray slots = to_index_array({function, "slot_mapping"}, slot_mapping);
-  const ScaleArray k_scale_array({function, "k_scale"}, k_scale);
-  const ScaleArray v_scale_array({function, "v_scale"}, v_scale);
+  const ScaleArray k_scale_array({function, "k_scale"}, k_scale, k_cache_array.view.dtype);
+  const ScaleArray v_scale_array({function, "v_scale"}, v_scale, v_cache_array.view.dtype);
   const std::optional<FloatArray> k_blocks = to_optional_floats({function, "k_open"}, k_open);
   const std::optional<FloatArray> v_blocks = to_optional_floats({function, "v_open"}, v_open);
   WriteKvArgs args{k_array.view,         v_array.view,

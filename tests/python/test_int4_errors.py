@@ -76,9 +76,11 @@ CASES: list[tuple[Callable[[Call], None], type[Exception], str]] = [
     (replaced("k_scale", 1.0), ValueError, r"k_scale: got a number, expected float16 \[num_block"),
     (replaced("v_scale", 0.5), ValueError, r"v_scale: got a number, expected float16 \[num_block"),
     (replaced("v_scale", "1"), TypeError, "v_scale: got str"),
-    (cast("k_scale", np.float32), TypeError, "k_scale: got float32, expected float16"),
+    (cast("k_scale", np.float32), TypeError, r"k_scale: got float32, expected float16 \[num_bloc"),
     (cast("v_scale", FLOATS["bfloat16"]), TypeError, "v_scale: got bfloat16, expected float16"),
-    (cast("v_scale", np.uint8), TypeError, "v_scale: got dtype uint8, expected float32, float16 o"),
+    (cast("k_scale", np.float64), TypeError,
+     r"k_scale: got dtype float64, expected float16 \[..., 2\], the grids of a cache of int4$"),
+    (cast("v_scale", np.uint8), TypeError, r"v_scale: got dtype uint8, expected float16 \[..., 2"),
     (cut("k_scale", (..., 0)), ValueError, r"k_scale: got shape \[4, 2, 8\], expected \[4, 2, 8,"),
     (cut("k_scale", (slice(None), 0)), ValueError, r"k_scale: got shape \[4, 8, 2\]"),
     (cut("v_scale", slice(3)), ValueError, r"v_scale: got shape \[3, 4, 2, 2\], expected \[4, 4,"),
@@ -96,7 +98,7 @@ CASES: list[tuple[Callable[[Call], None], type[Exception], str]] = [
     (cut("k_open", (..., slice(4))), ValueError, r"k_open: got shape \[2, 4, 2, 4\], expected"),
     (cut("k_open", (slice(None), slice(3))), ValueError, r"k_open: got shape \[2, 3, 2, 8\]"),
     (cut("k_open", (slice(None), slice(None), slice(1))), ValueError, "k_open: got shape"),
-    (cut("k_open", 0), ValueError, r"k_open: got shape \[4, 2, 8\]"),
+    (cut("k_open", 0), ValueError, r"k_open: got shape \[4, 2, 8\], expected \[2, 4, 2, 8\]"),
     (cut("v_open", slice(1)), ValueError, r"v_open: got shape \[1, 4, 2, 6\], expected \[2, 4,"),
     (cut("v_open", (..., slice(5))), ValueError, r"v_open: got shape \[2, 4, 2, 5\]"),
     (with_last_stride("v_open"), ValueError, "v_open: got a last axis of stride 8 bytes"),
@@ -115,6 +117,14 @@ def test_wrong_arrays(
     with pytest.raises(error, match=f"^{function}: {message}"):
         call.attend() if function == "paged_attention" else call.write()
     assert call.bytes() == before
+
+
+def test_open_blocks_without_number() -> None:
+    call = Call()
+    call.given["k_open"], call.given["v_open"] = call.given["k_open"][0], call.given["v_open"][0]
+    message = r"k_open: got shape \[4, 2, 8\], expected \[num_open, 4, 2, 8\] \(\[num_open, "
+    with pytest.raises(ValueError, match=f"^paged_attention: {message}"):
+        call.attend()
 
 
 def test_the_calls_are_right_as_they_are() -> None:

@@ -77,7 +77,7 @@ void check_grids(const Checker& check, std::string_view argument, const ArrayVie
     check.fail<ValueError>(argument, "got a number, expected float16 ", spelled);
   }
   if (grids.dtype != DType::float16) {
-    check.fail<TypeError>(argument, "got ", name_of(grids.dtype), ", expected float16");
+    check.fail<TypeError>(argument, "got ", name_of(grids.dtype), ", expected float16 ", spelled);
   }
   check.strided_array(argument, grids, lengths, spelled);
   if (is_empty(grids)) return;
@@ -167,13 +167,20 @@ void check_open(const Checker& check, const CacheArguments& caches) {
                            k_open ? "k_open" : "v_open", " has");
   }
   if (!k_open) return;
-  const Length blocks = k_open->ndim == 4 ? Length(k_open->shape[0]) : std::nullopt;
   const auto check_one = [&](const char* name, const ArrayView& open, const ArrayView& cache,
                              Length number, const char* spelled) {
     const std::int64_t row = cache.shape[3] * numbers_of(cache.dtype);
+    if (!number) {
+      check.fail<ValueError>(name, "got shape ", shape_text(open), ", expected [num_open, ",
+                             cache.shape[1], ", ", cache.shape[2], ", ", row, "] (", spelled, ")");
+    }
     check.array(name, open, {number, cache.shape[1], cache.shape[2], row}, spelled);
     check.plain_floats(name, open);
   };
+  // as many as it has, or else as the other one
+  const Length blocks = k_open->ndim == 4   ? Length(k_open->shape[0])
+                        : v_open->ndim == 4 ? Length(v_open->shape[0])
+                                            : std::nullopt;
   check_one("k_open", *k_open, caches.k_cache, blocks, "[num_open, ...] with blocks as k_cache, D");
   check_one("v_open", *v_open, caches.v_cache, blocks, "as k_open, with blocks as v_cache, Dv");
 }

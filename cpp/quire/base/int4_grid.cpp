@@ -1,41 +1,15 @@
 #include "quire/base/int4_grid.h"
 
 #include <algorithm>
-#include <bit>
+
+#include "quire/base/int4_codes.h"
 
 namespace quire {
 namespace {
 
 constexpr float kSmallestStep = 0x1p-24f;  // of float16, subnormal
 
-// Channels that are sealed together: what a compiler makes vectors of. Even.
-constexpr std::int64_t kAtOnce = 64;
-
-struct Grids {
-  float step[kAtOnce], middle[kAtOnce];
-};
-
-// Cut off by magnitude first, in whole numbers, which compilers make vectors of as it stands. At
-// 1.5 * 2^23 floats are 1 apart, and the lowest bits of n + 8 are u, of which 16 is one too many.
-std::uint8_t nearest(float value, float step, float middle) {
-  constexpr std::int32_t kMost = std::bit_cast<std::int32_t>(8.0f);
-  const auto n = std::bit_cast<std::uint32_t>((value - middle) / step);
-  const std::int32_t magnitude = std::min(static_cast<std::int32_t>(n & 0x7fffffffu), kMost);
-  const float cut = std::bit_cast<float>((n & 0x80000000u) | static_cast<std::uint32_t>(magnitude));
-  const std::int32_t u = std::bit_cast<std::int32_t>(cut + (0x1.8p23f + 8.0f)) & 0x1f;
-  return static_cast<std::uint8_t>(std::min(u, 15));
-}
-
-// `count` floats as codes, two to a byte.
-void write_codes(const float* values, const Grids& grids, std::int64_t count, std::byte* codes) {
-  std::uint8_t u[kAtOnce];
-  for (std::int64_t i = 0; i < count; ++i) {
-    u[i] = nearest(values[i], grids.step[i], grids.middle[i]);
-  }
-  for (std::int64_t i = 0; i < count / 2; ++i) {
-    codes[i] = static_cast<std::byte>(u[2 * i] | u[2 * i + 1] << 4);
-  }
-}
+constexpr std::int64_t kAtOnce = kCodesAtOnce;
 
 }  // namespace
 
@@ -47,7 +21,7 @@ Int4Grid grid_between(float lowest, float highest) {
 }
 
 std::uint8_t to_int4(float value, Int4Grid grid) {
-  return nearest(value, to_float(grid.step), to_float(grid.middle));
+  return nearest_code(value, to_float(grid.step), to_float(grid.middle));
 }
 
 void seal_keys(const float* keys, std::int64_t tokens, std::int64_t head_dim, std::byte* codes,
@@ -65,7 +39,7 @@ void seal_keys(const float* keys, std::int64_t tokens, std::int64_t head_dim, st
         highest[i] = std::max(highest[i], key[i]);
       }
     }
-    Grids these;
+    GridsOfCodes these;
     for (std::int64_t i = 0; i < count; ++i) {
       const Int4Grid grid = grids[first + i] = grid_between(lowest[i], highest[i]);
       these.step[i] = to_float(grid.step);
@@ -93,7 +67,7 @@ void seal_value(const float* value, std::int64_t v_head_dim, std::byte* codes, I
   add(value + at, v_head_dim - at);
   *grid = grid_between(*std::min_element(lowest, lowest + kLanes),
                        *std::max_element(highest, highest + kLanes));
-  Grids same;
+  GridsOfCodes same;
   std::fill_n(same.step, kAtOnce, to_float(grid->step));
   std::fill_n(same.middle, kAtOnce, to_float(grid->middle));
   for (std::int64_t first = 0; first < v_head_dim; first += kAtOnce) {

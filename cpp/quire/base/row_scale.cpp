@@ -34,15 +34,21 @@ constexpr std::uint32_t kMagnitude = 0x7fffffffu;
 
 // Magnitudes are compared as whole numbers, which order alike, as a largest float would need its
 // elements in their order.
-float seal_row(const float* row, std::int64_t count, DType dtype, std::byte* numbers) {
-  std::uint32_t largest = 0;
+float largest_magnitude(const float* row, std::int64_t count, float so_far) {
+  std::uint32_t largest = std::bit_cast<std::uint32_t>(so_far);
   for (std::int64_t i = 0; i < count; ++i) {
     const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(row[i]) & kMagnitude;
     largest = largest > magnitude ? largest : magnitude;
   }
-  const float most = largest_of(dtype);
-  const float scale =
-      std::max(std::bit_cast<float>(largest) / most, std::numeric_limits<float>::min());
+  return std::bit_cast<float>(largest);
+}
+
+float scale_of_row(float largest, DType dtype) {
+  return std::max(largest / largest_of(dtype), std::numeric_limits<float>::min());
+}
+
+void divide_row(const float* row, std::int64_t count, DType dtype, float scale,
+                std::byte* numbers) {
   const auto write = [&](auto type) {
     for (std::int64_t i = 0; i < count; ++i) {
       numbers[i] = static_cast<std::byte>(rounded(row[i] / scale, type));
@@ -53,6 +59,11 @@ float seal_row(const float* row, std::int64_t count, DType dtype, std::byte* num
   } else {
     write(Float8E4M3{});
   }
+}
+
+float seal_row(const float* row, std::int64_t count, DType dtype, std::byte* numbers) {
+  const float scale = scale_of_row(largest_magnitude(row, count), dtype);
+  divide_row(row, count, dtype, scale, numbers);
   return scale;
 }
 

@@ -14,6 +14,12 @@ namespace quire {
 // refuses.
 float seal_row(const float* row, std::int64_t count, DType dtype, std::byte* numbers);
 
+// Its steps, for a row that comes in pieces: the largest magnitude, of what came before too, NaN or
+// infinite where a number is not finite; the scale; and the numbers.
+float largest_magnitude(const float* row, std::int64_t count, float so_far = 0);
+float scale_of_row(float largest, DType dtype);
+void divide_row(const float* row, std::int64_t count, DType dtype, float scale, std::byte* numbers);
+
 // What the numbers stand for.
 void open_row(const std::byte* numbers, DType dtype, float scale, std::int64_t count, float* row);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 
 #include "quire/attention/cache_scales.h"
 #include "quire/base/check.h"
@@ -72,47 +73,56 @@ bool BlockSealer::add(std::span<const RowsOfBlock> some, std::span<const std::in
 }
 
 void BlockSealer::write(const Kernels& kernels, int num_threads) const {
-  const std::int64_t heads = args_.k.shape[1], head_dim = args_.k.shape[2];
-  const std::int64_t v_head_dim = args_.v.shape[2];
+  const std::int64_t heads = args_.k.shape[1];
+  const std::int64_t most_length = std::max(args_.k.shape[2], args_.v.shape[2]);
   const auto num_blocks = static_cast<std::int64_t>(blocks_.size());
-  const std::int64_t numbers = num_blocks * block_size_ * heads * (head_dim + v_head_dim);
+  const std::int64_t numbers =
+      num_blocks * block_size_ * heads * (args_.k.shape[2] + args_.v.shape[2]);
   const std::int64_t useful = std::min(1 + numbers / kNumbersPerThread, num_blocks);
   if (useful == 0) return;
-  const std::int64_t scratch = std::max(block_size_ * head_dim, v_head_dim);
   const int num_workers = static_cast<int>(std::min<std::int64_t>(useful, num_threads));
-  std::vector<float> floats(static_cast<std::size_t>(num_workers * scratch));
+  const auto scratch = static_cast<std::size_t>(
+      block_size_ * most_length *
+      static_cast<std::int64_t>(std::max(size_of(args_.k.dtype), size_of(args_.v.dtype))));
+  std::vector<std::byte> rows(static_cast<std::size_t>(num_workers) * scratch);
   std::atomic<std::int64_t> next{0};
   run_on_threads(num_workers, [&](int worker) {
-    const auto own = std::span(floats).subspan(static_cast<std::size_t>(worker * scratch),
-                                               static_cast<std::size_t>(scratch));
+    std::byte* const own = rows.data() + static_cast<std::size_t>(worker) * scratch;
     for (std::int64_t i = next++; i < num_blocks; i = next++) seal(i, kernels, own);
   });
 }
 
-void BlockSealer::seal(std::int64_t index, const Kernels& kernels, std::span<float> scratch) const {
+// The rows of one block and head: where they are, if they follow each other, else copied together.
+RowsToSeal BlockSealer::rows_of(std::int64_t index, const ArrayView& rows, std::int64_t head,
+                                std::byte* scratch) const {
+  const std::int64_t* const numbers = rows_.data() + index * block_size_;
+  const std::int64_t length = rows.shape[2];
+  if (numbers[block_size_ - 1] == numbers[0] + block_size_ - 1 &&
+      std::is_sorted(numbers, numbers + block_size_)) {
+    return {rows.at(numbers[0], head), rows.strides[0], rows.dtype, block_size_, length};
+  }
+  const std::int64_t bytes = length * static_cast<std::int64_t>(size_of(rows.dtype));
+  for (std::int64_t i = 0; i < block_size_; ++i) {
+    std::memcpy(scratch + i * bytes, rows.at(numbers[i], head), static_cast<std::size_t>(bytes));
+  }
+  return {scratch, bytes, rows.dtype, block_size_, length};
+}
+
+void BlockSealer::seal(std::int64_t index, const Kernels& kernels, std::byte* scratch) const {
   const std::int64_t block = blocks_[index];
-  const auto load = [&](const ArrayView& from, std::int64_t row, std::int64_t head, float* to) {
-    kernels.convert({from.at(row, head), 0, reinterpret_cast<std::byte*>(to), 0, 1, from.shape[2]},
-                    from.dtype, DType::float32);
-  };
+  const ArrayView& k_grids = *get_if(args_.k_scale);
+  const ArrayView& v_grids = *get_if(args_.v_scale);
   const int token_axis = args_.layout == Layout::NHD ? 1 : 2;
-  const auto codes = [&](const ArrayView& cache, std::int64_t offset, std::int64_t head) {
-    return cache.at(block) + offset * cache.strides[token_axis] +
-           head * cache.strides[3 - token_axis];
+  const auto codes = [&](const ArrayView& cache, std::int64_t head) {
+    return cache.at(block) + head * cache.strides[3 - token_axis];
   };
-  const std::int64_t head_dim = args_.k.shape[2];
-  const std::int64_t* const rows = rows_.data() + index * block_size_;
   for (std::int64_t head = 0; head < args_.k.shape[1]; ++head) {
-    for (std::int64_t i = 0; i < block_size_; ++i) {
-      load(args_.k, rows[i], head, scratch.data() + i * head_dim);
-    }
-    seal_keys(scratch.data(), block_size_, head_dim, codes(args_.k_cache, 0, head),
-              args_.k_cache.strides[token_axis], key_grids_at(*get_if(args_.k_scale), block, head));
-    for (std::int64_t i = 0; i < block_size_; ++i) {
-      load(args_.v, rows[i], head, scratch.data());
-      seal_value(scratch.data(), args_.v.shape[2], codes(args_.v_cache, i, head),
-                 value_grid_at(*get_if(args_.v_scale), block, i, head));
-    }
+    kernels.seal.keys(rows_of(index, args_.k, head, scratch),
+                      {codes(args_.k_cache, head), args_.k_cache.strides[token_axis],
+                       k_grids.at(block, head), 0});
+    kernels.seal.values(rows_of(index, args_.v, head, scratch),
+                        {codes(args_.v_cache, head), args_.v_cache.strides[token_axis],
+                         v_grids.at(block, 0, head), v_grids.strides[1]});
   }
 }
 

@@ -28,7 +28,9 @@ class BlockSealer {
 
  private:
   bool add(std::span<const RowsOfBlock> some, std::span<const std::int64_t> slots);
-  void seal(std::int64_t index, const Kernels& kernels, std::span<float> scratch) const;
+  RowsToSeal rows_of(std::int64_t index, const ArrayView& rows, std::int64_t head,
+                     std::byte* scratch) const;
+  void seal(std::int64_t index, const Kernels& kernels, std::byte* scratch) const;
 
   const WriteKvArgs& args_;
   std::int64_t block_size_;

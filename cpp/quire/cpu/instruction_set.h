@@ -8,6 +8,7 @@
 #include "quire/cpu/gather_attention.h"
 #include "quire/cpu/kernels.h"
 #include "quire/cpu/quantise_row.h"
+#include "quire/cpu/seal_rows.h"
 
 namespace quire {
 
@@ -39,6 +40,7 @@ struct InstructionSet {
             &convert,
             &QuantiseRow<S>::largest,
             &QuantiseRow<S>::run,
+            {&SealRows<S>::keys, &SealRows<S>::values, &SealRows<S>::rows},
             &ArithmeticLoop<S>::run};
   }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "quire/base/dtype.h"
+#include "quire/base/row_sealing.h"
 
 namespace quire {
 
@@ -164,6 +165,9 @@ struct Kernels {
   // of a quantised dtype. All are finite, and the scale positive.
   void (*quantise)(const std::byte* from, DType from_dtype, std::byte* to, DType to_dtype,
                    std::int64_t count, float scale);
+
+  // Rows as those of sealed blocks.
+  SealFunctions seal;
 
   // `rounds` of multiply-adds of registers, in float32 or of pairs of bfloat16: returns the FLOPs
   // done, 0 where there is no such instruction, and their sum. For arithmetic_peak.h.

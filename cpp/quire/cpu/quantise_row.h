@@ -46,41 +46,19 @@ struct QuantiseRow {
   static void quantise(const From* from, To* to, std::int64_t count, float scale) {
     constexpr float most = largest_number(To{});
     const Vec divisor = S::set1(scale);
-    float cut[S::kWidth];
-    const auto divide = [&](Vec x) {
-      const Vec number = S::div(x, divisor);
-      S::store(cut, S::max(S::set1(-most), S::min(S::set1(most), number)));
+    const auto cut = [&](Vec x) {
+      return S::max(S::set1(-most), S::min(S::set1(most), S::div(x, divisor)));
     };
     std::int64_t i = 0;
-    for (; i + S::kWidth <= count; i += S::kWidth) {
-      divide(S::load(from + i));
-      for (int lane = 0; lane < S::kWidth; ++lane) to[i + lane] = rounded(cut[lane], To{});
+    for (; i + S::kWidth <= count; i += S::kWidth) S::store(to + i, cut(S::load(from + i)));
+    if (const int n = static_cast<int>(count - i); n > 0) {
+      S::store(to + i, cut(S::load(from + i, n)), n);
     }
-    if (i == count) return;
-    divide(S::load(from + i, static_cast<int>(count - i)));
-    for (int lane = 0; i < count; ++i, ++lane) to[i] = rounded(cut[lane], To{});
   }
 
-  // largest_of and from_float of quire/base/dtype.h, in a form that a compiler turns into vectors.
+  // largest_of of quire/base/dtype.h.
   static constexpr float largest_number(Int8) { return 127.0f; }
   static constexpr float largest_number(Float8E4M3) { return 448.0f; }
-
-  // At 1.5 * 2^23 floats are 1 apart, and their lowest bits count.
-  static Int8 rounded(float x, Int8) {
-    return {static_cast<std::int8_t>(__builtin_bit_cast(std::uint32_t, x + 0x1.8p23f))};
-  }
-
-  // At 2^14 floats are 2^-9 apart, as subnormal numbers of a float8 are.
-  static Float8E4M3 rounded(float x, Float8E4M3) {
-    const auto bits = __builtin_bit_cast(std::uint32_t, x);
-    const std::uint32_t sign = (bits >> 24) & 0x80u;
-    const std::uint32_t m = bits & 0x7fffffffu;
-    const std::uint32_t normal = ((m + 0x7ffffu + ((m >> 20) & 1u)) >> 20) - (120u << 3);
-    const float shifted = __builtin_bit_cast(float, m) + 0x1p14f;
-    const std::uint32_t subnormal =
-        __builtin_bit_cast(std::uint32_t, shifted) - __builtin_bit_cast(std::uint32_t, 0x1p14f);
-    return {static_cast<std::uint8_t>(sign | (m < 0x3c800000u ? subnormal : normal))};
-  }
 };
 
 }  // namespace quire

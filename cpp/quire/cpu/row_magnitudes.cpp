@@ -15,6 +15,21 @@ namespace {
 constexpr std::int64_t kTokensAtOnce = 64;
 constexpr std::int64_t kElementsPerThread = 128 * 1024;
 
+// Calls visit(token) for each token of rows [n, heads, length].
+template <class Visit>
+void for_tokens_on_threads(const ArrayView& rows, int num_threads, Visit visit) {
+  const std::int64_t tokens = rows.shape[0];
+  const std::int64_t useful = 1 + tokens * rows.shape[1] * rows.shape[2] / kElementsPerThread;
+  std::atomic<std::int64_t> next{0};
+  run_on_threads(static_cast<int>(std::min<std::int64_t>(useful, num_threads)), [&](int) {
+    for (std::int64_t first = next.fetch_add(kTokensAtOnce); first < tokens;
+         first = next.fetch_add(kTokensAtOnce)) {
+      const std::int64_t end = std::min(first + kTokensAtOnce, tokens);
+      for (std::int64_t token = first; token < end; ++token) visit(token);
+    }
+  });
+}
+
 // Whether a cache can hold a number of this magnitude, NaN where it is not finite.
 bool fits(float magnitude, DType cache_dtype) {
   if (!std::isfinite(magnitude)) return false;
@@ -49,33 +64,33 @@ template <class... Parts>
 
 void require_finite_rows(std::string_view function, std::string_view argument,
                          std::string_view where, const ArrayView& rows, DType cache_dtype,
-                         const Kernels& kernels) {
-  for (std::int64_t row = 0; row < rows.shape[0]; ++row) {
-    for (std::int64_t head = 0; head < rows.shape[1]; ++head) {
-      const float largest = kernels.largest(rows.at(row, head), rows.dtype, rows.shape[2]);
-      if (fits(largest, cache_dtype)) continue;
-      refuse_row(function, argument, where, rows, row, head, cache_dtype);
+                         const Kernels& kernels, int num_threads) {
+  const std::int64_t heads = rows.shape[1];
+  std::atomic<bool> fit_all{true};
+  for_tokens_on_threads(rows, num_threads, [&](std::int64_t token) {
+    for (std::int64_t head = 0; head < heads; ++head) {
+      const float largest = kernels.largest(rows.at(token, head), rows.dtype, rows.shape[2]);
+      if (!fits(largest, cache_dtype)) fit_all.store(false, std::memory_order_relaxed);
     }
+  });
+  for (std::int64_t i = 0; !fit_all && i < rows.shape[0] * heads; ++i) {  // the first is named
+    const std::int64_t row = i / heads, head = i % heads;
+    const float largest = kernels.largest(rows.at(row, head), rows.dtype, rows.shape[2]);
+    if (fits(largest, cache_dtype)) continue;
+    refuse_row(function, argument, where, rows, row, head, cache_dtype);
   }
 }
 
 std::vector<float> magnitudes_of(std::string_view function, std::string_view argument,
                                  const ArrayView& rows, std::span<const std::int64_t> slots,
                                  DType cache_dtype, const Kernels& kernels, int num_threads) {
-  const std::int64_t tokens = rows.shape[0], heads = rows.shape[1], length = rows.shape[2];
-  std::vector<float> largest(static_cast<std::size_t>(tokens * heads));
-  const std::int64_t useful = 1 + tokens * heads * length / kElementsPerThread;
-  std::atomic<std::int64_t> next{0};
-  run_on_threads(static_cast<int>(std::min<std::int64_t>(useful, num_threads)), [&](int) {
-    for (std::int64_t first = next.fetch_add(kTokensAtOnce); first < tokens;
-         first = next.fetch_add(kTokensAtOnce)) {
-      const std::int64_t end = std::min(first + kTokensAtOnce, tokens);
-      for (std::int64_t token = first; token < end; ++token) {
-        if (slots[token] < 0) continue;
-        for (std::int64_t head = 0; head < heads; ++head) {
-          largest[token * heads + head] = kernels.largest(rows.at(token, head), rows.dtype, length);
-        }
-      }
+  const std::int64_t heads = rows.shape[1];
+  std::vector<float> largest(static_cast<std::size_t>(rows.shape[0] * heads));
+  for_tokens_on_threads(rows, num_threads, [&](std::int64_t token) {
+    if (slots[token] < 0) return;
+    for (std::int64_t head = 0; head < heads; ++head) {
+      largest[token * heads + head] =
+          kernels.largest(rows.at(token, head), rows.dtype, rows.shape[2]);
     }
   });
   const auto wrong = std::find_if(largest.begin(), largest.end(),

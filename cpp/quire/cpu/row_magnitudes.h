@@ -15,10 +15,10 @@ namespace quire {
 
 // Throws ValueError, with the place, for an element of rows [n, heads, length] that a cache cannot
 // hold, as magnitudes_of does: for who has to know before there are slots. `where` stands before
-// the place.
+// the place. On at most num_threads threads.
 void require_finite_rows(std::string_view function, std::string_view argument,
                          std::string_view where, const ArrayView& rows, DType cache_dtype,
-                         const Kernels& kernels);
+                         const Kernels& kernels, int num_threads);
 
 // The largest magnitude of each row, [n, heads], 0 where its slot is -1. Reads all others, on at
 // most num_threads threads. Throws ValueError, with the place, for one that a cache cannot hold.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -52,14 +53,38 @@ void expect_no_flaw(const FileBytes& file, const TableLayout& layout, std::int64
   if (const std::string flaw = layout.flaw(block_size); !flaw.empty()) file.refuse(flaw);
 }
 
-std::vector<TensorSpec> row_tensors(const BlockPool& pool, const TableLayout& layout) {
+// Whether a file for this pool has planes of open blocks. Files of int8 and float8 pools without
+// open blocks have none; in a pool that has, all columns of such a table are sealed.
+bool has_open_planes(const KvFile& file, const BlockPool& pool) {
+  if (pool.open_blocks() != nullptr) {
+    return pool.geometry().dtype == DType::int4 || file.has_text(kOpenColumns) ||
+           file.has_tensor("layers.0.k_open");
+  }
+  if (file.has_text(kOpenColumns)) {
+    file.file().refuse(kOpenColumns, " \"", file.text(kOpenColumns),
+                       "\", expected none: the pool has no open blocks (open_blocks=0), and what "
+                       "is in full precision would have to be quantised");
+  }
+  return false;
+}
+
+std::span<const RowsOf> kinds_of_file(bool has_open) {
+  return std::span(kKinds).first(has_open ? 2 : 1);
+}
+
+std::vector<TensorSpec> row_tensors(const BlockPool& pool, const TableLayout& layout,
+                                    std::span<const RowsOf> kinds) {
   const std::int64_t block_size = pool.geometry().block_size;
   const std::int64_t tokens = layout.open_tokens(block_size);
   const std::int64_t blocks = layout.open_blocks(block_size);
-  std::vector<TensorSpec> tensors = row_tensors(
-      pool, RowsOf::tiles, layout.stored_tokens(block_size) - tokens, layout.num_blocks() - blocks);
-  for (TensorSpec& spec : row_tensors(pool, RowsOf::open_blocks, tokens, blocks)) {
-    tensors.push_back(std::move(spec));
+  std::vector<TensorSpec> tensors;
+  for (const RowsOf kind : kinds) {
+    const bool is_open = kind == RowsOf::open_blocks;
+    for (TensorSpec& spec :
+         row_tensors(pool, kind, is_open ? tokens : layout.stored_tokens(block_size) - tokens,
+                     is_open ? blocks : layout.num_blocks() - blocks)) {
+      tensors.push_back(std::move(spec));
+    }
   }
   return tensors;
 }
@@ -71,13 +96,15 @@ TableLayout read_layout(const KvFile& file, const BlockPool& pool) {
   layout.num_tokens = file.number("quire.num_tokens");
   layout.column_ranges = read_ranges(file, "quire.blocks");
   layout.next_position = layout.num_tokens;
-  if (pool.open_blocks() != nullptr) layout.num_open = file.number(kOpenColumns);
+  const bool has_open = has_open_planes(file, pool);
+  if (has_open) layout.num_open = file.number(kOpenColumns);
   expect_no_flaw(file.file(), layout, block_size);
-  std::vector<TensorSpec> tensors = row_tensors(pool, layout);
+  const std::span<const RowsOf> kinds = kinds_of_file(has_open);
+  std::vector<TensorSpec> tensors = row_tensors(pool, layout, kinds);
   if (file.has_tensor(kPositions)) tensors.push_back({kPositions, "I64", {layout.num_tokens}});
   file.expect_tensors(tensors);
   file.expect_checksums();
-  for (const RowsOf kind : kKinds) expect_numbers(file, pool, kind);
+  for (const RowsOf kind : kinds) expect_numbers(file, pool, kind);
   if (file.has_tensor(kPositions)) layout.positions = file.integers(kPositions);
   layout.next_position =
       file.has_text(kNextPosition) ? file.number(kNextPosition) : next_of(layout);
@@ -148,7 +175,7 @@ void save_table(const BlockTable& table, const std::string& path) {
     if (layout.next_position != next_of(layout)) {
       metadata.emplace_back(kNextPosition, concat(layout.next_position));
     }
-    std::vector<TensorSpec> tensors = row_tensors(pool, layout);
+    std::vector<TensorSpec> tensors = row_tensors(pool, layout, kKinds);
     const bool has_positions = !layout.positions.empty();
     if (has_positions) tensors.insert(tensors.begin(), {kPositions, "I64", {layout.num_tokens}});
     SafetensorsWriter writer(file, std::move(metadata), std::move(tensors));
@@ -185,7 +212,9 @@ std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
   }
   const BlockTable* const tables[] = {table.get()};
   const TableRows rows(*pool, HeldTables(bytes.function, tables));
-  for (const RowsOf kind : kKinds) read_rows(file, *pool, kind, rows.of(kind));
+  for (const RowsOf kind : kinds_of_file(has_open_planes(file, *pool))) {
+    read_rows(file, *pool, kind, rows.of(kind));
+  }
   return table;
 }
 

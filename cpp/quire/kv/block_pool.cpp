@@ -42,17 +42,29 @@ void BlockPool::note_move(std::int32_t block, bool kept) noexcept {
   events_.add_move(kept ? BlockEvent::Kind::restored : BlockEvent::Kind::offloaded, block);
 }
 
-// A slot is its block's as long as a table reads it there, so it cannot change in between.
-void BlockPool::seal(std::int32_t block) noexcept {
+// A slot is its block's as long as a table reads it there, so it cannot change in between. As many
+// at a time as need no memory of the heap.
+void BlockPool::seal(std::span<const std::int32_t> blocks) noexcept {
+  constexpr std::size_t kMost = 64;
   const std::lock_guard sealing(open_blocks_->sealing());
-  std::int32_t slot = OpenSlots::kNone;
-  {
+  while (!blocks.empty()) {
+    OpenBlocks::BlockInSlot open[kMost];
+    std::size_t count = 0;
+    const auto some = blocks.first(std::min(kMost, blocks.size()));
+    blocks = blocks.subspan(some.size());
+    {
+      const Books books(*this);
+      const OpenSlots& slots = *books->open_slots();
+      for (const std::int32_t block : some) {
+        if (block == kHole || slots.is_sealed(block)) continue;
+        open[count++] = {slots.slot(block), block};
+      }
+    }
+    if (count == 0) continue;
+    open_blocks_->seal({open, count});
     const Books books(*this);
-    if (books->open_slots()->is_sealed(block)) return;
-    slot = books->open_slots()->slot(block);
+    for (std::size_t i = 0; i < count; ++i) books->open_slots()->note_sealed(open[i].block);
   }
-  open_blocks_->seal(slot, block);
-  Books(*this)->open_slots()->note_sealed(block);
 }
 
 // Who runs out of memory in these two goes on without: what is not kept can be used all the same.

@@ -79,7 +79,12 @@ class BlockPool {
 
   // Makes the rows of a block those of its dtype, if they are not yet. The caller reads it open,
   // and nobody may write it meanwhile.
-  void seal(std::int32_t block) noexcept;
+  void seal(std::int32_t block) noexcept { seal({&block, 1}); }
+  void seal(std::span<const std::int32_t> blocks) noexcept;  // holes among them are passed over
+  // What does so from now on (open_blocks.h), where blocks stay open.
+  void seal_with(const SealFunctions& functions, int num_threads) {
+    if (open_blocks_) open_blocks_->seal_with(functions, num_threads);
+  }
 
   // What is in memory; null without a backing file, or where the system decides.
   Residency* residency() const { return residency_.get(); }

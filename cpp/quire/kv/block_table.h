@@ -94,7 +94,7 @@ class BlockTable {
     const BlockPool::Delivery delivery(*pool_);
     const std::lock_guard lock(mutex_);
     require_in_use("BlockTable.append");
-    if (pool_->open_blocks() != nullptr) return append_in_parts(slots, std::ref(write));
+    if (pool_->open_blocks() != nullptr) return append_in_parts(slots, std::ref(write), nullptr);
     const std::int64_t num_tokens = num_tokens_;
     grow("BlockTable.append", slots);
     try {
@@ -103,6 +103,17 @@ class BlockTable {
       shrink(num_tokens);
       throw;
     }
+  }
+
+  // The same of a pool with open blocks, where new blocks that would not stay open are not opened:
+  // write_sealed(blocks, first) writes the rows of slots from `first` on into the tiles of these
+  // blocks, all of which they fill, with the bits that sealing would give them.
+  template <class Write, class WriteSealed>
+  void append(std::span<std::int64_t> slots, Write&& write, WriteSealed&& write_sealed) {
+    const BlockPool::Delivery delivery(*pool_);
+    const std::lock_guard lock(mutex_);
+    require_in_use("BlockTable.append");
+    append_in_parts(slots, std::ref(write), std::ref(write_sealed));
   }
 
   // A second table of the same tokens, which shares every block.
@@ -192,6 +203,7 @@ class BlockTable {
 
   // Of pools with open blocks, in open_columns.cpp.
   using WritePart = std::function<void(std::span<const std::int64_t>)>;
+  using WriteSealed = std::function<void(std::span<const std::int32_t>, std::int64_t)>;
   static constexpr std::int64_t kBlocksOpened = 8;  // that append has open at once, about
   std::int64_t stays_open() const { return pool_->geometry().num_open(); }  // blocks
   std::int64_t first_open() const { return std::ssize(blocks_) - std::ssize(open_ids_); }
@@ -199,7 +211,8 @@ class BlockTable {
   std::int32_t read_id(std::int64_t column) const {
     return column < first_open() ? blocks_[column] : open_ids_[column - first_open()];
   }
-  void append_in_parts(std::span<std::int64_t> slots, const WritePart& write);
+  void append_in_parts(std::span<std::int64_t> slots, const WritePart& write,
+                       const WriteSealed& write_sealed);
   // Opens the last columns, new ones from `first` on, which are holes or the table's alone.
   void open_columns(std::int64_t first) noexcept;
   // Makes a block that is the table's alone, and which it reads as `id`, one that it may write, and

@@ -1,30 +1,23 @@
 #include "quire/kv/open_blocks.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cassert>
-#include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
+#include <new>
+
+#include "quire/base/row_scale.h"
+#include "quire/base/thread_pool.h"
 
 namespace quire {
 namespace {
 
 constexpr std::int64_t kItem = sizeof(BFloat16);
 
-// What kLargestOnGrid is rounded to.
-constexpr float kLargestOpen = 65536.0f;
-
-constexpr Int4Grid kNoGrid = {{0x7e00}, {0x7e00}};  // NaN
-
-// Numbers that a grid can hold; 0 for those that none can, which are noted.
-void put_on_grid(const BFloat16* numbers, std::int64_t size, float* out, std::uint8_t* is_off) {
-  for (std::int64_t i = 0; i < size; ++i) {
-    const float value = to_float(numbers[i]);
-    const bool is_held = std::abs(value) <= kLargestOpen;  // not of a NaN
-    is_off[i] |= static_cast<std::uint8_t>(!is_held);
-    out[i] = is_held ? std::clamp(value, -kLargestOnGrid, kLargestOnGrid) : 0.0f;
-  }
-}
+// Numbers sealed that pay for waking one more thread.
+constexpr std::int64_t kNumbersPerThread = 64 * 1024;
 
 // Numbers of a sealed row, rounded; open(at, n, to) gives n of them from `at` on. Without the heap.
 template <class Open>
@@ -62,8 +55,6 @@ OpenBlocks::OpenBlocks(const KvStorage& storage) : storage_(storage) {
                       " blocks of more bytes than an address can count, expected fewer or smaller");
   }
   memory_ = std::make_unique<BlockMemory>(bytes, g.num_blocks, BlockMemory::Claim::addresses);
-  rows_.resize(g.block_size * std::max(g.head_dim, g.v_head_dim));
-  is_off_grid_.resize(std::max(g.head_dim, g.v_head_dim));
 }
 
 ArrayView OpenBlocks::view(const char* place, std::int64_t layer, std::int64_t offset,
@@ -180,51 +171,54 @@ void OpenBlocks::read_value(std::int64_t layer, RowPlace from, std::int64_t head
   read_sealed(sealed_value(sealed(layer), from, head), false, 0, geometry().v_head_dim, value);
 }
 
-void OpenBlocks::seal(std::int32_t slot, std::int32_t block) {
-  for (std::int64_t layer = 0; layer < geometry().num_layers; ++layer) {
-    const ArrayView keys = k_open(layer), values = v_open(layer);
-    const SealedLayer to = sealed(layer);
-    for (std::int64_t head = 0; head < geometry().num_kv_heads; ++head) {
-      if (is_int4()) seal_keys_of(row_at(keys, slot, 0, head), sealed_key(to, {block, 0}, head));
-      for (std::int64_t row = 0; row < geometry().block_size; ++row) {
-        const SealedRow value = sealed_value(to, {block, row}, head);
-        if (is_int4()) {
-          seal_value_of(row_at(values, slot, row, head), value);
-          continue;
-        }
-        seal_row_of(row_at(keys, slot, row, head), geometry().head_dim,
-                    sealed_key(to, {block, row}, head));
-        seal_row_of(row_at(values, slot, row, head), geometry().v_head_dim, value);
-      }
+void OpenBlocks::seal_with(const SealFunctions& functions, int num_threads) {
+  const std::lock_guard lock(sealing_);
+  functions_ = functions;
+  num_threads_ = num_threads;
+}
+
+// A layer of a block at a time, as threads come for them.
+void OpenBlocks::seal(std::span<const BlockInSlot> blocks) const {
+  const KvGeometry& g = geometry();
+  const std::int64_t parts = std::ssize(blocks) * g.num_layers;
+  const std::int64_t numbers = parts * g.num_kv_heads * g.block_size * (g.head_dim + g.v_head_dim);
+  const std::int64_t useful =
+      std::min({parts, 1 + numbers / kNumbersPerThread, std::int64_t{num_threads_}});
+  std::atomic<std::int64_t> next{0};
+  const auto seal_parts = [&](int) {
+    for (std::int64_t part = next++; part < parts; part = next++) {
+      seal(blocks[part / g.num_layers], part % g.num_layers);
     }
+  };
+  try {
+    run_on_threads(static_cast<int>(useful), std::ref(seal_parts));
+  } catch (const std::bad_alloc&) {  // no memory for a thread
+    run_on_threads(1, std::ref(seal_parts));
   }
 }
 
-void OpenBlocks::seal_row_of(const BFloat16* row, std::int64_t size, SealedRow to) {
-  std::transform(row, row + size, rows_.data(), [](BFloat16 x) { return to_float(x); });
-  *reinterpret_cast<float*>(to.scale) = seal_row(rows_.data(), size, geometry().dtype, to.numbers);
-}
-
-void OpenBlocks::seal_keys_of(const BFloat16* keys, SealedRow to) {
-  const std::int64_t tokens = geometry().block_size, head_dim = geometry().head_dim;
-  std::fill(is_off_grid_.begin(), is_off_grid_.end(), std::uint8_t{0});
-  for (std::int64_t token = 0; token < tokens; ++token) {
-    put_on_grid(keys + token * head_dim, head_dim, rows_.data() + token * head_dim,
-                is_off_grid_.data());
-  }
-  seal_keys(rows_.data(), tokens, head_dim, to.numbers, head_dim / 2, to.grids());
-  for (std::int64_t d = 0; d < head_dim; ++d) {
-    if (is_off_grid_[d] != 0) to.grids()[d] = kNoGrid;
-  }
-}
-
-void OpenBlocks::seal_value_of(const BFloat16* value, SealedRow to) {
-  const std::int64_t size = geometry().v_head_dim;
-  std::fill(is_off_grid_.begin(), is_off_grid_.end(), std::uint8_t{0});
-  put_on_grid(value, size, rows_.data(), is_off_grid_.data());
-  seal_value(rows_.data(), size, to.numbers, to.grids());
-  if (std::find(is_off_grid_.begin(), is_off_grid_.end(), 1) != is_off_grid_.end()) {
-    *to.grids() = kNoGrid;
+void OpenBlocks::seal(BlockInSlot from, std::int64_t layer) const {
+  const KvGeometry& g = geometry();
+  const ArrayView keys = k_open(layer), values = v_open(layer);
+  const SealedLayer to = sealed(layer);
+  const auto rows_of = [&](const ArrayView& open, std::int64_t head) {
+    return RowsToSeal{open.at(from.slot, 0, head), open.strides[1], open.dtype, g.block_size,
+                      open.shape[3]};
+  };
+  const auto rows_to = [&](const ArrayView& cache, const ArrayView& scale, std::int64_t head) {
+    return SealedRows{cache.at(from.block, 0, head), cache.strides[1],
+                      scale.at(from.block, 0, head), scale.strides[1]};
+  };
+  for (std::int64_t head = 0; head < g.num_kv_heads; ++head) {
+    const SealedRows v = rows_to(to.v, to.v_scale, head);
+    if (is_int4()) {
+      const SealedRow k = sealed_key(to, {from.block, 0}, head);
+      functions_.keys(rows_of(keys, head), {k.numbers, to.k.strides[1], k.scale, 0});
+      functions_.values(rows_of(values, head), v);
+    } else {
+      functions_.rows(rows_of(keys, head), g.dtype, rows_to(to.k, to.k_scale, head));
+      functions_.rows(rows_of(values, head), g.dtype, v);
+    }
   }
 }
 

@@ -20,10 +20,10 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <vector>
+#include <span>
 
 #include "quire/base/int4_grid.h"
-#include "quire/base/row_scale.h"
+#include "quire/base/row_sealing.h"
 #include "quire/kv/kv_storage.h"
 
 namespace quire {
@@ -54,11 +54,16 @@ class OpenBlocks {
 
   // Had by whoever seals, one at a time, before the pool's lock and after those of tables.
   std::mutex& sealing() { return sealing_; }
-  // Writes all rows in `slot` into the tile of `block`, in every layer. Numbers beyond a grid
-  // become its largest; a grid of one that is not finite, or too large for a float16 whichever way
-  // it was rounded, is NaN, and so is the scale of a row with one that is not finite, or infinite:
-  // attention refuses those. Only under sealing().
-  void seal(std::int32_t slot, std::int32_t block);
+  // What seals from now on, and on at most how many threads; until then the plain functions do, on
+  // one. The bits are the same.
+  void seal_with(const SealFunctions& functions, int num_threads);
+
+  // Writes all rows in each slot into the tile of its block, in every layer. Of numbers that are
+  // not finite, or too large, row_sealing.h says what becomes. Only under sealing().
+  struct BlockInSlot {
+    std::int32_t slot, block;
+  };
+  void seal(std::span<const BlockInSlot> blocks) const;
 
  private:
   const KvGeometry& geometry() const { return storage_.geometry(); }
@@ -81,19 +86,16 @@ class OpenBlocks {
   // Numbers [at, at + count) that a row stands for, as floats; of int4 both are even.
   void read_sealed(SealedRow row, bool is_key, std::int64_t at, std::int64_t count,
                    float* out) const;
-  void seal_row_of(const BFloat16* row, std::int64_t size, SealedRow to);
-  // Of int4:
-  void seal_keys_of(const BFloat16* keys, SealedRow to);  // all of a block
-  void seal_value_of(const BFloat16* value, SealedRow to);
+  void seal(BlockInSlot from, std::int64_t layer) const;
 
   const KvStorage& storage_;
   std::int64_t tile_bytes_ = 0;
   std::int64_t layer_bytes_ = 0;  // of a slot
   std::int64_t slot_bytes_ = 0;
   std::unique_ptr<BlockMemory> memory_;
-  std::mutex sealing_;  // guards what follows, which spares seal the heap
-  std::vector<float> rows_;
-  std::vector<std::uint8_t> is_off_grid_;
+  std::mutex sealing_;  // guards what follows
+  SealFunctions functions_ = kPlainSealing;
+  int num_threads_ = 1;
 };
 
 }  // namespace quire

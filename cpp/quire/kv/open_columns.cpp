@@ -8,8 +8,10 @@
 namespace quire {
 
 // In order, so that never more than a few blocks are open however many tokens there are. All blocks
-// are taken before the first is written.
-void BlockTable::append_in_parts(std::span<std::int64_t> slots, const WritePart& write) {
+// are taken before the first is written. With write_sealed, the last block takes what fits, then
+// columns that would not stay open are written, and then the others.
+void BlockTable::append_in_parts(std::span<std::int64_t> slots, const WritePart& write,
+                                 const WriteSealed& write_sealed) {
   constexpr std::string_view function = "BlockTable.append";
   const auto n = static_cast<std::int64_t>(slots.size());
   const std::int64_t num_tokens = num_tokens_, num_old = std::ssize(blocks_);
@@ -19,17 +21,32 @@ void BlockTable::append_in_parts(std::span<std::int64_t> slots, const WritePart&
   std::copy(blocks_.begin() + num_old, blocks_.end(), new_columns.begin());
   blocks_.resize(num_old);
   auto next = new_columns.begin();
+  std::int64_t done = 0;
+  const auto add_columns = [&](std::int64_t tokens) {
+    const auto end = next + new_blocks(tokens);
+    blocks_.insert(blocks_.end(), next, end);
+    next = end;  // room was made for all
+    return slots.subspan(done, tokens);
+  };
+  const auto write_open = [&](std::int64_t tokens) {
+    const std::int64_t first = std::ssize(blocks_);
+    const std::span<std::int64_t> taken = add_columns(tokens);
+    open_columns(first);
+    count_tokens(taken);
+    write(taken);
+    done += tokens;
+  };
   try {
-    for (std::int64_t done = 0, part = 0; done < n; done += part) {
-      part = std::min(n - done, fit_in_last(n - done) + kBlocksOpened * block_size_);
-      const std::int64_t first = std::ssize(blocks_);
-      const auto end = next + new_blocks(part);
-      blocks_.insert(blocks_.end(), next, end);  // room was made for all
-      next = end;
-      open_columns(first);
-      const std::span<std::int64_t> taken = slots.subspan(done, part);
-      count_tokens(taken);
-      write(taken);
+    const std::int64_t num_sealed = std::ssize(new_columns) - stays_open();
+    if (write_sealed != nullptr && num_sealed > 0) {
+      if (const std::int64_t tokens = fit_in_last(n); tokens > 0) write_open(tokens);
+      seal_before(num_old);
+      count_tokens(add_columns(num_sealed * block_size_));
+      write_sealed(std::span(blocks_).subspan(num_old), done);
+      done += num_sealed * block_size_;
+    }
+    while (done < n) {
+      write_open(std::min(n - done, fit_in_last(n - done) + kBlocksOpened * block_size_));
       seal_before(std::ssize(blocks_) - stays_open());
     }
   } catch (...) {
@@ -62,9 +79,7 @@ std::int32_t BlockTable::open_to_write(const BlockPool::Books& books, std::int32
 void BlockTable::seal_before(std::int64_t end) noexcept {
   const std::int64_t begin = first_open();
   if (end <= begin) return;
-  for (std::int64_t column = begin; column < end; ++column) {
-    if (blocks_[column] != kHole) pool_->seal(blocks_[column]);
-  }
+  pool_->seal(std::span(blocks_).subspan(begin, end - begin));
   unpin(BlockPool::Books(*pool_), begin, end);
   open_ids_.erase(open_ids_.begin(), open_ids_.begin() + (end - begin));
 }

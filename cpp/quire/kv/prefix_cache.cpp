@@ -163,9 +163,8 @@ void PrefixCache::insert(TokenIds token_ids, const BlockTable& table, std::strin
   TokenIds kept(ids);
   if (pool_->open_blocks() != nullptr) {
     const std::int64_t columns = std::ssize(ids) / block_size_;
-    for (std::int64_t column = table.first_open(); column < columns; ++column) {
-      pool_->seal(table.blocks_[column]);
-    }
+    const std::int64_t first = std::min(table.first_open(), columns);
+    pool_->seal(std::span(table.blocks_).subspan(first, columns - first));
     kept = kept.first(columns * block_size_);
   }
   const BlockPool::Books books(*pool_);

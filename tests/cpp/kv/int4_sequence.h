@@ -75,6 +75,62 @@ inline void append_open(BlockTable& table, const std::vector<std::uint32_t>& tok
   ASSERT_EQ(next, tokens.size());
 }
 
+// Writes the rows of tokens that fill these blocks into their tiles, as sealing would.
+inline void write_sealed(const BlockPool& pool, std::span<const std::int32_t> blocks,
+                         const std::uint32_t* tokens) {
+  const KvGeometry& geometry = pool.geometry();
+  const KvStorage& storage = pool.storage();
+  for (std::int64_t layer = 0; layer < geometry.num_layers; ++layer) {
+    const ArrayView k = storage.k_cache(layer), v = storage.v_cache(layer);
+    const ArrayView k_scale = storage.k_scale(layer), v_scale = storage.v_scale(layer);
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      for (std::int64_t head = 0; head < geometry.num_kv_heads; ++head) {
+        for (const bool is_value : {false, true}) {
+          const std::int64_t size = is_value ? geometry.v_head_dim : geometry.head_dim;
+          std::vector<float> numbers;
+          for (std::int64_t row = 0; row < geometry.block_size; ++row) {
+            const std::uint32_t token = tokens[i * geometry.block_size + row];
+            for (std::int64_t d = 0; d < size; ++d) {
+              numbers.push_back(rounded(number_of(token, layer, head, d, is_value)));
+            }
+          }
+          const RowsToSeal rows = {reinterpret_cast<const std::byte*>(numbers.data()), 4 * size,
+                                   DType::float32, geometry.block_size, size};
+          if (is_value) {
+            kPlainSealing.values(rows, {v.at(blocks[i], 0, head), v.strides[1],
+                                        v_scale.at(blocks[i], 0, head), v_scale.strides[1]});
+          } else {
+            kPlainSealing.keys(
+                rows, {k.at(blocks[i], 0, head), k.strides[1], k_scale.at(blocks[i], head), 0});
+          }
+        }
+      }
+    }
+  }
+}
+
+// The same without opening blocks that would not stay open.
+inline void append_straight(BlockTable& table, const std::vector<std::uint32_t>& tokens) {
+  std::vector<std::int64_t> slots(tokens.size());
+  std::size_t next = 0;
+  table.append(
+      slots,
+      [&](std::span<const std::int64_t> part) {
+        for (const std::int64_t slot : part) write_open(*table.pool(), slot, tokens[next++]);
+      },
+      [&](std::span<const std::int32_t> blocks, std::int64_t first) {
+        ASSERT_EQ(first, static_cast<std::int64_t>(next));
+        write_sealed(*table.pool(), blocks, tokens.data() + first);
+        for (const std::int32_t block : blocks) {
+          const std::int64_t begin = block * table.pool()->geometry().block_size;
+          ASSERT_EQ(slots[next], begin);
+          next += table.pool()->geometry().block_size;
+          ASSERT_EQ(slots[next - 1], begin + table.pool()->geometry().block_size - 1);
+        }
+      });
+  ASSERT_EQ(next, tokens.size());
+}
+
 using Tokens = std::vector<std::uint32_t>;
 
 inline Tokens tokens_from(std::uint32_t first, std::int64_t count) {

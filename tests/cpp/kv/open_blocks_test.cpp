@@ -91,7 +91,8 @@ TEST_P(SealedRows, AreWhatGridsMakeOfThem) {
   for (std::int64_t row = 0; row < block_size; ++row) put(open, 1, row, 10 + row);
   {
     const std::lock_guard lock(open.sealing());
-    open.seal(1, 2);
+    const OpenBlocks::BlockInSlot blocks[] = {{1, 2}};
+    open.seal(blocks);
   }
   open.copy_rows({2, 0}, {open.id_of(0), 0}, block_size);  // and opened again
   open.copy_rows({open.id_of(1), 0}, {open.id_of(2), 0}, block_size);
@@ -145,6 +146,28 @@ INSTANTIATE_TEST_SUITE_P(Sizes, SealedRows,
                                            std::array<std::int64_t, 3>{1, 2, 2},
                                            std::array<std::int64_t, 3>{3, 2, 130},
                                            std::array<std::int64_t, 3>{4, 64, 6}));
+
+// As many blocks as are worth several threads, each with the bits that it has alone.
+TEST(OpenBlocks, ThreadsSealTheSameBytes) {
+  KvGeometry geometry = sized(16, 128, 64);
+  geometry.num_blocks = 40;
+  const KvStorage alone(geometry), together(geometry);
+  OpenBlocks one_by_one(alone), at_once(together);
+  std::vector<OpenBlocks::BlockInSlot> blocks;
+  for (std::int32_t slot = 0; slot < 40; ++slot) {
+    for (std::int64_t row = 0; row < 16; ++row) {
+      put(one_by_one, slot, row, slot * 16 + row);
+      put(at_once, slot, row, slot * 16 + row);
+    }
+    blocks.push_back({slot, (slot + 7) % 40});
+    one_by_one.seal({&blocks.back(), 1});
+  }
+  at_once.seal_with(kPlainSealing, 4);
+  at_once.seal(blocks);
+  ASSERT_EQ(std::memcmp(alone.memory().data(), together.memory().data(),
+                        static_cast<std::size_t>(alone.nbytes())),
+            0);
+}
 
 TEST(OpenBlocks, CopiesTheRowsItIsAskedFor) {
   const KvStorage storage(sized(5, 6, 4));

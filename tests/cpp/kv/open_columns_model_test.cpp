@@ -48,17 +48,19 @@ class Int4Machine {
     const std::int64_t index = below(std::ssize(sequences_));
     auto& [table, model] = sequences_[index];
     if (action < 50) {
-      const bool in_one_step = below(2) == 0;
+      const std::int64_t steps = below(3);
       const Tokens tokens = tokens_from(
           next_, below(5) == 0 ? below(6 * pool_->geometry().block_size) : 1 + below(3));
       next_ += std::ssize(tokens);
       try {
-        in_one_step ? append_open(*table, tokens) : extend_open(*table, tokens);
+        if (steps == 0) append_open(*table, tokens);
+        if (steps == 1) append_straight(*table, tokens);
+        if (steps == 2) extend_open(*table, tokens);
       } catch (const OutOfBlocks&) {
         ++refusals_;
         return;
       }
-      in_one_step ? model.append(tokens) : model.extend(tokens);
+      steps < 2 ? model.append(tokens) : model.extend(tokens);
     } else if (action < 60) {
       const std::int64_t length = below(model.size() + 1);
       if (length % pool_->geometry().block_size != 0 &&

@@ -57,6 +57,28 @@ TEST(OpenColumns, AppendsInParts) {
   pool->check();
 }
 
+// Blocks that would not stay open are never opened, whatever stood before.
+TEST(OpenColumns, WholeBlocksGoStraightToTheirTiles) {
+  for (const std::int64_t before : {0, 3, 4, 6, 8, 13}) {
+    for (const std::int64_t count : {0, 1, 2, 5, 8, 9, 12, 13, 40, 131}) {
+      const auto pool = new_int4_pool(128);
+      BlockTable table(pool);
+      Int4Sequence model(pool->geometry());
+      append_open(table, tokens_from(500, before));
+      model.append(tokens_from(500, before));
+      const auto fork = table.fork();
+      const Int4Sequence fork_model = model;
+      append_straight(table, tokens_from(5, count));
+      model.append(tokens_from(5, count));
+      ASSERT_TRUE(model.is_what(table)) << before << " " << count;
+      ASSERT_TRUE(fork_model.is_what(*fork)) << before << " " << count;
+      pool->check();
+      fork->free();
+      EXPECT_EQ(pool->stats().open_blocks, std::min<std::int64_t>((before + count + 3) / 4, 2));
+    }
+  }
+}
+
 TEST(OpenColumns, WritingBehindSealedRowsOpensThem) {
   const auto pool = new_int4_pool(32);
   BlockTable table(pool);
@@ -152,6 +174,32 @@ TEST(OpenColumns, WhatFailsToWriteIsTakenBack) {
                std::runtime_error);
   ASSERT_TRUE(model.is_what(table));
   pool->check();
+}
+
+TEST(OpenColumns, WhatFailsToGoStraightIsTakenBack) {
+  const auto pool = new_int4_pool(64);
+  BlockTable table(pool);
+  Int4Sequence model(pool->geometry());
+  append_open(table, tokens_from(0, 9));
+  model.append(tokens_from(0, 9));
+  for (const int failing : {0, 1, 2}) {
+    std::vector<std::int64_t> slots(43);
+    int part = 0;
+    const auto fail = [&](auto...) {
+      if (part++ == failing) throw std::runtime_error("no disk");
+    };
+    BlockTable other(pool);
+    append_open(other, tokens_from(50, 2));
+    EXPECT_THROW(other.append(slots, fail, fail), std::runtime_error);
+    EXPECT_EQ(part, failing + 1);
+    EXPECT_EQ(other.num_tokens(), 2);
+    EXPECT_EQ(pool->num_used(), 4);
+    pool->check();
+    append_straight(other, tokens_from(60, 20));
+    EXPECT_EQ(other.num_tokens(), 22);
+    pool->check();
+  }
+  ASSERT_TRUE(model.is_what(table));
 }
 
 TEST(OpenColumns, WhatCannotBeSealedIsNoNumber) {

@@ -114,6 +114,14 @@ struct Avx2 {
                      narrow(_mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16)));
   }
 
+  static void store(Int8* p, Vec x) {
+    const __m256i n = _mm256_cvtps_epi32(x);
+    const __m128i words =
+        _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
+    _mm_storel_epi64(as_128(p), _mm_packs_epi16(words, words));
+  }
+  static void store(Float8E4M3* p, Vec x) { store_bytes(p, to_float8(x)); }
+
   // A part of a row goes through a buffer: nothing outside the row is touched.
   template <class T>
   static Vec load(const T* p, int n) {
@@ -166,6 +174,18 @@ struct Avx2 {
     std::byte buffer[kWidth] = {};
     __builtin_memcpy(buffer, p, static_cast<std::size_t>(n / 2));
     return load_int4(buffer);
+  }
+  static void store_int4(std::byte* p, Pair x) {
+    const auto code = [](Vec v) {
+      const __m256i n = _mm256_cvtps_epi32(max(set1(-8.0f), min(set1(7.0f), v)));
+      return _mm256_add_epi32(n, _mm256_set1_epi32(8));
+    };
+    store_bytes(p, _mm256_or_si256(code(x.lo), _mm256_slli_epi32(code(x.hi), 4)));
+  }
+  static void store_int4(std::byte* p, Pair x, int n) {
+    std::byte buffer[kWidth];
+    store_int4(buffer, x);
+    __builtin_memcpy(p, buffer, static_cast<std::size_t>(n / 2));
   }
   static Pair load_grids(const Int4Grid* p) { return from_grids(_mm256_loadu_si256(as_256(p))); }
   static Pair load_grids(const Int4Grid* p, int n) {
@@ -292,6 +312,24 @@ struct Avx2 {
   }
   static __m128i narrow(__m256i x) {  // numbers of 32 bits to as many of 16
     return _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  }
+  static void store_bytes(void* p, __m256i x) {  // numbers of 32 bits, 0 to 255
+    const __m128i words = narrow(x);
+    _mm_storel_epi64(as_128(p), _mm_packus_epi16(words, words));
+  }
+  static __m256i to_float8(Vec x) {  // as simd/scalar.h does
+    const __m256i bits = _mm256_castps_si256(x);
+    const __m256i sign = _mm256_and_si256(_mm256_srli_epi32(bits, 24), _mm256_set1_epi32(0x80));
+    const __m256i m = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff));
+    const __m256i ties = _mm256_and_si256(_mm256_srli_epi32(m, 20), _mm256_set1_epi32(1));
+    const __m256i rounded = _mm256_add_epi32(m, _mm256_add_epi32(ties, _mm256_set1_epi32(0x7ffff)));
+    const __m256i normal =
+        _mm256_sub_epi32(_mm256_srli_epi32(rounded, 20), _mm256_set1_epi32(120 << 3));
+    const Vec shift = set1(0x1p14f);
+    const __m256i subnormal = _mm256_sub_epi32(
+        _mm256_castps_si256(add(_mm256_castsi256_ps(m), shift)), _mm256_castps_si256(shift));
+    const __m256i is_subnormal = _mm256_cmpgt_epi32(_mm256_set1_epi32(0x3c800000), m);
+    return _mm256_or_si256(sign, _mm256_blendv_epi8(normal, subnormal, is_subnormal));
   }
   static Vec from_int8(__m128i x) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)); }
   static const __m128i* as_128(const void* p) { return static_cast<const __m128i*>(p); }

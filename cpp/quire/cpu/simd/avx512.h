@@ -126,6 +126,14 @@ struct Avx512 {
   static void store(float* p, Vec x) { _mm512_storeu_ps(p, x); }
   static void store(Float16* p, Vec x) { _mm256_storeu_si256(as_256(p), to_float16(x)); }
   static void store(BFloat16* p, Vec x) { _mm256_storeu_si256(as_256(p), to_bfloat16(x)); }
+  static void store(Int8* p, Vec x) { _mm_storeu_si128(as_128(p), narrow(_mm512_cvtps_epi32(x))); }
+  static void store(Float8E4M3* p, Vec x) { _mm_storeu_si128(as_128(p), narrow(to_float8(x))); }
+  static void store(Int8* p, Vec x, int n) {
+    _mm512_mask_cvtepi32_storeu_epi8(p, lanes(0, n), _mm512_cvtps_epi32(x));
+  }
+  static void store(Float8E4M3* p, Vec x, int n) {
+    _mm512_mask_cvtepi32_storeu_epi8(p, lanes(0, n), to_float8(x));
+  }
   static void store(float* p, Vec x, int n) { _mm512_mask_storeu_ps(p, lanes(0, n), x); }
   static void store(Float16* p, Vec x, int n) {
     _mm256_mask_storeu_epi16(p, lanes(0, n), to_float16(x));
@@ -167,6 +175,10 @@ struct Avx512 {
   static Pair load_int4(const std::byte* p) { return from_int4(_mm_loadu_si128(as_128(p))); }
   static Pair load_int4(const std::byte* p, int n) {
     return from_int4(_mm_maskz_loadu_epi8(lanes(0, n / 2), p));
+  }
+  static void store_int4(std::byte* p, Pair x) { _mm_storeu_si128(as_128(p), narrow(to_int4(x))); }
+  static void store_int4(std::byte* p, Pair x, int n) {
+    _mm512_mask_cvtepi32_storeu_epi8(p, lanes(0, n / 2), to_int4(x));
   }
   static Pair load_grids(const Int4Grid* p) { return from_grids(_mm512_loadu_si512(p)); }
   static Pair load_grids(const Int4Grid* p, int n) {
@@ -271,6 +283,29 @@ struct Avx512 {
     return {widen(_mm256_castsi256_si128(fours)), widen(_mm256_extracti128_si256(fours, 1))};
   }
   static const __m128i* as_128(const void* p) { return static_cast<const __m128i*>(p); }
+  static __m128i* as_128(void* p) { return static_cast<__m128i*>(p); }
+  static __m128i narrow(__m512i x) { return _mm512_cvtepi32_epi8(x); }  // the lowest bytes
+  static __m512i to_float8(Vec x) {  // as simd/scalar.h does, a byte in each lane
+    const __m512i bits = _mm512_castps_si512(x);
+    const __m512i sign = _mm512_and_si512(_mm512_srli_epi32(bits, 24), _mm512_set1_epi32(0x80));
+    const __m512i m = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
+    const __m512i ties = _mm512_and_si512(_mm512_srli_epi32(m, 20), _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_add_epi32(m, _mm512_add_epi32(ties, _mm512_set1_epi32(0x7ffff)));
+    const __m512i normal =
+        _mm512_sub_epi32(_mm512_srli_epi32(rounded, 20), _mm512_set1_epi32(120 << 3));
+    const Vec shift = set1(0x1p14f);
+    const __m512i subnormal = _mm512_sub_epi32(
+        _mm512_castps_si512(add(_mm512_castsi512_ps(m), shift)), _mm512_castps_si512(shift));
+    const Mask is_subnormal = _mm512_cmplt_epi32_mask(m, _mm512_set1_epi32(0x3c800000));
+    return _mm512_or_si512(sign, _mm512_mask_blend_epi32(is_subnormal, normal, subnormal));
+  }
+  static __m512i to_int4(Pair x) {  // likewise
+    const auto code = [](Vec v) {
+      const __m512i n = _mm512_cvtps_epi32(max(set1(-8.0f), min(set1(7.0f), v)));
+      return _mm512_add_epi32(n, _mm512_set1_epi32(8));
+    };
+    return _mm512_or_si512(code(x.lo), _mm512_slli_epi32(code(x.hi), 4));
+  }
   static Vec from_int8(__m128i x) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(x)); }
   static Pair from_grids(__m512i x) {
     return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(x)),
@@ -343,41 +378,6 @@ struct Avx512 {
   }
 };
 
-template <>
-inline Avx512::Pair Avx512::from_natural<BFloat16>(Pair x) {
-  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-  const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-  return {_mm512_permutex2var_ps(x.lo, even, x.hi), _mm512_permutex2var_ps(x.lo, odd, x.hi)};
-}
-
-template <>
-inline Avx512::Pair Avx512::to_natural<BFloat16>(Pair x) {
-  const __m512i lo = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-  const __m512i hi = _mm512_add_epi32(lo, _mm512_set1_epi32(8));
-  return {_mm512_permutex2var_ps(x.lo, lo, x.hi), _mm512_permutex2var_ps(x.lo, hi, x.hi)};
-}
-
-template <>
-inline Avx512::Pair Avx512::from_natural<Int8>(Pair x) {
-  return {_mm512_shuffle_f32x4(x.lo, x.hi, _MM_SHUFFLE(2, 0, 2, 0)),
-          _mm512_shuffle_f32x4(x.lo, x.hi, _MM_SHUFFLE(3, 1, 3, 1))};
-}
-
-template <>
-inline Avx512::Pair Avx512::to_natural<Int8>(Pair x) {
-  const auto alternate = [](Vec v) { return _mm512_shuffle_f32x4(v, v, _MM_SHUFFLE(3, 1, 2, 0)); };
-  return {alternate(_mm512_shuffle_f32x4(x.lo, x.hi, _MM_SHUFFLE(1, 0, 1, 0))),
-          alternate(_mm512_shuffle_f32x4(x.lo, x.hi, _MM_SHUFFLE(3, 2, 3, 2)))};
-}
-
-template <>
-inline Avx512::Pair Avx512::from_natural<Float8E4M3>(Pair x) {
-  return from_natural<Int8>(x);
-}
-
-template <>
-inline Avx512::Pair Avx512::to_natural<Float8E4M3>(Pair x) {
-  return to_natural<Int8>(x);
-}
-
 }  // namespace quire
+
+#include "quire/cpu/simd/avx512_lanes.h"

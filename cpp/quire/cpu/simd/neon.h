@@ -85,6 +85,21 @@ struct Neon {
     vst1_u16(&p->bits, vshrn_n_u32(vbslq_u32(vceqq_f32(x, x), rounded, quiet), 16));
   }
 
+  static void store(Int8* p, Vec x) { store_bytes(p, vreinterpretq_u32_s32(vcvtnq_s32_f32(x))); }
+  static void store(Float8E4M3* p, Vec x) {  // as simd/scalar.h does
+    const uint32x4_t bits = vreinterpretq_u32_f32(x);
+    const uint32x4_t sign = vandq_u32(vshrq_n_u32(bits, 24), vdupq_n_u32(0x80));
+    const uint32x4_t m = vandq_u32(bits, vdupq_n_u32(0x7fffffff));
+    const uint32x4_t ties = vandq_u32(vshrq_n_u32(m, 20), vdupq_n_u32(1));
+    const uint32x4_t rounded = vaddq_u32(m, vaddq_u32(ties, vdupq_n_u32(0x7ffff)));
+    const uint32x4_t normal = vsubq_u32(vshrq_n_u32(rounded, 20), vdupq_n_u32(120 << 3));
+    const Vec shift = set1(0x1p14f);
+    const uint32x4_t subnormal = vsubq_u32(
+        vreinterpretq_u32_f32(add(vreinterpretq_f32_u32(m), shift)), vreinterpretq_u32_f32(shift));
+    const uint32x4_t is_subnormal = vcltq_u32(m, vdupq_n_u32(0x3c800000));
+    store_bytes(p, vorrq_u32(sign, vbslq_u32(is_subnormal, subnormal, normal)));
+  }
+
   // A part of a row goes through a buffer: nothing outside the row is touched.
   template <class T>
   static Vec load(const T* p, int n) {
@@ -144,6 +159,15 @@ struct Neon {
     __builtin_memcpy(buffer, p, static_cast<std::size_t>(n / 2));
     return load_int4(buffer);
   }
+  static void store_int4(std::byte* p, Pair x) {
+    const std::uint32_t bytes = vget_lane_u32(vreinterpret_u32_u8(to_int4(x)), 0);
+    __builtin_memcpy(p, &bytes, sizeof bytes);
+  }
+  static void store_int4(std::byte* p, Pair x, int n) {
+    std::byte buffer[kWidth];
+    store_int4(buffer, x);
+    __builtin_memcpy(p, buffer, static_cast<std::size_t>(n / 2));
+  }
   static Pair load_grids(const Int4Grid* p) {
     const uint16x4x2_t grids = vld2_u16(&p->step.bits);
     return {vcvt_f32_f16(vreinterpret_f16_u16(grids.val[0])),
@@ -185,6 +209,20 @@ struct Neon {
   }
   static Vec from_half(uint16x4_t half) {
     return vmulq_n_f32(vcvt_f32_f16(vreinterpret_f16_u16(half)), 256.0f);
+  }
+  static void store_bytes(void* p, uint32x4_t x) {  // the lowest of each number
+    const uint16x4_t words = vmovn_u32(x);
+    const uint8x8_t narrow = vmovn_u16(vcombine_u16(words, words));
+    const std::uint32_t bytes = vget_lane_u32(vreinterpret_u32_u8(narrow), 0);
+    __builtin_memcpy(p, &bytes, sizeof bytes);
+  }
+  static uint8x8_t to_int4(Pair x) {  // four bytes, twice
+    const auto code = [](Vec v) {
+      const int32x4_t n = vcvtnq_s32_f32(max(set1(-8.0f), min(set1(7.0f), v)));
+      return vmovn_u32(vreinterpretq_u32_s32(vaddq_s32(n, vdupq_n_s32(8))));
+    };
+    const uint8x8_t codes = vmovn_u16(vcombine_u16(code(x.lo), code(x.hi)));
+    return vorr_u8(vuzp1_u8(codes, codes), vshl_n_u8(vuzp2_u8(codes, codes), 4));
   }
   static int32x4_t lane_numbers() {
     const std::int32_t lane[kWidth] = {0, 1, 2, 3};

@@ -86,6 +86,18 @@ struct Scalar {
   static void store(float* p, Vec x) { *p = x; }
   static void store(Float16* p, Vec x) { *p = from_float<Float16>(x); }
   static void store(BFloat16* p, Vec x) { *p = from_float<BFloat16>(x); }
+  // Of numbers that are finite and at most largest_of in magnitude.
+  static void store(Int8* p, Vec x) {  // at 1.5 * 2^23 floats are 1 apart: their lowest bits count
+    *p = {static_cast<std::int8_t>(bits_of(x + 0x1.8p23f))};
+  }
+  static void store(Float8E4M3* p, Vec x) {
+    const std::uint32_t sign = (bits_of(x) >> 24) & 0x80u;
+    const std::uint32_t m = bits_of(x) & 0x7fffffffu;
+    const std::uint32_t normal = ((m + 0x7ffffu + ((m >> 20) & 1u)) >> 20) - (120u << 3);
+    // at 2^14 floats are 2^-9 apart, as subnormal numbers of a float8 are
+    const std::uint32_t subnormal = bits_of(of_bits(m) + 0x1p14f) - bits_of(0x1p14f);
+    *p = {static_cast<std::uint8_t>(sign | (m < 0x3c800000u ? subnormal : normal))};
+  }
   template <class T>
   static Vec load(const T* p, int n) {
     return n > 0 ? load(p) : 0;
@@ -121,6 +133,12 @@ struct Scalar {
     return {static_cast<float>((pair & 15) - 8), static_cast<float>((pair >> 4) - 8)};
   }
   static Pair load_int4(const std::byte* p, int) { return load_int4(p); }
+  // 2 * kWidth finite numbers in the order of load_pair(const BFloat16*), or n of them, n even, cut
+  // off at -8 and 7 and rounded to nearest even.
+  static void store_int4(std::byte* p, Pair x) {
+    *p = static_cast<std::byte>(int4_of(x.lo) | int4_of(x.hi) << 4);
+  }
+  static void store_int4(std::byte* p, Pair x, int) { store_int4(p, x); }
   // Grids of kWidth elements, or n of them with 0 in the other lanes: lo their steps, hi middles.
   static Pair load_grids(const Int4Grid* p) { return {load(&p->step), load(&p->middle)}; }
   static Pair load_grids(const Int4Grid* p, int n) { return n > 0 ? load_grids(p) : Pair{0, 0}; }
@@ -139,6 +157,14 @@ struct Scalar {
   static void prefetch(const void*) {}  // a line, into the second-level cache
 
  private:
+  static unsigned int4_of(Vec x) {
+    return bits_of(max(-8.0f, min(7.0f, x)) + (0x1.8p23f + 8.0f)) & 15u;
+  }
+  static std::uint32_t bits_of(float x) {
+    std::uint32_t bits;
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    return bits;
+  }
   static float of_bits(std::uint32_t bits) {
     float x;
     __builtin_memcpy(&x, &bits, sizeof x);

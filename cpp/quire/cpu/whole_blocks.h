@@ -1,0 +1,26 @@
+// New keys and values into whole blocks of a quantised cache that has open blocks beside it, where
+// they would not stay open: straight into the sealed ones.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "quire/base/array_view.h"
+#include "quire/cpu/kernels.h"
+
+namespace quire {
+
+struct WholeBlocks {
+  ArrayView k;                           // [blocks * block_size, Hkv, D], plain floats
+  ArrayView v;                           // [blocks * block_size, Hkv, Dv]
+  ArrayView k_cache, v_cache;            // [num_blocks, block_size, Hkv, ..], written
+  ArrayView k_scale, v_scale;            // dynamic scales, or grids (cache_scales.h), written
+  std::span<const std::int32_t> blocks;  // in the order of their rows, all different
+};
+
+// The bits that the rows have once they were written to open blocks, rounded to `open_dtype`, and
+// sealed. On at most num_threads threads.
+void write_whole_blocks(const WholeBlocks& args, DType open_dtype, const Kernels& kernels,
+                        int num_threads);
+
+}  // namespace quire
