@@ -1,107 +1,26 @@
-// What a table of int4 must hold, worked out from its own history alone: tokens one by one, with
-// the numbers that each stands for by now. No blocks, no sharing.
+// What a table with open blocks must hold, worked out from its own history alone: tokens one by
+// one, with the numbers that each stands for by now. No blocks, no sharing.
 #pragma once
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
-#include <cstring>
-#include <memory>
-#include <numeric>
+#include <limits>
 #include <set>
 #include <span>
 #include <utility>
 #include <vector>
 
+#include "kv/open_rows.h"
 #include "quire/base/int4_grid.h"
-#include "quire/kv/block_table.h"
 
 namespace quire::testing {
 
-inline const KvGeometry kInt4Pool{.num_blocks = 0,
-                                  .block_size = 4,
-                                  .num_kv_heads = 2,
-                                  .head_dim = 4,
-                                  .v_head_dim = 2,
-                                  .num_layers = 2,
-                                  .dtype = DType::int4};
-
-inline std::shared_ptr<BlockPool> new_int4_pool(std::int64_t num_blocks,
-                                                std::int64_t block_size = 4) {
-  KvGeometry geometry = kInt4Pool;
-  geometry.num_blocks = num_blocks;
-  geometry.block_size = block_size;
-  return std::make_shared<BlockPool>(geometry);
-}
-
-// Numbers that have no short form, so that rounding shows, and differ for every place.
-inline float number_of(std::uint32_t token, std::int64_t layer, std::int64_t head, std::int64_t d,
-                       bool is_value) {
-  const std::uint32_t mixed =
-      (token + 1) * 2654435761u +
-      static_cast<std::uint32_t>(layer * 40503 + head * 9176 + d * 131 + is_value * 77);
-  return static_cast<float>(static_cast<std::int32_t>(mixed ^ mixed >> 15) % 1000) / 77.0f;
-}
-
-inline float rounded(float value) { return to_float(from_float<BFloat16>(value)); }
-
-// Writes the rows of a token into the slot of an open block, in every layer.
-inline void write_open(const BlockPool& pool, std::int64_t slot, std::uint32_t token) {
-  const KvGeometry& geometry = pool.geometry();
-  const std::int64_t place = slot - geometry.num_blocks * geometry.block_size;
-  ASSERT_GE(place, 0);
-  for (std::int64_t layer = 0; layer < geometry.num_layers; ++layer) {
-    for (const bool is_value : {false, true}) {
-      const ArrayView open =
-          is_value ? pool.open_blocks()->v_open(layer) : pool.open_blocks()->k_open(layer);
-      for (std::int64_t head = 0; head < geometry.num_kv_heads; ++head) {
-        for (std::int64_t d = 0; d < open.shape[3]; ++d) {
-          const BFloat16 number = from_float<BFloat16>(number_of(token, layer, head, d, is_value));
-          std::memcpy(open.at(place / geometry.block_size, place % geometry.block_size, head, d),
-                      &number, sizeof number);
-        }
-      }
-    }
-  }
-}
-
-inline void append_open(BlockTable& table, const std::vector<std::uint32_t>& tokens) {
-  std::vector<std::int64_t> slots(tokens.size());
-  std::size_t next = 0;
-  table.append(slots, [&](std::span<const std::int64_t> part) {
-    for (const std::int64_t slot : part) write_open(*table.pool(), slot, tokens[next++]);
-  });
-  ASSERT_EQ(next, tokens.size());
-}
-
-using Tokens = std::vector<std::uint32_t>;
-
-inline Tokens tokens_from(std::uint32_t first, std::int64_t count) {
-  Tokens tokens(count);
-  std::iota(tokens.begin(), tokens.end(), first);
-  return tokens;
-}
-
-// extend, and the rows written.
-inline void extend_open(BlockTable& table, const Tokens& tokens) {
-  const std::vector<std::int64_t> slots = table.extend(std::ssize(tokens));
-  for (std::size_t i = 0; i < slots.size(); ++i) write_open(*table.pool(), slots[i], tokens[i]);
-}
-
-// The ids of a table's columns as attention knows them.
-inline std::vector<std::int32_t> packed(const BlockTable& table) {
-  const BlockTable* const list[] = {&table};
-  const HeldTables held("pack", list);
-  std::vector<std::int32_t> ids(held.max_blocks());
-  std::int32_t length = 0;
-  held.pack(-1, ids.data(), &length);
-  return ids;
-}
-
-class Int4Sequence {
+class OpenSequence {
  public:
-  explicit Int4Sequence(const KvGeometry& geometry) : geometry_(geometry) {}
+  explicit OpenSequence(const KvGeometry& geometry) : geometry_(geometry) {}
 
   std::int64_t size() const { return static_cast<std::int64_t>(tokens_.size()); }
   std::int64_t num_columns() const {
@@ -113,12 +32,12 @@ class Int4Sequence {
   void append(const std::vector<std::uint32_t>& tokens) {
     if (tokens.empty()) return;
     add(tokens);
-    seal_before(num_columns() - 2);
+    seal_before(num_columns() - geometry_.num_open());
   }
   // extend, then the rows are written.
   void extend(const std::vector<std::uint32_t>& tokens) {
     if (tokens.empty()) return;
-    seal_before(num_columns() - 2);
+    seal_before(num_columns() - geometry_.num_open());
     add(tokens);
   }
   void truncate(std::int64_t length) {
@@ -126,11 +45,7 @@ class Int4Sequence {
     std::erase_if(open_, [&](std::int64_t column) { return column >= num_columns(); });
     std::erase_if(holes_, [&](std::int64_t column) { return column >= num_columns(); });
   }
-  void drop_before(std::int64_t token) {
-    for (std::int64_t column = 0; (column + 1) * geometry_.block_size <= token; ++column) {
-      holes_.insert(column);
-    }
-  }
+  void drop(std::int64_t column) { holes_.insert(column); }
   // Tokens, by index; positions are not of interest here.
   void keep(const std::vector<std::int64_t>& indices) {
     if (static_cast<std::int64_t>(indices.size()) == size()) return;
@@ -147,7 +62,7 @@ class Int4Sequence {
       for (std::int64_t column = first_written; column < num_columns(); ++column) open(column);
       std::erase_if(open_, [&](std::int64_t column) { return column >= num_columns(); });
     }
-    seal_before(num_columns() - 2);
+    seal_before(num_columns() - geometry_.num_open());
   }
 
   ::testing::AssertionResult is_what(const BlockTable& table) const {
@@ -163,10 +78,17 @@ class Int4Sequence {
       }
     }
     const std::int64_t there = holes_.empty() ? size() : *holes_.begin() * geometry_.block_size;
+    const std::vector<std::int32_t> ids = packed(table);
     for (std::int64_t layer = 0; layer < geometry_.num_layers; ++layer) {
-      std::vector<float> k(there * key_size()), v(there * value_size());
+      std::vector<float> k(size() * key_size()), v(size() * value_size());
       table.gather(layer, there, k.data(), v.data());
-      for (std::int64_t t = 0; t < there; ++t) {
+      for (std::int64_t t = 0; t < size(); ++t) {
+        const std::int64_t column = t / geometry_.block_size;
+        if (is_hole(column)) continue;
+        if (t >= there) {  // past the first hole, where gather does not go
+          const RowPlace place = {ids[column], t % geometry_.block_size};
+          read_row(*table.pool(), layer, place, &k[t * key_size()], &v[t * value_size()]);
+        }
         const Token& token = tokens_[t];
         if (!std::equal(token.k[layer].begin(), token.k[layer].end(), &k[t * key_size()]) ||
             !std::equal(token.v[layer].begin(), token.v[layer].end(), &v[t * value_size()])) {
@@ -183,6 +105,14 @@ class Int4Sequence {
   };
   std::int64_t key_size() const { return geometry_.num_kv_heads * geometry_.head_dim; }
   std::int64_t value_size() const { return geometry_.num_kv_heads * geometry_.v_head_dim; }
+
+  void read_row(const BlockPool& pool, std::int64_t layer, RowPlace place, float* k,
+                float* v) const {
+    for (std::int64_t head = 0; head < geometry_.num_kv_heads; ++head) {
+      pool.open_blocks()->read_key(layer, place, head, k + head * geometry_.head_dim);
+      pool.open_blocks()->read_value(layer, place, head, v + head * geometry_.v_head_dim);
+    }
+  }
 
   void add(const std::vector<std::uint32_t>& tokens) {
     if (size() % geometry_.block_size != 0) open(num_columns() - 1);
@@ -230,6 +160,30 @@ class Int4Sequence {
   void seal(std::int64_t column) {
     const std::span<Token> tokens = tokens_of(column);
     ASSERT_EQ(std::ssize(tokens), geometry_.block_size);
+    if (geometry_.dtype == DType::int4) return seal_int4(tokens);
+    for (Token& token : tokens) {
+      for (std::int64_t layer = 0; layer < geometry_.num_layers; ++layer) {
+        for (std::int64_t head = 0; head < geometry_.num_kv_heads; ++head) {
+          const std::int64_t dim = geometry_.head_dim, v_dim = geometry_.v_head_dim;
+          seal_row(std::span(token.k[layer]).subspan(head * dim, dim));
+          seal_row(std::span(token.v[layer]).subspan(head * v_dim, v_dim));
+        }
+      }
+    }
+  }
+
+  // Numbers of int8 or float8, with a scale that makes the largest of the row theirs.
+  void seal_row(std::span<float> row) const {
+    float largest = 0;
+    for (const float x : row) largest = std::max(largest, std::abs(x));
+    const float scale =
+        std::max(largest / largest_of(geometry_.dtype), std::numeric_limits<float>::min());
+    visit_cache_dtype(geometry_.dtype, [&](auto type) {
+      for (float& x : row) x = to_float(from_float<decltype(type)>(x / scale)) * scale;
+    });
+  }
+
+  void seal_int4(std::span<Token> tokens) const {
     const std::int64_t dim = geometry_.head_dim, v_dim = geometry_.v_head_dim;
     for (std::int64_t layer = 0; layer < geometry_.num_layers; ++layer) {
       for (std::int64_t head = 0; head < geometry_.num_kv_heads; ++head) {
