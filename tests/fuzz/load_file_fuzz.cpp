@@ -1,6 +1,7 @@
-// Any bytes as a file: loaded as a table and as a cache, of float16 and of int4, as they are and
-// with their checksums made right, as a forger would. They are refused, or loaded; the pool's books
-// are in order, a refusal leaves them as they were, and what was loaded can be used.
+// Any bytes as a file: loaded as a table and as a cache, of float16, and of quantised dtypes with
+// open blocks, as they are and with their checksums made right, as a forger would. They are
+// refused, or loaded; the pool's books are in order, a refusal leaves them as they were, and what
+// was loaded can be used.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,7 +33,7 @@ void require(bool holds, const char* what) {
 // time.
 class Loader {
  public:
-  explicit Loader(DType dtype)
+  explicit Loader(DType dtype, std::optional<std::int64_t> open_blocks = std::nullopt)
       : pool_(std::make_shared<BlockPool>(
             KvGeometry{.num_blocks = 6,
                        .block_size = 4,
@@ -39,7 +41,8 @@ class Loader {
                        .head_dim = 2,
                        .v_head_dim = dtype == DType::int4 ? 2 : 1,  // which is even
                        .num_layers = 2,
-                       .dtype = dtype})) {}
+                       .dtype = dtype,
+                       .open_blocks = open_blocks})) {}
 
   void load(const FileBytes& file) {
     load_as_table(file);
@@ -97,12 +100,24 @@ class Loader {
     std::vector<float> k(table.num_tokens() * 2), v(k.size());  // float16 takes less
     for (std::int64_t layer = 0; layer < 2; ++layer) {
       table.gather(layer, table.num_tokens(), k.data(), v.data());
-      if (pool_->geometry().dtype != DType::int4) continue;
+      const std::int64_t believed = first_believed(table);
       const auto is_number = [](float x) { return std::isfinite(x); };
-      require(
-          std::all_of(k.begin(), k.end(), is_number) && std::all_of(v.begin(), v.end(), is_number),
-          "what attention reads of int4 is finite");
+      require(std::all_of(k.begin() + 2 * believed, k.end(), is_number) &&
+                  std::all_of(v.begin() + v_size() * believed, v.end(), is_number),
+              "what attention reads without a look at it is finite");
     }
+  }
+  std::int64_t v_size() const { return pool_->geometry().v_head_dim; }
+
+  // The first token from which on a file must have had finite numbers: of int4 any, else the first
+  // in an open block. Scales of int8 and float8 are looked at whenever they are used.
+  std::int64_t first_believed(const BlockTable& table) const {
+    if (pool_->open_blocks() == nullptr) return table.num_tokens();
+    if (pool_->geometry().dtype == DType::int4) return 0;
+    const std::vector<ExplainedBlock> columns = table.explain();
+    const auto open = std::find_if(columns.begin(), columns.end(),
+                                   [](const ExplainedBlock& column) { return column.is_open; });
+    return std::min<std::int64_t>(4 * (open - columns.begin()), table.num_tokens());
   }
 
   void load_as_cache(const FileBytes& file) {
@@ -133,10 +148,10 @@ class Loader {
 };
 
 void load(const std::vector<std::byte>& bytes) {
-  static Loader of_float16(DType::float16), of_int4(DType::int4);
+  static Loader loaders[] = {Loader(DType::float16), Loader(DType::int4), Loader(DType::int8, 2),
+                             Loader(DType::float8_e4m3fn, 1)};
   const FileBytes file{"load", "input", bytes};
-  of_float16.load(file);
-  of_int4.load(file);
+  for (Loader& loader : loaders) loader.load(file);
 }
 
 // Writes the checksums of the tensors, then that of the header, where they have their place.

@@ -6,6 +6,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+
+#include "kv/open_rows.h"
 
 namespace quire::testing {
 
@@ -19,6 +22,14 @@ class ModelBytes {
 
   // The next byte; 0 where there is none.
   std::uint32_t next() { return at_ == end_ ? 0 : *at_++; }
+
+  // What pool to make, of the next byte: 0 is float32, others say a dtype and 1 to 4 open blocks.
+  std::optional<OpenKind> next_kind() {
+    constexpr DType dtypes[] = {DType::int4, DType::int8, DType::float8_e4m3fn};
+    const std::uint32_t kind = next() % 13;
+    if (kind == 0) return std::nullopt;
+    return OpenKind{dtypes[kind % 3], 1 + (kind - 1) / 3};
+  }
 
  private:
   const std::uint8_t* at_;

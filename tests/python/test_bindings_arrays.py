@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from conftest import make_problem
+from delegate import Delegate
 
 import quire
 
@@ -143,19 +144,6 @@ def test_strides_through_dlpack() -> None:
     expected = quire.paged_attention(*problem.arguments)
     out = quire.paged_attention(Tensor(wide[:, ::2]), *problem.arguments[1:])
     assert out.tobytes() == expected.tobytes()
-
-
-class Delegate:
-    """Hands out an array's own capsules, and nothing else of it."""
-
-    def __init__(self, array: Any) -> None:
-        self.array = array
-
-    def __dlpack_device__(self) -> Any:
-        return self.array.__dlpack_device__()
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self.array.__dlpack__(**options)
 
 
 def test_tensors_are_given_back_after_the_call() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from delegate import Delegate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from int4_cases import (
@@ -310,27 +311,14 @@ def test_what_was_written_is_attended(layout: Any) -> None:
     assert 0 < error < 0.3
 
 
-class Tensor:
-    """An array that hands out nothing but its capsules."""
-
-    def __init__(self, array: Any) -> None:
-        self.array = array
-
-    def __dlpack_device__(self) -> Any:
-        return self.array.__dlpack_device__()
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self.array.__dlpack__(**options)
-
-
 def test_tensors_of_other_libraries() -> None:
     """Codes of uint8, grids and open rows through DLPack; of another unsigned type refused."""
     batch = random_batch(np.random.default_rng(7), [30], [1], Shape(block_size=4))
     expected = batch.call()
     for name, array in batch.caches.arrays().items():
-        setattr(batch.caches, name, Tensor(array))
+        setattr(batch.caches, name, Delegate(array))
     assert batch.call().tobytes() == expected.tobytes()
-    batch.caches.v_cache = Tensor(batch.caches.v_cache.array.astype(np.uint16))
+    batch.caches.v_cache = Delegate(batch.caches.v_cache.array.astype(np.uint16))
     message = r"v_cache: got DLPack dtype \(code 1, bits 16, lanes 1\), expected .* uint8 \(int4\)"
     with pytest.raises(TypeError, match=message):
         batch.call()

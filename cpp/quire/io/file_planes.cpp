@@ -1,6 +1,7 @@
 #include "quire/io/file_planes.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "quire/base/check.h"
@@ -10,6 +11,8 @@ namespace quire {
 namespace {
 
 using Numbers = FilePlane::Numbers;
+
+constexpr BFloat16 kLargestBFloat16 = {0x7f7f};
 
 template <class T>
 T item_at(std::span<const std::byte> bytes, std::int64_t i) {  // at any address
@@ -34,6 +37,15 @@ bool is_grid(Int4Grid grid) {
   return grid.step.bits > 0 && grid.step.bits < infinity && (grid.middle.bits & 0x7fffu) < infinity;
 }
 
+// Not so of a NaN.
+template <class T>
+bool is_within(T number, T largest) {
+  return std::abs(to_float(number)) <= to_float(largest);
+}
+bool is_within(Float8E4M3 number, Float8E4M3 largest) {  // which take longer to become floats
+  return (number.bits & 0x7f) <= largest.bits;
+}
+
 // "[3, 0, 5]": the place of item i of a row-major array, whose first axis needs no length.
 std::string place_text(std::int64_t i, std::span<const std::int64_t> lengths) {
   std::string text = "]";
@@ -45,8 +57,17 @@ std::string place_text(std::int64_t i, std::span<const std::int64_t> lengths) {
 }
 
 // One for each row.
-FilePlane plain(std::string_view name, const ArrayView& view, Numbers numbers = Numbers::any) {
-  return {name, view, numbers, {view.shape[3]}};
+FilePlane plain(std::string_view name, const ArrayView& view, Numbers numbers = Numbers::any,
+                float largest = 0.0f) {
+  return {name, view, numbers, {view.shape[3]}, largest};
+}
+
+// Of int8 and float8, with their scales: what they stand for is a finite number when it is opened.
+FilePlane opened_later(const KvPlane& plane, DType dtype) {
+  const float most = largest_of(dtype);
+  return plane.view.dtype == dtype
+             ? plain(plane.name, plane.view, Numbers::bounded, most)
+             : plain(plane.name, plane.view, Numbers::scales, to_float(kLargestBFloat16) / most);
 }
 
 FilePlane grids_of_channels(std::string_view name, const ArrayView& grids) {
@@ -71,14 +92,26 @@ std::string FilePlane::flaw(std::span<const std::byte> rows, std::int64_t first)
                   " at ", place_text(before / 2 + wrong, lengths),
                   ", expected both finite, and the step positive");
   }
-  if (numbers == Numbers::open) {
-    const std::uint16_t most = largest.bits;
-    const std::int64_t wrong = first_wrong<BFloat16>(
-        rows, [most](BFloat16 number) { return (number.bits & 0x7fffu) <= most; });
+  if (numbers == Numbers::scales) {
+    const float most = largest;
+    const std::int64_t wrong =
+        first_wrong<float>(rows, [most](float scale) { return scale > 0.0f && scale <= most; });
     if (wrong < 0) return "";
-    return concat("a number of ", to_float(item_at<BFloat16>(rows, wrong)), " at ",
-                  place_text(before + wrong, lengths), ", expected at most ", to_float(largest),
-                  " in magnitude");
+    return concat("a scale of ", item_at<float>(rows, wrong), " at ",
+                  place_text(before + wrong, lengths), ", expected a positive number, at most ",
+                  largest);
+  }
+  if (numbers == Numbers::bounded) {
+    return visit_cache_dtype(view.dtype, [&](auto type) -> std::string {
+      using T = decltype(type);
+      const T most = from_float<T>(largest);
+      const std::int64_t wrong =
+          first_wrong<T>(rows, [most](T number) { return is_within(number, most); });
+      if (wrong < 0) return "";
+      return concat("a number of ", to_float(item_at<T>(rows, wrong)), " at ",
+                    place_text(before + wrong, lengths), ", expected at most ", to_float(most),
+                    " in magnitude");
+    });
   }
   return "";
 }
@@ -86,13 +119,11 @@ std::string FilePlane::flaw(std::span<const std::byte> rows, std::int64_t first)
 std::vector<FilePlane> file_planes(const BlockPool& pool, RowsOf kind, std::int64_t layer) {
   if (kind == RowsOf::open_blocks) {
     if (pool.open_blocks() == nullptr) return {};
-    std::vector<FilePlane> planes = {
-        plain("k_open", pool.open_blocks()->k_open(layer), Numbers::open),
-        plain("v_open", pool.open_blocks()->v_open(layer), Numbers::open)};
-    if (pool.geometry().dtype == DType::int4) {  // what the largest on a grid is rounded to
-      for (FilePlane& plane : planes) plane.largest = from_float<BFloat16>(kLargestOnGrid);
-    }
-    return planes;
+    // Of int4 at most what the largest on a grid is rounded to.
+    const float largest =
+        pool.geometry().dtype == DType::int4 ? kLargestOnGrid : to_float(kLargestBFloat16);
+    return {plain("k_open", pool.open_blocks()->k_open(layer), Numbers::bounded, largest),
+            plain("v_open", pool.open_blocks()->v_open(layer), Numbers::bounded, largest)};
   }
   const KvStorage& storage = pool.storage();
   if (storage.geometry().dtype == DType::int4) {
@@ -101,7 +132,10 @@ std::vector<FilePlane> file_planes(const BlockPool& pool, RowsOf kind, std::int6
             plain("v_scale", storage.v_scale(layer), Numbers::grids)};
   }
   std::vector<FilePlane> planes;
-  for (const auto& [name, view] : storage.planes(layer)) planes.push_back(plain(name, view));
+  for (const KvPlane& plane : storage.planes(layer)) {
+    planes.push_back(pool.open_blocks() == nullptr ? plain(plane.name, plane.view)
+                                                   : opened_later(plane, storage.geometry().dtype));
+  }
   return planes;
 }
 

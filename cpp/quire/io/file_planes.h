@@ -29,8 +29,9 @@ namespace quire {
 enum class RowsOf { tiles, open_blocks };
 
 struct FilePlane {
-  // What its numbers must be: of those that attention believes, as it reads them again and again.
-  enum class Numbers { any, grids, open };
+  // What its numbers must be, of those that attention believes, as it reads them again and again:
+  // open rows and grids, and what becomes an open row when it is written behind (block_table.h).
+  enum class Numbers { any, bounded, scales, grids };
 
   std::string_view name;
   // [blocks, rows of a block, num_kv_heads, elements], those of a head contiguous. A plane with one
@@ -38,7 +39,7 @@ struct FilePlane {
   ArrayView view;
   Numbers numbers = Numbers::any;
   std::vector<std::int64_t> row_shape = {};  // of the elements, in a file
-  BFloat16 largest = {0x7f7f};  // in magnitude, of open numbers; or else all finite ones
+  float largest = 0.0f;                      // in magnitude, of bounded numbers; of scales
 
   std::int64_t rows_of(std::int64_t tokens) const { return std::min(tokens, view.shape[1]); }
   std::int64_t head_bytes() const { return view.shape[3] * view.strides[3]; }

@@ -110,17 +110,8 @@ TEST_P(OnInstructionSet, AgreesOnRandomSealedProblems) {
         one_of(random, {DType::bfloat16, DType::bfloat16, DType::float16, DType::float32}), dtype,
         one_of<std::int64_t>(random, {0, 2})};
     SealedProblem sealed(problem, open, seed);
-    PagedAttentionArgs args = problem.args();
-    const std::int64_t num_heads = problem.sizes.num_kv_heads * problem.sizes.group;
-    Array slopes = problem.filled(DType::float32, {num_heads}, 0.1f);
-    Array sinks = problem.filled(DType::float32, {num_heads}, 2.0f);
-    args.causal = random() % 4 != 0;
-    if (random() % 4 == 0) args.sliding_window = one_of<std::int64_t>(random, {1, 7, 33, 64, 5000});
-    if (random() % 2 == 0) args.num_sink_tokens = one_of<std::int64_t>(random, {1, 4, 20, 70});
-    if (random() % 4 == 0) args.softcap = one_of(random, {0.5, 30.0});
-    if (random() % 4 == 0) args.scale = one_of(random, {0.0, -0.3, 0.3});
-    if (random() % 4 == 0) args.alibi_slopes = slopes.view();
-    if (random() % 4 == 0) args.sinks = sinks.view();
+    RandomOptions options(problem, random, 0.3);
+    const PagedAttentionArgs& args = options.args;
     const ProblemSizes& sizes = problem.sizes;
     SCOPED_TRACE(concat("seed ", seed, ", heads ", sizes.num_kv_heads, " x ", sizes.group, ", D ",
                         sizes.head_dim, ", Dv ", sizes.v_head_dim, ", block ", sizes.block_size,

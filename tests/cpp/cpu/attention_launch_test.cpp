@@ -64,17 +64,8 @@ TEST_P(OnInstructionSet, AgreesOnRandomProblems) {
   for (unsigned seed = 0; seed < 100; ++seed) {
     std::mt19937 random(seed);
     Problem problem(random_sizes(random), seed);
-    PagedAttentionArgs args = problem.args();
-    const std::int64_t num_heads = problem.sizes.num_kv_heads * problem.sizes.group;
-    Array slopes = problem.filled(DType::float32, {num_heads}, 0.1f);
-    Array sinks = problem.filled(DType::float32, {num_heads}, 2.0f);
-    args.causal = random() % 4 != 0;
-    if (random() % 4 == 0) args.sliding_window = one_of<std::int64_t>(random, {1, 7, 33, 64, 5000});
-    if (random() % 2 == 0) args.num_sink_tokens = one_of<std::int64_t>(random, {1, 4, 20, 70});
-    if (random() % 4 == 0) args.softcap = one_of(random, {0.5, 30.0});
-    if (random() % 4 == 0) args.scale = one_of(random, {0.0, -0.3, 1.0});
-    if (random() % 4 == 0) args.alibi_slopes = slopes.view();
-    if (random() % 4 == 0) args.sinks = sinks.view();
+    RandomOptions options(problem, random, 1.0);
+    const PagedAttentionArgs& args = options.args;
     SCOPED_TRACE(describe(seed, problem.sizes, args));
     // unscaled scores are an order of magnitude larger, and so are their roundings
     expect_all(problem, args, args.scale == 1.0 ? 1e-4 : 5e-6);

@@ -61,8 +61,7 @@ class CacheFileForged : public ::testing::Test {
       EXPECT_EQ(pool_->num_used(), 0);
     }
     cache_.clear();
-    constexpr std::string_view start = "load: path: got file: ";
-    return message.starts_with(start) ? message.substr(start.size()) : message;
+    return reason_of(message);
   }
 
   std::span<const std::byte> bytes(const std::string& path) {

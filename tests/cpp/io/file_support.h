@@ -7,6 +7,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "quire/io/file_bytes.h"
@@ -46,6 +47,12 @@ inline std::string contents(const std::string& path) {
 
 inline FileBytes as_file(const std::string& contents) {
   return {"load", "file", std::as_bytes(std::span(contents))};
+}
+
+// Why as_file's file was refused, of a message of load; or the whole message.
+inline std::string reason_of(const std::string& message) {
+  constexpr std::string_view start = "load: path: got file: ";
+  return message.starts_with(start) ? message.substr(start.size()) : message;
 }
 
 // Whether load(file) refuses the file with one byte changed, whichever and however, or cut short

@@ -209,8 +209,7 @@ std::string load_forged(const std::function<void(Forgery&)>& forge) {
   EXPECT_EQ(pool->num_used(), 0);
   EXPECT_EQ(pool->stats().peak_used, message == "nothing thrown" ? 2 : 0) << message;
   pool->check();
-  constexpr std::string_view start = "load: path: got file: ";
-  return message.starts_with(start) ? message.substr(start.size()) : message;
+  return reason_of(message);
 }
 
 TEST(TableFileForged, ARightOneIsLoaded) {

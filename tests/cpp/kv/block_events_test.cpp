@@ -134,7 +134,7 @@ TEST(BlockEvents, ForetellTheBooksOfACache) {
 
 TEST(BlockEvents, ForetellTheBooksOfTables) {
   Told told(24);
-  BlockTableMachine machine(24, 4, std::mt19937(2));
+  BlockTableMachine machine(new_pool(24, 4), std::mt19937(2));
   machine.pool()->set_listener(listener([&](const BlockEvent& event) { told.note(event); }));
   for (int step = 0; step < 5000; ++step) {
     machine.step();

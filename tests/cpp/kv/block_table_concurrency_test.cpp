@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "kv/run_threads.h"
 #include "kv/token_rows.h"
 #include "quire/kv/block_table.h"
 
@@ -18,13 +19,6 @@ constexpr int kThreads = 4;
 
 using Tokens = std::vector<std::uint32_t>;
 
-template <class Body>
-void run_threads(Body body) {
-  std::vector<std::thread> threads;
-  for (int worker = 0; worker < kThreads; ++worker) threads.emplace_back(body, worker);
-  for (std::thread& thread : threads) thread.join();
-}
-
 // Each thread forks the common root and its own tables, appends, rolls back and frees, and finds in
 // every table what it wrote, whatever the others do to the blocks they share.
 TEST(BlockTableConcurrency, ForkAppendFree) {
@@ -34,7 +28,7 @@ TEST(BlockTableConcurrency, ForkAppendFree) {
   for (std::uint32_t& token : root_tokens) token = 1;
   append_tokens(root, root_tokens);
 
-  run_threads([&](int worker) {
+  run_threads(kThreads, [&](int worker) {
     struct Sequence {
       std::unique_ptr<BlockTable> table;
       Tokens tokens;
@@ -86,7 +80,7 @@ TEST(BlockTableConcurrency, SharedLastBlockExtendedByAll) {
     append_tokens(*tables[0], common);
     for (int i = 1; i < kThreads; ++i) tables[i] = tables[0]->fork();
     std::atomic<int> ready{0};
-    run_threads([&](int worker) {
+    run_threads(kThreads, [&](int worker) {
       for (++ready; ready < kThreads;) std::this_thread::yield();
       append_tokens(*tables[worker], {std::uint32_t(10 + worker), std::uint32_t(20 + worker)});
     });
@@ -108,7 +102,7 @@ TEST(BlockTableConcurrency, SharedLastBlockExtendedByAll) {
 TEST(BlockTableConcurrency, OneTableForAll) {
   const auto pool = new_pool(64, 4, 1);
   BlockTable table(pool);
-  run_threads([&](int worker) {
+  run_threads(kThreads, [&](int worker) {
     for (std::uint32_t step = 0; step < 500; ++step) {
       const std::uint32_t token = 1 + 1000 * worker + step;
       if (worker == 0 && step % 16 == 0) {
@@ -140,7 +134,7 @@ TEST(BlockTableConcurrency, DropsWhileOthersRead) {
   const auto pool = new_pool(48, 4, 1);
   BlockTable table(pool);
   append_tokens(table, {1, 1});
-  run_threads([&](int worker) {
+  run_threads(kThreads, [&](int worker) {
     for (std::uint32_t step = 0; step < 500; ++step) {
       if (worker == 0) {
         const std::uint32_t token = 2 + step;
@@ -196,7 +190,7 @@ TEST(HeldTablesConcurrency, ReadersSeeWholeTables) {
   const auto pool = new_pool(64, 4, 1);
   std::array<std::unique_ptr<BlockTable>, 3> tables;
   for (auto& table : tables) table = std::make_unique<BlockTable>(pool);
-  run_threads([&](int worker) {
+  run_threads(kThreads, [&](int worker) {
     std::mt19937 random(worker);
     for (std::uint32_t step = 0; step < 800; ++step) {
       if (worker < 2) {

@@ -1,6 +1,7 @@
 // Operations on a pool and its tables, next to a plain model: each sequence a vector of tokens, and
-// all counts worked out anew from what the tables say they hold. Numbers from outside choose each
-// step: random ones, or the bytes of a fuzzer.
+// all counts worked out anew from what the tables say they hold; with open blocks what each token
+// stands for by now as well. Numbers from outside choose each step: random ones, or the bytes of a
+// fuzzer.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -10,10 +11,13 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
 
+#include "kv/open_sequence.h"
+#include "kv/straight_rows.h"
 #include "kv/token_rows.h"
 #include "quire/kv/block_table.h"
 
@@ -25,14 +29,15 @@ struct ModelSequence {
   std::set<std::int64_t> holes;  // columns
   std::vector<std::int64_t> positions;
   std::int64_t next_position = 0;
+  std::optional<OpenSequence> opened = {};  // in a pool with open blocks
 };
 
 class BlockTableMachine {
  public:
-  BlockTableMachine(std::int64_t num_blocks, std::int64_t block_size,
-                    std::function<std::uint32_t()> random)
-      : pool_(new_pool(num_blocks, block_size)),
-        block_size_(block_size),
+  // A pool of float32, or one with open blocks: new_pool or new_open_pool.
+  BlockTableMachine(std::shared_ptr<BlockPool> pool, std::function<std::uint32_t()> random)
+      : pool_(std::move(pool)),
+        block_size_(pool_->geometry().block_size),
         random_(std::move(random)) {}
 
   void step() {
@@ -49,6 +54,7 @@ class BlockTableMachine {
       fork();
     } else if (action < 77) {
       sequences_.push_back({std::make_unique<BlockTable>(pool_), {}, {}, {}});
+      if (has_open_blocks()) sequences_.back().opened.emplace(pool_->geometry());
     } else if (action < 89) {
       remove();
     } else if (action < 94) {
@@ -94,10 +100,15 @@ class BlockTableMachine {
     ASSERT_EQ(stats.wasted_tokens, stats.reserved_tokens - filled);
     ASSERT_EQ(stats.copies_on_write, copies_);
     ASSERT_NO_THROW(pool_->check());
+    if (has_open_blocks()) verify_open_blocks();
   }
 
   void verify_contents() const {
     for (const ModelSequence& sequence : sequences_) {
+      if (sequence.opened) {
+        ASSERT_TRUE(sequence.opened->is_what(*sequence.table));
+        continue;
+      }
       if (sequence.holes.empty()) {
         ASSERT_TRUE(holds_tokens(*sequence.table, sequence.tokens));
         continue;
@@ -123,6 +134,7 @@ class BlockTableMachine {
     pool_->release(retained_);
     retained_.clear();
     EXPECT_EQ(pool_->num_used(), 0);
+    EXPECT_EQ(pool_->stats().open_blocks, 0);
     pool_->check();
   }
 
@@ -136,9 +148,30 @@ class BlockTableMachine {
   static std::int64_t size_of(const ModelSequence& sequence) {
     return static_cast<std::int64_t>(sequence.tokens.size());
   }
+  bool has_open_blocks() const { return pool_->open_blocks() != nullptr; }
   std::int64_t below(std::int64_t n) { return static_cast<std::int64_t>(random_() % n); }
   ModelSequence* any() {
     return sequences_.empty() ? nullptr : &sequences_[below(sequences_.size())];
+  }
+
+  void verify_open_blocks() const {
+    OpenPlaces places;
+    for (const ModelSequence& sequence : sequences_) {
+      ASSERT_TRUE(places.add(*sequence.table,
+                             [&](auto column) { return sequence.opened->is_open(column); }));
+    }
+    ASSERT_TRUE(places.are_all(*pool_, retained_));
+  }
+
+  // Of pools with open blocks: rows that are written once the table is extended, or first and in
+  // open blocks, or straight where they stay.
+  enum class Way { extended, open, straight };
+
+  void add(BlockTable& table, const std::vector<std::uint32_t>& tokens, Way way) {
+    if (!has_open_blocks()) return append_tokens(table, tokens);
+    if (way == Way::extended) extend_open(table, tokens);
+    if (way == Way::open) append_open(table, tokens);
+    if (way == Way::straight) append_straight(table, tokens);
   }
 
   // Foretells what appending n tokens takes, and so whether it is refused.
@@ -154,13 +187,16 @@ class BlockTableMachine {
 
     std::vector<std::uint32_t> tokens(n);
     for (std::uint32_t& token : tokens) token = next_token_++;
+    const Way way = has_open_blocks() ? Way{static_cast<int>(below(3))} : Way::open;
     if (takes > pool_->num_free()) {
       ++refusals_;
-      ASSERT_THROW(append_tokens(*sequence->table, tokens), OutOfBlocks);
+      ASSERT_THROW(add(*sequence->table, tokens, way), OutOfBlocks);
       ASSERT_EQ(sequence->table->blocks(), before);
       return;
     }
-    append_tokens(*sequence->table, tokens);
+    add(*sequence->table, tokens, way);
+    if (sequence->opened && way != Way::extended) sequence->opened->append(tokens);
+    if (sequence->opened && way == Way::extended) sequence->opened->extend(tokens);
     sequence->tokens.insert(sequence->tokens.end(), tokens.begin(), tokens.end());
     for (std::int64_t i = 0; i < n; ++i) {
       sequence->positions.push_back(sequence->next_position++);
@@ -186,6 +222,7 @@ class BlockTableMachine {
       return;
     }
     sequence->table->truncate(length);
+    if (sequence->opened) sequence->opened->truncate(length);
     if (length < size_of(*sequence)) {
       sequence->next_position = length == 0 ? 0 : sequence->positions[length];
     } else if (length == 0) {
@@ -207,6 +244,7 @@ class BlockTableMachine {
       const std::int64_t first = column * block_size_, last = first + block_size_ - 1;
       if (sequence->positions[last] < position && sequence->positions[first] >= sink_tokens) {
         sequence->holes.insert(column);
+        if (sequence->opened) sequence->opened->drop(column);
       }
     }
   }
@@ -219,11 +257,13 @@ class BlockTableMachine {
     if (sequence == nullptr) return;
     const std::int64_t chance = below(5), same = below(2) * below(size_of(*sequence) + 1);
     ModelSequence after{nullptr, {}, {}, {}, sequence->next_position};
+    std::vector<std::int64_t> kept;
     std::set<std::int64_t> sources;
     std::int64_t moved_from = size_of(*sequence);
     for (std::int64_t t = 0; t < size_of(*sequence); ++t) {
       if (sequence->holes.contains(t / block_size_) || (t >= same && below(4) >= chance)) continue;
       if (t != size_of(after)) moved_from = std::min(moved_from, size_of(after));
+      kept.push_back(t);
       after.tokens.push_back(sequence->tokens[t]);
       after.positions.push_back(sequence->positions[t]);
       sources.insert(t / block_size_);
@@ -249,6 +289,7 @@ class BlockTableMachine {
       return;
     }
     sequence->table->keep(after.positions);
+    if (sequence->opened) sequence->opened->keep(kept);
     copies_ += copies;
     sequence->tokens = after.tokens;
     sequence->positions = after.positions;
@@ -261,8 +302,8 @@ class BlockTableMachine {
   void fork() {
     ModelSequence* sequence = any();
     if (sequence == nullptr) return;
-    ModelSequence child{sequence->table->fork(), sequence->tokens, sequence->holes,
-                        sequence->positions, sequence->next_position};
+    ModelSequence child{sequence->table->fork(), sequence->tokens,        sequence->holes,
+                        sequence->positions,     sequence->next_position, sequence->opened};
     sequences_.push_back(std::move(child));
   }
 

@@ -13,7 +13,7 @@ namespace {
 class BlockTableModel : public ::testing::TestWithParam<std::int64_t> {};
 
 TEST_P(BlockTableModel, RandomOperations) {
-  BlockTableMachine machine(24, GetParam(), std::mt19937(7));
+  BlockTableMachine machine(new_pool(24, GetParam()), std::mt19937(7));
   const int steps = model_steps(25'000);
   for (int step = 0; step < steps; ++step) {
     machine.step();
@@ -33,7 +33,7 @@ INSTANTIATE_TEST_SUITE_P(BlockSizes, BlockTableModel, ::testing::Values(2, 4, 5,
 
 // With blocks of one token there is never a partial one, hence never a copy.
 TEST(BlockTableModelOfOne, BlocksOfOneToken) {
-  BlockTableMachine machine(24, 1, std::mt19937(3));
+  BlockTableMachine machine(new_pool(24, 1), std::mt19937(3));
   const int steps = model_steps(2000);
   for (int step = 0; step < steps; ++step) {
     machine.step();

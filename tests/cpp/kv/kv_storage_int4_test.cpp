@@ -5,21 +5,12 @@
 #include <map>
 #include <string>
 
+#include "kv/open_rows.h"
 #include "quire/base/int4_grid.h"
 #include "quire/kv/kv_storage.h"
 
 namespace quire::testing {
 namespace {
-
-KvGeometry sized(std::int64_t block_size, std::int64_t head_dim, std::int64_t v_head_dim) {
-  return {.num_blocks = 3,
-          .block_size = block_size,
-          .num_kv_heads = 2,
-          .head_dim = head_dim,
-          .v_head_dim = v_head_dim,
-          .num_layers = 2,
-          .dtype = DType::int4};
-}
 
 TEST(KvStorageInt4, NaturalShapes) {
   const KvStorage storage(sized(5, 10, 6));

@@ -1,4 +1,4 @@
-// The bits that a table of int4 reads, column by column.
+// The bits that a table with open blocks reads, column by column.
 #pragma once
 
 #include <algorithm>
@@ -6,12 +6,12 @@
 #include <string>
 #include <vector>
 
-#include "kv/int4_sequence.h"
+#include "kv/open_rows.h"
 
 namespace quire::testing {
 
 // Of each column "hole", or "open" or "sealed" and the bytes of the rows that the table counts; of
-// a sealed one the grids of its channels as well.
+// a sealed one of int4 the grids of its channels as well.
 inline std::vector<std::string> read_bits(const BlockTable& table) {
   const BlockPool& pool = *table.pool();
   const KvGeometry& geometry = pool.geometry();
@@ -36,8 +36,9 @@ inline std::vector<std::string> read_bits(const BlockTable& table) {
       std::vector<ArrayView> views;
       if (is_open) {
         views = {pool.open_blocks()->k_open(layer), pool.open_blocks()->v_open(layer)};
+      } else if (const KvStorage& storage = pool.storage(); geometry.dtype != DType::int4) {
+        for (const KvPlane& plane : storage.planes(layer)) views.push_back(plane.view);
       } else {
-        const KvStorage& storage = pool.storage();
         views = {storage.k_cache(layer), storage.v_cache(layer), storage.v_scale(layer)};
       }
       for (std::int64_t head = 0; head < geometry.num_kv_heads; ++head) {
@@ -46,7 +47,7 @@ inline std::vector<std::string> read_bits(const BlockTable& table) {
             add(view.at(block, row, head), view.shape[3] * view.strides[3]);
           }
         }
-        if (!is_open) {
+        if (!is_open && geometry.dtype == DType::int4) {
           add(pool.storage().k_scale(layer).at(block, head),
               geometry.head_dim * static_cast<std::int64_t>(sizeof(Int4Grid)));
         }

@@ -9,20 +9,10 @@
 #include <set>
 #include <vector>
 
-#include "kv/int4_sequence.h"
+#include "kv/open_rows.h"
 
 namespace quire::testing {
 namespace {
-
-KvGeometry sized(std::int64_t block_size, std::int64_t head_dim, std::int64_t v_head_dim) {
-  return {.num_blocks = 3,
-          .block_size = block_size,
-          .num_kv_heads = 2,
-          .head_dim = head_dim,
-          .v_head_dim = v_head_dim,
-          .num_layers = 2,
-          .dtype = DType::int4};
-}
 
 void put(const OpenBlocks& open, std::int64_t slot, std::int64_t row, std::uint32_t token) {
   for (std::int64_t layer = 0; layer < 2; ++layer) {

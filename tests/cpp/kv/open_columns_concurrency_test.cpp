@@ -1,5 +1,5 @@
-// Tables of int4 in several threads: shared blocks, of which some threads read rows open while
-// others seal them, and slots that go from hand to hand. Meant for ThreadSanitizer as well.
+// Tables with open blocks in several threads: shared blocks, of which some threads read rows open
+// while others seal them, and slots that go from hand to hand. Meant for ThreadSanitizer as well.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -9,7 +9,8 @@
 #include <thread>
 #include <vector>
 
-#include "kv/int4_sequence.h"
+#include "kv/open_sequence.h"
+#include "kv/run_threads.h"
 #include "quire/kv/prefix_cache.h"
 
 namespace quire::testing {
@@ -17,28 +18,28 @@ namespace {
 
 constexpr int kThreads = 4;
 
-template <class Work>
-void run_threads(Work work) {
-  std::vector<std::thread> threads;
-  for (int worker = 0; worker < kThreads; ++worker) threads.emplace_back(work, worker);
-  for (std::thread& thread : threads) thread.join();
-}
+class OpenColumnsConcurrency : public ::testing::TestWithParam<OpenKind> {};
+
+INSTANTIATE_TEST_SUITE_P(Kinds, OpenColumnsConcurrency,
+                         ::testing::Values(OpenKind{DType::int4, 2},
+                                           OpenKind{DType::float8_e4m3fn, 2}),
+                         NameOfKind());
 
 // Forks of one table, each of which goes on in a thread of its own: whoever seals the blocks that
 // they share, each is what it would be alone.
-TEST(OpenColumnsConcurrency, SharedBlocksSealedByAll) {
-  const auto pool = new_int4_pool(400);
+TEST_P(OpenColumnsConcurrency, SharedBlocksSealedByAll) {
+  const auto pool = new_open_pool(GetParam(), 400);
   for (std::uint32_t round = 0; round < 20; ++round) {
     BlockTable root(pool);
-    Int4Sequence root_model(pool->geometry());
+    OpenSequence root_model(pool->geometry());
     const auto prompt = tokens_from(1000 * round, 5 + round % 7);
     append_open(root, prompt);
     root_model.append(prompt);
     std::atomic<int> ready{0};
-    run_threads([&](int worker) {
+    run_threads(kThreads, [&](int worker) {
       std::mt19937 random(100 * round + worker);
       auto table = root.fork();
-      Int4Sequence model = root_model;
+      OpenSequence model = root_model;
       for (++ready; ready < kThreads;) std::this_thread::yield();
       for (int step = 0; step < 30; ++step) {
         const auto tokens = tokens_from(random() % 100000, 1 + random() % 4);
@@ -68,11 +69,11 @@ TEST(OpenColumnsConcurrency, SharedBlocksSealedByAll) {
 
 // One table that some extend and others read, fork or insert into a cache, in a pool that runs out.
 // Both tokens of a pair are the same, so that whatever they were rounded to they are alike.
-TEST(OpenColumnsConcurrency, OneTableForAll) {
-  const auto pool = new_int4_pool(48);
+TEST_P(OpenColumnsConcurrency, OneTableForAll) {
+  const auto pool = new_open_pool(GetParam(), 48);
   PrefixCache cache(pool);
   BlockTable table(pool);
-  run_threads([&](int worker) {
+  run_threads(kThreads, [&](int worker) {
     for (std::uint32_t step = 0; step < 300; ++step) {
       try {
         if (worker == 0) {

@@ -1,142 +1,46 @@
-// Tables of int4 that share what they can, each next to a model that knows of no other.
+// Random operations on tables with open blocks that share what they can, each next to a model that
+// knows of no other.
 #include <gtest/gtest.h>
 
-#include <map>
-#include <memory>
 #include <random>
-#include <vector>
 
-#include "kv/int4_sequence.h"
+#include "kv/block_table_machine.h"
+#include "kv/model_steps.h"
 
 namespace quire::testing {
 namespace {
 
-// Operations by chance.
-class Int4Machine {
- public:
-  Int4Machine(std::int64_t num_blocks, std::int64_t block_size, std::uint32_t seed)
-      : pool_(new_int4_pool(num_blocks, block_size)), random_(seed) {}
+class OpenColumnsModel : public ::testing::TestWithParam<OpenKind> {};
 
-  void run(int steps) {
-    for (int i = 0; i < steps; ++i) {
-      step();
-      for (const auto& [table, model] : sequences_) ASSERT_TRUE(model.is_what(*table)) << i;
-      verify_open_blocks();
-      pool_->check();
-    }
-    EXPECT_GT(refusals_, 0);
-    EXPECT_GT(pool_->stats().copies_on_write, 0);
-    sequences_.clear();
-    EXPECT_EQ(pool_->num_used(), 0);
-    EXPECT_EQ(pool_->stats().open_blocks, 0);
-    pool_->check();
-  }
-
- private:
-  struct Sequence {
-    std::unique_ptr<BlockTable> table;
-    Int4Sequence model;
-  };
-
-  std::int64_t below(std::int64_t n) { return random_() % n; }
-
-  void step() {
-    const std::int64_t action = below(100);
-    if (sequences_.empty() || action < 6) {
-      sequences_.push_back({std::make_unique<BlockTable>(pool_), Int4Sequence(pool_->geometry())});
-    }
-    const std::int64_t index = below(std::ssize(sequences_));
-    auto& [table, model] = sequences_[index];
-    if (action < 50) {
-      const std::int64_t steps = below(3);
-      const Tokens tokens = tokens_from(
-          next_, below(5) == 0 ? below(6 * pool_->geometry().block_size) : 1 + below(3));
-      next_ += std::ssize(tokens);
-      try {
-        if (steps == 0) append_open(*table, tokens);
-        if (steps == 1) append_straight(*table, tokens);
-        if (steps == 2) extend_open(*table, tokens);
-      } catch (const OutOfBlocks&) {
-        ++refusals_;
-        return;
+TEST_P(OpenColumnsModel, RandomOperations) {
+  const struct {
+    std::int64_t num_blocks, block_size;
+    int steps;
+  } lives[] = {{24, 4, 600}, {40, 1, 300}, {12, 7, 300}, {30, 2, 300}};
+  std::int64_t copies = 0, refusals = 0, refused_keeps = 0;
+  for (std::uint32_t seed = 0; seed < 4; ++seed) {
+    for (const auto& [num_blocks, block_size, usual] : lives) {
+      BlockTableMachine machine(new_open_pool(GetParam(), num_blocks, block_size),
+                                std::mt19937(seed));
+      const int steps = model_steps(usual);
+      for (int step = 0; step < steps; ++step) {
+        machine.step();
+        machine.verify_counts();
+        machine.verify_contents();
+        if (HasFatalFailure()) FAIL() << "at step " << step << " of seed " << seed;
       }
-      steps < 2 ? model.append(tokens) : model.extend(tokens);
-    } else if (action < 60) {
-      const std::int64_t length = below(model.size() + 1);
-      if (length % pool_->geometry().block_size != 0 &&
-          model.is_hole(length / pool_->geometry().block_size)) {
-        return;
-      }
-      table->truncate(length);
-      model.truncate(length);
-    } else if (action < 75) {
-      sequences_.push_back({table->fork(), model});
-    } else if (action < 80) {
-      if (table->next_position() != model.size()) return;  // tokens were removed
-      const std::int64_t token = below(model.size() + 1);
-      table->drop_before(token);
-      model.drop_before(token);
-    } else if (action < 88) {
-      keep(*table, model);
-    } else {
-      sequences_.erase(sequences_.begin() + index);
+      copies += machine.copies();
+      refusals += machine.refusals();
+      refused_keeps += machine.refused_keeps();
+      machine.finish();
     }
-    if (sequences_.size() > 8) sequences_.erase(sequences_.begin() + below(8));
   }
-
-  void keep(BlockTable& table, Int4Sequence& model) {
-    const std::vector<std::int64_t> positions = table.positions();
-    const std::int64_t same = below(2) * below(model.size() + 1), chance = below(5);
-    std::vector<std::int64_t> indices, kept;
-    for (std::int64_t t = 0; t < model.size(); ++t) {
-      if (model.is_hole(t / pool_->geometry().block_size)) continue;
-      if (t >= same && below(4) >= chance) continue;
-      indices.push_back(t);
-      kept.push_back(positions[t]);
-    }
-    try {
-      table.keep(kept);
-    } catch (const OutOfBlocks&) {
-      ++refusals_;
-      return;
-    }
-    model.keep(indices);
-  }
-
-  // Those that some table reads open, each at one place, however many tables.
-  void verify_open_blocks() const {
-    std::map<std::int32_t, std::int32_t> open;
-    for (const auto& [table, model] : sequences_) {
-      const std::vector<std::int32_t> ids = packed(*table), blocks = table->blocks();
-      for (std::size_t column = 0; column < ids.size(); ++column) {
-        if (blocks[column] == kHole || !model.is_open(column)) {
-          ASSERT_EQ(ids[column], blocks[column]);
-          continue;
-        }
-        ASSERT_GE(ids[column], pool_->geometry().num_blocks);
-        const auto [found, is_new] = open.emplace(blocks[column], ids[column]);
-        ASSERT_EQ(found->second, ids[column]);
-      }
-    }
-    ASSERT_EQ(pool_->stats().open_blocks, std::ssize(open));
-  }
-
-  std::shared_ptr<BlockPool> pool_;
-  std::mt19937 random_;
-  std::vector<Sequence> sequences_;
-  std::uint32_t next_ = 0;
-  std::int64_t refusals_ = 0;
-};
-
-TEST(OpenColumnsModel, RandomOperationsNextToAModel) {
-  for (std::uint32_t seed = 0; seed < 12; ++seed) {
-    SCOPED_TRACE(seed);
-    Int4Machine(24, 4, seed).run(600);
-    Int4Machine(40, 1, seed).run(300);
-    Int4Machine(12, 7, seed).run(300);
-    if (HasFatalFailure()) return;
-  }
+  EXPECT_GT(copies, 0);
+  EXPECT_GT(refusals, 0);
+  EXPECT_GT(refused_keeps, 0);
 }
+
+INSTANTIATE_TEST_SUITE_P(Kinds, OpenColumnsModel, ::testing::ValuesIn(kOpenKinds), NameOfKind());
 
 }  // namespace
 }  // namespace quire::testing

@@ -5,7 +5,8 @@
 #include <stdexcept>
 #include <vector>
 
-#include "kv/int4_sequence.h"
+#include "kv/open_sequence.h"
+#include "kv/straight_rows.h"
 #include "quire/kv/prefix_cache.h"
 
 namespace quire::testing {
@@ -14,7 +15,7 @@ namespace {
 TEST(OpenColumns, LastTwoBlocksStayOpen) {
   const auto pool = new_int4_pool(16);
   BlockTable table(pool);
-  Int4Sequence model(pool->geometry());
+  OpenSequence model(pool->geometry());
   for (std::uint32_t token = 0; token < 30; ++token) {
     append_open(table, {token});
     model.append({token});
@@ -40,7 +41,7 @@ TEST(OpenColumns, AppendsInParts) {
   const auto pool = new_int4_pool(128);
   const Tokens tokens = tokens_from(5, 131);
   BlockTable one_by_one(pool), at_once(pool);
-  Int4Sequence model(pool->geometry());
+  OpenSequence model(pool->geometry());
   for (const std::uint32_t token : tokens) append_open(one_by_one, {token});
   model.append(tokens);
   ASSERT_TRUE(model.is_what(one_by_one));
@@ -63,11 +64,11 @@ TEST(OpenColumns, WholeBlocksGoStraightToTheirTiles) {
     for (const std::int64_t count : {0, 1, 2, 5, 8, 9, 12, 13, 40, 131}) {
       const auto pool = new_int4_pool(128);
       BlockTable table(pool);
-      Int4Sequence model(pool->geometry());
+      OpenSequence model(pool->geometry());
       append_open(table, tokens_from(500, before));
       model.append(tokens_from(500, before));
       const auto fork = table.fork();
-      const Int4Sequence fork_model = model;
+      const OpenSequence fork_model = model;
       append_straight(table, tokens_from(5, count));
       model.append(tokens_from(5, count));
       ASSERT_TRUE(model.is_what(table)) << before << " " << count;
@@ -82,11 +83,11 @@ TEST(OpenColumns, WholeBlocksGoStraightToTheirTiles) {
 TEST(OpenColumns, WritingBehindSealedRowsOpensThem) {
   const auto pool = new_int4_pool(32);
   BlockTable table(pool);
-  Int4Sequence model(pool->geometry());
+  OpenSequence model(pool->geometry());
   append_open(table, tokens_from(0, 24));
   model.append(tokens_from(0, 24));
   const auto fork = table.fork();
-  Int4Sequence fork_model = model;
+  OpenSequence fork_model = model;
   const std::vector<std::int32_t> before = table.blocks();
   table.truncate(6);
   model.truncate(6);
@@ -112,11 +113,11 @@ TEST(OpenColumns, WritingBehindSealedRowsOpensThem) {
 TEST(OpenColumns, SealingIsEachTablesOwn) {
   const auto pool = new_int4_pool(32);
   BlockTable table(pool);
-  Int4Sequence model(pool->geometry());
+  OpenSequence model(pool->geometry());
   append_open(table, tokens_from(0, 8));
   model.append(tokens_from(0, 8));
   auto fork = table.fork();
-  const Int4Sequence fork_model = model;
+  const OpenSequence fork_model = model;
   append_open(table, tokens_from(50, 8));
   model.append(tokens_from(50, 8));
   ASSERT_TRUE(model.is_what(table));
@@ -134,7 +135,7 @@ TEST(OpenColumns, SealingIsEachTablesOwn) {
 TEST(OpenColumns, ExhaustionChangesNothing) {
   const auto pool = new_int4_pool(6);
   BlockTable table(pool);
-  Int4Sequence model(pool->geometry());
+  OpenSequence model(pool->geometry());
   extend_open(table, tokens_from(0, 18));  // five open columns
   model.extend(tokens_from(0, 18));
   const std::vector<std::int32_t> ids = packed(table);
@@ -151,7 +152,7 @@ TEST(OpenColumns, ExhaustionChangesNothing) {
 TEST(OpenColumns, WhatFailsToWriteIsTakenBack) {
   const auto pool = new_int4_pool(64);
   BlockTable table(pool);
-  Int4Sequence model(pool->geometry());
+  OpenSequence model(pool->geometry());
   append_open(table, tokens_from(0, 6));
   model.append(tokens_from(0, 6));
   for (const int failing : {0, 1, 3}) {
@@ -179,7 +180,7 @@ TEST(OpenColumns, WhatFailsToWriteIsTakenBack) {
 TEST(OpenColumns, WhatFailsToGoStraightIsTakenBack) {
   const auto pool = new_int4_pool(64);
   BlockTable table(pool);
-  Int4Sequence model(pool->geometry());
+  OpenSequence model(pool->geometry());
   append_open(table, tokens_from(0, 9));
   model.append(tokens_from(0, 9));
   for (const int failing : {0, 1, 2}) {
@@ -254,7 +255,7 @@ TEST(OpenColumns, PrefixesAreSealed) {
   const auto pool = new_int4_pool(24);
   PrefixCache cache(pool);
   const Tokens tokens = tokens_from(0, 11);
-  Int4Sequence model(pool->geometry()), found_model(pool->geometry());
+  OpenSequence model(pool->geometry()), found_model(pool->geometry());
   {
     BlockTable table(pool);
     append_open(table, tokens);
@@ -295,7 +296,7 @@ TEST(OpenColumns, PrefixesAreSealed) {
   append_open(*whole, tokens_from(90, 1));
   EXPECT_EQ(whole->blocks(), blocks);
   EXPECT_EQ(cache.size(), 1);
-  Int4Sequence whole_model(pool->geometry());
+  OpenSequence whole_model(pool->geometry());
   whole_model.append(tokens_from(0, 24));
   whole_model.truncate(6);
   whole_model.append(tokens_from(90, 1));

@@ -1,14 +1,17 @@
 // One pool and one prefix cache used from several threads at once; for ThreadSanitizer above all.
+// Of float32, and of quantised dtypes with open blocks, which threads seal, open and copy too.
 #include <gtest/gtest.h>
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "kv/prefix_rows.h"
+#include "kv/run_threads.h"
 #include "quire/kv/prefix_cache.h"
 
 namespace quire::testing {
@@ -16,20 +19,31 @@ namespace {
 
 constexpr int kThreads = 8;
 
-template <class Body>
-void run_threads(Body body) {
-  std::vector<std::thread> threads;
-  for (int worker = 0; worker < kThreads; ++worker) threads.emplace_back(body, worker);
-  for (std::thread& thread : threads) thread.join();
+using Kind = std::optional<OpenKind>;  // or float32
+
+std::string name_of(const ::testing::TestParamInfo<Kind>& info) {
+  return info.param ? name_of_kind(*info.param) : "float32";
 }
+
+class PrefixCacheConcurrency : public ::testing::TestWithParam<Kind> {
+ protected:
+  static std::shared_ptr<BlockPool> new_pool_of(std::int64_t num_blocks, std::int64_t block_size) {
+    return GetParam() ? new_open_pool(*GetParam(), num_blocks, block_size)
+                      : new_pool(num_blocks, block_size);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Kinds, PrefixCacheConcurrency,
+                         ::testing::Values(Kind{}, Kind{{DType::int4, 2}}, Kind{{DType::int8, 1}}),
+                         name_of);
 
 // Each thread serves prompts that begin alike, in a pool too small for all: what is matched is
 // always what was computed for just those tokens, whoever computed, shares, copies or evicts it.
-TEST(PrefixCacheConcurrency, EveryMatchHoldsItsOwnRows) {
-  const auto pool = new_pool(96, 4);
+TEST_P(PrefixCacheConcurrency, EveryMatchHoldsItsOwnRows) {
+  const auto pool = new_pool_of(96, 4);
   PrefixCache cache(pool, 60);
   std::atomic<std::int64_t> asked{0}, matched{0};
-  run_threads([&](int worker) {
+  run_threads(kThreads, [&](int worker) {
     std::mt19937 random(worker);
     std::vector<std::shared_ptr<BlockTable>> mine;
     for (int step = 0; step < 500; ++step) {
@@ -67,18 +81,19 @@ TEST(PrefixCacheConcurrency, EveryMatchHoldsItsOwnRows) {
   pool->check();
   cache.clear();
   EXPECT_EQ(pool->num_free(), 96);
+  EXPECT_EQ(pool->stats().open_blocks, 0);
 }
 
 // All match one block in the same moment, while it is the only one that could be evicted: nobody
 // copies from a block that has been given to another.
-TEST(PrefixCacheConcurrency, TheBlockThatIsCopiedFromStays) {
-  const auto pool = new_pool(kThreads + 1, 8);
+TEST_P(PrefixCacheConcurrency, TheBlockThatIsCopiedFromStays) {
+  const auto pool = new_pool_of(kThreads + 1, 8);
   PrefixCache cache(pool);
   const Ids ids = count_from(1, 8);
   for (int round = 0; round < 100; ++round) {
     serve(cache, ids);
     std::atomic<int> ready{0};
-    run_threads([&](int worker) {
+    run_threads(kThreads, [&](int worker) {
       for (++ready; ready < kThreads;) std::this_thread::yield();
       if (worker % 2 == 0) {
         const auto table = cache.match(count_from(1, 6) + Ids{0, 0});
@@ -97,11 +112,11 @@ TEST(PrefixCacheConcurrency, TheBlockThatIsCopiedFromStays) {
 }
 
 // One table that is extended, inserted, rolled back and freed by all.
-TEST(PrefixCacheConcurrency, OneTableForAll) {
-  const auto pool = new_pool(64, 4, 1);
+TEST_P(PrefixCacheConcurrency, OneTableForAll) {
+  const auto pool = new_pool_of(64, 4);
   PrefixCache cache(pool);
   BlockTable table(pool);
-  run_threads([&](int worker) {
+  run_threads(kThreads, [&](int worker) {
     for (int step = 0; step < 300; ++step) {
       const Ids ids(1 + step % 9, 5);
       try {
@@ -125,6 +140,7 @@ TEST(PrefixCacheConcurrency, OneTableForAll) {
   pool->check();
   cache.clear();
   EXPECT_EQ(pool->num_free(), 64);
+  EXPECT_EQ(pool->stats().open_blocks, 0);
 }
 
 }  // namespace

@@ -9,10 +9,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "kv/open_rows.h"
 #include "kv/plain_prefix_cache.h"
 #include "kv/prefix_rows.h"
 #include "quire/kv/prefix_cache.h"
@@ -23,6 +26,7 @@ struct CacheShape {
   std::int64_t num_blocks;
   std::int64_t block_size;
   std::int64_t max_blocks;
+  std::optional<OpenKind> open = std::nullopt;  // or float32
 };
 
 struct CachedSequence {
@@ -30,6 +34,7 @@ struct CachedSequence {
   Ids ids;
   std::shared_ptr<BlockTable> table;
   std::vector<std::int32_t> blocks;
+  std::set<std::int64_t> open = {};  // columns that the table reads open, where some are
 };
 
 class PrefixCacheMachine {
@@ -37,7 +42,8 @@ class PrefixCacheMachine {
   PrefixCacheMachine(const CacheShape& shape, std::function<std::uint32_t()> random)
       : num_blocks_(shape.num_blocks),
         block_size_(shape.block_size),
-        pool_(new_pool(shape.num_blocks, shape.block_size, 1)),
+        pool_(shape.open ? new_open_pool(*shape.open, shape.num_blocks, shape.block_size)
+                         : new_pool(shape.num_blocks, shape.block_size, 1)),
         cache_(pool_, shape.max_blocks),
         plain_(shape.block_size, shape.max_blocks,
                [this](auto block) { return holders(block) > 0; }),
@@ -95,7 +101,14 @@ class PrefixCacheMachine {
   void verify_all() const {
     verify_counts();
     ASSERT_NO_THROW(pool_->check());
-    for (const CachedSequence& s : sequences_) ASSERT_TRUE(holds_ids(*s.table, s.ids, s.space));
+    OpenPlaces places;
+    for (const CachedSequence& s : sequences_) {
+      ASSERT_TRUE(holds_ids(*s.table, s.ids, s.space));
+      if (!has_open_blocks()) continue;
+      ASSERT_TRUE(places.add(*s.table, [&](auto column) { return s.open.contains(column); }));
+    }
+    if (!has_open_blocks()) return;
+    ASSERT_TRUE(places.are_all(*pool_, held_));
   }
 
   // Everybody lets go: nothing is left in use.
@@ -113,6 +126,7 @@ class PrefixCacheMachine {
   std::int64_t evictions() const { return plain_.evictions; }
 
  private:
+  bool has_open_blocks() const { return pool_->open_blocks() != nullptr; }
   std::int64_t below(std::int64_t n) { return static_cast<std::int64_t>(random_() % n); }
 
   std::int64_t holders(std::int32_t block) const {
@@ -140,6 +154,7 @@ class PrefixCacheMachine {
   void drop_last_block(CachedSequence& sequence) {
     const std::int32_t block = sequence.blocks.back();
     sequence.blocks.pop_back();
+    sequence.open.erase(std::ssize(sequence.blocks));
     note_dropped(block);
   }
   CachedSequence* any() {
@@ -187,6 +202,7 @@ class PrefixCacheMachine {
       made.blocks.push_back(table->blocks().back());
       ASSERT_EQ(holders(made.blocks.back()), 1);
       note_dropped(found.rest);
+      made.open.insert(std::ssize(found.blocks));
     }
     ASSERT_EQ(table->blocks(), made.blocks);
     ASSERT_TRUE(holds_ids(*table, made.ids, space));
@@ -225,6 +241,13 @@ class PrefixCacheMachine {
     }
     reclaim(more + copies);
     append_rest(*sequence->table, ids, sequence->space);
+    if (n > 0 && has_open_blocks()) {  // what is written is open, the last of it remain so
+      const std::int64_t first = std::ssize(sequence->ids) / block_size_;
+      const std::int64_t columns = (std::ssize(ids) + block_size_ - 1) / block_size_;
+      for (std::int64_t column = first; column < columns; ++column) sequence->open.insert(column);
+      const std::int64_t sealed = columns - pool_->geometry().num_open();
+      std::erase_if(sequence->open, [&](std::int64_t column) { return column < sealed; });
+    }
     sequence->ids = ids;
     sequence->blocks = sequence->table->blocks();
     if (copies) note_dropped(last);
@@ -237,13 +260,15 @@ class PrefixCacheMachine {
     Ids ids = sequence->ids;
     if (below(4) == 0) ids.resize(below(ids.size() + 1));
     cache_.insert(ids, *sequence->table, sequence->space);
+    if (has_open_blocks()) ids.resize(ids.size() / block_size_ * block_size_);  // full blocks alone
     plain_.insert(sequence->space, ids, sequence->blocks);
   }
 
   void fork() {
     const CachedSequence* parent = any();
     if (parent == nullptr) return;
-    sequences_.push_back({parent->space, parent->ids, parent->table->fork(), parent->blocks});
+    sequences_.push_back(
+        {parent->space, parent->ids, parent->table->fork(), parent->blocks, parent->open});
   }
 
   void truncate() {

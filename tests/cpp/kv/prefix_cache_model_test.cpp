@@ -36,5 +36,11 @@ INSTANTIATE_TEST_SUITE_P(Shapes, PrefixCacheModel,
                                            Life{{24, 2, 9}, 3}, Life{{16, 1, 1000}, 4},
                                            Life{{30, 4, 1000}, 5}, Life{{12, 3, 5}, 6}));
 
+INSTANTIATE_TEST_SUITE_P(OpenBlocks, PrefixCacheModel,
+                         ::testing::Values(Life{{20, 4, 1000, OpenKind{DType::int4, 2}}, 1},
+                                           Life{{14, 3, 1000, OpenKind{DType::int8, 2}}, 2},
+                                           Life{{24, 2, 9, OpenKind{DType::float8_e4m3fn, 1}}, 3},
+                                           Life{{12, 3, 5, OpenKind{DType::int4, 1}}, 6}));
+
 }  // namespace
 }  // namespace quire::testing

@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include "kv/int4_sequence.h"
+#include "kv/open_rows.h"
 #include "kv/token_rows.h"
 
 namespace quire::testing {

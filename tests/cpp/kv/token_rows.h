@@ -1,15 +1,20 @@
 // Keys and values that tell whose they are: every element of a token's rows, in all layers, is a
-// number made of the token, the layer, the head and the place. For pools of float32.
+// number made of the token, the layer, the head and the place. For pools of float32; and for those
+// with open blocks, where two numbers of one magnitude stand for 0 and 1, and come back from any
+// grid or scale with their sign.
 #pragma once
 
 #include <gtest/gtest.h>
 
+#include <bit>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "kv/open_rows.h"
 #include "quire/kv/block_pool.h"
 #include "quire/kv/block_table.h"
 
@@ -51,12 +56,27 @@ inline void write_token(const KvStorage& storage, std::int64_t slot, std::uint32
   }
 }
 
+// What stands for a token in a row of an open block.
+inline float signed_element(std::uint32_t token, std::int64_t layer, std::int64_t head,
+                            std::int64_t d, bool is_value) {
+  std::uint32_t bits = element(token, layer, head, d, is_value);
+  bits = (bits ^ bits >> 16) * 0x45d9f3bu;
+  return (bits >> 16 & 1) != 0 ? -12.0f : 12.0f;
+}
+
 // Extends the table and writes the rows of the tokens, in one step.
 inline void append_tokens(BlockTable& table, const std::vector<std::uint32_t>& tokens) {
   std::vector<std::int64_t> slots(tokens.size());
+  std::size_t next = 0;
   table.append(slots, [&](std::span<const std::int64_t> taken) {
-    for (std::size_t i = 0; i < taken.size(); ++i) {
-      write_token(table.pool()->storage(), taken[i], tokens[i]);
+    for (const std::int64_t slot : taken) {
+      const std::uint32_t token = tokens[next++];
+      if (table.pool()->open_blocks() == nullptr) {
+        write_token(table.pool()->storage(), slot, token);
+        continue;
+      }
+      write_open_row(*table.pool(), slot,
+                     [token](auto... place) { return signed_element(token, place...); });
     }
   });
 }
@@ -83,9 +103,15 @@ inline bool slot_holds(const KvStorage& storage, std::int64_t slot, std::uint32_
 inline ::testing::AssertionResult holds_tokens(const BlockTable& table,
                                                const std::vector<std::uint32_t>& tokens) {
   const KvGeometry& geometry = table.pool()->geometry();
+  const bool is_open = table.pool()->open_blocks() != nullptr;
   const auto room = static_cast<std::int64_t>(tokens.size()) + 1;
   std::vector<std::uint32_t> k(room * geometry.num_kv_heads * geometry.head_dim);
   std::vector<std::uint32_t> v(room * geometry.num_kv_heads * geometry.v_head_dim);
+  const auto is_at = [&](std::uint32_t bits, auto... place) {
+    if (!is_open) return bits == element(place...);
+    const float number = std::bit_cast<float>(bits), expected = signed_element(place...);
+    return std::abs(number - expected) < 0.1f;
+  };
   for (std::int64_t layer = 0; layer < geometry.num_layers; ++layer) {
     const std::int64_t count = table.gather(layer, room, k.data(), v.data());
     if (count != room - 1) {
@@ -96,12 +122,12 @@ inline ::testing::AssertionResult holds_tokens(const BlockTable& table,
     for (std::size_t t = 0; t < tokens.size(); ++t) {
       for (std::int64_t head = 0; head < geometry.num_kv_heads; ++head) {
         for (std::int64_t d = 0; d < geometry.head_dim; ++d) {
-          if (k[k_index++] != element(tokens[t], layer, head, d, false)) {
+          if (!is_at(k[k_index++], tokens[t], layer, head, d, false)) {
             return ::testing::AssertionFailure() << "wrong key of token " << t;
           }
         }
         for (std::int64_t d = 0; d < geometry.v_head_dim; ++d) {
-          if (v[v_index++] != element(tokens[t], layer, head, d, true)) {
+          if (!is_at(v[v_index++], tokens[t], layer, head, d, true)) {
             return ::testing::AssertionFailure() << "wrong value of token " << t;
           }
         }

@@ -7,6 +7,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <random>
 #include <string>
@@ -183,6 +184,31 @@ class Problem {
   }
 
   std::mt19937 random_;
+};
+
+template <class T>
+T one_of(std::mt19937& random, std::initializer_list<T> choices) {
+  return choices.begin()[random() % choices.size()];
+}
+
+// Options of a problem by chance, and the arrays that they name.
+struct RandomOptions {
+  // `factor` is a third scale beside 0 and -0.3.
+  RandomOptions(Problem& problem, std::mt19937& random, double factor) : args(problem.args()) {
+    const std::int64_t num_heads = problem.sizes.num_kv_heads * problem.sizes.group;
+    slopes = problem.filled(DType::float32, {num_heads}, 0.1f);
+    sinks = problem.filled(DType::float32, {num_heads}, 2.0f);
+    args.causal = random() % 4 != 0;
+    if (random() % 4 == 0) args.sliding_window = one_of<std::int64_t>(random, {1, 7, 33, 64, 5000});
+    if (random() % 2 == 0) args.num_sink_tokens = one_of<std::int64_t>(random, {1, 4, 20, 70});
+    if (random() % 4 == 0) args.softcap = one_of(random, {0.5, 30.0});
+    if (random() % 4 == 0) args.scale = one_of(random, {0.0, -0.3, factor});
+    if (random() % 4 == 0) args.alibi_slopes = slopes.view();
+    if (random() % 4 == 0) args.sinks = sinks.view();
+  }
+
+  PagedAttentionArgs args;
+  Array slopes, sinks;
 };
 
 struct Answer {

@@ -16,11 +16,6 @@
 
 namespace quire::testing {
 
-template <class T>
-T one_of(std::mt19937& random, std::initializer_list<T> choices) {
-  return choices.begin()[random() % choices.size()];
-}
-
 // Sequence `seq` of a problem, with the results of its rows at the beginning of the problem's.
 class AloneInBatch {
  public:

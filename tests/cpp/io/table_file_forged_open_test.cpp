@@ -1,13 +1,14 @@
-// Files of tables of int4 whose checksums are right and whose contents are not: columns that do not
-// fit together, grids and open rows that no pool has.
+// Files of tables with open blocks whose checksums are right and whose contents are not: columns
+// that do not fit together, grids, scales and numbers that no pool has.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <functional>
 #include <map>
 #include <optional>
 
 #include "io/file_support.h"
-#include "kv/int4_sequence.h"
+#include "kv/open_rows.h"
 #include "kv/token_rows.h"
 #include "quire/io/kv_rows.h"
 #include "quire/io/table_file.h"
@@ -21,8 +22,8 @@ struct Forgery {
   std::string blocks = "0:3";
   std::optional<std::string> open_columns = "1";
   std::int64_t rows = 8, num_blocks = 2, open_rows = 2;
-  // Of float16 or bfloat16, by the tensor and the index in it.
-  std::map<std::pair<std::string, std::size_t>, std::uint16_t> numbers;
+  // Bits, by the tensor and the index in it.
+  std::map<std::pair<std::string, std::size_t>, std::uint32_t> numbers;
 
   void save(const std::string& path, const BlockPool& pool) const {
     AtomicFile file("forge", path);
@@ -36,26 +37,35 @@ struct Forgery {
     }
     SafetensorsWriter writer(file, std::move(metadata), tensors);
     for (std::size_t i = 0; i < tensors.size(); ++i) {
-      std::int64_t count = 1;
-      for (const std::int64_t length : tensors[i].shape) count *= length;
-      if (tensors[i].dtype == "U8") {
-        writer.write(i, std::vector<std::uint8_t>(count, 0x5a));
-        continue;
+      if (tensors[i].dtype == "F32") {
+        write(writer, tensors, i, std::bit_cast<std::uint32_t>(0.5f));
+      } else if (tensors[i].dtype.ends_with("F16")) {
+        write(writer, tensors, i, std::uint16_t{1});  // the smallest step
+      } else {
+        write(writer, tensors, i, std::uint8_t{0x5a});
       }
-      std::vector<std::uint16_t> halves(count, 1);  // the smallest step
-      for (const auto& [place, bits] : numbers) {
-        if (place.first == tensors[i].name) halves.at(place.second) = bits;
-      }
-      writer.write(i, halves);
     }
     writer.finish();
     file.commit();
   }
+
+ private:
+  template <class T>
+  void write(SafetensorsWriter& writer, const std::vector<TensorSpec>& tensors, std::size_t i,
+             T usual) const {
+    std::int64_t count = 1;
+    for (const std::int64_t length : tensors[i].shape) count *= length;
+    std::vector<T> items(count, usual);
+    for (const auto& [place, bits] : numbers) {
+      if (place.first == tensors[i].name) items.at(place.second) = static_cast<T>(bits);
+    }
+    writer.write(i, items);
+  }
 };
 
-std::string load_forged(const std::function<void(Forgery&)>& forge) {
+std::string load_forged(const OpenKind& kind, const std::function<void(Forgery&)>& forge) {
   const TemporaryDirectory directory;
-  const auto pool = new_int4_pool(8);
+  const auto pool = new_open_pool(kind, 8);
   Forgery forgery;
   forge(forgery);
   forgery.save(directory / "t", *pool);
@@ -65,15 +75,23 @@ std::string load_forged(const std::function<void(Forgery&)>& forge) {
   EXPECT_EQ(pool->stats().open_blocks, 0);
   EXPECT_EQ(pool->stats().peak_used, message == "nothing thrown" ? 3 : 0) << message;
   pool->check();
-  constexpr std::string_view start = "load: path: got file: ";
-  return message.starts_with(start) ? message.substr(start.size()) : message;
+  return reason_of(message);
 }
 
-TEST(TableFileForgedInt4, ARightOneIsLoaded) {
-  EXPECT_EQ(load_forged([](Forgery&) {}), "nothing thrown");
+// Of int4.
+std::string load_forged(const std::function<void(Forgery&)>& forge) {
+  return load_forged({}, forge);
 }
 
-TEST(TableFileForgedInt4, ColumnsThatNoTableHasAreRefused) {
+class TableFileForgedOpen : public ::testing::TestWithParam<OpenKind> {};
+
+INSTANTIATE_TEST_SUITE_P(Kinds, TableFileForgedOpen, ::testing::ValuesIn(kOpenKinds), NameOfKind());
+
+TEST_P(TableFileForgedOpen, ARightOneIsLoaded) {
+  EXPECT_EQ(load_forged(GetParam(), [](Forgery&) {}), "nothing thrown");
+}
+
+TEST(TableFileForgedOpenInt4, ColumnsThatNoTableHasAreRefused) {
   const auto open_columns = [](const char* text) {
     return load_forged([&](Forgery& f) { f.open_columns = text; });
   };
@@ -97,7 +115,7 @@ TEST(TableFileForgedInt4, ColumnsThatNoTableHasAreRefused) {
             "tensor \"layers.0.k\" U8 [8, 2, 2], expected U8 [4, 2, 2]");
 }
 
-TEST(TableFileForgedInt4, NumbersThatNoPoolHasAreRefused) {
+TEST(TableFileForgedOpenInt4, NumbersThatNoPoolHasAreRefused) {
   const auto with = [](const std::string& tensor, std::size_t index, std::uint16_t bits) {
     return load_forged([&](Forgery& f) { f.numbers[{tensor, index}] = bits; });
   };
@@ -127,18 +145,59 @@ TEST(TableFileForgedInt4, NumbersThatNoPoolHasAreRefused) {
     EXPECT_EQ(with("layers.1.k_scale", 31, bits), "nothing thrown");
   }
   EXPECT_EQ(with("layers.1.k_scale", 30, 0x7bff), "nothing thrown");
-  const char* const open_end = ", expected at most 65536 in magnitude";
-  const std::pair<std::uint16_t, std::string> numbers[] = {
-      {0x4781, "66048"}, {0xc781, "-66048"}, {0x7f80, "inf"}, {0xff80, "-inf"}, {0x7fc0, "nan"}};
+}
+
+TEST_P(TableFileForgedOpen, OpenNumbersThatNoPoolHasAreRefused) {
+  const auto with = [](const std::string& tensor, std::size_t index, std::uint16_t bits) {
+    return load_forged(GetParam(), [&](Forgery& f) { f.numbers[{tensor, index}] = bits; });
+  };
+  const bool is_int4 = GetParam().dtype == DType::int4;
+  const std::string end =
+      concat(", expected at most ", is_int4 ? 65536.0f : 0x1.fep127f, " in magnitude");
+  std::map<std::uint16_t, std::string> numbers = {
+      {0x7f80, "inf"}, {0xff80, "-inf"}, {0x7fc0, "nan"}};
+  if (is_int4) numbers.insert({{0x4781, "66048"}, {0xc781, "-66048"}});
   for (const auto& [bits, text] : numbers) {
     EXPECT_EQ(with("layers.1.k_open", 15, bits),
-              refusal("layers.1.k_open",
-                      concat("a number of ", text, " at [1, 1, 3]", open_end).c_str()));
+              concat("tensor \"layers.1.k_open\" with a number of ", text, " at [1, 1, 3]", end));
     EXPECT_EQ(with("layers.0.v_open", 2, bits),
-              refusal("layers.0.v_open",
-                      concat("a number of ", text, " at [0, 1, 0]", open_end).c_str()));
+              concat("tensor \"layers.0.v_open\" with a number of ", text, " at [0, 1, 0]", end));
   }
-  EXPECT_EQ(with("layers.1.k_open", 15, 0xc780), "nothing thrown");
+  EXPECT_EQ(with("layers.1.k_open", 15, is_int4 ? 0xc780 : 0xff7f), "nothing thrown");
+}
+
+// They would be open rows that attention does not look at, once a table is written behind them.
+TEST(TableFileForgedOpenScales, ThatNoPoolHasAreRefused) {
+  for (const DType dtype : kQuantisedDTypes) {
+    const auto with = [&](const std::string& tensor, std::size_t index, std::uint32_t bits) {
+      return load_forged({dtype, 2}, [&](Forgery& f) { f.numbers[{tensor, index}] = bits; });
+    };
+    const float most = 0x1.fep127f / largest_of(dtype);
+    const std::uint32_t past = std::bit_cast<std::uint32_t>(most) + 1;
+    const std::pair<std::uint32_t, std::string> scales[] = {
+        {0, "0"},
+        {0x80000000, "-0"},
+        {0xbf000000, "-0.5"},
+        {0x7f800000, "inf"},
+        {0xff800000, "-inf"},
+        {0x7fc00000, "nan"},
+        {past, concat(std::bit_cast<float>(past))}};
+    for (const auto& [bits, text] : scales) {
+      const std::string end = concat(" with a scale of ", text,
+                                     " at [7, 1, 0], expected a positive number, at most ", most);
+      EXPECT_EQ(with("layers.1.k_scale", 15, bits), "tensor \"layers.1.k_scale\"" + end);
+      EXPECT_EQ(with("layers.0.v_scale", 15, bits), "tensor \"layers.0.v_scale\"" + end);
+    }
+    EXPECT_EQ(with("layers.0.k_scale", 15, past - 1), "nothing thrown");
+    EXPECT_EQ(with("layers.0.v_scale", 0, 1), "nothing thrown");
+    const bool is_int8 = dtype == DType::int8;
+    const std::string wrong =
+        concat(" with a number of ", is_int8 ? "-128" : "nan", " at [6, 1, 1], expected at most ",
+               largest_of(dtype), " in magnitude");
+    EXPECT_EQ(with("layers.1.k", 53, is_int8 ? 0x80 : 0x7f), "tensor \"layers.1.k\"" + wrong);
+    EXPECT_EQ(with("layers.0.v", 27, is_int8 ? 0x80 : 0x7f), "tensor \"layers.0.v\"" + wrong);
+    EXPECT_EQ(with("layers.1.k", 53, is_int8 ? 0x81 : 0xfe), "nothing thrown");
+  }
 }
 
 }  // namespace

@@ -1,14 +1,15 @@
-// Files of tables of int4: sealed columns and open ones come back with their bits and go on alike,
-// and what is damaged is refused.
+// Files of tables with open blocks: sealed columns and open ones come back with their bits and go
+// on alike, and what is damaged is refused.
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cmath>
 #include <random>
 #include <thread>
 
 #include "io/file_support.h"
-#include "kv/int4_sequence.h"
 #include "kv/open_bits.h"
+#include "kv/open_sequence.h"
 #include "kv/token_rows.h"
 #include "quire/io/safetensors_header.h"
 #include "quire/io/table_file.h"
@@ -35,14 +36,21 @@ std::shared_ptr<BlockTable> new_table(const std::shared_ptr<BlockPool>& pool) {
   return table;
 }
 
-TEST(TableFileInt4, RandomTablesComeBackAndGoOnAlike) {
+class TableFileOpen : public ::testing::TestWithParam<OpenKind> {};
+using TableFileOpenConcurrency = TableFileOpen;
+
+INSTANTIATE_TEST_SUITE_P(Kinds, TableFileOpen, ::testing::ValuesIn(kOpenKinds), NameOfKind());
+INSTANTIATE_TEST_SUITE_P(Kinds, TableFileOpenConcurrency, ::testing::ValuesIn(kOpenKinds),
+                         NameOfKind());
+
+TEST_P(TableFileOpen, RandomTablesComeBackAndGoOnAlike) {
   const TemporaryDirectory directory;
   std::mt19937 random(3);
   const auto below = [&](std::size_t n) { return static_cast<std::int64_t>(random() % n); };
   int num_cut = 0, num_open_holes = 0, num_all_open = 0, num_positions = 0;
-  for (int walk = 0; walk < 60; ++walk) {
+  for (int walk = 0; walk < 30; ++walk) {
     const std::int64_t block_size = 1 + below(5);
-    const auto pool = new_int4_pool(200, block_size);
+    const auto pool = new_open_pool(GetParam(), 200, block_size);
     PrefixCache cache(pool);
     auto table = std::make_shared<BlockTable>(pool);
     std::uint32_t next = 1;
@@ -103,7 +111,7 @@ TEST(TableFileInt4, RandomTablesComeBackAndGoOnAlike) {
 
       const auto needed = std::count_if(columns.begin(), columns.end(),
                                         [](const auto& column) { return column.id != kHole; });
-      const auto other = new_int4_pool(needed + 9, block_size);
+      const auto other = new_open_pool(GetParam(), needed + 9, block_size);
       poison(*other);
       {
         const auto loaded = load_table(other, directory / "t");
@@ -135,7 +143,7 @@ TEST(TableFileInt4, RandomTablesComeBackAndGoOnAlike) {
   EXPECT_GT(num_positions, 10);
 }
 
-TEST(TableFileInt4, OnlyRowsOfTokensAreWritten) {
+TEST(TableFileOpenInt4, OnlyRowsOfTokensAreWritten) {
   const TemporaryDirectory directory;
   const auto pool = new_int4_pool(16);
   const auto table = new_table(pool);
@@ -164,23 +172,27 @@ TEST(TableFileInt4, OnlyRowsOfTokensAreWritten) {
   EXPECT_EQ(contents(directory / "again"), file);
 }
 
-// A number that was 65504 is 65536 in bfloat16.
-TEST(TableFileInt4, TheLargestNumbersComeBack) {
+// Of int4 a number that was 65504 is 65536 in bfloat16; of others any finite one, and the scale of
+// its row when that is sealed.
+TEST_P(TableFileOpen, TheLargestNumbersComeBack) {
   const TemporaryDirectory directory;
-  const auto pool = new_int4_pool(16);
+  const auto pool = new_open_pool(GetParam(), 32);
+  const bool is_int4 = GetParam().dtype == DType::int4;
   const auto table = new_table(pool);
-  const BFloat16 largest = from_float<BFloat16>(-kLargestOnGrid);
-  const std::int64_t slot = packed(*table).back() - 16;
+  const BFloat16 largest = is_int4 ? from_float<BFloat16>(-kLargestOnGrid) : BFloat16{0xff7f};
+  const std::int64_t slot = packed(*table).back() - 32;
   std::memcpy(pool->open_blocks()->k_open(1).at(slot, 0, 1), &largest, sizeof largest);
+  save_table(*table, directory / "t");
+  EXPECT_EQ(read_bits(*load_table(pool, directory / "t")), read_bits(*table));
+  append_open(*table, tokens_from(70, 16));
+  EXPECT_FALSE(table->explain()[6].is_open);
   save_table(*table, directory / "t");
   EXPECT_EQ(read_bits(*load_table(pool, directory / "t")), read_bits(*table));
 }
 
-TEST(TableFileInt4, EveryDamageIsRefusedAndThePoolAsItWas) {
+TEST_P(TableFileOpen, EveryDamageIsRefusedAndThePoolAsItWas) {
   const TemporaryDirectory directory;
-  KvGeometry geometry = kInt4Pool;
-  geometry.num_blocks = 8;
-  geometry.block_size = 2;
+  KvGeometry geometry = geometry_of(GetParam(), 8, 2);
   geometry.num_kv_heads = 1;
   geometry.num_layers = 1;
   const auto pool = std::make_shared<BlockPool>(geometry);
@@ -204,42 +216,54 @@ TEST(TableFileInt4, EveryDamageIsRefusedAndThePoolAsItWas) {
 }
 
 // What could not be loaded is not saved. The views of a pool let anybody write anything.
-TEST(TableFileInt4, NumbersThatNoFileHasAreNotSaved) {
+TEST_P(TableFileOpen, NumbersThatNoFileHasAreNotSaved) {
   const TemporaryDirectory directory;
-  KvGeometry geometry = kInt4Pool;
-  geometry.num_blocks = 100;
+  const bool is_int4 = GetParam().dtype == DType::int4;
+  KvGeometry geometry = geometry_of(GetParam(), 100);
   geometry.head_dim = 16384;
   const auto pool = std::make_shared<BlockPool>(geometry);
   BlockTable table(pool);
   append_open(table, tokens_from(0, 120));  // 2 MB of codes: more than is written at once
   save_table(table, directory / "t");
   const std::string old = contents(directory / "t");
-  const auto refusal = [&](std::byte* at, std::uint16_t bits) {
-    std::uint16_t was;
+  const auto refusal = [&](std::byte* at, auto bits) {
+    decltype(bits) was;
     std::memcpy(&was, at, sizeof was);
     std::memcpy(at, &bits, sizeof bits);
     const std::string message = message_of<ValueError>([&] { save_table(table, directory / "t"); });
     std::memcpy(at, &was, sizeof was);
     EXPECT_TRUE(contents(directory / "t") == old);  // long
     EXPECT_EQ(directory.names(), std::vector<std::string>{"t"});
-    return message;
+    const std::string start = "BlockTable.save: table: got layers.";
+    EXPECT_TRUE(message.starts_with(start)) << message;
+    return message.substr(start.size());
   };
   const KvStorage& storage = pool->storage();
-  const std::string grid = refusal(storage.k_scale(1).at(table.blocks()[25], 1, 2), 0x7e00);
-  EXPECT_TRUE(grid.starts_with("BlockTable.save: table: got layers.1.k_scale with a step of nan"))
-      << grid;
-  EXPECT_NE(grid.find(" at [25, 1, 2], expected"), grid.npos) << grid;
-  EXPECT_NE(refusal(storage.v_scale(0).at(table.blocks()[25], 3, 1), 0).find(" at [103, 1], "),
-            std::string::npos);
+  const std::int32_t block = table.blocks()[25];
+  if (is_int4) {
+    const std::string grid = refusal(storage.k_scale(1).at(block, 1, 2), std::uint16_t{0x7e00});
+    EXPECT_TRUE(grid.starts_with("1.k_scale with a step of nan")) << grid;
+    EXPECT_NE(grid.find(" at [25, 1, 2], expected"), grid.npos) << grid;
+    EXPECT_NE(refusal(storage.v_scale(0).at(block, 3, 1), std::uint16_t{0}).find(" at [103, 1], "),
+              std::string::npos);
+  } else {
+    const std::string end = concat(", expected a positive number, at most ",
+                                   0x1.fep127f / largest_of(GetParam().dtype));
+    EXPECT_EQ(refusal(storage.k_scale(1).at(block, 3, 1), std::nanf("")),
+              concat("1.k_scale with a scale of nan at [103, 1, 0]", end));
+    EXPECT_EQ(refusal(storage.v_scale(0).at(block, 0, 0), 0.0f),
+              concat("0.v_scale with a scale of 0 at [100, 0, 0]", end));
+  }
+  const std::int64_t column = std::ssize(table.blocks()) - pool->geometry().num_open();
   const std::int64_t slot = packed(table).back() - 100;
-  EXPECT_EQ(refusal(pool->open_blocks()->v_open(1).at(slot, 3, 0, 1), 0x7f80),
-            "BlockTable.save: table: got layers.1.v_open with a number of inf at [7, 0, 1], "
-            "expected at most 65536 in magnitude");
+  EXPECT_EQ(refusal(pool->open_blocks()->v_open(1).at(slot, 3, 0, 1), std::uint16_t{0x7f80}),
+            concat("1.v_open with a number of inf at [", 119 - 4 * column, ", 0, 1], expected at ",
+                   "most ", is_int4 ? 65536.0f : 0x1.fep127f, " in magnitude"));
   save_table(table, directory / "t");
   EXPECT_TRUE(contents(directory / "t") == old);  // long
 }
 
-TEST(TableFileInt4, AnotherDTypeIsRefused) {
+TEST(TableFileOpenInt4, AnotherDTypeIsRefused) {
   const TemporaryDirectory directory;
   const auto pool = new_int4_pool(16);
   save_table(*new_table(pool), directory / "t");
@@ -257,9 +281,9 @@ TEST(TableFileInt4, AnotherDTypeIsRefused) {
 }
 
 // While a table grows, shrinks and is forked, each file holds it as it was at one moment.
-TEST(TableFileInt4Concurrency, SavedWhileOthersAppend) {
+TEST_P(TableFileOpenConcurrency, SavedWhileOthersAppend) {
   const TemporaryDirectory directory;
-  const auto pool = new_int4_pool(256);
+  const auto pool = new_open_pool(GetParam(), 256);
   BlockTable table(pool);
   std::atomic<bool> done{false};
   std::thread writer([&] {
@@ -279,7 +303,7 @@ TEST(TableFileInt4Concurrency, SavedWhileOthersAppend) {
     save_table(table, directory / "t");
     const auto loaded = load_table(pool, directory / "t");
     EXPECT_EQ(loaded->num_tokens() % 7, 0);
-    Int4Sequence model(pool->geometry());
+    OpenSequence model(pool->geometry());
     for (std::int64_t first = 0; first < loaded->num_tokens(); first += 7) {
       model.append(tokens_from(static_cast<std::uint32_t>(first + 1), 7));
     }

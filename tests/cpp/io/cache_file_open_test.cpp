@@ -1,5 +1,5 @@
-// Files of prefix caches of int4: sealed blocks come back with their bits, and what no cache of
-// int4 holds is refused.
+// Files of prefix caches of pools with open blocks: sealed blocks come back with their bits, and
+// what no such cache holds is refused.
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "io/file_support.h"
-#include "kv/int4_sequence.h"
 #include "kv/open_bits.h"
+#include "kv/open_rows.h"
 #include "kv/token_rows.h"
 #include "quire/io/cache_file.h"
 #include "quire/io/kv_rows.h"
@@ -32,15 +32,19 @@ void serve(PrefixCache& cache, const Ids& ids, const std::string& space = "") {
   cache.insert(ids, *table, space);
 }
 
-TEST(CacheFileInt4, ComesBackWithItsBits) {
+class CacheFileOpen : public ::testing::TestWithParam<OpenKind> {};
+
+INSTANTIATE_TEST_SUITE_P(Kinds, CacheFileOpen, ::testing::ValuesIn(kOpenKinds), NameOfKind());
+
+TEST_P(CacheFileOpen, ComesBackWithItsBits) {
   const TemporaryDirectory directory;
-  const auto pool = new_int4_pool(32);
+  const auto pool = new_open_pool(GetParam(), 32);
   PrefixCache cache(pool);
   serve(cache, ids_from(0, 30));
   serve(cache, ids_from(0, 14), "b");
   serve(cache, ids_from(100, 9));
   save_cache(cache, directory / "");
-  const auto other_pool = new_int4_pool(16);
+  const auto other_pool = new_open_pool(GetParam(), 16);
   poison(*other_pool);
   PrefixCache other(other_pool);
   EXPECT_EQ(load_cache(other, directory / ""), 7 + 3 + 2);
@@ -59,11 +63,9 @@ TEST(CacheFileInt4, ComesBackWithItsBits) {
   other_pool->check();
 }
 
-TEST(CacheFileInt4, EveryDamageIsRefusedAndThePoolAsItWas) {
+TEST_P(CacheFileOpen, EveryDamageIsRefusedAndThePoolAsItWas) {
   const TemporaryDirectory directory;
-  KvGeometry geometry = kInt4Pool;
-  geometry.num_blocks = 8;
-  geometry.block_size = 2;
+  KvGeometry geometry = geometry_of(GetParam(), 8, 2);
   geometry.num_layers = 1;
   PrefixCache cache(std::make_shared<BlockPool>(geometry));
   serve(cache, {1, 2, 3, 4, 5});
@@ -86,7 +88,7 @@ TEST(CacheFileInt4, EveryDamageIsRefusedAndThePoolAsItWas) {
   pool->check();
 }
 
-// [5 6 7 8] below [1 2 3 4], with checksums that are right.
+// [5 6 7 8] below [1 2 3 4], of int4, with checksums that are right.
 struct Forgery {
   std::map<std::string, Ids> integers = {{"node_parents", {1, -1}}, {"node_blocks", {0, 1}},
                                          {"node_sizes", {4, 4}},    {"token_ids", ids_from(1, 8)},
@@ -134,8 +136,7 @@ std::string load_forged(const std::function<void(Forgery&)>& forge) {
   const std::string message = message_of<ValueError>([&] { load_cache(cache, as_file(file)); });
   EXPECT_EQ(pool->stats().peak_used, message == "nothing thrown" ? 2 : 0) << message;
   pool->check();
-  constexpr std::string_view start = "load: path: got file: ";
-  return message.starts_with(start) ? message.substr(start.size()) : message;
+  return reason_of(message);
 }
 
 TEST(CacheFileForgedInt4, WhatNoCacheHoldsIsRefused) {
