@@ -79,9 +79,9 @@ class TileStretches {
     std::int64_t bytes(std::int64_t heads) const {
       return (tokens - 1) * scale.token_stride + (heads - 1) * scale.head_stride + item_bytes;
     }
-    // With little between them; not static ones, which are always near.
+    // In lines of which most are read; not static ones, which are always near.
     bool lie_together(std::int64_t heads) const {
-      return scale.block_stride != 0 && bytes(heads) <= 2 * tokens * heads * item_bytes;
+      return scale.block_stride != 0 && bytes(heads) / kLine <= 2 * tokens * heads;
     }
   };
 
@@ -91,20 +91,19 @@ class TileStretches {
     const std::int64_t k_bytes = Rows::row_bytes(task.k.dtype, task.head_dim);
     const std::int64_t v_bytes = Rows::row_bytes(task.v.dtype, task.v_head_dim);
     const std::int64_t stride = task.k.head_stride;
-    const bool alternate = v > k && v - k < stride;
-    if (alternate && 4 * tokens * (k_bytes + v_bytes) >= 3 * stride) {  // hardly anything else
-      const std::byte* end = v + tokens * v_bytes;
-      for (const Scales& each : scales) {
-        if (each.first < k || each.first >= k + stride) {
-          if (each.lie_together(heads)) add(each.first, each.bytes(heads));
-        } else if (each.first + each.bytes(1) > end) {
-          end = each.first + each.bytes(1);
-        }
-      }
-      return add(k, (heads - 1) * stride + (end - k));
-    }
+    const auto is_within = [&](const std::byte* first) { return first > k && first - k < stride; };
+    std::int64_t bytes = tokens * (k_bytes + v_bytes);
+    const std::byte* end = v + tokens * v_bytes;
     for (const Scales& each : scales) {
-      if (each.lie_together(heads)) add(each.first, each.bytes(heads));
+      if (is_within(each.first)) {
+        bytes += each.bytes(1);
+        end = each.first + each.bytes(1);
+      } else if (each.lie_together(heads)) {
+        add(each.first, each.bytes(heads));
+      }
+    }
+    if (is_within(v) && 4 * bytes >= 3 * stride) {  // hardly anything else lies there
+      return add(k, (heads - 1) * stride + (end - k));
     }
     if (by_token(task)) {
       add_rows(k, task.k, tokens, heads * k_bytes);
@@ -113,14 +112,12 @@ class TileStretches {
     }
     for (std::int64_t h = 0; h < heads; ++h) {
       add_rows(k + h * stride, task.k, tokens, k_bytes);
-      if (alternate) add_rows(v + h * task.v.head_stride, task.v, tokens, v_bytes);
+      if (is_within(v)) add_rows(v + h * task.v.head_stride, task.v, tokens, v_bytes);
       for (const Scales& each : scales) {
-        if (!each.lie_together(heads) && each.lie_together(1)) {
-          add(each.first + h * each.scale.head_stride, each.bytes(1));
-        }
+        if (is_within(each.first)) add(each.first + h * each.scale.head_stride, each.bytes(1));
       }
     }
-    for (std::int64_t h = 0; !alternate && h < heads; ++h) {
+    for (std::int64_t h = 0; !is_within(v) && h < heads; ++h) {
       add_rows(v + h * task.v.head_stride, task.v, tokens, v_bytes);
     }
   }
