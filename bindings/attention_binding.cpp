@@ -57,9 +57,8 @@ AttentionCall::AttentionCall(const char* function, py::handle q, const Attention
     raise<ValueError>(place(function, "num_threads"), "got ", *num_threads,
                       ", expected 1 to 1024, or None");
   }
-  // the environment is Python's to change, so it is read under the GIL
+  // the environment is Python's to change, so it is read under the GIL, here and in take_caches
   num_threads_ = num_threads ? static_cast<int>(*num_threads) : default_num_threads();
-  kernels_ = &selected_kernels();
   implementation_ = implementation_from_name(
       to_text({function, "implementation"}, options.implementation), function);
   return_lse_ = to_bool({function, "return_lse"}, options.return_lse);
@@ -73,6 +72,7 @@ AttentionCall::AttentionCall(const char* function, py::handle q, const Attention
 void AttentionCall::take_caches(const ArrayView& k_cache, const ArrayView& v_cache) {
   args_.k_cache = k_cache;
   args_.v_cache = v_cache;
+  kernels_ = &selected_kernels(k_cache.dtype);
   k_scale_.emplace(Argument{function_, "k_scale"}, k_scale_option_, k_cache.dtype);
   v_scale_.emplace(Argument{function_, "v_scale"}, v_scale_option_, v_cache.dtype);
   args_.k_scale = k_scale_->view();

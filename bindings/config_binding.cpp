@@ -26,6 +26,7 @@ py::dict build_info() {
   info["instruction_sets_built"] = names(built_instruction_sets());
   info["instruction_sets_available"] = names(available_instruction_sets());
   info["instruction_set"] = selected_kernels().name;
+  info["instruction_set_of_quantised"] = selected_kernels(DType::int8).name;
   info["num_threads"] = default_num_threads();
   return info;
 }

@@ -20,4 +20,5 @@ def show_config() -> None:
     ):
         print(f"  {name + ':':27}{', '.join(info[key])}")
     print(f"  {'in use:':27}{info['instruction_set']}")
+    print(f"  {'for quantised caches:':27}{info['instruction_set_of_quantised']}")
     print(f"  {'threads:':27}{info['num_threads']}")

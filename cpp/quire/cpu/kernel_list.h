@@ -17,8 +17,9 @@ extern const Kernels kNeonKernels;
 struct KernelChoice {
   const Kernels* kernels;
   bool (*runs_here)();  // whether this processor and its operating system have the instructions
-  // Whether it is worth being chosen unasked, where it runs; null: always.
-  bool (*pays_here)() = nullptr;
+  // Whether it is worth being chosen unasked, where it runs, for caches that are quantised or not;
+  // null: always.
+  bool (*pays_here)(bool quantised) = nullptr;
 };
 
 // The first that runs and pays is chosen; the last runs anywhere.

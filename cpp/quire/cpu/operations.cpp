@@ -67,7 +67,7 @@ void paged_attention(const PagedAttentionArgs& args, Implementation implementati
     raise<ValueError>("paged_attention: num_threads", "got ", num_threads, ", expected >= 1");
   }
   paged_attention(args, implementation, num_threads == 0 ? default_num_threads() : num_threads,
-                  selected_kernels());
+                  selected_kernels(args.k_cache.dtype));
 }
 
 void paged_attention(const PagedAttentionArgs& args, Implementation implementation, int num_threads,

@@ -9,9 +9,9 @@
 namespace quire {
 namespace {
 
-const Kernels& best_kernels() {
+const Kernels& best_kernels(bool quantised) {
   for (const KernelChoice& choice : kernel_list()) {
-    const bool pays = choice.pays_here == nullptr || choice.pays_here();
+    const bool pays = choice.pays_here == nullptr || choice.pays_here(quantised);
     if (choice.runs_here() && pays) return *choice.kernels;
   }
   return kScalarKernels;
@@ -31,10 +31,12 @@ const Kernels& named_kernels(std::string_view name) {
 
 }  // namespace
 
-const Kernels& selected_kernels() {
-  static const Kernels& best = best_kernels();
+const Kernels& selected_kernels(DType cache) {
+  static const Kernels& best = best_kernels(false);
+  static const Kernels& best_of_quantised = best_kernels(true);
   const char* name = std::getenv("QUIRE_CPU");
-  return name == nullptr || *name == '\0' ? best : named_kernels(name);
+  if (name != nullptr && *name != '\0') return named_kernels(name);
+  return is_quantised(cache) ? best_of_quantised : best;
 }
 
 std::vector<std::string_view> built_instruction_sets() {

@@ -320,6 +320,12 @@ TEST(SelectKernels, RefusesWhatTheMachineLacks) {
   const std::vector<std::string_view> here = available_instruction_sets();
   EXPECT_EQ(std::count(here.begin(), here.end(), selected_kernels().name), 1);
   EXPECT_EQ(selected_kernels().name == here.back(), here.size() == 1) << "scalar only where alone";
+  EXPECT_EQ(std::count(here.begin(), here.end(), selected_kernels(DType::int8).name), 1);
+  setenv("QUIRE_CPU", std::string(here.back()).c_str(), 1);
+  for (const DType cache : {DType::bfloat16, DType::int8, DType::int4}) {
+    EXPECT_EQ(selected_kernels(cache).name, here.back());
+  }
+  unsetenv("QUIRE_CPU");
 }
 
 }  // namespace
