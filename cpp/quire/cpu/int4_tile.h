@@ -101,10 +101,20 @@ class Int4Queries {
       }
     }
     check_ = check;
+    float largest[R], times[R], factors[R];
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
-      const Vec largest = S::max(most[r], S::sub(S::zero(), least[r]));
-      round<R>(block, r, S::reduce_max(largest), S::reduce_add(base[r]));
+      largest[r] = S::reduce_max(S::max(most[r], S::sub(S::zero(), least[r])));
+    }
+    for (int r = 0; r < R; ++r) {  // together, as divisions wait for one another
+      const bool has_numbers = largest[r] >= IntegerRow<S>::kSmallest;  // else all are 0
+      times[r] = has_numbers ? IntegerRow<S>::kMost / largest[r] : 0.0f;
+      factors[r] = has_numbers ? largest[r] / IntegerRow<S>::kMost : 0.0f;
+      if (!(largest[r] < __builtin_inff())) factors[r] = __builtin_nanf("");
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      round<R>(block, r, times[r], factors[r], S::reduce_add(base[r]));
     }
   }
 
@@ -141,25 +151,22 @@ class Int4Queries {
   static constexpr int kWork = 3;
 
  private:
+  // Row r before block `block`, times `times`.
   template <int R>
-  void round(int block, int r, float largest, float base) {
-    constexpr float kMost = IntegerRow<S>::kMost;
+  void round(int block, int r, float times, float factor, float base) {
     constexpr int kKeys = S::kAccumulators / R;
-    const bool has_numbers = largest >= IntegerRow<S>::kSmallest;  // else all are 0
-    const Vec times = S::set1(has_numbers ? kMost / largest : 0.0f);
+    const Vec all = S::set1(times);
     const float* const products = products_ + r * stride_;
     std::int16_t* const to = numbers(block) + r * stride_;
     Ints start = S::zero_ints();
     const Ints minus_eight = S::set1_ints(-8 * 0x10000 + 0xfff8);
     for (std::int64_t d = 0; d < stride_; d += 2 * S::kWidth) {
-      const Ints x = S::to_ints(S::mul(S::load(products + d), times),
-                                S::mul(S::load(products + d + S::kWidth), times));
+      const Ints x = S::to_ints(S::mul(S::load(products + d), all),
+                                S::mul(S::load(products + d + S::kWidth), all));
       S::store(to + d, x);
       start = S::dot(start, x, minus_eight);
     }
     starts_[block][r] = start;
-    const bool finite = largest < __builtin_inff();
-    const float factor = !finite ? __builtin_nanf("") : has_numbers ? largest / kMost : 0.0f;
     for (int j = 0; j < kKeys; ++j) {
       factors_[block][r * kKeys + j] = factor;
       bases_[block][r * kKeys + j] = base;
