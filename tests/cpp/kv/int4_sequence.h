@@ -11,6 +11,7 @@
 #include <numeric>
 #include <set>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -33,6 +34,19 @@ inline std::shared_ptr<BlockPool> new_int4_pool(std::int64_t num_blocks,
   geometry.num_blocks = num_blocks;
   geometry.block_size = block_size;
   return std::make_shared<BlockPool>(geometry);
+}
+
+// The same in a file, with memory for `slots` open blocks, or fewer and what is sealed.
+inline std::shared_ptr<BlockPool> new_backed_int4_pool(const std::string& path,
+                                                       std::int64_t num_blocks, std::int64_t slots,
+                                                       std::int64_t block_size = 4) {
+  KvGeometry geometry = kInt4Pool;
+  geometry.num_blocks = num_blocks;
+  geometry.block_size = block_size;
+  const KvStorage storage(geometry, path);
+  const std::int64_t bytes = slots * OpenBlocks(storage).slot_bytes();
+  return std::make_shared<BlockPool>(geometry,
+                                     BackingFile{path, Residency::least_bytes(storage) + bytes});
 }
 
 // Numbers that have no short form, so that rounding shows, and differ for every place.
