@@ -179,7 +179,7 @@ class Twins:
                 "return_block_mass": bool(self.rng.integers(2)),
                 "implementation": str(self.rng.choice(["fused", "fused", "gather", "dense"])),
                 "num_threads": int(self.rng.integers(1, 4)),
-                "sliding_window": self.rng.choice([None, 100]),
+                "sliding_window": 100 if self.rng.integers(2) else None,
                 "layer": int(self.rng.integers(LAYERS)),
             }
             results = [

@@ -46,6 +46,14 @@ class OpenRoomTest : public ::testing::Test {
 
   std::int64_t slot_bytes() const { return pool->open_blocks()->slot_bytes(); }
 
+  // A slot that was never used is touched only where all others are open: so there were never more
+  // open than there may be, if all of these have low numbers.
+  void expect_no_more_were_touched() {
+    BlockTable all(pool);
+    all.extend(4 * kSlots);
+    for (const std::int32_t id : packed(all)) EXPECT_LT(id, 200 + kSlots);
+  }
+
   TemporaryPath path;
   std::shared_ptr<BlockPool> pool = new_backed_int4_pool(path.text(), 200, kSlots);
 };
@@ -82,6 +90,23 @@ TEST_F(OpenRoomTest, APromptOfAnyLengthTakesFewSlots) {
   EXPECT_LE(pool->stats().resident_bytes,
             Residency::least_bytes(pool->storage()) + 10 * slot_bytes());
   pool->check();
+  table.free();
+  expect_no_more_were_touched();
+}
+
+TEST_F(OpenRoomTest, KeepOfAnyLengthTakesFewSlots) {
+  BlockTable table(pool);
+  Int4Sequence model(pool->geometry());
+  append_open(table, tokens_from(0, 700));
+  model.append(tokens_from(0, 700));
+  std::vector<std::int64_t> kept;
+  for (std::int64_t token = 1; token < 700; token += 2) kept.push_back(token);
+  table.keep(kept);
+  model.keep(kept);
+  EXPECT_TRUE(model.is_what(table));
+  pool->check();
+  table.free();
+  expect_no_more_were_touched();
 }
 
 TEST_F(OpenRoomTest, WhatTakesMoreAtOnceIsRefusedBeforeAnythingChanges) {
@@ -132,6 +157,23 @@ TEST_F(OpenRoomTest, WhatTakesMoreAtOnceIsRefusedBeforeAnythingChanges) {
   fork->free();
   EXPECT_EQ(pool->open_room()->left(), kSlots);
   pool->check();
+}
+
+TEST_F(OpenRoomTest, OpenColumnsOfALoadedTableHaveNoTileYet) {
+  TableLayout layout;
+  layout.num_tokens = layout.next_position = 22;
+  layout.column_ranges = {{0, 6}};
+  layout.num_open = 2;
+  const BlockTable table(pool, layout);
+  EXPECT_EQ(pool->residency()->kept_bytes(), 4 * 2 * pool->storage().block_bytes());
+  EXPECT_EQ(pool->open_room()->left(), kSlots - 2);
+  layout.num_open = 6;
+  BlockTable other(pool, layout);
+  EXPECT_EQ(
+      refusal_of([&] { BlockTable(pool, layout); }),
+      "BlockTable: layout: got 22, which takes 6 more open blocks at once, expected at most the "
+      "2 that resident_bytes has room for");
+  EXPECT_EQ(pool->num_used(), 12);
 }
 
 TEST_F(OpenRoomTest, KeptTilesMakeRoomAndComeBack) {
