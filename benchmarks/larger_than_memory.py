@@ -1,6 +1,7 @@
 """Attention over four times the memory that a process may have: read ahead, and by page faults.
 
     python benchmarks/larger_than_memory.py [--mib 1024] [--order scattered,ascending]
+                                            [--dtype bfloat16]
 
 Decodes a token of each of several sequences, whose keys and values lie in a file, inside a cgroup
 whose limit is a quarter of them. The page cache counts against it. Three ways, each in a process
@@ -34,7 +35,6 @@ import numpy as np
 import quire
 
 HEADS, KV_HEADS, HEAD_DIM, BLOCK_SIZE, LAYERS, SEQUENCES = 32, 8, 128, 16, 2, 8
-TOKEN_BYTES = LAYERS * KV_HEADS * HEAD_DIM * 2 * 2
 CHUNK = 256  # tokens appended at once
 
 
@@ -85,6 +85,18 @@ class Peak(threading.Thread):
             self.most = max(self.most, mapped_in_memory() - self.first)
 
 
+def new_pool(num_blocks: int, dtype: str, **options: Any) -> quire.BlockPool:
+    return quire.BlockPool(
+        num_blocks,
+        block_size=BLOCK_SIZE,
+        num_kv_heads=KV_HEADS,
+        head_dim=HEAD_DIM,
+        num_layers=LAYERS,
+        dtype=dtype,
+        **options,
+    )
+
+
 def build(pool: quire.BlockPool, order: str) -> list[quire.BlockTable]:
     """Sequences of equal length that fill the pool, their blocks in random or ascending order."""
     rng = np.random.default_rng(0)
@@ -95,29 +107,23 @@ def build(pool: quire.BlockPool, order: str) -> list[quire.BlockTable]:
     tables = []
     for _ in range(SEQUENCES):
         tables.append(quire.BlockTable(pool))
-        for _ in range(0, tokens, CHUNK):
-            bits = rng.integers(0, 1 << 16, (2, LAYERS, CHUNK, KV_HEADS, HEAD_DIM), np.uint16)
+        for begin in range(0, tokens, CHUNK):
+            n = min(CHUNK, tokens - begin)
+            bits = rng.integers(0, 1 << 16, (2, LAYERS, n, KV_HEADS, HEAD_DIM), np.uint16)
             bits = bits & 0x807F | 0x3F00  # from 0.5 to 1, and their negatives
             tables[-1].append(*bits.view(ml_dtypes.bfloat16))
     return tables
 
 
-def work(way: str, order: str, mib: int, path: str, steps: int) -> dict[str, Any]:
+def work(way: str, dtype: str, order: str, mib: int, path: str, steps: int) -> dict[str, Any]:
     """What the process of one way does and finds."""
-    num_blocks = (mib << 20) // (TOKEN_BYTES * BLOCK_SIZE)
+    num_blocks = (mib << 20) // new_pool(1, dtype).nbytes // SEQUENCES * SEQUENCES
     options: dict[str, Any] = {}
     if way != "memory":
         options["backing_file"] = path
     if way == "ahead":
         options["resident_bytes"] = (mib << 20) // 8
-    pool = quire.BlockPool(
-        num_blocks,
-        block_size=BLOCK_SIZE,
-        num_kv_heads=KV_HEADS,
-        head_dim=HEAD_DIM,
-        num_layers=LAYERS,
-        **options,
-    )
+    pool = new_pool(num_blocks, dtype, **options)
     peak = Peak()
     peak.start()
     tables = build(pool, order)
@@ -135,14 +141,17 @@ def work(way: str, order: str, mib: int, path: str, steps: int) -> dict[str, Any
     return {"seconds": min(seconds), "peak": peak.most, "bits": digest.hexdigest()}
 
 
-def run(way: str, order: str, mib: int, path: str, steps: int, group: Path | None) -> Any:
+def run(
+    way: str, dtype: str, order: str, mib: int, path: str, steps: int, group: Path | None
+) -> Any:
     """work() in a process of its own, inside the cgroup."""
 
     def enter() -> None:
         if group is not None:
             (group / "cgroup.procs").write_text(str(os.getpid()))
 
-    command = [sys.executable, __file__, "--worker", way, order, str(mib), path, str(steps)]
+    arguments = [way, dtype, order, str(mib), path, str(steps)]
+    command = [sys.executable, __file__, "--worker", *arguments]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, preexec_fn=enter).stdout
     return json.loads(output)
 
@@ -151,21 +160,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mib", type=int, default=1024, help="keys and values, MiB")
     parser.add_argument("--order", default="scattered,ascending", help="of a sequence's blocks")
+    parser.add_argument("--dtype", default="bfloat16", help="of the pool")
     parser.add_argument("--directory", default=None, help="for the file; of a disk, not of memory")
-    parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        way, order, mib, path, steps = options.worker
-        print(json.dumps(work(way, order, int(mib), path, int(steps))))
+        way, dtype, order, mib, path, steps = options.worker
+        print(json.dumps(work(way, dtype, order, int(mib), path, int(steps))))
         return
     mib = options.mib
     limit = (mib << 20) // 4
-    print(f"{mib} MiB of keys and values, limit {limit >> 20} MiB, resident_bytes {mib // 8} MiB")
+    print(f"{mib} MiB of keys and values, {options.dtype}; ", end="")
+    print(f"limit {limit >> 20} MiB, resident_bytes {mib // 8} MiB")
     print(f"{'blocks':10} {'way':12} {'step, s':>8} {'GB/s':>6} {'mapped':>8} {'cgroup':>8}  bits")
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         path = os.path.join(directory, "blocks")
         for order in options.order.split(","):
-            expected = run("memory", order, mib, path, 2, None)
+            expected = run("memory", options.dtype, order, mib, path, 2, None)
             results = {}
             fault_steps = 1 if order == "scattered" else 3  # as each of those takes a minute
             for way, name, steps in (
@@ -174,7 +185,9 @@ def main() -> None:
             ):
                 try:
                     with memory_limit(limit) as group:
-                        result = results[way] = run(way, order, mib, path, steps, group)
+                        result = results[way] = run(
+                            way, options.dtype, order, mib, path, steps, group
+                        )
                         peak = f"{peak_of(group) / 2**20:5.0f}MiB"
                 except OSError as error:
                     sys.exit(f"no limit can be set here, so there is nothing to compare: {error}")

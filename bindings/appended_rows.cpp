@@ -51,7 +51,7 @@ void AppendedRows::write(std::span<const std::int64_t> slots, std::int64_t first
     slots = places;
   }
   for (std::int64_t layer = 0; layer < storage_.geometry().num_layers; ++layer) {
-    if (pool_.residency() != nullptr) {
+    if (pool_.residency() != nullptr && pool_.open_blocks() == nullptr) {
       write_kept(slots, layer, *pool_.residency());
     } else {
       write_kv(layer_args(slots, first, layer), num_threads_, kernels_, kFunction);

@@ -58,10 +58,7 @@ void append(BlockTable& table, py::handle k, py::handle v) {
   const auto write = [&](std::span<const std::int64_t> taken) {
     rows.write(taken, taken.data() - slots.data());
   };
-  // where all blocks are in memory, so that any may be written
-  if (table.pool()->open_blocks() == nullptr || table.pool()->residency() != nullptr) {
-    return table.append(slots, write);
-  }
+  if (table.pool()->open_blocks() == nullptr) return table.append(slots, write);
   table.append(slots, write, [&](std::span<const std::int32_t> blocks, std::int64_t first) {
     rows.write_sealed(blocks, first);
   });

@@ -180,7 +180,7 @@ Of a quantised pool tables may have their last blocks open, in bfloat16, and tho
 sealed, in the pool's dtype: open_blocks says how many, the one that is written included. None: 2 of
 int4, which has 1 at least, and 0 of others. That brings the error of attention down, as the last
 tokens matter most. append seals what it has gone past, extend what it finds. Blocks from allocate
-are sealed ones. Such a pool cannot have a backing_file.
+are sealed ones.
 
 Of int4 a number is four bits, keys with a grid for each channel of a block and head, values one for
 each token and head. head_dim and v_head_dim are even, and blocks from allocate are written whole
@@ -194,10 +194,15 @@ as in memory. What is touched through k_cache and v_cache, or by paged_attention
 system reads where it is touched, and it counts only once its table is used. Without resident_bytes
 the system decides what is in memory. A process made by fork must not use such a pool.
 
+Open blocks stay in memory, and are a part of resident_bytes, before all others: a table takes
+open_blocks of them, and append a few more, however long the prompt; extend has as many open as
+it gives slots for. What would be more is refused with OutOfBlocks, and nothing has changed: a table
+inserted into a prefix cache and freed takes none.
+
 Raises:
     ValueError: a size below 1, resident_bytes too few to work with, or without backing_file;
-        open_blocks below 0, or 1 for int4, or above 0 for a dtype that is not quantised, or with a
-        backing_file; for int4 an odd head_dim or v_head_dim.
+        open_blocks below 0, or 1 for int4, or above 0 for a dtype that is not quantised; for int4 an
+        odd head_dim or v_head_dim.
     TypeError. MemoryError. OSError: the file exists, cannot be made, or finds no room.
 
 Example:
@@ -323,7 +328,8 @@ num_blocks = free + used; shared: blocks with more than one reference; cached: b
 prefix cache holds; reserved_tokens: room of the blocks that tables hold; filled_tokens: tokens that
 stand there, a shared block counted once; wasted_tokens = reserved_tokens - filled_tokens;
 peak_used: the most blocks ever used; copies_on_write: shared blocks copied since the beginning;
-resident_bytes: of blocks that are kept in memory, nbytes where all are; offloaded: blocks in use that
+resident_bytes: of blocks that are kept in memory, open ones of a pool with resident_bytes among them,
+nbytes where all are; offloaded: blocks in use that
 are not, or not in all layers; open_blocks: blocks with rows in full precision.
 )";
 

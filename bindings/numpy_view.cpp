@@ -147,10 +147,10 @@ FloatArray to_cache_array(Argument argument, py::handle object) {
 ScaleArray::ScaleArray(Argument argument, py::handle object, DType cache_dtype) {
   if (object.is_none()) return;
   if (py::isinstance<py::array>(object) || has_dlpack(object)) {
-    const char* const dtypes = cache_dtype == DType::int4 ? "float16 [..., 2], the grids of a cache of int4"
-                               : is_quantised(cache_dtype)
-                                   ? "float32, the scales of a cache of int8 or float8_e4m3fn"
-                                   : "None, as the cache is not quantised";
+    const char* const dtypes =
+        cache_dtype == DType::int4  ? "float16 [..., 2], the grids of a cache of int4"
+        : is_quantised(cache_dtype) ? "float32, the scales of a cache of int8 or float8_e4m3fn"
+                                    : "None, as the cache is not quantised";
     const FloatArray array = to_array(argument, object, false, kFloats, dtypes);
     view_ = array.view;
     owner_ = array.owner;

@@ -6,7 +6,7 @@ namespace quire::python::docs {
 inline constexpr const char* kResidentBlocks =
     R"(Whether each block is kept in memory, in all layers: bool [num_blocks], a copy.
 
-All True for a pool without backing_file and resident_bytes.)";
+Blocks whose rows are open are. All True for a pool without backing_file and resident_bytes.)";
 
 inline constexpr const char* kOffload =
     R"(offload(self)
@@ -16,7 +16,7 @@ Moves the sequence out of memory, into the pool's backing file. Returns how many
 
 The table stays what it is: attention streams it, and what is appended is in memory again. Blocks
 that another table or a user holds as well stay; they are the next to go when room is needed and
-nobody has used them.
+nobody has used them. Rows that the table reads open stay in memory too.
 
 Raises:
     ValueError: a freed table, or a pool without backing_file and resident_bytes. OSError: the file

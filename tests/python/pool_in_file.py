@@ -18,6 +18,16 @@ SLAB = 16 * KV_HEADS * HEAD_DIM * 2 * 2  # a block of one layer: 16 KiB
 LEAST = (4 * 17 + 2 * LAYERS) * SLAB  # 255 tokens lie in 17 blocks
 PAGE = os.sysconf("SC_PAGESIZE")
 
+# Pools of every dtype, and those whose last blocks are open, by what tests call them.
+KINDS: dict[str, dict[str, Any]] = {
+    "bfloat16": {},
+    "int8": {"dtype": "int8"},
+    "float8": {"dtype": "float8_e4m3fn"},
+    "int4": {"dtype": "int4"},
+    "int8_open": {"dtype": "int8", "open_blocks": 1},
+    "float8_open": {"dtype": "float8_e4m3fn", "open_blocks": 1},
+}
+
 
 def new_pool(path: Path | None, resident: int | None = LEAST, **options: Any) -> quire.BlockPool:
     """8 MiB of blocks, in bfloat16."""
@@ -27,16 +37,28 @@ def new_pool(path: Path | None, resident: int | None = LEAST, **options: Any) ->
     return quire.BlockPool(NUM_BLOCKS, **{**geometry, "num_layers": LAYERS, **options})
 
 
-def in_memory(pool: quire.BlockPool) -> int:
-    """Bytes of the pool that are in memory, mapped or not, as the system counts them; 0 where the
-    file's own disk is memory, and nothing can leave it."""
-    first = pool.k_cache().__array_interface__["data"][0]
-    states = (ctypes.c_ubyte * (pool.nbytes // PAGE))()
+def pages_in_memory(view: Any, nbytes: int) -> int:
+    states = (ctypes.c_ubyte * (nbytes // PAGE))()
     mincore = ctypes.CDLL(None, use_errno=True).mincore
     mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
-    assert mincore(first, pool.nbytes, states) == 0
-    pages = int((np.frombuffer(bytes(states), np.uint8) & 1).sum())
-    return 0 if pages * PAGE == pool.nbytes else pages * PAGE
+    assert mincore(view.__array_interface__["data"][0], nbytes, states) == 0
+    return int((np.frombuffer(bytes(states), np.uint8) & 1).sum())
+
+
+def slot_bytes(pool: quire.BlockPool) -> int:
+    """What an open block takes, in all layers."""
+    return int(pool.k_open().strides[0]) if pool.open_blocks else 0
+
+
+def in_memory(pool: quire.BlockPool) -> int:
+    """Bytes of the pool that are in memory, mapped or not, as the system counts them, with those of
+    open blocks; 0 where the file's own disk is memory, and nothing can leave it."""
+    pages = pages_in_memory(pool.k_cache(), pool.nbytes)
+    if pages * PAGE == pool.nbytes:
+        return 0
+    if pool.open_blocks:
+        pages += pages_in_memory(pool.k_open(), pool.num_blocks * slot_bytes(pool))
+    return pages * PAGE
 
 
 class MostInMemory:
@@ -82,10 +104,13 @@ def rows(rng: np.random.Generator, tokens: int) -> tuple[Any, Any]:
 
 
 def poison(pool: quire.BlockPool) -> None:
-    """NaN in every slot, and in every scale where there are some."""
+    """NaN in every slot, and in every scale where there are some; of open rows in a pool in memory
+    alone, as in a file they would take memory from then on."""
     quantised = pool.dtype.itemsize == 1
     for layer in range(LAYERS):
         views = [pool.k_scale, pool.v_scale] if quantised else [pool.k_cache, pool.v_cache]
+        if pool.open_blocks and pool.stats().resident_bytes == pool.nbytes:
+            views += [pool.k_open, pool.v_open]
         for view in views:
             view(layer)[:] = np.nan
     pool.release(pool.allocate(NUM_BLOCKS))  # what views touch counts from here on

@@ -319,12 +319,10 @@ def test_refused_appends_change_nothing() -> None:
     assert_holds(table, model)
 
 
-def test_what_int4_cannot_do(tmp_path: Any) -> None:
+def test_what_int4_cannot_do() -> None:
     for sizes, name in [({"head_dim": 7}, "head_dim"), ({"v_head_dim": 3}, "v_head_dim")]:
         with pytest.raises(ValueError, match=rf"^BlockPool: {name}: got \d, expected an even"):
             new_pool(**sizes)
-    with pytest.raises(ValueError, match=r"^BlockPool: backing_file: got .*, expected None"):
-        new_pool(backing_file=str(tmp_path / "blocks"))
     with pytest.raises(ValueError, match=r"^BlockPool: num_blocks: got 1073741824, expected 1 to"):
         new_pool(2**30)
     with pytest.raises(TypeError, match=r"^BlockPool: dtype: got int5, expected .* or int4$"):

@@ -16,11 +16,13 @@ import pytest
 from pool_in_file import (
     HEAD_DIM,
     HEADS,
+    KINDS,
     LAYERS,
     LEAST,
     NUM_BLOCKS,
     PAGE,
     SLAB,
+    MostInMemory,
     both,
     in_memory,
     new_pool,
@@ -56,8 +58,9 @@ def test_same_bits_as_in_memory(tmp_path: Path, resident: int, options: dict[str
     pool.check()
 
 
-def test_other_implementations_and_gather(tmp_path: Path) -> None:
-    (_, pool), tables = twins(tmp_path / "blocks", [1500, 33])
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_implementations_and_gather(tmp_path: Path, kind: str) -> None:
+    (_, pool), tables = twins(tmp_path / "blocks", [1500, 33], **KINDS[kind])
     q = np.random.default_rng(1).standard_normal((2, HEADS, HEAD_DIM), np.float32)
     for implementation in ("gather", "dense"):
         for ours, files in both(tables, q, implementation=implementation):
@@ -81,6 +84,59 @@ def test_writing_more_than_fits_leaves_memory(tmp_path: Path) -> None:
     assert stats.offloaded == stats.used - pool.resident_blocks[table.blocks].sum() > 0
     assert table.gather(1)[0].tobytes() == k[1].astype(ml_dtypes.bfloat16).tobytes()
     pool.check()
+
+
+# Also of a prompt that is longer than all that fits, and whose rows come later.
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind == "int4" or "open" in kind])
+def test_open_blocks_are_a_part_of_what_is_in_memory(tmp_path: Path, kind: str) -> None:
+    pool = new_pool(tmp_path / "blocks", **KINDS[kind])
+    rng = np.random.default_rng(0)
+    table, others = quire.BlockTable(pool), quire.BlockTable(pool)
+    k, v = rows(rng, 3000)
+    with MostInMemory(pool) as most:
+        table.append(k, v)
+    most.expect_at_most(LEAST)
+    before = pool.num_free, table.blocks.tolist(), table.gather(1)[0].tobytes()
+    with pytest.raises(
+        quire.OutOfBlocks, match=r"^BlockTable.extend: n: got 900, which takes 57 mo"
+    ):
+        others.extend(900)
+    slots = others.extend(64)
+    assert in_memory(pool) <= LEAST
+    assert pool.stats().resident_bytes <= LEAST
+    for layer in range(LAYERS):
+        k_open, v_open = pool.k_open(layer), pool.v_open(layer)
+        quire.write_kv(k[layer, :64], v[layer, :64], k_open, v_open, slots - NUM_BLOCKS * 16)
+    tables, refusal = [others], ""
+    while "open" not in refusal:
+        tables.append(quire.BlockTable(pool))
+        try:
+            tables[-1].append(k[:, :1], v[:, :1])
+        except quire.OutOfBlocks as error:
+            refusal = str(error)
+    assert "which takes 1 more open blocks at once, expected at most the 0 that resi" in refusal
+    assert len(tables[-1]) == 0
+    assert in_memory(pool) <= LEAST
+    expected = k[1, :64].astype(ml_dtypes.bfloat16).astype(np.float32)
+    assert others.gather(1)[0].tobytes() == expected.tobytes()
+    for short in tables:
+        short.free()
+    assert (pool.num_free, table.blocks.tolist(), table.gather(1)[0].tobytes()) == before
+    assert in_memory(pool) <= LEAST
+    pool.check()
+
+
+# Where the system decides, nothing is refused.
+def test_open_blocks_without_resident_bytes(tmp_path: Path) -> None:
+    pools = [new_pool(path, None, **KINDS["int4"]) for path in (None, tmp_path / "blocks")]
+    k, v = rows(np.random.default_rng(0), 700)
+    tables = [quire.BlockTable(pool) for pool in pools]
+    for pool, table in zip(pools, tables, strict=True):
+        table.append(k, v)
+        slots = table.extend(900) - NUM_BLOCKS * 16
+        quire.write_kv(k[0], v[0], pool.k_open(), pool.v_open(), slots[:700])
+        table.truncate(1400)
+    assert tables[0].gather()[0].tobytes() == tables[1].gather()[0].tobytes()
 
 
 def test_offload_and_restore(tmp_path: Path) -> None:

@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pool_in_file import HEAD_DIM, HEADS, LAYERS, LEAST, MostInMemory, both, rows, twins
+from pool_in_file import HEAD_DIM, HEADS, KINDS, LAYERS, LEAST, MostInMemory, both, rows, twins
 
 import quire
-
-DTYPES = ["bfloat16", "int8", "float8_e4m3fn"]
 
 
 def queries(tokens: int) -> Any:
@@ -21,9 +19,9 @@ def queries(tokens: int) -> Any:
 
 
 @pytest.mark.parametrize("mass", [False, True], ids=["", "mass"])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_attention(tmp_path: Path, dtype: str, mass: bool) -> None:
-    (_, pool), tables = twins(tmp_path / "blocks", [2500, 1, 0, 640, 129, 17], dtype=dtype)
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention(tmp_path: Path, kind: str, mass: bool) -> None:
+    (_, pool), tables = twins(tmp_path / "blocks", [2500, 1, 0, 640, 129, 17], **KINDS[kind])
     for q_lens in ([1] * 6, [70, 1, 0, 640, 2, 17]):
         cu = np.cumsum([0, *q_lens]).astype(np.int32)
         for options in ({}, {"sliding_window": 900, "num_sink_tokens": 20}):
@@ -73,9 +71,9 @@ def same_rows(tables: Any) -> None:
 
 
 @pytest.mark.parametrize("holes", [False, True], ids=["", "holes"])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_save_and_load_of_tables(tmp_path: Path, dtype: str, holes: bool) -> None:
-    (_, pool), tables = twins(tmp_path / "blocks", [2500, 640, 33], dtype=dtype)
+@pytest.mark.parametrize("kind", KINDS)
+def test_save_and_load_of_tables(tmp_path: Path, kind: str, holes: bool) -> None:
+    (_, pool), tables = twins(tmp_path / "blocks", [2500, 640, 33], **KINDS[kind])
     if holes:
         for ours in tables:
             for table in ours:
@@ -103,36 +101,38 @@ def test_save_and_load_of_tables(tmp_path: Path, dtype: str, holes: bool) -> Non
     pool.check()
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
-def test_save_and_load_of_a_cache(tmp_path: Path, dtype: str) -> None:
-    pools, tables = twins(tmp_path / "blocks", [2500, 640, 33], dtype=dtype)
+@pytest.mark.parametrize("kind", ["bfloat16", "int8", "int4", "int8_open"])
+def test_save_and_load_of_a_cache(tmp_path: Path, kind: str) -> None:
+    pools, tables = twins(tmp_path / "blocks", [2500, 640, 33], **KINDS[kind])
     ids = [np.arange(len(table)) + 10_000 * i for i, table in enumerate(tables[0])]
     paths = [tmp_path / "memory", tmp_path / "file"]
-    for pool, ours, path in zip(pools, tables, paths, strict=True):
-        cache = quire.PrefixCache(pool)
+    caches = [quire.PrefixCache(pool) for pool in pools]
+    for cache, ours, path in zip(caches, tables, paths, strict=True):
         for tokens, table in zip(ids, ours, strict=True):
             cache.insert(tokens, table)
         with MostInMemory(pools[1]) as most:
             cache.save(path)
         most.expect_at_most(LEAST)
-        cache.clear()
     first, second = (path / "prefix_cache.safetensors" for path in paths)
     assert first.read_bytes() == second.read_bytes()
+    caches[1].clear()
     for table in tables[1]:
         table.free()
-    cache = quire.PrefixCache(pools[1])
     with MostInMemory(pools[1]) as most:
-        assert cache.load(paths[0]) == sum(-(-len(tokens) // 16) for tokens in ids)
+        assert caches[1].load(paths[0]) == len(caches[0])
     most.expect_at_most(LEAST)
-    for tokens, table in zip(ids, tables[0], strict=True):
-        same_rows((table, cache.match([*tokens, 5])))
+    for tokens in ids:  # of pools with open blocks what is full, and rows of a block beside it
+        for wanted in ([*tokens, 5], [*tokens[:20], 5, 5]):
+            matches = [cache.match(wanted) for cache in caches]
+            assert len(matches[0]) >= min(len(tokens) // 16 * 16, 20)
+            same_rows(matches)
     pools[1].check()
 
 
 @pytest.mark.parametrize("forked", [False, True], ids=["", "forked"])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_keep(tmp_path: Path, dtype: str, forked: bool) -> None:
-    (_, pool), tables = twins(tmp_path / "blocks", [1900, 33], dtype=dtype)
+@pytest.mark.parametrize("kind", KINDS)
+def test_keep(tmp_path: Path, kind: str, forked: bool) -> None:
+    (_, pool), tables = twins(tmp_path / "blocks", [1900, 33], **KINDS[kind])
     rng = np.random.default_rng(4)
     keeps = [
         np.r_[0:5, 9:1900],  # each row moves a little

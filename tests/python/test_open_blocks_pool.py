@@ -158,12 +158,7 @@ def test_refused_appends_change_nothing(dtype: str) -> None:
     pool.check()
 
 
-def test_what_open_blocks_cannot_do(tmp_path: Any) -> None:
-    with pytest.raises(
-        ValueError, match=r"^BlockPool: backing_file: got .* with open_blocks 2, ex"
-    ):
-        new_pool("int8", 2, backing_file=str(tmp_path / "blocks"))
-    assert not (tmp_path / "blocks").exists()
+def test_what_open_blocks_cannot_do() -> None:
     with pytest.raises(ValueError, match=r"^BlockPool: num_blocks: got 1073741824, expected 1 to"):
         quire.BlockPool(2**30, num_kv_heads=1, head_dim=1, dtype="int8", open_blocks=1)
 

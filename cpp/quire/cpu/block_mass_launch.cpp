@@ -57,7 +57,7 @@ class MassLaunch {
       for_each(num_items, num_workers, [&](std::int64_t i, int worker) {
         const auto item = static_cast<std::size_t>(i);
         for_ranges(items_[item], [&](const KeyRange& keys, bool windowed) {
-          add_weights(item, keys, windowed, scratch_of(worker));
+          add_weights(item, keys, windowed, false, scratch_of(worker));
         });
       });
     }
@@ -131,13 +131,14 @@ class MassLaunch {
     within(keys.window, keys.windowed);
   }
 
-  void add_weights(std::size_t index, const KeyRange& keys, bool windowed, float* scratch) {
+  void add_weights(std::size_t index, const KeyRange& keys, bool windowed, bool is_beside_open,
+                   float* scratch) {
     const MassItem& item = items_[index];
     const BlockMassView mass{args_.block_mass, args_.block_tables.shape[1], item.columns.begin,
                              maxima_.data() + item.first_maximum};
-    kernels_.block_mass(call_.task(),
-                        {call_.unit(units_[item.unit].work, windowed), keys.begin, keys.end},
-                        scratch, mass);
+    AttentionPart part{call_.unit(units_[item.unit].work, windowed), keys.begin, keys.end};
+    part.is_beside_open = is_beside_open;
+    kernels_.block_mass(call_.task(), part, scratch, mass);
   }
 
   // An item's keys in pieces, in their order and each from where a tile begins, so that the sums
@@ -146,11 +147,13 @@ class MassLaunch {
   bool run_in_stretches(int num_workers, ScratchOf scratch_of) {
     WorkPlan plan;
     std::vector<std::size_t> item_of;  // of each part
+    std::vector<bool> has_open;        // each part
     for (const MassUnit& unit : units_) plan.units.push_back(unit.work);
     for (std::size_t i = 0; i < items_.size(); ++i) {
       for_ranges(items_[i], [&](const KeyRange& keys, bool windowed) {
         plan.parts.push_back({static_cast<std::int64_t>(items_[i].unit), keys, windowed, 0});
         item_of.push_back(i);
+        has_open.push_back(call_.has_open(units_[items_[i].unit].work, keys));
       });
     }
     const StretchPlan stretches = plan_stretches(args_, plan, args_.pager->most_blocks());
@@ -172,7 +175,7 @@ class MassLaunch {
         for (std::size_t p = first_of_item[group]; p < first_of_item[group + 1]; ++p) {
           const WorkPiece& piece = pieces[p];
           add_weights(item_of[piece.part], piece.keys, plan.parts[piece.part].windowed,
-                      scratch_of(worker));
+                      has_open[piece.part], scratch_of(worker));
         }
       });
       args_.pager->done_with(i);

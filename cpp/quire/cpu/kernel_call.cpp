@@ -106,6 +106,15 @@ AttentionUnit KernelCall::unit(const WorkUnit& work, bool windowed) const {
   return unit;
 }
 
+bool KernelCall::has_open(const WorkUnit& work, const KeyRange& keys) const {
+  if (task_.k_open.data == nullptr || keys.begin >= keys.end) return false;
+  const std::int64_t last = (keys.end - 1) / task_.block_size;
+  for (std::int64_t column = keys.begin / task_.block_size; column <= last; ++column) {
+    if (args_.block_tables.at(work.seq, column) >= task_.first_open) return true;
+  }
+  return false;
+}
+
 int worker_count(double cost, std::int64_t items, int num_threads) {
   const double useful = std::min(static_cast<double>(items), 1 + cost / kCostPerThread);
   return static_cast<int>(std::clamp(useful, 1.0, static_cast<double>(num_threads)));

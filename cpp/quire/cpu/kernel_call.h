@@ -21,6 +21,9 @@ class KernelCall {
   // `windowed`: rows see the keys of their sliding window alone.
   AttentionUnit unit(const WorkUnit& work, bool windowed) const;
 
+  // Whether some of these keys of a unit are in an open block.
+  bool has_open(const WorkUnit& work, const KeyRange& keys) const;
+
   // Rows of a unit's states.
   std::int64_t rows_of(const WorkUnit& unit) const {
     return unit.num_heads() * padded_rows(unit.num_tokens() * task_.group);

@@ -94,6 +94,9 @@ struct AttentionPart {
   // Where not null, a kernel that looks at scales itself makes it true once that of one of these
   // keys is not sound (cache_scales.h). Threads share it.
   bool* has_bad_scale = nullptr;
+  // Of a piece of keys some others of which are open: all pieces are read in the same way, as their
+  // part would be.
+  bool is_beside_open = false;
 };
 
 // The softmax over some of the keys, of every row of a unit, in float32 and in units of log2:

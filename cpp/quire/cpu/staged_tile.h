@@ -20,7 +20,7 @@ struct StagedTile {
     return task.k.dtype == DType::int4 || task.k_open.data != nullptr;
   }
   static bool is_needed(const AttentionTask& task, const AttentionPart& part) {
-    if (task.k.dtype == DType::int4) return true;
+    if (task.k.dtype == DType::int4 || part.is_beside_open) return true;
     if (task.k_open.data == nullptr || part.key_begin >= part.key_end) return false;
     const std::int64_t last = (part.key_end - 1) / task.block_size;
     for (std::int64_t column = part.key_begin / task.block_size; column <= last; ++column) {

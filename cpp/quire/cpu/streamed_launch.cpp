@@ -41,6 +41,7 @@ class StreamedLaunch {
       most_rows = std::max(most_rows, rows);
       state_begin_.push_back(floats);
       floats += call_.state_floats(rows);
+      has_open_.push_back(call_.has_open(plan.units[part.unit], part.keys));
     }
     states_ = states_memory_.reserve(floats);
     scratch_floats_ = round_to_line(kernels.fused_scratch(call_.task(), most_rows));
@@ -84,6 +85,7 @@ class StreamedLaunch {
     AttentionPart some{call_.unit(plan_.units[part.unit], part.windowed), piece.keys.begin,
                        piece.keys.end};
     some.unit.resumes = piece.keys.begin > part.keys.begin;
+    some.is_beside_open = has_open_[piece.part];
     kernels_.fused_part(call_.task(), some, nullptr, scratch_ + worker * scratch_floats_,
                         state(piece.part));
   }
@@ -93,6 +95,7 @@ class StreamedLaunch {
   const WorkPlan& plan_;
   const int num_threads_;
   std::vector<std::int64_t> state_begin_;  // of each part
+  std::vector<bool> has_open_;             // each part
   AlignedBuffer states_memory_, scratch_memory_;
   float* states_ = nullptr;
   float* scratch_ = nullptr;

@@ -142,6 +142,11 @@ struct TableRows {
 [[noreturn]] void refuse_room(const FileBytes& file, const BlockPool& pool,
                               const TableLayout& layout) {
   const PoolStats stats = pool.stats();
+  const std::int64_t open = layout.open_blocks(pool.geometry().block_size);
+  if (pool.open_room() != nullptr && layout.num_blocks() <= stats.free + stats.cached) {
+    file.refuse<OutOfBlocks>(open, " open blocks, expected at most the ", pool.open_room()->left(),
+                             " that resident_bytes has room for");
+  }
   file.refuse<OutOfBlocks>(layout.num_tokens, " tokens, which take ", layout.num_blocks(),
                            " blocks, expected at most the ", stats.free, " free",
                            stats.cached > 0 ? concat(" and ", stats.cached, " cached") : "");

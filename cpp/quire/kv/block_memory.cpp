@@ -60,7 +60,7 @@ std::int64_t BlockMemory::page_bytes() {
 
 BlockMemory::BlockMemory(std::int64_t bytes, std::int64_t num_blocks, Claim claim)
     : mapping_bytes_(static_cast<std::size_t>(bytes) + kHugePage) {
-  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | (claim == Claim::addresses ? MAP_NORESERVE : 0);
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | (claim == Claim::all ? 0 : MAP_NORESERVE);
   mapping_ = mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, flags, -1, 0);
   if (mapping_ == MAP_FAILED) {
     raise<OutOfMemory>("BlockPool: num_blocks", "got ", num_blocks, " (", bytes,
@@ -69,7 +69,8 @@ BlockMemory::BlockMemory(std::int64_t bytes, std::int64_t num_blocks, Claim clai
   const auto address = reinterpret_cast<std::uintptr_t>(mapping_);
   data_ = static_cast<std::byte*>(mapping_) + (kHugePage - address % kHugePage) % kHugePage;
 #ifdef MADV_HUGEPAGE
-  madvise(data_, static_cast<std::size_t>(bytes), MADV_HUGEPAGE);  // advice: may be declined
+  madvise(data_, static_cast<std::size_t>(bytes),
+          claim == Claim::pages ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);  // advice: may be declined
 #endif
 }
 
@@ -87,6 +88,10 @@ BlockMemory::BlockMemory(std::int64_t bytes, const std::string& path)
 BlockMemory::~BlockMemory() {
   munmap(mapping_, mapping_bytes_);
   if (file_ >= 0) close(file_);
+}
+
+void BlockMemory::clear(PageRange range) noexcept {
+  madvise(data_ + range.begin, static_cast<std::size_t>(range.end - range.begin), MADV_DONTNEED);
 }
 
 // Otherwise a page that is missing brings in megabytes around it, which nobody asked for where

@@ -33,8 +33,9 @@ struct PageRange {
 class BlockMemory {
  public:
   // Whether memory for all bytes is asked for at once, so that a pool that does not fit is refused,
-  // or they are addresses alone, which cost memory where they are used.
-  enum class Claim : std::uint8_t { all, addresses };
+  // or they are addresses alone, which cost memory where they are used; `pages` of it come and go
+  // by themselves, where others may be huge ones.
+  enum class Claim : std::uint8_t { all, addresses, pages };
 
   // Zeros, `bytes` of them. Throws OutOfMemory, saying that a pool of num_blocks does not fit.
   BlockMemory(std::int64_t bytes, std::int64_t num_blocks, Claim claim = Claim::all);
@@ -48,6 +49,9 @@ class BlockMemory {
   bool is_file() const { return file_ >= 0; }
 
   static std::int64_t page_bytes();
+
+  // Of memory that is no file: gives it back. Zeros stand there from now on.
+  void clear(PageRange range) noexcept;
 
   // The rest is for files.
 

@@ -1,6 +1,7 @@
 #include "quire/kv/block_pool.h"
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <new>
 #include <utility>
@@ -22,16 +23,21 @@ BlockPool::BlockPool(const KvGeometry& geometry, const BackingFile& file)
   residency_ = std::make_unique<Residency>(
       storage_, *file.resident_bytes,
       [this](std::span<Residency::Need> needs) { ask_needs(needs); },
-      [this](std::int32_t block, bool kept) { note_move(block, kept); });
+      [this](std::int32_t block, bool kept) { note_move(block, kept); },
+      open_blocks_ == nullptr
+          ? 0
+          : OpenRoom::least_slots(geometry.num_open()) * open_blocks_->slot_bytes());
+  if (open_blocks_ != nullptr) open_room_ = std::make_unique<OpenRoom>(*this);
   storage_.memory().read_only_what_is_asked();
 }
 
 void BlockPool::ask_needs(std::span<Residency::Need> needs) const {
   const std::lock_guard lock(mutex_);
   for (std::int32_t block = 0; block < geometry().num_blocks; ++block) {
-    needs[block] = ledger_.references(block) == 0 ? Residency::Need::nobody
-                   : ledger_.is_idle(block)       ? Residency::Need::caches
-                                                  : Residency::Need::holders;
+    const bool is_needed = ledger_.references(block) > 0 && !is_open_alone(block);  // its tile
+    needs[block] = !is_needed               ? Residency::Need::nobody
+                   : ledger_.is_idle(block) ? Residency::Need::caches
+                                            : Residency::Need::holders;
   }
 }
 
@@ -39,32 +45,54 @@ void BlockPool::note_move(std::int32_t block, bool kept) noexcept {
   if (!is_listened_to_.load(std::memory_order_relaxed)) return;
   const std::lock_guard lock(mutex_);
   if (listener_ == nullptr || ledger_.references(block) == 0) return;
-  events_.add_move(kept ? BlockEvent::Kind::restored : BlockEvent::Kind::offloaded, block);
+  events_.add_move(
+      kept || is_open_alone(block) ? BlockEvent::Kind::restored : BlockEvent::Kind::offloaded,
+      block);
 }
 
-// A slot is its block's as long as a table reads it there, so it cannot change in between. As many
-// at a time as need no memory of the heap.
+// As many at a time as need no memory of the heap, and no more in files than a stretch of a stream
+// has, as what is not kept is in memory until it settles.
 void BlockPool::seal(std::span<const std::int32_t> blocks) noexcept {
-  constexpr std::size_t kMost = 64;
-  const std::lock_guard sealing(open_blocks_->sealing());
-  while (!blocks.empty()) {
-    OpenBlocks::BlockInSlot open[kMost];
-    std::size_t count = 0;
-    const auto some = blocks.first(std::min(kMost, blocks.size()));
-    blocks = blocks.subspan(some.size());
+  std::array<std::int32_t, kSealedAtOnce> some;
+  auto most = std::ssize(some);
+  if (residency_) {
+    most = std::clamp<std::int64_t>(residency_->stretch_blocks() / geometry().num_layers, 1, most);
+  }
+  for (auto next = blocks.begin(); next != blocks.end();) {
+    std::int64_t count = 0;
     {
       const Books books(*this);
-      const OpenSlots& slots = *books->open_slots();
-      for (const std::int32_t block : some) {
-        if (block == kHole || slots.is_sealed(block)) continue;
-        open[count++] = {slots.slot(block), block};
+      for (; next != blocks.end() && count < most; ++next) {
+        if (*next != kHole && !books->open_slots()->is_sealed(*next)) some[count++] = *next;
       }
     }
-    if (count == 0) continue;
-    open_blocks_->seal({open, count});
-    const Books books(*this);
-    for (std::size_t i = 0; i < count; ++i) books->open_slots()->note_sealed(open[i].block);
+    const auto unsealed = std::span(some).first(count);
+    if (unsealed.empty()) continue;
+    keep_resident(unsealed);
+    seal_together(unsealed);
+    settle(unsealed);
+    tell_of(unsealed);
   }
+}
+
+// Others may have sealed some of them by now. A slot is its block's as long as a table reads it
+// there, so it cannot change in between.
+void BlockPool::seal_together(std::span<const std::int32_t> blocks) noexcept {
+  std::array<OpenBlocks::BlockInSlot, kSealedAtOnce> open;
+  std::size_t count = 0;
+  const std::lock_guard sealing(open_blocks_->sealing());
+  {
+    const Books books(*this);
+    const OpenSlots& slots = *books->open_slots();
+    for (const std::int32_t block : blocks) {
+      if (!slots.is_sealed(block)) open[count++] = {slots.slot(block), block};
+    }
+  }
+  if (count == 0) return;
+  const auto unsealed = std::span(open).first(count);
+  open_blocks_->seal(unsealed);
+  const Books books(*this);
+  for (const auto& [slot, block] : unsealed) books->open_slots()->note_sealed(block);
 }
 
 // Who runs out of memory in these two goes on without: what is not kept can be used all the same.
@@ -73,7 +101,7 @@ void BlockPool::keep_resident(std::span<const std::int32_t> blocks) noexcept try
   const std::vector<std::int64_t> slabs = residency_->slabs(blocks);
   residency_->keep_and_bring_in(slabs);
   residency_->settle(slabs);
-  if (is_listened_to_.load(std::memory_order_relaxed)) residency_->tell_of(blocks);
+  tell_of(blocks);
 } catch (const std::bad_alloc&) {
   return;
 }
@@ -82,6 +110,10 @@ void BlockPool::settle(std::span<const std::int32_t> blocks) noexcept try {
   if (residency_) residency_->settle(residency_->slabs(blocks));
 } catch (const std::bad_alloc&) {
   return;
+}
+
+void BlockPool::tell_of(std::span<const std::int32_t> blocks) const noexcept {
+  if (residency_ && is_listened_to_.load(std::memory_order_relaxed)) residency_->tell_of(blocks);
 }
 
 void BlockPool::read_in_order(std::int64_t layer, std::span<const std::int32_t> blocks,
@@ -118,8 +150,13 @@ void BlockPool::use_in_order(std::span<const Step> steps,
 }
 
 std::vector<bool> BlockPool::resident_blocks() const {
-  if (residency_) return residency_->whole_blocks();
-  return std::vector<bool>(static_cast<std::size_t>(geometry().num_blocks), true);
+  if (!residency_) return std::vector<bool>(static_cast<std::size_t>(geometry().num_blocks), true);
+  std::vector<bool> resident = residency_->whole_blocks();
+  const std::lock_guard lock(mutex_);
+  for (std::int32_t block = 0; block < geometry().num_blocks; ++block) {
+    if (is_open_alone(block)) resident[block] = true;
+  }
+  return resident;
 }
 
 std::vector<bool> BlockPool::cached_blocks() const {
@@ -183,6 +220,7 @@ void BlockPool::release(const IndexView& ids) {
   const auto checked = checked_ids(ids, "BlockPool.release");
   const Delivery delivery(*this);
   Books(*this)->release(checked);
+  if (open_room_ != nullptr) open_room_->settle();
 }
 
 std::vector<std::int32_t> BlockPool::ref_counts() const {
@@ -218,11 +256,14 @@ PoolStats BlockPool::stats() const {
   std::vector<bool> resident;
   if (residency_) {
     resident_bytes = residency_->kept_bytes();
-    resident = residency_->whole_blocks();
+    resident = resident_blocks();
   }
   const std::lock_guard lock(mutex_);
   PoolStats stats = ledger_.stats();
   stats.resident_bytes = resident_bytes;
+  if (open_room_) {
+    stats.resident_bytes += ledger_.open_slots()->num_in_memory() * open_blocks_->slot_bytes();
+  }
   for (std::size_t block = 0; block < resident.size(); ++block) {
     stats.offloaded += !resident[block] && ledger_.references(static_cast<std::int32_t>(block)) > 0;
   }
@@ -256,6 +297,7 @@ void BlockPool::deliver_events() noexcept {
 
 void BlockPool::check() const {
   if (residency_) residency_->check();
+  if (open_room_) open_room_->check();
   const std::lock_guard lock(mutex_);
   ledger_.check();
 }

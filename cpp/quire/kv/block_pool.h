@@ -10,10 +10,12 @@
 // to blocks is told to a listener, if there is one, after all locks (block_events.h).
 //
 // Blocks of int4, and of other quantised pools if they are to be, are written in full precision
-// first, and sealed later: see open_blocks.h. The lock of those who seal comes before the pool's.
+// first, and sealed later: see open_blocks.h. The lock of those who seal comes before those of the
+// residency and the pool.
 //
 // With a backing file, blocks lie in a file of any size, and at most resident_bytes of them in
-// memory: see residency.h for which, and block_stream.h for how the others are read.
+// memory: see residency.h for which, and block_stream.h for how the others are read. Open rows are
+// among these bytes (open_room.h).
 #pragma once
 
 #include <atomic>
@@ -33,6 +35,7 @@
 #include "quire/kv/block_ledger.h"
 #include "quire/kv/kv_storage.h"
 #include "quire/kv/open_blocks.h"
+#include "quire/kv/open_room.h"
 #include "quire/kv/residency.h"
 
 namespace quire {
@@ -77,14 +80,16 @@ class BlockPool {
   // O(1); O(num_blocks) with a backing file.
   PoolStats stats() const;
 
-  // Makes the rows of a block those of its dtype, if they are not yet. The caller reads it open,
-  // and nobody may write it meanwhile.
-  void seal(std::int32_t block) noexcept { seal({&block, 1}); }
-  void seal(std::span<const std::int32_t> blocks) noexcept;  // holes among them are passed over
+  // Makes the rows of blocks those of their dtype, where they are not yet; holes are passed over.
+  // The caller reads them open, and nobody may write them meanwhile. As for what is appended to
+  // other pools, their tiles are kept in memory from now on, as far as they fit.
+  void seal(std::span<const std::int32_t> blocks) noexcept;
   // What does so from now on (open_blocks.h), where blocks stay open.
   void seal_with(const SealFunctions& functions, int num_threads) {
     if (open_blocks_) open_blocks_->seal_with(functions, num_threads);
   }
+  // Where memory for open rows is limited; null where it is not.
+  OpenRoom* open_room() const { return open_room_.get(); }
 
   // What is in memory; null without a backing file, or where the system decides.
   Residency* residency() const { return residency_.get(); }
@@ -93,6 +98,8 @@ class BlockPool {
   void keep_resident(std::span<const std::int32_t> blocks) noexcept;
   // After they were used: gives memory back that they are not kept in.
   void settle(std::span<const std::int32_t> blocks) noexcept;
+  // Tells who listens whether blocks are in memory, where that has changed.
+  void tell_of(std::span<const std::int32_t> blocks) const noexcept;
   // Calls visit(first, last) for all columns of `blocks` in stretches that are in memory.
   void read_in_order(std::int64_t layer, std::span<const std::int32_t> blocks,
                      const std::function<void(std::size_t, std::size_t)>& visit) const;
@@ -105,7 +112,8 @@ class BlockPool {
   // Calls use(i) for each step in its turn, when its blocks are in memory; as one stream, so that
   // `use` calls nobody who streams. Nothing in use leaves memory for what is used but once.
   void use_in_order(std::span<const Step> steps, const std::function<void(std::size_t)>& use) const;
-  // Whether each block is in memory, in all layers, [num_blocks]; and whether only caches hold it.
+  // Whether each block is in memory, in all layers, [num_blocks], as those are whose rows are open;
+  // and whether only caches hold it.
   std::vector<bool> resident_blocks() const;
   std::vector<bool> cached_blocks() const;
 
@@ -134,6 +142,7 @@ class BlockPool {
  private:
   friend class BlockTable;
   friend class PrefixCache;
+  friend class OpenRoom;
 
   // The ledger, locked while this lives.
   class Books {
@@ -164,6 +173,13 @@ class BlockPool {
   void deliver_events() noexcept;
   void ask_needs(std::span<Residency::Need> needs) const;
   void note_move(std::int32_t block, bool kept) noexcept;
+  // Of a block in use; under the pool's lock.
+  bool is_open_alone(std::int32_t block) const {
+    return ledger_.open_slots() != nullptr && !ledger_.open_slots()->is_sealed(block);
+  }
+  // Blocks that are sealed in one go.
+  static constexpr std::size_t kSealedAtOnce = 64;
+  void seal_together(std::span<const std::int32_t> blocks) noexcept;  // so many at most
 
   KvStorage storage_;
   std::unique_ptr<OpenBlocks> open_blocks_;
@@ -171,6 +187,7 @@ class BlockPool {
   std::atomic<bool> is_listened_to_ = false;
   mutable std::mutex mutex_;
   BlockLedger ledger_;
+  std::unique_ptr<OpenRoom> open_room_;
   BlockEvents events_;
   std::shared_ptr<BlockListener> listener_;
   bool is_delivering_ = false;  // a thread is, and will find what is added

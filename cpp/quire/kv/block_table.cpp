@@ -55,6 +55,7 @@ std::vector<ExplainedBlock> BlockTable::explain() const {
     columns[i] = {blocks_[i], i + 1 < columns.size() ? block_size_ : last_rows(),
                   books->holders(blocks_[i]), resident[blocks_[i]],
                   static_cast<std::int64_t>(i) >= first_open()};
+    columns[i].is_resident = columns[i].is_resident || columns[i].is_open;
   }
   return columns;
 }
@@ -101,7 +102,10 @@ void BlockTable::extend(std::span<std::int64_t> slots) {
 
 void BlockTable::grow(std::string_view function, std::span<std::int64_t> slots) {
   const std::int64_t num_old = std::ssize(blocks_);
-  take_blocks(function, static_cast<std::int64_t>(slots.size()));
+  const auto n = static_cast<std::int64_t>(slots.size());
+  require_within_pool(function, n);
+  const OpenRoom::Claim claim = claim_to_grow(function, n);
+  take_blocks(function, n);
   if (pool_->open_blocks() != nullptr && !slots.empty()) {
     open_columns(num_old);
     seal_before(num_old - stays_open());
@@ -150,9 +154,13 @@ void BlockTable::take_blocks(std::string_view function, std::int64_t n) {
     throw;
   }
 
-  pool_->keep_resident(std::span(blocks_).subspan(num_old - (into_last > 0 ? 1 : 0)));
+  if (open_blocks == nullptr) {
+    pool_->keep_resident(std::span(blocks_).subspan(num_old - (into_last > 0 ? 1 : 0)));
+    if (copy != last) pool_->keep_resident({&copy, 1});
+  } else if (into_last > 0 && !is_open) {
+    pool_->keep_resident({&last, 1});  // whose rows move to where they are open
+  }
   if (copy != last) {
-    pool_->keep_resident({&copy, 1});
     // Our reference to the shared block stands until its bytes are copied: while others hold it too
     // it stays shared, and nobody writes it. A second table that wants to copies as well.
     if (open_blocks != nullptr) {
@@ -168,6 +176,8 @@ void BlockTable::take_blocks(std::string_view function, std::int64_t n) {
     books->drop({&last, 1}, rows);
   } else if (new_id != last_id && into_last > 0) {
     open_blocks->copy_rows({last_id, 0}, {new_id, 0}, rows);
+    pool_->settle({&last, 1});
+    pool_->tell_of({&last, 1});
   }
   if (open_blocks == nullptr || into_last == 0) return;
   if (is_open) open_ids_.pop_back();
@@ -244,6 +254,7 @@ void BlockTable::shrink(std::int64_t num_tokens) noexcept {
                      num_tokens - (kept - 1) * block_size_);
     }
   }
+  if (pool_->open_room() != nullptr && !dropped.empty()) pool_->open_room()->settle();
   open_ids_.resize(std::max<std::int64_t>(0, kept - first_open()));
   blocks_.resize(kept);
   if (num_removed_ > 0 && num_tokens < num_tokens_) {

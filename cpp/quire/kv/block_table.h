@@ -27,7 +27,8 @@
 //
 // Every method is safe to call from several threads. A table's lock is shared by those that read it
 // (attention over a HeldTables, gather, fork) and had alone by those that change it. Locks are
-// taken in this order: tables, by address; then the pool's, which is never held while data moves.
+// taken in this order: tables, by address; then that of who seals, or of open_room.h; then the
+// residency's; then the pool's, which is never held while data moves.
 #pragma once
 
 #include <cstdint>
@@ -74,7 +75,8 @@ class BlockTable {
   // Room for n more tokens; returns or fills their slots, block * block_size + row, in order; with
   // open blocks those of open ones, by their ids, to be written before the table is extended again.
   // A last block that has free rows and is shared is copied first, and the copy takes its place.
-  // Throws OutOfBlocks, and ValueError for n < 0. Write the slots before the table is forked, or
+  // Throws OutOfBlocks, also where resident_bytes has no room for so many open blocks, all of which
+  // are open at once, and ValueError for n < 0. Write the slots before the table is forked, or
   // inserted into a cache with these tokens, and before another thread works with it; append makes
   // one step of both. Where only a cache shares the last block and none is left for the copy, the
   // cache forgets it instead.
@@ -87,8 +89,9 @@ class BlockTable {
   //
   // With open blocks `write` gets parts of `slots` one after the other, kBlocksOpened blocks and
   // less at a time, each of which is sealed after it, but for what stays open: a part's slots are
-  // another block's later. Of a table that gets its old length, what was sealed stays sealed, and a
-  // last block that was opened, open.
+  // another block's later. So the memory that they take does not grow with the number of slots. Of
+  // a table that gets its old length, what was sealed stays sealed, and a last block that was
+  // opened, open.
   template <class Write>
   void append(std::span<std::int64_t> slots, Write&& write) {
     const BlockPool::Delivery delivery(*pool_);
@@ -107,7 +110,8 @@ class BlockTable {
 
   // The same of a pool with open blocks, where new blocks that would not stay open are not opened:
   // write_sealed(blocks, first) writes the rows of slots from `first` on into the tiles of these
-  // blocks, all of which they fill, with the bits that sealing would give them.
+  // blocks, all of which they fill, with the bits that sealing would give them. With resident_bytes
+  // they are opened all the same, as it is when they are sealed that room is made for their tiles.
   template <class Write, class WriteSealed>
   void append(std::span<std::int64_t> slots, Write&& write, WriteSealed&& write_sealed) {
     const BlockPool::Delivery delivery(*pool_);
@@ -213,6 +217,11 @@ class BlockTable {
   }
   void append_in_parts(std::span<std::int64_t> slots, const WritePart& write,
                        const WriteSealed& write_sealed);
+  // Room for what n more tokens open, all at once; and 1 where the last block is among it, else 0.
+  // Columns that nobody else reads open. All only where there is a limit.
+  OpenRoom::Claim claim_to_grow(std::string_view function, std::int64_t n) const;
+  std::int64_t opens_last_for(std::int64_t n) const;
+  std::int64_t num_open_alone() const;
   // Opens the last columns, new ones from `first` on, which are holes or the table's alone.
   void open_columns(std::int64_t first) noexcept;
   // Makes a block that is the table's alone, and which it reads as `id`, one that it may write, and

@@ -39,6 +39,7 @@ void BlockTable::drop_before(std::int64_t position, std::int64_t num_sink_tokens
     unpin(books, begin, end);
     books->drop(dropped, block_size_);
   }
+  if (pool_->open_room() != nullptr) pool_->open_room()->settle();
   std::fill(dropped.begin(), dropped.end(), kHole);
   for (std::int64_t column = std::max(begin, first_open()); column < end; ++column) {
     open_ids_[column - first_open()] = kHole;
@@ -66,6 +67,7 @@ class BlockTable::Compaction {
     for (const std::int64_t token : sources_) is_source_[token / block_size] = true;
     is_replaced_.resize(table.blocks_.size());
     new_blocks_.resize(to_.size());
+    ids_.resize(to_.size());
     open_ids_.reserve(to_.size());
   }
 
@@ -108,23 +110,13 @@ class BlockTable::Compaction {
     }
   }
 
-  // As many blocks at a time as a stretch of a stream has, where not all are kept in memory. Does
-  // not throw, as tables may be half written meanwhile: who runs out of memory goes on without.
-  void move_rows() const noexcept {
+  // Does not throw, as tables may be half written meanwhile.
+  void move_rows() noexcept {
     BlockPool& pool = *table_.pool_;
     pool.keep_resident(std::span(to_).subspan(first_written()));
-    const std::int64_t first = first_written() * table_.block_size_;
+    ids_ = to_;
     for (std::int64_t layer = 0; layer < pool.geometry().num_layers; ++layer) {
-      std::int64_t moved = first;
-      const auto move_to = [&](std::int64_t end) {
-        for (; moved < end; ++moved) move_row(layer, moved);
-      };
-      try {
-        const Strides strides = strides_of(layer, first);
-        pool.use_in_order(strides.steps, [&](std::size_t i) { move_to(strides.ends[i]); });
-      } catch (const std::bad_alloc&) {
-        move_to(size());
-      }
+      move_columns({layer, layer + 1}, {first_written(), num_columns()});
     }
     pool.settle(table_.blocks_);
   }
@@ -145,76 +137,135 @@ class BlockTable::Compaction {
     table_.open_ids_.swap(open_ids_);
   }
 
-  // With open blocks, instead of move_rows: as the table reads them, a column at a time.
-  void move_rows_open() noexcept {
-    const OpenBlocks& opened = *table_.pool_->open_blocks();
-    for (std::int64_t column = 0; column < num_columns(); ++column) {
-      std::int32_t id = table_.read_id(column);
-      if (column >= first_written()) {
-        const bool stays = !is_replaced_[column];
-        id = table_.open_to_write(BlockPool::Books(*table_.pool_), to_[column],
-                                  stays ? id : to_[column]);
-        move_column(opened, column, id);
+  // With open blocks, instead of move_rows: as the table reads them, so many columns at a time,
+  // which are open at once.
+  void move_rows_open(std::int64_t columns_at_once) noexcept {
+    BlockPool& pool = *table_.pool_;
+    const std::int64_t unmoved = std::min(first_written(), num_columns());
+    for (std::int64_t column = 0; column < unmoved; ++column) ids_[column] = table_.read_id(column);
+    close({0, unmoved});
+    for (std::int64_t begin = unmoved; begin < num_columns(); begin += columns_at_once) {
+      const Range columns{begin, std::min(num_columns(), begin + columns_at_once)};
+      {
+        const BlockPool::Books books(pool);
+        for (std::int64_t column = columns.begin; column < columns.end; ++column) {
+          const std::int32_t id = is_replaced_[column] ? to_[column] : table_.read_id(column);
+          ids_[column] = table_.open_to_write(books, to_[column], id);
+        }
       }
-      if (!opened.is_open(id)) continue;
-      if (column < num_columns() - table_.stays_open()) {
-        table_.pool_->seal(to_[column]);
-        BlockPool::Books(*table_.pool_)->open_slots()->unpin(to_[column]);
-      } else {
-        open_ids_.push_back(id);
-      }
+      move_columns({0, pool.geometry().num_layers}, columns);
+      close(columns);
     }
+    pool.settle(table_.blocks_);
+    pool.tell_of(to_);
+  }
+
+  // The most columns that are not open yet, and will be.
+  std::int64_t num_opened() const {
+    const BlockPool::Books books(*table_.pool_);
+    std::int64_t count = 0;
+    for (std::int64_t column = first_written(); column < num_columns(); ++column) {
+      const std::int32_t block = table_.blocks_[column];
+      count += block == kHole || column < table_.first_open() || books->references(block) > 1;
+    }
+    return count;
   }
 
  private:
-  void move_column(const OpenBlocks& opened, std::int64_t column, std::int32_t id) const {
-    const std::int64_t block_size = table_.block_size_, begin = column * block_size;
-    for (std::int64_t row = 0; row < rows_after(column); ++row) {
-      const std::int64_t token = sources_[begin + row];
-      const RowPlace from = {table_.read_id(token / block_size), token % block_size};
-      if (from.block != id || from.row != row) opened.copy_rows(from, {id, row}, 1);
+  struct Range {
+    std::int64_t begin, end;
+  };
+
+  // Seals columns whose rows have moved, and stops reading them open, but for the last ones.
+  void close(Range columns) noexcept {
+    const std::int64_t sealed_end = std::clamp(num_columns() - table_.stays_open(), columns.begin,
+                                               std::max(columns.begin, columns.end));
+    const auto is_open = [&](std::int64_t column) {
+      return table_.pool_->open_blocks()->is_open(ids_[column]);
+    };
+    table_.pool_->seal(std::span(to_).subspan(columns.begin, sealed_end - columns.begin));
+    {
+      const BlockPool::Books books(*table_.pool_);
+      for (std::int64_t column = columns.begin; column < sealed_end; ++column) {
+        if (is_open(column)) books->open_slots()->unpin(to_[column]);
+      }
+    }
+    for (std::int64_t column = sealed_end; column < columns.end; ++column) {
+      if (is_open(column)) open_ids_.push_back(ids_[column]);
     }
   }
+
+  // Moves the rows of some columns, whose ids are known, in some layers. As many blocks at a time
+  // as a stretch of a stream has, where not all are kept in memory. Who runs out of memory goes on
+  // without.
+  void move_columns(Range layers, Range columns) const noexcept {
+    const Range tokens{columns.begin * table_.block_size_,
+                       std::min(size(), columns.end * table_.block_size_)};
+    const std::int64_t count = tokens.end - tokens.begin;
+    std::int64_t moved = 0;  // rows, of one layer after the other
+    const auto move_to = [&](std::int64_t end) {
+      for (; moved < end; ++moved)
+        move_row(layers.begin + moved / count, tokens.begin + moved % count);
+    };
+    try {
+      const Strides strides = strides_of(layers, tokens);
+      table_.pool_->use_in_order(strides.steps, [&](std::size_t i) { move_to(strides.ends[i]); });
+    } catch (const std::bad_alloc&) {
+      move_to((layers.end - layers.begin) * count);
+    }
+  }
+
   std::int64_t size() const { return static_cast<std::int64_t>(sources_.size()); }
   std::int64_t num_columns() const { return static_cast<std::int64_t>(to_.size()); }
   std::int64_t first_written() const {
     return num_same_ == size() ? num_columns() : num_same_ / table_.block_size_;
   }
-  // Tokens that are moved together: where each stride of them ends, and the blocks that it uses.
+  // Rows that are moved together: where each stride of them ends, and the blocks that it uses.
   struct Strides {
     std::vector<std::int64_t> ends;
     std::vector<BlockPool::Step> steps;
   };
-  Strides strides_of(std::int64_t layer, std::int64_t first) const {
+  Strides strides_of(Range layers, Range tokens) const {
     const Residency* const residency = table_.pool_->residency();
     const auto most = residency == nullptr ? std::numeric_limits<std::size_t>::max()
                                            : static_cast<std::size_t>(residency->stretch_blocks());
     Strides strides;
-    std::int32_t last_from = kHole, last_to = kHole;
-    for (std::int64_t token = first; token < size(); ++token) {
-      const std::int32_t from = place_in(table_.blocks_, sources_[token]).block;
-      const std::int32_t to = place_in(to_, token).block;
-      const std::size_t more = (from != last_from) + (to != last_to);
-      if (strides.steps.empty() || strides.steps.back().blocks.size() + more > most) {
-        strides.steps.push_back({layer, {}});
-        strides.ends.push_back(token);
-        last_from = last_to = kHole;
+    std::int64_t rows = 0;
+    for (std::int64_t layer = layers.begin; layer < layers.end; ++layer) {
+      std::int32_t last_from = kHole, last_to = kHole;
+      for (std::int64_t token = tokens.begin; token < tokens.end; ++token) {
+        const std::int32_t from = source_of(token).block, to = target_of(token).block;
+        const std::size_t more = (from != last_from) + (to != last_to);
+        const bool begins = token == tokens.begin;
+        if (begins || strides.steps.back().blocks.size() + more > most) {
+          strides.steps.push_back({layer, {}});
+          strides.ends.push_back(rows);
+          last_from = last_to = kHole;
+        }
+        std::vector<std::int32_t>& blocks = strides.steps.back().blocks;
+        if (from != last_from) blocks.push_back(last_from = from);
+        if (to != last_to) blocks.push_back(last_to = to);
+        strides.ends.back() = ++rows;
       }
-      std::vector<std::int32_t>& blocks = strides.steps.back().blocks;
-      if (from != last_from) blocks.push_back(last_from = from);
-      if (to != last_to) blocks.push_back(last_to = to);
-      strides.ends.back() = token + 1;
     }
     return strides;
   }
   void move_row(std::int64_t layer, std::int64_t token) const {
-    const RowPlace from = place_in(table_.blocks_, sources_[token]);
-    const RowPlace to = place_in(to_, token);
+    const RowPlace from = source_of(token), to = target_of(token);
     if (from.block == to.block && from.row == to.row) return;
-    table_.pool_->storage().copy_rows(layer, from, to, 1);
+    if (const OpenBlocks* const open = table_.pool_->open_blocks()) {
+      open->copy_rows(layer, from, to, 1);
+    } else {
+      table_.pool_->storage().copy_rows(layer, from, to, 1);
+    }
   }
-  RowPlace place_in(const std::vector<std::int32_t>& blocks, std::int64_t token) const {
-    return {blocks[token / table_.block_size_], token % table_.block_size_};
+  // As the table reads a token's block, and will.
+  RowPlace source_of(std::int64_t token) const {
+    const std::int64_t source = sources_[token];
+    return {table_.read_id(source / table_.block_size_), source % table_.block_size_};
+  }
+  RowPlace target_of(std::int64_t token) const {
+    return {ids_[token / table_.block_size_], token % table_.block_size_};
   }
   std::int64_t rows_before(std::int64_t column) const {
     return std::min(table_.block_size_, table_.num_tokens_ - column * table_.block_size_);
@@ -249,7 +300,8 @@ class BlockTable::Compaction {
   std::vector<bool> is_source_;              // columns with a chosen token
   std::vector<bool> is_replaced_;            // columns
   std::vector<std::int32_t> new_blocks_;
-  std::vector<std::int32_t> open_ids_;  // the table's after it
+  std::vector<std::int32_t> ids_;       // of columns after it, as the table reads them
+  std::vector<std::int32_t> open_ids_;  // the last of them, the table's after it
 };
 
 void BlockTable::keep(std::span<const std::int64_t> positions) {
@@ -261,9 +313,14 @@ void BlockTable::keep(std::span<const std::int64_t> positions) {
   std::vector<std::int64_t> sources = tokens_at(kept);
   if (static_cast<std::int64_t>(kept.size()) == num_tokens_) return;
   Compaction compaction(*this, std::move(sources));
+  const std::int64_t opened = pool_->open_room() != nullptr ? compaction.num_opened() : 0;
+  const OpenRoom::Claim claim(pool_->open_room(), {kKeep, "positions", std::ssize(kept)},
+                              std::min(opened, 1 + stays_open()),
+                              std::min(opened, kBlocksOpened + stays_open()));
   compaction.take_blocks();
   if (pool_->open_blocks() != nullptr) {
-    compaction.move_rows_open();
+    const bool is_few = claim.slots() == std::min(opened, kBlocksOpened + stays_open());
+    compaction.move_rows_open(is_few ? kBlocksOpened : claim.slots() - stays_open());
   } else {
     compaction.move_rows();
   }

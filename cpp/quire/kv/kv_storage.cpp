@@ -81,14 +81,6 @@ constexpr std::int64_t kMappingSlack = std::int64_t{1} << 22;
 KvStorage::KvStorage(const KvGeometry& geometry, const std::string& backing_file)
     : geometry_(geometry) {
   check_sizes(geometry);
-  if (geometry.num_open() > 0 && !backing_file.empty()) {
-    if (geometry.dtype == DType::int4) {
-      raise<ValueError>("BlockPool: backing_file", "got ", backing_file,
-                        " with dtype int4, expected None: blocks of int4 lie in memory alone");
-    }
-    raise<ValueError>("BlockPool: backing_file", "got ", backing_file, " with open_blocks ",
-                      geometry.num_open(), ", expected None: open blocks lie in memory alone");
-  }
   Bytes bytes{geometry.head_dim / numbers_of(geometry.dtype)};
   bytes += geometry.v_head_dim / numbers_of(geometry.dtype);
   bytes *= geometry.block_size;

@@ -89,8 +89,7 @@ class KvStorage {
   static constexpr std::int64_t kTileAlignment = 64;
 
   // In a file at `backing_file`, or where that is empty in memory of the process. Throws ValueError
-  // for a size out of range and for open blocks in a file, OutOfMemory or FileError where the
-  // system refuses.
+  // for a size out of range, OutOfMemory or FileError where the system refuses.
   explicit KvStorage(const KvGeometry& geometry, const std::string& backing_file = {});
 
   const KvGeometry& geometry() const { return geometry_; }

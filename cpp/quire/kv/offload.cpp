@@ -33,7 +33,7 @@ std::int64_t BlockTable::offload() {
   {
     const BlockPool::Books books(*pool_);
     for (const std::int32_t block : blocks_) {
-      if (block < 0) continue;
+      if (block < 0 || pool_->is_open_alone(block)) continue;
       (books->is_shared_with_caches_alone(block) ? own : shared).push_back(block);
     }
   }
@@ -49,13 +49,15 @@ std::int64_t BlockTable::restore() {
   const std::shared_lock lock(mutex_);
   require_in_use(function);
   Residency& residency = required_residency(*pool_, function);
-  const std::vector<std::int64_t> slabs = residency.slabs(blocks_);
+  // What is read open is there, and has no use for its tile.
+  const std::vector<std::int64_t> slabs =
+      residency.slabs(std::span(blocks_).first(static_cast<std::size_t>(first_open())));
   const auto num_slabs = static_cast<std::int64_t>(slabs.size());
   if (num_slabs > residency.capacity()) {
     const std::int64_t bytes = pool_->storage().block_bytes();
     raise<ValueError>(place(function, "table"), "got ", num_slabs * bytes,
                       " bytes, expected at most the ", residency.capacity() * bytes,
-                      " that the pool keeps in memory beside what it streams");
+                      " that the pool keeps in memory beside what it streams and has open");
   }
   const std::vector<std::int64_t> missing = residency.missing(slabs);
   residency.keep(slabs);

@@ -46,15 +46,27 @@ OpenBlocks::OpenBlocks(const KvStorage& storage) : storage_(storage) {
   const std::int64_t numbers = g.block_size * (g.head_dim + g.v_head_dim);
   tile_bytes_ = (numbers * kItem + alignment - 1) / alignment * alignment;
   std::int64_t bytes = 0;
-  if (numbers > std::numeric_limits<std::int64_t>::max() / 4 ||
-      __builtin_mul_overflow(tile_bytes_, g.num_kv_heads, &layer_bytes_) ||
-      __builtin_mul_overflow(layer_bytes_, g.num_layers, &slot_bytes_) ||
-      __builtin_mul_overflow(slot_bytes_, g.num_blocks, &bytes) ||
-      bytes > std::numeric_limits<std::int64_t>::max() / 2) {
+  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max() / 4;
+  bool overflows =
+      numbers > most || __builtin_mul_overflow(tile_bytes_, g.num_kv_heads, &layer_bytes_) ||
+      __builtin_mul_overflow(layer_bytes_, g.num_layers, &slot_bytes_) || slot_bytes_ > most;
+  const bool is_in_pages = storage.memory().is_file();
+  if (is_in_pages && !overflows) {
+    const std::int64_t page = BlockMemory::page_bytes();
+    slot_bytes_ = (slot_bytes_ + page - 1) / page * page;
+  }
+  overflows = overflows || __builtin_mul_overflow(slot_bytes_, g.num_blocks, &bytes) ||
+              bytes > std::numeric_limits<std::int64_t>::max() / 2;
+  if (overflows) {
     raise<ValueError>("BlockPool: num_blocks", "got ", g.num_blocks,
                       " blocks of more bytes than an address can count, expected fewer or smaller");
   }
-  memory_ = std::make_unique<BlockMemory>(bytes, g.num_blocks, BlockMemory::Claim::addresses);
+  memory_ = std::make_unique<BlockMemory>(
+      bytes, g.num_blocks, is_in_pages ? BlockMemory::Claim::pages : BlockMemory::Claim::addresses);
+}
+
+void OpenBlocks::clear(std::int32_t slot) noexcept {
+  memory_->clear({slot * slot_bytes_, (slot + 1) * slot_bytes_});
 }
 
 ArrayView OpenBlocks::view(const char* place, std::int64_t layer, std::int64_t offset,

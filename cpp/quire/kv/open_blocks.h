@@ -5,6 +5,9 @@
 //            always one, and of addresses alone until they are used
 //   tile     [block_size][head_dim] keys, then [block_size][v_head_dim] values, bfloat16; padding
 //
+// They lie in memory also where the tiles lie in a file: slots are whole pages then, so that those
+// that nobody uses take none (open_room.h).
+//
 // Keys of int4 share grids over a block, and the tokens that matter most are the last: so a block
 // is written open and becomes quantised as a whole, sealed, when its sequence has gone on
 // (block_table.h says when). Pools of int4 always have open blocks, those of int8 and float8 if
@@ -37,6 +40,10 @@ class OpenBlocks {
     return static_cast<std::int32_t>(geometry().num_blocks) + slot;
   }
   bool is_open(std::int32_t id) const { return id >= geometry().num_blocks; }
+  std::int64_t slot_bytes() const { return slot_bytes_; }
+
+  // Of a pool with a backing file: gives back the memory of a slot, which is nobody's.
+  void clear(std::int32_t slot) noexcept;
 
   // Writable views of one layer, bfloat16 [num_blocks, block_size, num_kv_heads, head_dim], by
   // slot, and with v_head_dim. Throws IndexError for an unknown layer.

@@ -8,14 +8,23 @@
 namespace quire {
 
 // In order, so that never more than a few blocks are open however many tokens there are. All blocks
-// are taken before the first is written. With write_sealed, the last block takes what fits, then
-// columns that would not stay open are written, and then the others.
+// are taken before the first is written. With write_sealed, where nobody has to make room in memory
+// for tiles, the last block takes what fits, then columns that would not stay open are written, and
+// then the others.
 void BlockTable::append_in_parts(std::span<std::int64_t> slots, const WritePart& write,
                                  const WriteSealed& write_sealed) {
   constexpr std::string_view function = "BlockTable.append";
   const auto n = static_cast<std::int64_t>(slots.size());
   const std::int64_t num_tokens = num_tokens_, num_old = std::ssize(blocks_);
   require_within_pool(function, n);
+  // Beside a part, so many more columns than now are open: as many are sealed as are alone ours.
+  const std::int64_t opens_last = opens_last_for(n);
+  const std::int64_t more = std::max<std::int64_t>(0, stays_open() - num_open_alone());
+  const std::int64_t wanted = opens_last + std::min(new_blocks(n), kBlocksOpened + more);
+  const OpenRoom::Claim claim(pool_->open_room(), {function, "n", n},
+                              opens_last + std::min(new_blocks(n), 1 + more), wanted);
+  const std::int64_t part_blocks =
+      claim.slots() == wanted ? kBlocksOpened : claim.slots() - opens_last - more;
   std::vector<std::int32_t> new_columns(new_blocks(n));  // before anything is taken
   take_blocks(function, n);
   std::copy(blocks_.begin() + num_old, blocks_.end(), new_columns.begin());
@@ -38,7 +47,7 @@ void BlockTable::append_in_parts(std::span<std::int64_t> slots, const WritePart&
   };
   try {
     const std::int64_t num_sealed = std::ssize(new_columns) - stays_open();
-    if (write_sealed != nullptr && num_sealed > 0) {
+    if (write_sealed != nullptr && pool_->residency() == nullptr && num_sealed > 0) {
       if (const std::int64_t tokens = fit_in_last(n); tokens > 0) write_open(tokens);
       seal_before(num_old);
       count_tokens(add_columns(num_sealed * block_size_));
@@ -46,7 +55,7 @@ void BlockTable::append_in_parts(std::span<std::int64_t> slots, const WritePart&
       done += num_sealed * block_size_;
     }
     while (done < n) {
-      write_open(std::min(n - done, fit_in_last(n - done) + kBlocksOpened * block_size_));
+      write_open(std::min(n - done, fit_in_last(n - done) + part_blocks * block_size_));
       seal_before(std::ssize(blocks_) - stays_open());
     }
   } catch (...) {
@@ -60,12 +69,36 @@ void BlockTable::append_in_parts(std::span<std::int64_t> slots, const WritePart&
   }
 }
 
-void BlockTable::open_columns(std::int64_t first) noexcept {
+OpenRoom::Claim BlockTable::claim_to_grow(std::string_view function, std::int64_t n) const {
+  if (pool_->open_room() == nullptr) return {nullptr, {}, 0, 0};
+  const std::int64_t slots = opens_last_for(n) + new_blocks(n);
+  return {pool_->open_room(), {function, "n", n}, slots, slots};
+}
+
+std::int64_t BlockTable::opens_last_for(std::int64_t n) const {
+  if (pool_->open_room() == nullptr || fit_in_last(n) == 0) return 0;
+  return open_ids_.empty() || BlockPool::Books(*pool_)->references(blocks_.back()) > 1;
+}
+
+std::int64_t BlockTable::num_open_alone() const {
+  if (pool_->open_room() == nullptr) return 0;
   const BlockPool::Books books(*pool_);
-  for (std::int64_t column = first; column < std::ssize(blocks_); ++column) {
-    const std::int32_t block = blocks_[column];
-    open_ids_.push_back(block == kHole ? kHole : open_to_write(books, block, block));
+  std::int64_t count = 0;
+  for (std::int64_t column = first_open(); column < std::ssize(blocks_); ++column) {
+    count += blocks_[column] != kHole && books->holders(blocks_[column]).tables == 1;
   }
+  return count;
+}
+
+void BlockTable::open_columns(std::int64_t first) noexcept {
+  {
+    const BlockPool::Books books(*pool_);
+    for (std::int64_t column = first; column < std::ssize(blocks_); ++column) {
+      const std::int32_t block = blocks_[column];
+      open_ids_.push_back(block == kHole ? kHole : open_to_write(books, block, block));
+    }
+  }
+  pool_->tell_of(std::span(blocks_).subspan(first));
 }
 
 std::int32_t BlockTable::open_to_write(const BlockPool::Books& books, std::int32_t block,
@@ -100,15 +133,23 @@ void BlockTable::unpin(const BlockPool::Books& books, std::int64_t begin,
 void BlockTable::gather_opened(std::int64_t layer, std::int64_t tokens, float* k, float* v) const {
   const KvGeometry& geometry = pool_->geometry();
   const OpenBlocks& blocks = *pool_->open_blocks();
-  for (std::int64_t token = 0; token < tokens; ++token) {
-    const RowPlace place = {read_id(token / block_size_), token % block_size_};
-    for (std::int64_t head = 0; head < geometry.num_kv_heads; ++head) {
-      blocks.read_key(layer, place, head, k);
-      blocks.read_value(layer, place, head, v);
-      k += geometry.head_dim;
-      v += geometry.v_head_dim;
-    }
+  std::vector<std::int32_t> ids;
+  for (std::int64_t column = 0; column * block_size_ < tokens; ++column) {
+    ids.push_back(read_id(column));
   }
+  pool_->read_in_order(layer, ids, [&](std::size_t first, std::size_t last) {
+    const std::int64_t end = std::min(static_cast<std::int64_t>(last) * block_size_, tokens);
+    for (std::int64_t token = static_cast<std::int64_t>(first) * block_size_; token < end;
+         ++token) {
+      const RowPlace place = {ids[token / block_size_], token % block_size_};
+      for (std::int64_t head = 0; head < geometry.num_kv_heads; ++head) {
+        blocks.read_key(layer, place, head, k);
+        blocks.read_value(layer, place, head, v);
+        k += geometry.head_dim;
+        v += geometry.v_head_dim;
+      }
+    }
+  });
 }
 
 }  // namespace quire

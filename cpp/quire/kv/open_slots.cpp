@@ -1,5 +1,6 @@
 #include "quire/kv/open_slots.h"
 
+#include <algorithm>
 #include <cassert>
 
 #include "quire/base/check.h"
@@ -7,16 +8,21 @@
 
 namespace quire {
 
-OpenSlots::OpenSlots(std::int64_t num_blocks) : blocks_(num_blocks) { free_.reserve(num_blocks); }
+OpenSlots::OpenSlots(std::int64_t num_blocks) : blocks_(num_blocks) {
+  unused_.reserve(num_blocks);
+  leaving_.reserve(kLeaveAtOnce);
+  cleared_.reserve(num_blocks);
+}
 
 std::int32_t OpenSlots::open(std::int32_t block) {
   Block& state = blocks_[block];
   assert(state.slot == kNone && state.pins == 0);
-  if (free_.empty()) {
+  std::vector<std::int32_t>& slots = unused_.empty() ? cleared_ : unused_;
+  if (slots.empty()) {
     state.slot = static_cast<std::int32_t>(num_touched_++);
   } else {
-    state.slot = free_.back();
-    free_.pop_back();
+    state.slot = slots.back();
+    slots.pop_back();
   }
   state.pins = 1;
   state.is_sealed = false;
@@ -41,8 +47,22 @@ void OpenSlots::note_free(std::int32_t block) {
 
 void OpenSlots::close_if_unused(Block& block) {
   if (block.slot == kNone || block.pins > 0 || !block.is_sealed) return;
-  free_.push_back(block.slot);  // never more than there are blocks
+  unused_.push_back(block.slot);  // never more than there are blocks
   block.slot = kNone;
+}
+
+std::span<const std::int32_t> OpenSlots::take_unused(std::int64_t stay) {
+  assert(leaving_.empty());
+  const std::size_t leave = std::max<std::int64_t>(0, std::ssize(unused_) - stay);
+  const auto end = unused_.begin() + std::min(leave, kLeaveAtOnce);
+  leaving_.assign(unused_.begin(), end);
+  unused_.erase(unused_.begin(), end);
+  return leaving_;
+}
+
+void OpenSlots::note_cleared() {
+  cleared_.insert(cleared_.end(), leaving_.begin(), leaving_.end());
+  leaving_.clear();
 }
 
 void OpenSlots::check(std::int32_t block, const BlockHolders& holders) const {
@@ -74,7 +94,9 @@ void OpenSlots::check() const {
   for (const Block& block : blocks_) {
     if (block.slot != kNone) use(block.slot);
   }
-  for (const std::int32_t slot : free_) use(slot);
+  for (const auto* slots : {&unused_, &leaving_, &cleared_}) {
+    for (const std::int32_t slot : *slots) use(slot);
+  }
   for (std::size_t slot = 0; slot < uses.size(); ++slot) {
     if (uses[slot] == 1) continue;
     raise<InvariantError>("BlockPool.check: uses of open slots", "got ", uses[slot], " for slot ",

@@ -16,9 +16,15 @@
 //   caches(b) > 0       =>  is_sealed(b)
 //
 // A block of a user counts as sealed: whoever allocates one writes its tile.
+//
+// Slots below num_touched are of blocks, unused, leaving or cleared, each one of them: unused ones
+// still have memory, and are the next to be opened; of those that are leaving it is being given
+// back, for which nobody holds a lock.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace quire {
@@ -32,7 +38,11 @@ class OpenSlots {
 
   explicit OpenSlots(std::int64_t num_blocks);
 
-  std::int64_t num_open() const { return num_touched_ - std::ssize(free_); }
+  std::int64_t num_open() const { return num_in_memory() - std::ssize(unused_); }
+  // With those that are not used, but have their memory yet.
+  std::int64_t num_in_memory() const {
+    return num_touched_ - std::ssize(leaving_) - std::ssize(cleared_);
+  }
   std::int32_t slot(std::int32_t block) const { return blocks_[block].slot; }
   bool is_sealed(std::int32_t block) const { return blocks_[block].is_sealed; }
 
@@ -46,6 +56,11 @@ class OpenSlots {
   void note_sealed(std::int32_t block);
   // Its last reference is gone.
   void note_free(std::int32_t block);
+
+  // Unused slots whose memory is to be given back, all but the `stay` used last, some at a time;
+  // nobody has them until note_cleared. For one at a time.
+  std::span<const std::int32_t> take_unused(std::int64_t stay);
+  void note_cleared();
 
   // Throws InvariantError on the first equation that fails, of one block and of all together.
   void check(std::int32_t block, const BlockHolders& holders) const;
@@ -62,9 +77,12 @@ class OpenSlots {
 
   void close_if_unused(Block& block);
 
+  static constexpr std::size_t kLeaveAtOnce = 64;
+
   std::vector<Block> blocks_;
-  std::vector<std::int32_t> free_;  // a stack of slots, the one used last on top
-  std::int64_t num_touched_ = 0;    // slots below it have been used
+  std::vector<std::int32_t> unused_;  // a stack of slots, the one used last on top
+  std::vector<std::int32_t> leaving_, cleared_;
+  std::int64_t num_touched_ = 0;  // slots below it have been used
 };
 
 }  // namespace quire

@@ -72,9 +72,22 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
   std::int32_t copy = -1;
   const OpenBlocks* const open_blocks = pool_->open_blocks();
   if (open_blocks != nullptr) table->open_ids_.reserve(1);
+  std::optional<OpenRoom::Claim> claim;
+  if (OpenRoom* const room = pool_->open_room()) {  // a look beforehand
+    {
+      const BlockPool::Books books(*pool_);
+      rest = tree_->find(space_ids, wanted, &blocks);
+    }
+    matched = std::ssize(blocks) * block_size_ + rest.rows;
+    blocks.clear();
+    const OpenRoom::Asked asked{"PrefixCache.match", "token_ids", matched};
+    if (rest.rows > 0) claim.emplace(room, asked, 1, 1);
+  }
   {
     const BlockPool::Books books(*pool_);
     rest = tree_->find(space_ids, wanted, &blocks);
+    // No room was claimed for what another thread has only just cached.
+    if (pool_->open_room() != nullptr && !claim) rest.rows = 0;
     matched = static_cast<std::int64_t>(blocks.size()) * block_size_ + rest.rows;
     if (rest.rows > 0) {
       // What is held from now on cannot make room.
@@ -105,7 +118,9 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
     }
   }
   if (rest.rows > 0) {
-    const std::int32_t both[] = {rest.block, copy};
+    // The copy's rows are not in its tile yet where they are open.
+    const std::int32_t pair[] = {rest.block, copy};
+    const auto both = std::span(pair).first(open_blocks != nullptr ? 1 : 2);
     pool_->keep_resident(both);
     if (open_blocks != nullptr) {
       open_blocks->copy_rows({rest.block, 0}, {table->open_ids_.back(), 0}, rest.rows);

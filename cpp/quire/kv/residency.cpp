@@ -18,6 +18,8 @@ constexpr std::int64_t kMostWindowBytes = std::int64_t{64} << 20;
 // Slabs that go at once when one must, so that their choice costs little: of the kept.
 constexpr std::int64_t kBatchShare = 8;
 
+std::int64_t ceil_div(std::int64_t n, std::int64_t d) { return n / d + (n % d != 0); }
+
 std::int64_t least_window(const KvGeometry& geometry) {
   return Residency::kStretches * ((Residency::kLeastStretch - 1) / geometry.block_size + 2);
 }
@@ -30,9 +32,9 @@ std::int64_t Residency::least_bytes(const KvStorage& storage) {
 }
 
 Residency::Residency(const KvStorage& storage, std::int64_t resident_bytes, AskNeeds ask_needs,
-                     Tell tell)
+                     Tell tell, std::int64_t least_aside)
     : storage_(storage), ask_needs_(std::move(ask_needs)), tell_(std::move(tell)) {
-  const std::int64_t least = least_bytes(storage);
+  const std::int64_t least = least_bytes(storage) + least_aside;
   if (resident_bytes < least) {
     raise<ValueError>("BlockPool: resident_bytes", "got ", resident_bytes, ", expected at least ",
                       least, " for blocks of this shape");
@@ -44,13 +46,35 @@ Residency::Residency(const KvStorage& storage, std::int64_t resident_bytes, AskN
                       " layers, expected at most 2147483647 together with resident_bytes");
   }
   const std::int64_t slabs = resident_bytes / storage.block_bytes();
-  window_ = std::max(least_window(geometry()),
-                     std::min(slabs / kWindowShare, kMostWindowBytes / storage.block_bytes()));
-  capacity_ = slabs - window_;
+  const std::int64_t others =
+      ceil_div(least_aside, storage.block_bytes()) + 2 * geometry().num_layers;
+  window_ = std::max(
+      least_window(geometry()),
+      std::min({slabs / kWindowShare, kMostWindowBytes / storage.block_bytes(), slabs - others}));
+  capacity_ = keepable_ = slabs - window_;
   place_.assign(num_slabs, kNotKept);
   used_.assign(num_slabs, 0);
   kept_layers_.assign(geometry().num_blocks, 0);
   kept_.reserve(std::min(capacity_, num_slabs));
+}
+
+std::int64_t Residency::capacity() const {
+  const std::lock_guard lock(mutex_);
+  return capacity_;
+}
+
+void Residency::set_aside(std::int64_t bytes) {
+  std::vector<std::int64_t> gone;
+  {
+    const std::lock_guard lock(mutex_);
+    const std::int64_t capacity = keepable_ - ceil_div(bytes, storage_.block_bytes());
+    const std::int64_t wanted = static_cast<std::int64_t>(kept_.size()) - capacity;
+    ++clock_;  // none is being used by who asks
+    if (wanted > 0) gone = make_room(wanted, Room::of_others);
+    capacity_ = capacity;
+  }
+  std::sort(gone.begin(), gone.end());
+  give_back(gone);
 }
 
 std::int64_t Residency::kept_bytes() const {
@@ -77,7 +101,7 @@ std::vector<std::int64_t> Residency::slabs(std::int64_t layer,
   std::vector<std::int64_t> slabs;
   slabs.reserve(blocks.size());
   for (const std::int32_t block : blocks) {
-    if (block >= 0) slabs.push_back(slab(layer, block));
+    if (block >= 0 && block < geometry().num_blocks) slabs.push_back(slab(layer, block));
   }
   std::sort(slabs.begin(), slabs.end());
   slabs.erase(std::unique(slabs.begin(), slabs.end()), slabs.end());

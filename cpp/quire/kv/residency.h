@@ -3,11 +3,12 @@
 // The unit is a slab: a block in one layer, whole pages of the file.
 //
 //   slab = layer * num_blocks + block             it lies at slab * block_bytes
-//   resident_bytes = window + kept slabs          at most, the kept being at most capacity()
+//   resident_bytes = window + set aside + kept slabs     at most, the kept being at most capacity()
 //
 // Kept slabs stay in memory until room is needed: first those of free blocks go, then those of
 // blocks that only caches hold, then the others; of each kind the one used longest ago. The window
-// is what a BlockStream reads ahead and gives back.
+// is what a BlockStream reads ahead and gives back. What is set aside is for others: the
+// rows of open blocks, which lie in memory of their own (open_room.h).
 //
 // A slab that is not kept can be used all the same: the system then reads it where it is touched.
 // So these books never decide what is read, only how fast, and how much memory it takes; they may
@@ -43,14 +44,23 @@ class Residency {
   // Tokens that fit into one stretch of a stream, wherever in its first block they begin.
   static constexpr std::int64_t kLeastStretch = 255;
 
-  // Throws ValueError for resident_bytes below least_bytes(storage).
-  Residency(const KvStorage& storage, std::int64_t resident_bytes, AskNeeds ask_needs, Tell tell);
+  // Throws ValueError for resident_bytes below least_bytes(storage) and the least that can be set
+  // aside.
+  Residency(const KvStorage& storage, std::int64_t resident_bytes, AskNeeds ask_needs, Tell tell,
+            std::int64_t least_aside = 0);
 
   // All stretches, and the two blocks of a copy on write in all layers.
   static std::int64_t least_bytes(const KvStorage& storage);
 
+  // Leaves so many of the resident bytes to others from now on, and makes room before; at most
+  // most_aside(), which leaves the blocks of a copy on write.
+  void set_aside(std::int64_t bytes);
+  std::int64_t most_aside() const {
+    return (keepable_ - 2 * geometry().num_layers) * storage_.block_bytes();
+  }
+
   const KvGeometry& geometry() const { return storage_.geometry(); }
-  std::int64_t capacity() const { return capacity_; }                   // slabs that can be kept
+  std::int64_t capacity() const;                                        // slabs that can be kept
   std::int64_t stretch_blocks() const { return window_ / kStretches; }  // of one layer
   std::int64_t kept_bytes() const;                                      // of all layers
   std::vector<bool> whole_blocks() const;  // kept in all layers, by block
@@ -60,7 +70,8 @@ class Residency {
     return layer * geometry().num_blocks + block;
   }
 
-  // The slabs of blocks, each once and in order: of one layer, or of all. Ids below 0 are none.
+  // The slabs of blocks, each once and in order: of one layer, or of all. Ids below 0 are none, and
+  // those of open blocks, num_blocks and more, have no slab.
   std::vector<std::int64_t> slabs(std::int64_t layer, std::span<const std::int32_t> blocks) const;
   std::vector<std::int64_t> slabs(std::span<const std::int32_t> blocks) const;
 
@@ -119,7 +130,7 @@ class Residency {
   const AskNeeds ask_needs_;
   const Tell tell_;
   std::int64_t window_ = 0;    // slabs
-  std::int64_t capacity_ = 0;  // slabs
+  std::int64_t keepable_ = 0;  // slabs, where nothing is set aside
   std::mutex turn_mutex_;      // had by whoever is next
   std::mutex window_mutex_;
   mutable std::mutex mutex_;               // guards what follows
@@ -127,6 +138,7 @@ class Residency {
   std::vector<std::int32_t> place_;        // of each slab in kept_
   std::vector<std::int64_t> used_;         // when each slab was used last, by clock_
   std::vector<std::int32_t> kept_layers_;  // of each block
+  std::int64_t capacity_ = 0;              // slabs
   std::int64_t clock_ = 0;
   std::int64_t evictions_ = 0;
 };

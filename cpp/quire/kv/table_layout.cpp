@@ -117,13 +117,17 @@ BlockTable::BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout)
     layout.positions.resize(layout.num_tokens);
     std::iota(layout.positions.begin(), layout.positions.end(), std::int64_t{0});
   }
+  const std::int64_t num_opened = layout.open_blocks(block_size_);
+  const OpenRoom::Claim claim(pool_->open_room(), {function, "layout", layout.num_tokens},
+                              num_opened, num_opened);
   const std::int64_t last_rows = layout.stored_tokens(block_size_) - (num_blocks - 1) * block_size_;
   {
     const BlockPool::Books books(*pool_);
     books.require_free(num_blocks, function, layout.num_tokens);
     books->give_to_table(taken, last_rows);
   }
-  pool_->keep_resident(taken);
+  // Open ones are the last, and have no tile yet.
+  pool_->keep_resident(std::span(taken).first(num_blocks - num_opened));
   auto next = taken.begin();
   for (const auto& [begin, end] : layout.column_ranges) {
     std::copy_n(next, end - begin, blocks.begin() + begin);

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -23,13 +24,17 @@ namespace {
 constexpr std::int64_t kHeads = 2, kGroup = 3, kHeadDim = 40, kBlockSize = 16;
 constexpr std::int64_t kLeastBlocks = 17;  // of 255 tokens
 
-// A layer of a pool: [block][head] tiles of keys, values and their scales, a block being pages.
+// A layer of a pool: [block][head] tiles of keys, values and their scales or grids, a block being
+// pages.
 class Layer {
  public:
   Layer(DType dtype, std::int64_t num_blocks, std::mt19937& random) : num_blocks_(num_blocks) {
+    const bool has_grids = dtype == DType::int4;
     const auto item = static_cast<std::int64_t>(size_of(dtype));
-    const std::int64_t row = kHeadDim * item, rows = kBlockSize * row;
-    const std::int64_t tile = 2 * rows + 2 * kBlockSize * 4, page = sysconf(_SC_PAGESIZE);
+    const std::int64_t numbers = kHeadDim / numbers_of(dtype);
+    const std::int64_t row = numbers * item, rows = kBlockSize * row;
+    const std::int64_t v_scales = 2 * rows + (has_grids ? kHeadDim : kBlockSize) * 4;
+    const std::int64_t tile = v_scales + kBlockSize * 4, page = sysconf(_SC_PAGESIZE);
     block_bytes_ = (kHeads * tile + page - 1) / page * page;
     void* const memory =
         mmap(nullptr, bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -39,25 +44,46 @@ class Layer {
       view.data = data_ + offset;
       view.dtype = type;
       view.ndim = ndim;
-      view.shape = {num_blocks, kBlockSize, kHeads, kHeadDim};
+      view.shape = {num_blocks, kBlockSize, kHeads, numbers};
       view.strides = {block_bytes_, row_bytes, tile, item};
       return view;
     };
     k = plane(0, dtype, 4, row);
     v = plane(rows, dtype, 4, row);
     k_scale = plane(2 * rows, DType::float32, 3, 4);
-    v_scale = plane(2 * rows + kBlockSize * 4, DType::float32, 3, 4);
+    v_scale = plane(v_scales, DType::float32, 3, 4);
+    if (has_grids) {
+      for (ArrayView* grids : {&k_scale, &v_scale}) {
+        grids->dtype = DType::float16;
+        grids->ndim = 4;
+        grids->shape[3] = 2;
+        grids->strides[3] = 2;
+      }
+      k_scale.shape = {num_blocks, kHeads, kHeadDim, 2};
+      k_scale.strides = {block_bytes_, tile, 4, 2};
+    }
     std::normal_distribution<float> normal;
+    const auto draw_grid = [&] {
+      return Int4Grid{from_float<Float16>(0.1f + 0.2f * std::abs(normal(random))),
+                      from_float<Float16>(normal(random))};
+    };
     for_slots([&](std::int64_t block, std::int64_t row_index, std::int64_t head) {
       for (const ArrayView* view : {&k, &v}) {
         std::byte* const at = view->at(block, row_index, head);
-        for (std::int64_t d = 0; d < kHeadDim; ++d) {
-          if (dtype == DType::int8) {
+        for (std::int64_t d = 0; d < numbers; ++d) {
+          if (dtype != DType::float32) {
             at[d] = static_cast<std::byte>(random() % 256);
           } else {
             reinterpret_cast<float*>(at)[d] = normal(random);
           }
         }
+      }
+      if (has_grids) {
+        if (row_index == 0) {
+          std::generate_n(key_grids_at(k_scale, block, head), kHeadDim, draw_grid);
+        }
+        *value_grid_at(v_scale, block, row_index, head) = draw_grid();
+        return;
       }
       for (const ArrayView* view : {&k_scale, &v_scale}) {
         *scale_at(*view, block, row_index, head) = 0.001f + 0.01f * std::abs(normal(random));
@@ -134,7 +160,9 @@ class StreamedLaunch : public OnInstructionSet {
  protected:
   static constexpr std::int64_t kColumns = 60;
 
-  PagedAttentionArgs args_of(const Layer& layer, const std::vector<std::int32_t>& q_lens) {
+  // `num_open`: last blocks of each sequence that are open.
+  PagedAttentionArgs args_of(const Layer& layer, const std::vector<std::int32_t>& q_lens,
+                             std::int32_t num_open = 0) {
     cu_seqlens_.assign(1, 0);
     for (const std::int32_t n : q_lens) cu_seqlens_.push_back(cu_seqlens_.back() + n);
     tokens_ = cu_seqlens_.back();
@@ -145,11 +173,22 @@ class StreamedLaunch : public OnInstructionSet {
     std::iota(tables_.begin(), tables_.end(), 0);
     std::shuffle(tables_.begin(), tables_.end(), random_);
     std::copy_n(tables_.begin(), 20, tables_.begin() + kColumns);
+    open_.resize(3 * num_open * kBlockSize * kHeads * kHeadDim);
+    for (BFloat16& x : open_) x = from_float<BFloat16>(normal(random_));
+    for (std::int32_t i = 0; i < 3 * num_open; ++i) {
+      const std::int64_t last = (lengths_[i / num_open] - 1) / kBlockSize;
+      tables_[i / num_open * kColumns + last - i % num_open] = 3 * kColumns + i;
+    }
     PagedAttentionArgs args;
     args.q = contiguous_view(q_.data(), DType::float32, {tokens_, kHeads * kGroup, kHeadDim});
     args.k_cache = layer.k;
     args.v_cache = layer.v;
-    if (layer.k.dtype == DType::int8) {
+    if (num_open > 0) {
+      args.k_open = contiguous_view(open_.data(), DType::bfloat16,
+                                    {3 * num_open, kBlockSize, kHeads, kHeadDim});
+      args.v_open = args.k_open;
+    }
+    if (layer.k.dtype != DType::float32) {
       args.k_scale = layer.k_scale;
       args.v_scale = layer.v_scale;
     }
@@ -180,6 +219,7 @@ class StreamedLaunch : public OnInstructionSet {
   std::mt19937 random_{1};
   std::int64_t tokens_ = 0;
   std::vector<float> q_;
+  std::vector<BFloat16> open_;
   std::vector<std::int32_t> tables_, cu_seqlens_, lengths_{950, 17 * 16 + 3, 700};
   std::string refusal_;
 };
@@ -188,11 +228,12 @@ INSTANTIATE_TEST_SUITE_P(All, StreamedLaunch, ::testing::ValuesIn(instruction_se
                          [](const auto& info) { return info.param; });
 
 TEST_P(StreamedLaunch, TouchesNothingButTheStretchInUse) {
-  for (const DType dtype : {DType::float32, DType::int8}) {
+  for (const auto& [dtype, num_open] :
+       {std::pair{DType::float32, 0}, {DType::int8, 0}, {DType::int8, 2}, {DType::int4, 2}}) {
     const Layer layer(dtype, 3 * kColumns, random_);
     for (const std::vector<std::int32_t>& q_lens :
          {std::vector{1, 1, 1}, std::vector{3, 0, 50}, std::vector{200, 1, 2}}) {
-      PagedAttentionArgs args = args_of(layer, q_lens);
+      PagedAttentionArgs args = args_of(layer, q_lens, num_open);
       for (const bool windowed : {false, true}) {
         if (windowed) {
           args.sliding_window = 300;
@@ -239,6 +280,29 @@ TEST_P(StreamedLaunch, AScaleThatIsRefusedLeavesResultsAsTheyWere) {
       }
       *wrong = right;
     }
+  }
+}
+
+TEST_P(StreamedLaunch, AGridThatIsRefusedLeavesResultsAsTheyWere) {
+  const Layer layer(DType::int4, 3 * kColumns, random_);
+  PagedAttentionArgs args = args_of(layer, {20, 1, 4}, 2);
+  const std::int32_t block = tables_[2 * kColumns + 40];
+  Int4Grid* const grids[] = {&key_grids_at(layer.k_scale, block, 1)[7],
+                             value_grid_at(layer.v_scale, block, 3, 1)};
+  for (Int4Grid* const wrong : grids) {
+    const Int4Grid right = *wrong;
+    wrong->step = from_float<Float16>(-2.0f);
+    {
+      Curtain curtain(layer);
+      args.pager = &curtain;
+      const Results results = run(args, 2);
+      for (const std::vector<float>& floats : {results.out, results.lse, results.mass}) {
+        for (const float x : floats) ASSERT_EQ(x, kUnwritten);
+      }
+      EXPECT_NE(refusal_.find(concat("got a step of -2 at block ", block)), std::string::npos)
+          << refusal_;
+    }
+    *wrong = right;
   }
 }
 

@@ -34,13 +34,14 @@ struct ModelSequence {
 
 class BlockTableMachine {
  public:
-  // A pool of float32, or one with open blocks: new_pool or new_open_pool.
+  // A pool of float32, or one with open blocks: new_pool, new_open_pool or new_backed_open_pool.
   BlockTableMachine(std::shared_ptr<BlockPool> pool, std::function<std::uint32_t()> random)
       : pool_(std::move(pool)),
         block_size_(pool_->geometry().block_size),
         random_(std::move(random)) {}
 
   void step() {
+    if (pool_->residency() != nullptr && below(25) == 0) return offload();
     const std::int64_t action = below(100);
     if (action < 45) {
       append();
@@ -143,6 +144,9 @@ class BlockTableMachine {
   std::int64_t refusals() const { return refusals_; }
   std::int64_t refused_truncations() const { return refused_truncations_; }
   std::int64_t refused_keeps() const { return refused_keeps_; }
+  // For want of memory for open blocks; and tables that were in memory again.
+  std::int64_t refused_openings() const { return refused_openings_; }
+  std::int64_t restored() const { return restored_; }
 
  private:
   static std::int64_t size_of(const ModelSequence& sequence) {
@@ -174,7 +178,7 @@ class BlockTableMachine {
     if (way == Way::straight) append_straight(table, tokens);
   }
 
-  // Foretells what appending n tokens takes, and so whether it is refused.
+  // Foretells what appending n tokens takes, and so whether it is refused for want of blocks.
   void append() {
     ModelSequence* sequence = any();
     if (sequence == nullptr) return;
@@ -194,7 +198,13 @@ class BlockTableMachine {
       ASSERT_EQ(sequence->table->blocks(), before);
       return;
     }
-    add(*sequence->table, tokens, way);
+    const std::int64_t opens = takes + 1;  // at once: with a last block that was sealed
+    const std::int64_t stay = pool_->geometry().num_open();
+    if (finds_no_room(*sequence->table, way == Way::extended ? opens : std::min(opens, stay + 2),
+                      [&] { add(*sequence->table, tokens, way); })) {
+      ++refused_openings_;
+      return;
+    }
     if (sequence->opened && way != Way::extended) sequence->opened->append(tokens);
     if (sequence->opened && way == Way::extended) sequence->opened->extend(tokens);
     sequence->tokens.insert(sequence->tokens.end(), tokens.begin(), tokens.end());
@@ -288,7 +298,11 @@ class BlockTableMachine {
       ASSERT_EQ(sequence->table->blocks(), before);
       return;
     }
-    sequence->table->keep(after.positions);
+    if (finds_no_room(*sequence->table, pool_->geometry().num_open() + 1,
+                      [&] { sequence->table->keep(after.positions); })) {
+      ++refused_openings_;
+      return;
+    }
     if (sequence->opened) sequence->opened->keep(kept);
     copies_ += copies;
     sequence->tokens = after.tokens;
@@ -297,6 +311,24 @@ class BlockTableMachine {
     const std::vector<std::int32_t> blocks = sequence->table->blocks();
     ASSERT_TRUE(
         std::equal(blocks.begin(), blocks.begin() + std::min(first, columns), before.begin()));
+  }
+
+  // What leaves memory is where the file has it. What is shared stays, and is not seen here.
+  void offload() {
+    ModelSequence* sequence = any();
+    if (sequence == nullptr) return;
+    BlockTable& table = *sequence->table;
+    table.offload();
+    if (below(2) == 0) return;
+    try {
+      table.restore();
+    } catch (const ValueError&) {  // more than there is memory for
+      ASSERT_GT(std::ssize(table.blocks()) * pool_->geometry().num_layers,
+                pool_->residency()->capacity());
+      return;
+    }
+    ++restored_;
+    for (const ExplainedBlock& block : table.explain()) ASSERT_TRUE(block.is_resident);
   }
 
   void fork() {
@@ -346,6 +378,8 @@ class BlockTableMachine {
   std::int64_t refusals_ = 0;
   std::int64_t refused_truncations_ = 0;
   std::int64_t refused_keeps_ = 0;
+  std::int64_t refused_openings_ = 0;
+  std::int64_t restored_ = 0;
 };
 
 }  // namespace quire::testing

@@ -103,10 +103,6 @@ TEST(KvStorageInt4, RefusedSizes) {
   EXPECT_EQ(message_of<ValueError>(sized(4, 6, 1)),
             "BlockPool: v_head_dim: got 1, expected an even number for int4, which has two numbers "
             "in a byte");
-  EXPECT_EQ(
-      message_of<ValueError>(sized(4, 6, 6), "/nowhere/blocks"),
-      "BlockPool: backing_file: got /nowhere/blocks with dtype int4, expected None: blocks of "
-      "int4 lie in memory alone");
   KvGeometry many = sized(4, 6, 6);
   many.num_blocks = std::int64_t{1} << 30;
   EXPECT_EQ(message_of<ValueError>(many),

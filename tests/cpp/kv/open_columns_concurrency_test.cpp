@@ -11,6 +11,7 @@
 
 #include "kv/open_sequence.h"
 #include "kv/run_threads.h"
+#include "kv/temporary_path.h"
 #include "quire/kv/prefix_cache.h"
 
 namespace quire::testing {
@@ -27,8 +28,7 @@ INSTANTIATE_TEST_SUITE_P(Kinds, OpenColumnsConcurrency,
 
 // Forks of one table, each of which goes on in a thread of its own: whoever seals the blocks that
 // they share, each is what it would be alone.
-TEST_P(OpenColumnsConcurrency, SharedBlocksSealedByAll) {
-  const auto pool = new_open_pool(GetParam(), 400);
+void seal_shared_blocks(const std::shared_ptr<BlockPool>& pool) {
   for (std::uint32_t round = 0; round < 20; ++round) {
     BlockTable root(pool);
     OpenSequence root_model(pool->geometry());
@@ -67,10 +67,21 @@ TEST_P(OpenColumnsConcurrency, SharedBlocksSealedByAll) {
   EXPECT_EQ(pool->stats().open_blocks, 0);
 }
 
+TEST_P(OpenColumnsConcurrency, SharedBlocksSealedByAll) {
+  seal_shared_blocks(new_open_pool(GetParam(), 400));
+}
+
+// With memory for a few of the tiles, which leave it and come back meanwhile.
+TEST_P(OpenColumnsConcurrency, SharedBlocksSealedByAllInAFile) {
+  const TemporaryPath path;
+  const auto pool = new_backed_open_pool(GetParam(), path.text(), 400, 30);
+  seal_shared_blocks(pool);
+  EXPECT_GT(pool->residency()->evictions(), 0);
+}
+
 // One table that some extend and others read, fork or insert into a cache, in a pool that runs out.
 // Both tokens of a pair are the same, so that whatever they were rounded to they are alike.
-TEST_P(OpenColumnsConcurrency, OneTableForAll) {
-  const auto pool = new_open_pool(GetParam(), 48);
+void share_one_table(const std::shared_ptr<BlockPool>& pool) {
   PrefixCache cache(pool);
   BlockTable table(pool);
   run_threads(kThreads, [&](int worker) {
@@ -79,7 +90,8 @@ TEST_P(OpenColumnsConcurrency, OneTableForAll) {
         if (worker == 0) {
           const std::uint32_t token = step;
           append_open(table, {token, token});
-          if (step % 32 == 31) table.truncate(2 * (step % 5));
+          const std::int64_t length = std::min<std::int64_t>(table.num_tokens(), 2 * (step % 5));
+          if (step % 32 == 31) table.truncate(length);
           if (step % 50 == 49) cache.clear();
         } else if (worker == 1) {
           const auto fork = table.fork();
@@ -90,6 +102,7 @@ TEST_P(OpenColumnsConcurrency, OneTableForAll) {
           if (found->num_tokens() % 2 == 0) append_open(*found, {8, 8, 8, 8});
         } else {
           const auto fork = table.fork();
+          if (step % 4 == 0 && pool->residency() != nullptr) fork->offload();
           if (step % 3 == 0) {
             std::vector<std::int64_t> kept = fork->positions();
             if (kept.size() > 4) kept.erase(kept.begin(), kept.begin() + 4);
@@ -114,6 +127,14 @@ TEST_P(OpenColumnsConcurrency, OneTableForAll) {
   EXPECT_EQ(pool->num_used(), 0);
   EXPECT_EQ(pool->stats().open_blocks, 0);
   pool->check();
+}
+
+TEST_P(OpenColumnsConcurrency, OneTableForAll) { share_one_table(new_open_pool(GetParam(), 48)); }
+
+// And where memory for open rows runs out as well.
+TEST_P(OpenColumnsConcurrency, OneTableForAllInAFile) {
+  const TemporaryPath path;
+  share_one_table(new_backed_open_pool(GetParam(), path.text(), 48, 12));
 }
 
 }  // namespace

@@ -74,6 +74,18 @@ inline std::shared_ptr<BlockPool> new_open_pool(const OpenKind& kind, std::int64
   return std::make_shared<BlockPool>(geometry_of(kind, num_blocks, block_size));
 }
 
+// The same in a file, with memory for `slots` open blocks, or fewer and what is sealed.
+inline std::shared_ptr<BlockPool> new_backed_open_pool(const OpenKind& kind,
+                                                       const std::string& path,
+                                                       std::int64_t num_blocks, std::int64_t slots,
+                                                       std::int64_t block_size = 4) {
+  const KvGeometry geometry = geometry_of(kind, num_blocks, block_size);
+  const KvStorage storage(geometry, path);
+  const std::int64_t bytes = slots * OpenBlocks(storage).slot_bytes();
+  return std::make_shared<BlockPool>(geometry,
+                                     BackingFile{path, Residency::least_bytes(storage) + bytes});
+}
+
 inline std::shared_ptr<BlockPool> new_int4_pool(std::int64_t num_blocks,
                                                 std::int64_t block_size = 4) {
   return new_open_pool({}, num_blocks, block_size);
@@ -147,6 +159,24 @@ inline std::vector<std::int32_t> packed(const BlockTable& table) {
   std::int32_t length = 0;
   held.pack(-1, ids.data(), &length);
   return ids;
+}
+
+// Whether an operation on a table finds no memory for open blocks, where that is limited and fewer
+// than `most` are left, the most that it asks for at least; the table stays what it is then.
+template <class Operation>
+bool finds_no_room(const BlockTable& table, std::int64_t most, Operation operation) {
+  OpenRoom* const room = table.pool()->open_room();
+  const std::int64_t left = room == nullptr ? most : room->left();
+  const std::vector<std::int32_t> blocks = table.blocks(), ids = packed(table);
+  try {
+    operation();
+  } catch (const OutOfBlocks&) {
+    EXPECT_LT(left, most);
+    EXPECT_EQ(table.blocks(), blocks);
+    EXPECT_EQ(packed(table), ids);
+    return true;
+  }
+  return false;
 }
 
 // The blocks that tables of a pool read open.

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
 
 #include "quire/kv/block_ledger.h"
 
@@ -13,7 +14,7 @@ namespace quire {
 class OpenSlotsTest : public ::testing::Test {
  protected:
   static auto& blocks(OpenSlots& slots) { return slots.blocks_; }
-  static auto& free_slots(OpenSlots& slots) { return slots.free_; }
+  static auto& free_slots(OpenSlots& slots) { return slots.unused_; }
 
   // "" where check finds nothing.
   static std::string flaw(const OpenSlots& slots, std::int32_t block, const BlockHolders& holders) {
@@ -62,6 +63,31 @@ TEST_F(OpenSlotsTest, WhatIsWrittenIsNotSealed) {
   EXPECT_EQ(slots_.slot(1), 0);
   slots_.write(1);
   EXPECT_FALSE(slots_.is_sealed(1));
+}
+
+// Those used longest ago leave, are nobody's meanwhile, and come after those that have memory.
+TEST_F(OpenSlotsTest, UnusedSlotsGiveTheirMemoryBack) {
+  for (const std::int32_t block : {0, 1, 2, 3}) slots_.open(block);
+  EXPECT_TRUE(slots_.take_unused(0).empty());
+  for (const std::int32_t block : {2, 0, 3}) {
+    slots_.unpin(block);
+    slots_.note_free(block);
+  }
+  EXPECT_EQ(slots_.num_open(), 1);
+  EXPECT_EQ(slots_.num_in_memory(), 4);
+  EXPECT_TRUE(slots_.take_unused(3).empty());
+  const auto leaving = slots_.take_unused(1);
+  EXPECT_EQ(std::vector(leaving.begin(), leaving.end()), (std::vector<std::int32_t>{2, 0}));
+  slots_.check();
+  EXPECT_EQ(slots_.num_open(), 1);
+  EXPECT_EQ(slots_.num_in_memory(), 2);
+  EXPECT_EQ(slots_.open(0), 3);
+  slots_.note_cleared();
+  EXPECT_EQ(slots_.num_in_memory(), 2);
+  EXPECT_EQ(slots_.open(2), 0);
+  EXPECT_EQ(slots_.num_in_memory(), 3);
+  EXPECT_EQ(slots_.num_open(), 3);
+  slots_.check();
 }
 
 TEST_F(OpenSlotsTest, CheckFindsContradictions) {
