@@ -222,6 +222,17 @@ class PackedAttention {
     }
   }
 
+  // Whose numbers are bfloat16s, so that products of pairs of them are exact.
+  static bool is_pairs(DType dtype) {
+    return dtype == DType::bfloat16 || dtype == DType::int8 || dtype == DType::float8_e4m3fn;
+  }
+  template <class Visitor>
+  static void visit_pairs(DType dtype, Visitor visitor) {
+    if (dtype == DType::int8) return visitor(Int8{});
+    if (dtype == DType::float8_e4m3fn) return visitor(Float8E4M3{});
+    visitor(BFloat16{});
+  }
+
   void choose_functions() {
     using Floats = FloatProduct<S>;
     weigh_ = &weigh<float>;
@@ -231,13 +242,19 @@ class PackedAttention {
     if constexpr (S::kDotsBFloat16) {
       using Pairs = BFloat16PairProduct<S>;
       constexpr DType kType = DType::bfloat16;
-      score_pairs_ = task_.q.dtype == kType && task_.k.dtype == kType;
-      value_pairs_ = score_pairs_ && task_.v.dtype == kType && task_.out.dtype == kType;
-      if (score_pairs_) pack_keys_ = &PackedKeys<S>::template pack<BFloat16, Pairs>;
+      score_pairs_ = task_.q.dtype == kType && is_pairs(task_.k.dtype);
+      value_pairs_ = score_pairs_ && is_pairs(task_.v.dtype) && task_.out.dtype == kType;
+      if (score_pairs_) {
+        visit_pairs(task_.k.dtype, [&](auto type) {
+          pack_keys_ = &PackedKeys<S>::template pack<decltype(type), Pairs>;
+        });
+      }
       if (value_pairs_) {
         weigh_ = &weigh<BFloat16>;
-        add_values_ = &ValueTile<S, BFloat16>::template run<1>;
-        return use_products<0, Pairs, Pairs, BFloat16>();
+        return visit_pairs(task_.v.dtype, [&](auto type) {
+          add_values_ = &ValueTile<S, decltype(type)>::template run<1>;
+          use_products<0, Pairs, Pairs, decltype(type)>();
+        });
       }
     }
     Rows::visit_cache(task_.v.dtype, [&](auto type) {

@@ -46,6 +46,27 @@ struct PackedKeys {
   template <class T, class Product>
   struct Columns {
     static void turn(TileRows keys, int key, std::int64_t d, int n, float* to) {
+      if constexpr (Product::kElements == 2) {
+        return turn_pairs(keys, key, d, n, to);
+      } else {
+        turn_floats(keys, key, d, n, to);
+      }
+    }
+
+    // Numbers of 8 bits are bfloat16 as well.
+    static void turn_pairs(TileRows keys, int key, std::int64_t d, int n, float* to) {
+      Vec pairs[S::kWidth];
+#pragma GCC unroll 16
+      for (int i = 0; i < S::kWidth; ++i) {
+        const T* const p = row<T>(keys, key + i) + d;
+        pairs[i] = n == kPanel ? S::load_narrow(p) : S::load_narrow(p, n);
+      }
+      S::transpose(pairs);
+#pragma GCC unroll 16
+      for (int i = 0; i < S::kWidth; ++i) S::store(to + i * kPanel, pairs[i]);
+    }
+
+    static void turn_floats(TileRows keys, int key, std::int64_t d, int n, float* to) {
       Vec lo[S::kWidth], hi[S::kWidth];
 #pragma GCC unroll 16
       for (int i = 0; i < S::kWidth; ++i) {

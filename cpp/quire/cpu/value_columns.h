@@ -52,6 +52,10 @@ struct ValueColumns {
     if constexpr (Product::kElements == 2 && std::is_same_v<T, Float8E4M3>) {
       if constexpr (kWhole) return S::pair_up(first, second);
       return S::pair_up(first, second, rest);
+    } else if constexpr (Product::kElements == 2 && std::is_same_v<T, Int8>) {
+      const auto a = kWhole ? S::load_pair(first) : S::load_pair(first, rest);
+      const auto b = kWhole ? S::load_pair(second) : S::load_pair(second, rest);
+      return {S::pair_up_floats(a.lo, b.lo), S::pair_up_floats(a.hi, b.hi)};
     } else if constexpr (Product::kElements == 2) {
       return S::pair_up(bits(first), bits(second));
     } else {

@@ -70,6 +70,26 @@ struct Avx512Bf16 : Avx512 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
   }
 
+  // 2 * kWidth numbers of 8 bits as bfloat16s, in natural order. Exact.
+  static Vec load_narrow(const Int8* p) { return narrow({load(p), load(p + kWidth)}); }
+  static Vec load_narrow(const Int8* p, int n) {
+    return narrow({load(p, n), n > kWidth ? load(p + kWidth, n - kWidth) : zero()});
+  }
+  static Vec load_narrow(const Float8E4M3* p) {
+    return narrow(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static Vec load_narrow(const Float8E4M3* p, int n) {
+    return narrow(_mm256_maskz_loadu_epi8(static_cast<__mmask32>((1u << n) - 1u), p));
+  }
+
+  // Floats of two rows that are bfloat16s, as pairs.
+  static Vec pair_up_floats(Vec a, Vec b) {
+    constexpr int kAndNot = 0xae;  // (~low & b) | a >> 16
+    return _mm512_castsi512_ps(
+        _mm512_ternarylogic_epi32(_mm512_set1_epi32(0xffff), _mm512_castps_si512(b),
+                                  _mm512_srli_epi32(_mm512_castps_si512(a), 16), kAndNot));
+  }
+
   // Elements of two rows in pairs, in the order of load_pair: lo the even ones, hi the odd ones.
   static Pair pair_up(Vec a, Vec b) {
     const __m512i x = _mm512_castps_si512(a);
@@ -97,6 +117,12 @@ struct Avx512Bf16 : Avx512 {
                                                    _mm512_set1_epi8(static_cast<char>(0x80)), 0xf8);
     return {_mm512_castsi512_ps(_mm512_unpacklo_epi8(low, high)),
             _mm512_castsi512_ps(_mm512_unpackhi_epi8(low, high))};
+  }
+
+  static Vec narrow(Pair x) { return reinterpret_cast<Vec>(_mm512_cvtne2ps_pbh(x.hi, x.lo)); }
+  static Vec narrow(__m256i x) {
+    const __m512i eights = _mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3);
+    return widen_bytes(_mm512_permutexvar_epi64(eights, _mm512_castsi256_si512(x))).lo;
   }
 
   static Pair pair_up(__m256i a, __m256i b) {
