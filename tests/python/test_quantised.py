@@ -96,6 +96,30 @@ def test_attention_matches_float64_on_the_stored_numbers(
         np.testing.assert_allclose(lse, expected_lse, atol=1e-4 + of_score * rounds, rtol=1e-5)
 
 
+@pytest.mark.parametrize("tokens", [3, 24])
+@pytest.mark.parametrize("dtype", QUANTISED)
+def test_many_rows_of_every_size(instruction_set: str, dtype: str, tokens: int) -> None:
+    """Where results are bfloat16, whose products are of pairs: heads that end anywhere in one."""
+    random = np.random.default_rng(7)
+    bfloat16 = FLOATS["bfloat16"]
+    for size in (1, 2, 15, 16, 17, 24, 31, 32, 33, 47, 48, 63, 66, 128):
+        v_size = 160 - size
+        sides = []
+        for row_size in (size, v_size):
+            numbers, scales = quantise(random.standard_normal((70, 1, row_size)), dtype)
+            cache, scale = numbers.reshape(7, 10, 1, row_size), scales.reshape(7, 10, 1)
+            sides.append((cache, scale, numbers.astype(np.float32) * scales[..., None]))
+        (k_cache, k_scale, k), (v_cache, v_scale, v) = sides
+        q = random.standard_normal((tokens, 12, size)).astype(bfloat16)
+        out = quire.paged_attention(
+            q, k_cache, v_cache, np.arange(7)[None], np.array([69]), k_scale=k_scale,
+            v_scale=v_scale, cu_seqlens_q=np.array([0, tokens]),
+        )  # fmt: skip
+        expected, _ = attention(q, k[:69], v[:69])
+        error = np.abs(out.astype(np.float64) - expected).max()
+        assert error < 0.01 * np.abs(v).max(), size
+
+
 @pytest.mark.parametrize("dtype", QUANTISED)
 def test_rows_that_see_different_keys(instruction_set: str, dtype: str) -> None:
     """A few tokens, which go through the keys together, over every number of keys."""
