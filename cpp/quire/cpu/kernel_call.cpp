@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "quire/attention/cache_scales.h"
+#include "quire/cpu/kernel_list.h"
 
 namespace quire {
 namespace {
@@ -81,6 +82,7 @@ KernelCall::KernelCall(const PagedAttentionArgs& args, const Kernels& kernels)
   // a cap that no float32 score can feel is none
   task_.softcap = args.softcap && *args.softcap < kLargestSoftcap ? *args.softcap : 0.0;
   task_.causal = args.causal;
+  task_.has_fast_pairs = has_fast_pairs();
 }
 
 AttentionUnit KernelCall::unit(const WorkUnit& work, bool windowed) const {

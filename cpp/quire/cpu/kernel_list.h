@@ -22,6 +22,9 @@ struct KernelChoice {
   bool (*pays_here)(bool quantised) = nullptr;
 };
 
+// Whether this processor multiplies pairs of bfloat16 as often per cycle as floats.
+bool has_fast_pairs();
+
 // The first that runs and pays is chosen; the last runs anywhere.
 std::span<const KernelChoice> kernel_list();
 

@@ -13,4 +13,6 @@ constexpr KernelChoice kList[] = {
 
 std::span<const KernelChoice> kernel_list() { return kList; }
 
+bool has_fast_pairs() { return false; }  // no kernel here knows them
+
 }  // namespace quire

@@ -19,11 +19,9 @@ bool has_avx512bf16() {
          __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
 }
 
-// AMD's processors multiply bfloat16 pairs as often per cycle as floats: twice the arithmetic.
-// Those of Intel that have AMX as well do it a quarter as often (measured: 121 against 243 GFLOP/s
-// a core of an Emerald Rapids), and AVX-512 without it is faster. But whole numbers are multiplied
-// in one instruction, and float8s widened by two tables: of quantised caches it is the faster one.
-bool pays_bfloat16(bool quantised) { return quantised || __builtin_cpu_is("amd"); }
+// Where pairs are slow AVX-512 without them is faster. But whole numbers are multiplied in one
+// instruction, and float8s widened by two tables: of quantised caches it is the faster one.
+bool pays_bfloat16(bool quantised) { return quantised || has_fast_pairs(); }
 
 constexpr KernelChoice kList[] = {
     {&kAvx512Bf16Kernels, has_avx512bf16, pays_bfloat16},
@@ -35,5 +33,9 @@ constexpr KernelChoice kList[] = {
 }  // namespace
 
 std::span<const KernelChoice> kernel_list() { return kList; }
+
+// AMD's do: twice the arithmetic. Those of Intel that have AMX as well do it a quarter as often
+// (measured: 121 against 243 GFLOP/s a core of an Emerald Rapids).
+bool has_fast_pairs() { return __builtin_cpu_is("amd"); }
 
 }  // namespace quire

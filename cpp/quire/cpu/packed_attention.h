@@ -222,9 +222,11 @@ class PackedAttention {
     }
   }
 
-  // Whose numbers are bfloat16s, so that products of pairs of them are exact.
-  static bool is_pairs(DType dtype) {
-    return dtype == DType::bfloat16 || dtype == DType::int8 || dtype == DType::float8_e4m3fn;
+  // Whose numbers are bfloat16s, so that products of pairs of them are exact; those of 8 bits where
+  // that is worth it.
+  bool is_pairs(DType dtype) const {
+    if (dtype == DType::bfloat16) return true;
+    return task_.has_fast_pairs && (dtype == DType::int8 || dtype == DType::float8_e4m3fn);
   }
   template <class Visitor>
   static void visit_pairs(DType dtype, Visitor visitor) {
