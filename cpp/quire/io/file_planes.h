@@ -38,8 +38,8 @@ struct FilePlane {
   // row for the whole block has one for each block, however many of its tokens there are.
   ArrayView view;
   Numbers numbers = Numbers::any;
-  std::vector<std::int64_t> row_shape = {};  // of the elements, in a file
-  float largest = 0.0f;                      // in magnitude, of bounded numbers; of scales
+  std::vector<std::int64_t> row_shape;  // of the elements, in a file
+  float largest = 0.0f;                 // in magnitude, of bounded numbers; of scales
 
   std::int64_t rows_of(std::int64_t tokens) const { return std::min(tokens, view.shape[1]); }
   std::int64_t head_bytes() const { return view.shape[3] * view.strides[3]; }
