@@ -131,9 +131,10 @@ class TileStretches {
   }
 
   void add(const std::byte* first, std::int64_t bytes) {
+    if (bytes <= 0) return;  // of nothing, or backwards
     if (count_ > 0 && stretches_[count_ - 1].end == first) {
       stretches_[count_ - 1].end += bytes;
-    } else if (bytes > 0) {
+    } else {
       stretches_[count_++] = {first, first + bytes};
     }
   }

@@ -34,7 +34,8 @@ std::int64_t Residency::least_bytes(const KvStorage& storage) {
 Residency::Residency(const KvStorage& storage, std::int64_t resident_bytes, AskNeeds ask_needs,
                      Tell tell, std::int64_t least_aside)
     : storage_(storage), ask_needs_(std::move(ask_needs)), tell_(std::move(tell)) {
-  const std::int64_t least = least_bytes(storage) + least_aside;
+  const std::int64_t aside_slabs = ceil_div(least_aside, storage.block_bytes());
+  const std::int64_t least = least_bytes(storage) + aside_slabs * storage.block_bytes();
   if (resident_bytes < least) {
     raise<ValueError>("BlockPool: resident_bytes", "got ", resident_bytes, ", expected at least ",
                       least, " for blocks of this shape");
@@ -46,8 +47,7 @@ Residency::Residency(const KvStorage& storage, std::int64_t resident_bytes, AskN
                       " layers, expected at most 2147483647 together with resident_bytes");
   }
   const std::int64_t slabs = resident_bytes / storage.block_bytes();
-  const std::int64_t others =
-      ceil_div(least_aside, storage.block_bytes()) + 2 * geometry().num_layers;
+  const std::int64_t others = aside_slabs + 2 * geometry().num_layers;
   window_ = std::max(
       least_window(geometry()),
       std::min({slabs / kWindowShare, kMostWindowBytes / storage.block_bytes(), slabs - others}));

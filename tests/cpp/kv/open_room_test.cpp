@@ -80,6 +80,31 @@ TEST_F(OpenRoomTest, TheLeastHasRoomForOneTable) {
   }
 }
 
+// Whatever a slot takes, also where that is no multiple of what a sealed block does.
+TEST_F(OpenRoomTest, TheLeastThatIsAskedForIsEnough) {
+  for (const std::int64_t block_size : {4, 16, 32}) {
+    for (const std::int64_t head_dim : {24, 64, 128, 200}) {
+      for (const DType dtype : {DType::int4, DType::int8}) {
+        const KvGeometry geometry{.num_blocks = 64,
+                                  .block_size = block_size,
+                                  .num_kv_heads = 4,
+                                  .head_dim = head_dim,
+                                  .v_head_dim = head_dim,
+                                  .num_layers = 2,
+                                  .dtype = dtype,
+                                  .open_blocks = 1};
+        const TemporaryPath other;
+        const std::string refusal =
+            refusal_of([&] { BlockPool(geometry, {other.text(), std::int64_t{1}}); });
+        const std::string before = "expected at least ";
+        const std::int64_t least = std::stoll(refusal.substr(refusal.find(before) + before.size()));
+        const BlockPool small(geometry, {other.text(), least});
+        EXPECT_GE(small.open_room()->most(), OpenRoom::least_slots(1)) << block_size << head_dim;
+      }
+    }
+  }
+}
+
 TEST_F(OpenRoomTest, APromptOfAnyLengthTakesFewSlots) {
   EXPECT_EQ(pool->open_room()->most(), kSlots);
   BlockTable table(pool);
