@@ -99,8 +99,8 @@ class DirectAttention {
         for (std::int64_t d = 0; d < 2 * q_stride_; d += S::kWidth)
           S::store(numbers + d, S::zero());
         BFloat16 natural[2 * S::kWidth];
-        for (std::int64_t d = 0; d < q_stride_;
-             d += 2 * S::kWidth) {  // exact, as queries are bfloat16
+        for (std::int64_t d = 0; d < q_stride_; d += 2 * S::kWidth) {
+          // exact, as queries are bfloat16
           S::store(natural, S::load(row + d));
           S::store(natural + S::kWidth, S::load(row + d + S::kWidth));
           for (int i = 0; i < 2 * S::kWidth; i += Dot::kRun) {

@@ -82,7 +82,7 @@ struct Avx512Bf16 : Avx512 {
     return narrow(_mm256_maskz_loadu_epi8(static_cast<__mmask32>((1u << n) - 1u), p));
   }
 
-  // Floats of two rows that are bfloat16s, as pairs.
+  // Floats of two rows that are bfloat16s, as pairs; of others, what lies above 16 bits.
   static Vec pair_up_floats(Vec a, Vec b) {
     constexpr int kAndNot = 0xae;  // (~low & b) | a >> 16
     return _mm512_castsi512_ps(
@@ -94,12 +94,10 @@ struct Avx512Bf16 : Avx512 {
   static Pair pair_up(Vec a, Vec b) {
     const __m512i x = _mm512_castps_si512(a);
     const __m512i y = _mm512_castps_si512(b);
-    const __m512i even = _mm512_set1_epi32(0xffff);
-    constexpr int kAnd = 0xea;     // (even & x) | y << 16
-    constexpr int kAndNot = 0xae;  // (~even & y) | x >> 16
-    return {
-        _mm512_castsi512_ps(_mm512_ternarylogic_epi32(even, x, _mm512_slli_epi32(y, 16), kAnd)),
-        _mm512_castsi512_ps(_mm512_ternarylogic_epi32(even, y, _mm512_srli_epi32(x, 16), kAndNot))};
+    constexpr int kAnd = 0xea;  // (even & x) | y << 16
+    return {_mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_set1_epi32(0xffff), x,
+                                                          _mm512_slli_epi32(y, 16), kAnd)),
+            pair_up_floats(a, b)};
   }
 
  private:
