@@ -6,7 +6,6 @@
 
 #include "attention_options.h"
 #include "bindings.h"
-#include "define.h"
 #include "docstrings.h"
 #include "gil.h"
 #include "quire/base/check.h"
@@ -278,9 +277,10 @@ void bind_attention(py::module_& m) {
       py::arg("k_open") = py::none(), py::arg("v_open") = py::none());
   def_with_options<&py_attend>(m, "attend", docs::kAttend, py::arg("q"), py::arg("tables"),
                                py::kw_only(), py::arg("layer") = 0);
-  def_function(m, "last_implementation", &py_last_implementation, docs::kLastImplementation);
-  def_function(m, "merge_states", &py_merge_states, docs::kMergeStates, py::arg("outs"),
-               py::arg("lses"));
+  FastFunction<&py_last_implementation>::define(m, "last_implementation",
+                                                docs::kLastImplementation);
+  FastFunction<&py_merge_states>::define(m, "merge_states", docs::kMergeStates, py::arg("outs"),
+                                         py::arg("lses"));
 }
 
 }  // namespace quire::python

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "bindings.h"
+#include "bound_class.h"
 #include "define.h"
 #include "docstrings.h"
 #include "gil.h"
@@ -132,23 +133,27 @@ py::object cached_blocks(const BlockPool& pool) { return flags(pool.cached_block
 
 // The view's base is the pool's own Python object, which so stays alive.
 py::object k_cache(py::object self, py::handle layer) {
-  const auto& pool = self.cast<const BlockPool&>();
-  return array_over(pool.storage().k_cache(to_int({"BlockPool.k_cache", "layer"}, layer)), self);
+  constexpr const char* function = "BlockPool.k_cache";
+  const auto pool = object_of<BlockPool>({function, "self"}, self);
+  return array_over(pool->storage().k_cache(to_int({function, "layer"}, layer)), self);
 }
 
 py::object v_cache(py::object self, py::handle layer) {
-  const auto& pool = self.cast<const BlockPool&>();
-  return array_over(pool.storage().v_cache(to_int({"BlockPool.v_cache", "layer"}, layer)), self);
+  constexpr const char* function = "BlockPool.v_cache";
+  const auto pool = object_of<BlockPool>({function, "self"}, self);
+  return array_over(pool->storage().v_cache(to_int({function, "layer"}, layer)), self);
 }
 
 py::object k_scale(py::object self, py::handle layer) {
-  const auto& pool = self.cast<const BlockPool&>();
-  return array_over(pool.storage().k_scale(to_int({"BlockPool.k_scale", "layer"}, layer)), self);
+  constexpr const char* function = "BlockPool.k_scale";
+  const auto pool = object_of<BlockPool>({function, "self"}, self);
+  return array_over(pool->storage().k_scale(to_int({function, "layer"}, layer)), self);
 }
 
 py::object v_scale(py::object self, py::handle layer) {
-  const auto& pool = self.cast<const BlockPool&>();
-  return array_over(pool.storage().v_scale(to_int({"BlockPool.v_scale", "layer"}, layer)), self);
+  constexpr const char* function = "BlockPool.v_scale";
+  const auto pool = object_of<BlockPool>({function, "self"}, self);
+  return array_over(pool->storage().v_scale(to_int({function, "layer"}, layer)), self);
 }
 
 const OpenBlocks& open_blocks_of(const BlockPool& pool, const char* function) {
@@ -158,13 +163,17 @@ const OpenBlocks& open_blocks_of(const BlockPool& pool, const char* function) {
 }
 
 py::object k_open(py::object self, py::handle layer) {
-  const auto& open = open_blocks_of(self.cast<const BlockPool&>(), "BlockPool.k_open");
-  return array_over(open.k_open(to_int({"BlockPool.k_open", "layer"}, layer)), self);
+  constexpr const char* function = "BlockPool.k_open";
+  const auto pool = object_of<BlockPool>({function, "self"}, self);
+  const OpenBlocks& open = open_blocks_of(*pool, function);
+  return array_over(open.k_open(to_int({function, "layer"}, layer)), self);
 }
 
 py::object v_open(py::object self, py::handle layer) {
-  const auto& open = open_blocks_of(self.cast<const BlockPool&>(), "BlockPool.v_open");
-  return array_over(open.v_open(to_int({"BlockPool.v_open", "layer"}, layer)), self);
+  constexpr const char* function = "BlockPool.v_open";
+  const auto pool = object_of<BlockPool>({function, "self"}, self);
+  const OpenBlocks& open = open_blocks_of(*pool, function);
+  return array_over(open.v_open(to_int({function, "layer"}, layer)), self);
 }
 
 py::object dtype_of(const BlockPool& pool) {
@@ -194,7 +203,7 @@ std::string stats_repr(const PoolStats& s) {
 }
 
 void bind_stats(py::module_& m) {
-  py::class_<PoolStats>(m, "PoolStats", docs::kPoolStats)
+  bind_class<PoolStats>(m, "PoolStats", docs::kPoolStats)
       .def_readonly("num_blocks", &PoolStats::num_blocks)
       .def_readonly("free", &PoolStats::free)
       .def_readonly("used", &PoolStats::used)
@@ -218,7 +227,7 @@ void bind_block_pool(py::module_& m) {
   const auto size = [](std::int64_t KvGeometry::* member) {
     return [member](const BlockPool& pool) { return pool.geometry().*member; };
   };
-  py::class_<BlockPool, std::shared_ptr<BlockPool>> pool(m, "BlockPool", docs::kBlockPool);
+  auto pool = bind_class<BlockPool, std::shared_ptr<BlockPool>>(m, "BlockPool", docs::kBlockPool);
   def_init(pool, "BlockPool", &new_pool, docs::kBlockPool, py::arg("num_blocks"), py::kw_only(),
            py::arg("block_size") = 16, py::arg("num_kv_heads"), py::arg("head_dim"),
            py::arg("v_head_dim") = py::none(), py::arg("num_layers") = 1,

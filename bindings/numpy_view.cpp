@@ -18,7 +18,8 @@ namespace py = pybind11;
 struct TypeNumbers {
   int float32 = 0, float16 = 0, bfloat16 = 0, int8 = 0, float8 = 0;
   int int32 = 0, int64 = 0, uint8 = 0;
-  PyObject* dtypes[6] = {};  // indexed by DType; owned for the life of the process
+  PyObject* dtypes[6] = {};    // indexed by DType; owned for the life of the process
+  PyObject* scalar = nullptr;  // the type of NumPy's numbers, likewise
 };
 TypeNumbers numbers;
 
@@ -82,6 +83,7 @@ void initialise_numpy() {
   numbers.int32 = py::dtype("int32").num();
   numbers.int64 = py::dtype("int64").num();
   numbers.uint8 = py::dtype("uint8").num();
+  numbers.scalar = py::module_::import("numpy").attr("generic").cast<py::object>().release().ptr();
   keep(DType::float32, py::dtype("float32"));
   keep(DType::float16, py::dtype("float16"));
   keep(DType::bfloat16, bfloat16);
@@ -146,7 +148,11 @@ FloatArray to_cache_array(Argument argument, py::handle object) {
 
 ScaleArray::ScaleArray(Argument argument, py::handle object, DType cache_dtype) {
   if (object.is_none()) return;
-  if (py::isinstance<py::array>(object) || has_dlpack(object)) {
+  // NumPy's numbers have an array interface as well
+  const bool shows_array =
+      !PyObject_TypeCheck(object.ptr(), reinterpret_cast<PyTypeObject*>(numbers.scalar)) &&
+      py::hasattr(object, "__array_interface__");
+  if (shows_array || has_dlpack(object)) {
     const char* const dtypes =
         cache_dtype == DType::int4  ? "float16 [..., 2], the grids of a cache of int4"
         : is_quantised(cache_dtype) ? "float32, the scales of a cache of int8 or float8_e4m3fn"
