@@ -208,6 +208,9 @@ py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::hand
     raise<IndexError>("attend: layer", "got ", index, ", expected 0 to ", num_layers - 1);
   }
   call.take_caches(storage.k_cache(index), storage.v_cache(index));
+  ArgumentNames& names = call.args().names = kNamesOfPool;
+  if (call.args().k_scale) names.k_scale = "k_scale";
+  if (call.args().v_scale) names.v_scale = "v_scale";
   if (is_quantised(storage.geometry().dtype)) {
     if (!call.args().k_scale) call.args().k_scale = storage.k_scale(index);
     if (!call.args().v_scale) call.args().v_scale = storage.v_scale(index);

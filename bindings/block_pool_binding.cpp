@@ -204,19 +204,27 @@ std::string stats_repr(const PoolStats& s) {
 
 void bind_stats(py::module_& m) {
   bind_class<PoolStats>(m, "PoolStats", docs::kPoolStats)
-      .def_readonly("num_blocks", &PoolStats::num_blocks)
-      .def_readonly("free", &PoolStats::free)
-      .def_readonly("used", &PoolStats::used)
-      .def_readonly("shared", &PoolStats::shared)
-      .def_readonly("cached", &PoolStats::cached)
-      .def_readonly("reserved_tokens", &PoolStats::reserved_tokens)
-      .def_readonly("filled_tokens", &PoolStats::filled_tokens)
-      .def_readonly("wasted_tokens", &PoolStats::wasted_tokens)
-      .def_readonly("peak_used", &PoolStats::peak_used)
-      .def_readonly("copies_on_write", &PoolStats::copies_on_write)
-      .def_readonly("resident_bytes", &PoolStats::resident_bytes)
-      .def_readonly("offloaded", &PoolStats::offloaded)
-      .def_readonly("open_blocks", &PoolStats::open_blocks)
+      .def_readonly("num_blocks", &PoolStats::num_blocks, "Blocks of a layer: free + used.")
+      .def_readonly("free", &PoolStats::free, "Blocks that nobody holds.")
+      .def_readonly("used", &PoolStats::used, "Blocks that somebody holds.")
+      .def_readonly("shared", &PoolStats::shared, "Blocks with more than one reference.")
+      .def_readonly("cached", &PoolStats::cached, "Blocks that only prefix caches hold.")
+      .def_readonly("reserved_tokens", &PoolStats::reserved_tokens,
+                    "Room of the blocks that tables hold, in tokens.")
+      .def_readonly("filled_tokens", &PoolStats::filled_tokens,
+                    "Tokens that stand in blocks of tables, a shared block counted once.")
+      .def_readonly("wasted_tokens", &PoolStats::wasted_tokens,
+                    "Room of tables without a token: reserved_tokens - filled_tokens.")
+      .def_readonly("peak_used", &PoolStats::peak_used,
+                    "The most blocks that were ever used at once.")
+      .def_readonly("copies_on_write", &PoolStats::copies_on_write,
+                    "Shared blocks copied for a table that wrote, since the pool was made.")
+      .def_readonly("resident_bytes", &PoolStats::resident_bytes,
+                    "Bytes of blocks that are kept in memory, with resident_bytes those of open "
+                    "ones too; nbytes where all are.")
+      .def_readonly("offloaded", &PoolStats::offloaded,
+                    "Blocks in use that are not kept in memory, or not in all layers.")
+      .def_readonly("open_blocks", &PoolStats::open_blocks, "Blocks with rows in full precision.")
       .def("__repr__", &stats_repr);
 }
 
@@ -245,12 +253,15 @@ void bind_block_pool(py::module_& m) {
   def_method(pool, "BlockPool.stats", &BlockPool::stats, docs::kStats);
   def_method(pool, "BlockPool.check", &BlockPool::check, docs::kCheck,
              py::call_guard<WithoutGil>());
-  pool.def_property_readonly("num_blocks", size(&KvGeometry::num_blocks), "Blocks of a layer.")
+  pool.def_property_readonly("num_blocks", size(&KvGeometry::num_blocks),
+                             "Blocks of each layer; an id is one in every layer.")
       .def_property_readonly("block_size", size(&KvGeometry::block_size), "Tokens of a block.")
-      .def_property_readonly("num_kv_heads", size(&KvGeometry::num_kv_heads), "Heads of a token.")
+      .def_property_readonly("num_kv_heads", size(&KvGeometry::num_kv_heads),
+                             "Heads of keys and values in a layer.")
       .def_property_readonly("head_dim", size(&KvGeometry::head_dim), "Elements of a key.")
       .def_property_readonly("v_head_dim", size(&KvGeometry::v_head_dim), "Elements of a value.")
-      .def_property_readonly("num_layers", size(&KvGeometry::num_layers), "Layers of the pool.")
+      .def_property_readonly("num_layers", size(&KvGeometry::num_layers),
+                             "Layers, each with num_blocks blocks of its own.")
       .def_property_readonly("dtype", &dtype_of,
                              "NumPy's dtype of keys and values; int4 is that of ml_dtypes.")
       .def_property_readonly(

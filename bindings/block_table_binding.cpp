@@ -163,8 +163,8 @@ std::string table_repr(const BlockTable& table) {
   for (std::size_t i = 0; i < std::min<std::size_t>(ids.size(), 8); ++i) {
     text += concat(i == 0 ? "" : ", ", ids[i]);
   }
-  return concat("BlockTable(", tokens, " tokens in ", ids.size(), " blocks [", text,
-                ids.size() > 8 ? ", ..." : "", "])");
+  return concat("BlockTable(", counted(tokens, "token"), " in ", counted(ids.size(), "block"), " [",
+                text, ids.size() > 8 ? ", ..." : "", "])");
 }
 
 py::object py_pack_tables(py::handle tables, py::handle pad) {

@@ -82,8 +82,8 @@ DlpackView::DlpackView(Argument argument, py::handle object) : argument_(argumen
   const py::tuple device =
       ask_of(argument, object, [&] { return py::tuple(object.attr("__dlpack_device__")()); });
   if (device.size() != 2)
-    raise<TypeError>(argument.place(), "got a __dlpack_device__ of ", device.size(),
-                     " numbers, expected 2");
+    raise<TypeError>(argument.place(), "got a __dlpack_device__ of ",
+                     counted(device.size(), "number"), ", expected 2");
   const auto number = [&](int i) { return static_cast<std::int32_t>(to_int(argument, device[i])); };
   require_cpu(argument, number(0), number(1));  // before memory of a device is asked for
   capsule_ = ask_of(argument, object, [&] { return capsule_of(object); });

@@ -152,7 +152,7 @@ ScaleArray::ScaleArray(Argument argument, py::handle object, DType cache_dtype) 
   const bool shows_array =
       !PyObject_TypeCheck(object.ptr(), reinterpret_cast<PyTypeObject*>(numbers.scalar)) &&
       py::hasattr(object, "__array_interface__");
-  if (shows_array || has_dlpack(object)) {
+  if (py::isinstance<py::array>(object) || shows_array || has_dlpack(object)) {
     const char* const dtypes =
         cache_dtype == DType::int4  ? "float16 [..., 2], the grids of a cache of int4"
         : is_quantised(cache_dtype) ? "float32, the scales of a cache of int8 or float8_e4m3fn"

@@ -118,17 +118,21 @@ py::object max_blocks(const PrefixCache& cache) {
 
 std::string cache_repr(const PrefixCache& cache) {
   const std::optional<std::int64_t> most = cache.max_blocks();
-  return concat("PrefixCache(", cache.size(), " blocks", most ? concat(" of ", *most) : "", ")");
+  return concat("PrefixCache(", counted(cache.size(), "block"), most ? concat(" of ", *most) : "",
+                ")");
 }
 
 void bind_cache_stats(py::module_& m) {
   bind_class<PrefixCacheStats>(m, "PrefixCacheStats", docs::kPrefixCacheStats)
-      .def_readonly("hits", &PrefixCacheStats::hits)
-      .def_readonly("misses", &PrefixCacheStats::misses)
-      .def_readonly("tokens_matched", &PrefixCacheStats::tokens_matched)
-      .def_readonly("tokens_asked", &PrefixCacheStats::tokens_asked)
-      .def_readonly("evictions", &PrefixCacheStats::evictions)
-      .def_property_readonly("misses_by_reason", &misses_by_reason)
+      .def_readonly("hits", &PrefixCacheStats::hits, "Matches that found a token or more.")
+      .def_readonly("misses", &PrefixCacheStats::misses, "Matches that found none.")
+      .def_readonly("tokens_matched", &PrefixCacheStats::tokens_matched,
+                    "Tokens that matches found in the cache.")
+      .def_readonly("tokens_asked", &PrefixCacheStats::tokens_asked,
+                    "Tokens of all token_ids that were asked for.")
+      .def_readonly("evictions", &PrefixCacheStats::evictions,
+                    "Cached blocks that had to go, for want of room or by evict.")
+      .def_property_readonly("misses_by_reason", &misses_by_reason, docs::kMissesByReason)
       .def("__repr__", &stats_repr);
 }
 
