@@ -146,13 +146,23 @@ FloatArray to_cache_array(Argument argument, py::handle object) {
                   "float32, float16, bfloat16, int8, float8_e4m3fn or uint8 (int4)");
 }
 
+namespace {
+
+// Whether an object is no mere number. NumPy's numbers have an array interface as well.
+bool shows_array(py::handle object) {
+  if (py::isinstance<py::array>(object)) return true;
+  if (PyFloat_Check(object.ptr()) || PyLong_Check(object.ptr())) return false;
+  if (PyObject_TypeCheck(object.ptr(), reinterpret_cast<PyTypeObject*>(numbers.scalar)) != 0) {
+    return false;
+  }
+  return has_dlpack(object) || py::hasattr(object, "__array_interface__");
+}
+
+}  // namespace
+
 ScaleArray::ScaleArray(Argument argument, py::handle object, DType cache_dtype) {
   if (object.is_none()) return;
-  // NumPy's numbers have an array interface as well
-  const bool shows_array =
-      !PyObject_TypeCheck(object.ptr(), reinterpret_cast<PyTypeObject*>(numbers.scalar)) &&
-      py::hasattr(object, "__array_interface__");
-  if (py::isinstance<py::array>(object) || shows_array || has_dlpack(object)) {
+  if (shows_array(object)) {
     const char* const dtypes =
         cache_dtype == DType::int4  ? "float16 [..., 2], the grids of a cache of int4"
         : is_quantised(cache_dtype) ? "float32, the scales of a cache of int8 or float8_e4m3fn"

@@ -125,6 +125,14 @@ def test_what_is_only_read_may_be_immutable(way: str) -> None:
     assert (out == 1).all()
 
 
+@pytest.mark.parametrize("scale", [0.5, 2, np.float32(0.5), np.float64(0.5), np.int64(2)])
+def test_numbers_are_no_arrays(scale: Any) -> None:
+    """NumPy's have an array interface too, and may be of any dtype."""
+    arguments = write_kv_arguments(k_scale=scale, v_scale=scale)
+    quire.write_kv(**arguments)
+    assert (arguments["k_cache"][0] == np.rint(1 / np.float32(scale))).all()
+
+
 def test_every_output_is_tested() -> None:
     """By name: a new function with out= or a cache is to stand in WRITTEN."""
     tested = {(function.__name__, name) for function, _, name in WRITTEN}
