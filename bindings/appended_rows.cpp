@@ -23,8 +23,8 @@ AppendedRows::AppendedRows(const BlockPool& pool, py::handle k, py::handle v)
   check_shape("v", v_.view, geometry.v_head_dim);
   const std::int64_t room = geometry.num_blocks * geometry.block_size;
   if (count() > room) {  // before memory for as many slots is asked for
-    raise<OutOfBlocks>(place(kFunction, "k"), "got ", count(), " tokens, expected at most ", room,
-                       ", the room of the whole pool");
+    raise<OutOfBlocks>(place(kFunction, "k"), "got ", counted(count(), "token"),
+                       ", expected at most ", room, ", the room of the whole pool");
   }
 }
 
@@ -125,7 +125,10 @@ WriteKvArgs AppendedRows::layer_args(std::span<const std::int64_t> slots, std::i
     }
   }
   args.slot_mapping = contiguous_index_view(slots.data(), {rows});
+  args.names = kNamesOfPool;
   if (const OpenBlocks* const open = pool_.open_blocks()) {
+    args.names.k_cache = args.names.k_open;
+    args.names.v_cache = args.names.v_open;
     args.k_cache = open->k_open(layer);
     args.v_cache = open->v_open(layer);
     return args;

@@ -6,7 +6,6 @@
 
 #include "attention_options.h"
 #include "bindings.h"
-#include "define.h"
 #include "docstrings.h"
 #include "gil.h"
 #include "quire/base/check.h"
@@ -209,6 +208,9 @@ py::object py_attend(py::handle q, py::handle tables, py::handle layer, py::hand
     raise<IndexError>("attend: layer", "got ", index, ", expected 0 to ", num_layers - 1);
   }
   call.take_caches(storage.k_cache(index), storage.v_cache(index));
+  ArgumentNames& names = call.args().names = kNamesOfPool;
+  if (call.args().k_scale) names.k_scale = "k_scale";
+  if (call.args().v_scale) names.v_scale = "v_scale";
   if (is_quantised(storage.geometry().dtype)) {
     if (!call.args().k_scale) call.args().k_scale = storage.k_scale(index);
     if (!call.args().v_scale) call.args().v_scale = storage.v_scale(index);
@@ -278,9 +280,10 @@ void bind_attention(py::module_& m) {
       py::arg("k_open") = py::none(), py::arg("v_open") = py::none());
   def_with_options<&py_attend>(m, "attend", docs::kAttend, py::arg("q"), py::arg("tables"),
                                py::kw_only(), py::arg("layer") = 0);
-  def_function(m, "last_implementation", &py_last_implementation, docs::kLastImplementation);
-  def_function(m, "merge_states", &py_merge_states, docs::kMergeStates, py::arg("outs"),
-               py::arg("lses"));
+  FastFunction<&py_last_implementation>::define(m, "last_implementation",
+                                                docs::kLastImplementation);
+  FastFunction<&py_merge_states>::define(m, "merge_states", docs::kMergeStates, py::arg("outs"),
+                                         py::arg("lses"));
 }
 
 }  // namespace quire::python

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "bindings.h"
+#include "bound_class.h"
 #include "define.h"
 #include "docstrings.h"
 #include "gil.h"
@@ -132,23 +133,27 @@ py::object cached_blocks(const BlockPool& pool) { return flags(pool.cached_block
 
 // The view's base is the pool's own Python object, which so stays alive.
 py::object k_cache(py::object self, py::handle layer) {
-  const auto& pool = self.cast<const BlockPool&>();
-  return array_over(pool.storage().k_cache(to_int({"BlockPool.k_cache", "layer"}, layer)), self);
+  constexpr const char* function = "BlockPool.k_cache";
+  const auto pool = object_of<BlockPool>({function, "self"}, self);
+  return array_over(pool->storage().k_cache(to_int({function, "layer"}, layer)), self);
 }
 
 py::object v_cache(py::object self, py::handle layer) {
-  const auto& pool = self.cast<const BlockPool&>();
-  return array_over(pool.storage().v_cache(to_int({"BlockPool.v_cache", "layer"}, layer)), self);
+  constexpr const char* function = "BlockPool.v_cache";
+  const auto pool = object_of<BlockPool>({function, "self"}, self);
+  return array_over(pool->storage().v_cache(to_int({function, "layer"}, layer)), self);
 }
 
 py::object k_scale(py::object self, py::handle layer) {
-  const auto& pool = self.cast<const BlockPool&>();
-  return array_over(pool.storage().k_scale(to_int({"BlockPool.k_scale", "layer"}, layer)), self);
+  constexpr const char* function = "BlockPool.k_scale";
+  const auto pool = object_of<BlockPool>({function, "self"}, self);
+  return array_over(pool->storage().k_scale(to_int({function, "layer"}, layer)), self);
 }
 
 py::object v_scale(py::object self, py::handle layer) {
-  const auto& pool = self.cast<const BlockPool&>();
-  return array_over(pool.storage().v_scale(to_int({"BlockPool.v_scale", "layer"}, layer)), self);
+  constexpr const char* function = "BlockPool.v_scale";
+  const auto pool = object_of<BlockPool>({function, "self"}, self);
+  return array_over(pool->storage().v_scale(to_int({function, "layer"}, layer)), self);
 }
 
 const OpenBlocks& open_blocks_of(const BlockPool& pool, const char* function) {
@@ -158,13 +163,17 @@ const OpenBlocks& open_blocks_of(const BlockPool& pool, const char* function) {
 }
 
 py::object k_open(py::object self, py::handle layer) {
-  const auto& open = open_blocks_of(self.cast<const BlockPool&>(), "BlockPool.k_open");
-  return array_over(open.k_open(to_int({"BlockPool.k_open", "layer"}, layer)), self);
+  constexpr const char* function = "BlockPool.k_open";
+  const auto pool = object_of<BlockPool>({function, "self"}, self);
+  const OpenBlocks& open = open_blocks_of(*pool, function);
+  return array_over(open.k_open(to_int({function, "layer"}, layer)), self);
 }
 
 py::object v_open(py::object self, py::handle layer) {
-  const auto& open = open_blocks_of(self.cast<const BlockPool&>(), "BlockPool.v_open");
-  return array_over(open.v_open(to_int({"BlockPool.v_open", "layer"}, layer)), self);
+  constexpr const char* function = "BlockPool.v_open";
+  const auto pool = object_of<BlockPool>({function, "self"}, self);
+  const OpenBlocks& open = open_blocks_of(*pool, function);
+  return array_over(open.v_open(to_int({function, "layer"}, layer)), self);
 }
 
 py::object dtype_of(const BlockPool& pool) {
@@ -194,20 +203,28 @@ std::string stats_repr(const PoolStats& s) {
 }
 
 void bind_stats(py::module_& m) {
-  py::class_<PoolStats>(m, "PoolStats", docs::kPoolStats)
-      .def_readonly("num_blocks", &PoolStats::num_blocks)
-      .def_readonly("free", &PoolStats::free)
-      .def_readonly("used", &PoolStats::used)
-      .def_readonly("shared", &PoolStats::shared)
-      .def_readonly("cached", &PoolStats::cached)
-      .def_readonly("reserved_tokens", &PoolStats::reserved_tokens)
-      .def_readonly("filled_tokens", &PoolStats::filled_tokens)
-      .def_readonly("wasted_tokens", &PoolStats::wasted_tokens)
-      .def_readonly("peak_used", &PoolStats::peak_used)
-      .def_readonly("copies_on_write", &PoolStats::copies_on_write)
-      .def_readonly("resident_bytes", &PoolStats::resident_bytes)
-      .def_readonly("offloaded", &PoolStats::offloaded)
-      .def_readonly("open_blocks", &PoolStats::open_blocks)
+  bind_class<PoolStats>(m, "PoolStats", docs::kPoolStats)
+      .def_readonly("num_blocks", &PoolStats::num_blocks, "Blocks of a layer: free + used.")
+      .def_readonly("free", &PoolStats::free, "Blocks that nobody holds.")
+      .def_readonly("used", &PoolStats::used, "Blocks that somebody holds.")
+      .def_readonly("shared", &PoolStats::shared, "Blocks with more than one reference.")
+      .def_readonly("cached", &PoolStats::cached, "Blocks that only prefix caches hold.")
+      .def_readonly("reserved_tokens", &PoolStats::reserved_tokens,
+                    "Room of the blocks that tables hold, in tokens.")
+      .def_readonly("filled_tokens", &PoolStats::filled_tokens,
+                    "Tokens that stand in blocks of tables, a shared block counted once.")
+      .def_readonly("wasted_tokens", &PoolStats::wasted_tokens,
+                    "Room of tables without a token: reserved_tokens - filled_tokens.")
+      .def_readonly("peak_used", &PoolStats::peak_used,
+                    "The most blocks that were ever used at once.")
+      .def_readonly("copies_on_write", &PoolStats::copies_on_write,
+                    "Shared blocks copied for a table that wrote, since the pool was made.")
+      .def_readonly("resident_bytes", &PoolStats::resident_bytes,
+                    "Bytes of blocks that are kept in memory, with resident_bytes those of open "
+                    "ones too; nbytes where all are.")
+      .def_readonly("offloaded", &PoolStats::offloaded,
+                    "Blocks in use that are not kept in memory, or not in all layers.")
+      .def_readonly("open_blocks", &PoolStats::open_blocks, "Blocks with rows in full precision.")
       .def("__repr__", &stats_repr);
 }
 
@@ -218,7 +235,7 @@ void bind_block_pool(py::module_& m) {
   const auto size = [](std::int64_t KvGeometry::* member) {
     return [member](const BlockPool& pool) { return pool.geometry().*member; };
   };
-  py::class_<BlockPool, std::shared_ptr<BlockPool>> pool(m, "BlockPool", docs::kBlockPool);
+  auto pool = bind_class<BlockPool, std::shared_ptr<BlockPool>>(m, "BlockPool", docs::kBlockPool);
   def_init(pool, "BlockPool", &new_pool, docs::kBlockPool, py::arg("num_blocks"), py::kw_only(),
            py::arg("block_size") = 16, py::arg("num_kv_heads"), py::arg("head_dim"),
            py::arg("v_head_dim") = py::none(), py::arg("num_layers") = 1,
@@ -236,12 +253,15 @@ void bind_block_pool(py::module_& m) {
   def_method(pool, "BlockPool.stats", &BlockPool::stats, docs::kStats);
   def_method(pool, "BlockPool.check", &BlockPool::check, docs::kCheck,
              py::call_guard<WithoutGil>());
-  pool.def_property_readonly("num_blocks", size(&KvGeometry::num_blocks), "Blocks of a layer.")
+  pool.def_property_readonly("num_blocks", size(&KvGeometry::num_blocks),
+                             "Blocks of each layer; an id is one in every layer.")
       .def_property_readonly("block_size", size(&KvGeometry::block_size), "Tokens of a block.")
-      .def_property_readonly("num_kv_heads", size(&KvGeometry::num_kv_heads), "Heads of a token.")
+      .def_property_readonly("num_kv_heads", size(&KvGeometry::num_kv_heads),
+                             "Heads of keys and values in a layer.")
       .def_property_readonly("head_dim", size(&KvGeometry::head_dim), "Elements of a key.")
       .def_property_readonly("v_head_dim", size(&KvGeometry::v_head_dim), "Elements of a value.")
-      .def_property_readonly("num_layers", size(&KvGeometry::num_layers), "Layers of the pool.")
+      .def_property_readonly("num_layers", size(&KvGeometry::num_layers),
+                             "Layers, each with num_blocks blocks of its own.")
       .def_property_readonly("dtype", &dtype_of,
                              "NumPy's dtype of keys and values; int4 is that of ml_dtypes.")
       .def_property_readonly(

@@ -5,7 +5,9 @@
 #include "appended_rows.h"
 #include "bindings.h"
 #include "block_table_docs.h"
+#include "bound_class.h"
 #include "define.h"
+#include "fast_function.h"
 #include "gil.h"
 #include "numpy_view.h"
 #include "offload_docs.h"
@@ -27,10 +29,7 @@ py::object array_of(const std::vector<T>& values) {
 }
 
 std::shared_ptr<BlockTable> new_table(py::handle pool) {
-  if (!py::isinstance<BlockPool>(pool)) {
-    raise<TypeError>("BlockTable: pool", "got ", type_name(pool), ", expected a BlockPool");
-  }
-  return std::make_shared<BlockTable>(pool.cast<std::shared_ptr<BlockPool>>());
+  return std::make_shared<BlockTable>(object_of<BlockPool>({"BlockTable", "pool"}, pool));
 }
 
 // A table's lock may be waited for, and whoever has it may wait for the GIL: so every function here
@@ -164,8 +163,8 @@ std::string table_repr(const BlockTable& table) {
   for (std::size_t i = 0; i < std::min<std::size_t>(ids.size(), 8); ++i) {
     text += concat(i == 0 ? "" : ", ", ids[i]);
   }
-  return concat("BlockTable(", tokens, " tokens in ", ids.size(), " blocks [", text,
-                ids.size() > 8 ? ", ..." : "", "])");
+  return concat("BlockTable(", counted(tokens, "token"), " in ", counted(ids.size(), "block"), " [",
+                text, ids.size() > 8 ? ", ..." : "", "])");
 }
 
 py::object py_pack_tables(py::handle tables, py::handle pad) {
@@ -196,7 +195,8 @@ py::object py_pack_tables(py::handle tables, py::handle pad) {
 }  // namespace
 
 void bind_block_table(py::module_& m) {
-  py::class_<BlockTable, std::shared_ptr<BlockTable>> table(m, "BlockTable", docs::kBlockTable);
+  auto table =
+      bind_class<BlockTable, std::shared_ptr<BlockTable>>(m, "BlockTable", docs::kBlockTable);
   def_init(table, "BlockTable", &new_table, docs::kBlockTable, py::arg("pool"));
   def_method(table, "BlockTable.extend", &extend, docs::kExtend, py::arg("n"));
   def_method(table, "BlockTable.append", &append, docs::kAppend, py::arg("k"), py::arg("v"));
@@ -226,7 +226,11 @@ void bind_block_table(py::module_& m) {
       .def("__len__", &num_tokens)
       .def("__bool__", [](const BlockTable&) { return true; })
       .def("__array__", &as_array, py::arg("dtype") = py::none(), py::arg("copy") = py::none())
-      .def("__enter__", [](py::object self) { return self; })
+      .def("__enter__",
+           [](py::object self) {
+             object_of<BlockTable>({"BlockTable.__enter__", "self"}, self);
+             return self;
+           })
       .def("__exit__",
            [](BlockTable& self, const py::args&) {
              const WithoutGil unlocked;
@@ -236,8 +240,8 @@ void bind_block_table(py::module_& m) {
       .def("_repr_html_", [](py::object self) {
         return py::module_::import("quire.display").attr("table_html")(self);
       });
-  def_function(m, "pack_tables", &py_pack_tables, docs::kPackTables, py::arg("tables"),
-               py::kw_only(), py::arg("pad") = -1);
+  FastFunction<&py_pack_tables>::define(m, "pack_tables", docs::kPackTables, py::arg("tables"),
+                                        py::kw_only(), py::arg("pad") = -1);
 }
 
 }  // namespace quire::python

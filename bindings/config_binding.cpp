@@ -22,7 +22,7 @@ py::list names(const std::vector<std::string_view>& views) {
 py::dict build_info() {
   py::dict info;
   info["version"] = QUIRE_VERSION;
-  info["compiler"] = __VERSION__;
+  info["compiler"] = QUIRE_COMPILER;
   info["instruction_sets_built"] = names(built_instruction_sets());
   info["instruction_sets_available"] = names(available_instruction_sets());
   info["instruction_set"] = selected_kernels().name;

@@ -1,5 +1,9 @@
 #include "dlpack_view.h"
 
+#include <iterator>
+#include <string>
+#include <string_view>
+
 #include "quire/base/check.h"
 
 namespace quire::python {
@@ -9,9 +13,30 @@ namespace py = pybind11;
 
 constexpr std::int32_t kCpu = 1;
 constexpr std::int32_t kCudaHost = 3;  // CPU memory that a GPU can read
-constexpr std::uint64_t kReadOnly = 1;
+// Flags of a versioned tensor. What is written to a copy would never reach its owner.
+constexpr std::uint64_t kReadOnly = 1, kIsCopied = 2;
 
 enum Code : std::uint8_t { kInt = 0, kUInt = 1, kFloat = 2, kBfloat = 4, kFloat8E4M3Fn = 10 };
+
+// NumPy's and ml_dtypes' names of the codes, in their order; the bits follow where none are named.
+constexpr const char* kNames[] = {"int",
+                                  "uint",
+                                  "float",
+                                  "opaque",
+                                  "bfloat",
+                                  "complex",
+                                  "bool",
+                                  "float8_e3m4",
+                                  "float8_e4m3",
+                                  "float8_e4m3b11fnuz",
+                                  "float8_e4m3fn",
+                                  "float8_e4m3fnuz",
+                                  "float8_e5m2",
+                                  "float8_e5m2fnuz",
+                                  "float8_e8m0fnu",
+                                  "float6_e2m3fn",
+                                  "float6_e3m2fn",
+                                  "float4_e2m1fn"};
 
 void require_cpu(Argument argument, std::int32_t type, std::int32_t id) {
   if (type == kCpu || type == kCudaHost) return;
@@ -57,8 +82,8 @@ DlpackView::DlpackView(Argument argument, py::handle object) : argument_(argumen
   const py::tuple device =
       ask_of(argument, object, [&] { return py::tuple(object.attr("__dlpack_device__")()); });
   if (device.size() != 2)
-    raise<TypeError>(argument.place(), "got a __dlpack_device__ of ", device.size(),
-                     " numbers, expected 2");
+    raise<TypeError>(argument.place(), "got a __dlpack_device__ of ",
+                     counted(device.size(), "number"), ", expected 2");
   const auto number = [&](int i) { return static_cast<std::int32_t>(to_int(argument, device[i])); };
   require_cpu(argument, number(0), number(1));  // before memory of a device is asked for
   capsule_ = ask_of(argument, object, [&] { return capsule_of(object); });
@@ -86,7 +111,7 @@ DlpackView::DlpackView(Argument argument, py::handle object) : argument_(argumen
   }
   tensor_ = &versioned->tensor;
   require_cpu(argument, tensor_->device_type, tensor_->device_id);
-  writable_ = (versioned->flags & kReadOnly) == 0;
+  writable_ = (versioned->flags & (kReadOnly | kIsCopied)) == 0;
 }
 
 namespace {
@@ -107,10 +132,20 @@ void copy_shape(Argument argument, const Tensor& tensor, int most, View& view) {
   }
 }
 
+std::string name_of(std::uint8_t code, std::uint8_t bits, std::uint16_t lanes) {
+  if (code >= std::size(kNames)) {
+    return concat("of DLPack code ", int{code}, ", bits ", int{bits}, ", lanes ", lanes);
+  }
+  const std::string_view stem = kNames[code];
+  const bool named_whole = stem == "bool" || stem.find('_') != stem.npos;
+  return concat(stem, named_whole ? "" : concat(int{bits}),
+                lanes == 1 ? "" : concat(" in ", lanes, " lanes"));
+}
+
 template <class Tensor>
 [[noreturn]] void refuse_dtype(Argument argument, const Tensor& tensor, const char* expected) {
-  raise<TypeError>(argument.place(), "got DLPack dtype (code ", int{tensor.dtype.code}, ", bits ",
-                   int{tensor.dtype.bits}, ", lanes ", tensor.dtype.lanes, "), expected ",
+  const auto [code, bits, lanes] = tensor.dtype;
+  raise<TypeError>(argument.place(), "got dtype ", name_of(code, bits, lanes), ", expected ",
                    expected);
 }
 

@@ -31,7 +31,7 @@ class DlpackView {
   Argument argument_;
   pybind11::object capsule_;
   const Tensor* tensor_ = nullptr;
-  bool writable_ = true;
+  bool writable_ = false;  // a capsule without a version cannot say, and JAX's may not be written
 };
 
 }  // namespace quire::python

@@ -15,6 +15,11 @@ num_threads=None)
 
 Attention of each query over the keys and values of its sequence, read from scattered blocks.
 
+Arrays are ndarrays, or objects in CPU memory with __array_interface__ or __dlpack__. Of floats the
+last axis is contiguous, the others have any strides, and nothing is copied. What is written may not
+be read-only, nor be a DLPack capsule without a version, which cannot say (NumPy's rule): JAX's
+arrays are not written, and tensors of a PyTorch before DLPack 1.0 are as tensor.numpy().
+
 Args:
     q: [T, Hq, D], float32, float16 or bfloat16. Without cu_seqlens_q T == B: the last token of each
         sequence.
@@ -138,7 +143,8 @@ v_open=None, layout='NHD')
 --
 
 Writes rows of keys and values into their slots of a paged cache. A large write runs on threads, as
-many as paged_attention's by default.
+many as paged_attention's by default. Which arrays are taken, and which are written, paged_attention
+says.
 
 Args:
     k: [n, Hkv, D]. v: [n, Hkv, Dv]. float32, float16 or bfloat16.
@@ -171,10 +177,21 @@ inline constexpr const char* kBlockPool =
 num_layers=1, dtype='bfloat16', backing_file=None, resident_bytes=None, open_blocks=None)
 --
 
-A pool of equally large blocks of keys and values, and who holds them.
+A pool of equally large blocks of keys and values, and who holds them. Safe to use from several
+threads.
 
-block_size is in tokens; v_head_dim=None: as head_dim; dtype is float32, float16 or bfloat16, or
-quantised: int8, float8_e4m3fn or int4, as a name or a NumPy dtype. Safe to use from several threads.
+Args:
+    num_blocks: of each layer. A block id stands for one block in every layer, and a table needs
+        ceil(tokens / block_size) of them however many layers there are; memory grows with both.
+    block_size: tokens of a block.
+    num_kv_heads: heads of keys and values in each layer.
+    head_dim: elements of a key. v_head_dim: those of a value; None: as head_dim.
+    num_layers: layers of the model whose keys and values lie here, each with arrays of its own,
+        k_cache(layer) and v_cache(layer), and all under one block table a sequence. append takes the
+        rows of all of them at once, attend reads one.
+    dtype: float32, float16 or bfloat16, or quantised: int8, float8_e4m3fn or int4, as a name or a
+        NumPy dtype.
+    backing_file, resident_bytes, open_blocks: see below.
 
 Of a quantised pool tables may have their last blocks open, in bfloat16, and those before them
 sealed, in the pool's dtype: open_blocks says how many, the one that is written included. None: 2 of
@@ -322,15 +339,6 @@ inline constexpr const char* kCheck =
 
 Verifies every invariant of the pool's books; raises RuntimeError on the first that fails.)";
 
-inline constexpr const char* kPoolStats = R"(A pool in numbers.
-
-num_blocks = free + used; shared: blocks with more than one reference; cached: blocks that only a
-prefix cache holds; reserved_tokens: room of the blocks that tables hold; filled_tokens: tokens that
-stand there, a shared block counted once; wasted_tokens = reserved_tokens - filled_tokens;
-peak_used: the most blocks ever used; copies_on_write: shared blocks copied since the beginning;
-resident_bytes: of blocks that are kept in memory, open ones of a pool with resident_bytes among them,
-nbytes where all are; offloaded: blocks in use that
-are not, or not in all layers; open_blocks: blocks with rows in full precision.
-)";
+inline constexpr const char* kPoolStats = R"(A pool in numbers, all as of one moment.)";
 
 }  // namespace quire::python::docs

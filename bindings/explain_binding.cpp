@@ -1,6 +1,7 @@
 #include <vector>
 
 #include "bindings.h"
+#include "bound_class.h"
 #include "define.h"
 #include "explain_docs.h"
 #include "gil.h"
@@ -14,18 +15,15 @@ namespace {
 namespace py = pybind11;
 
 py::object explain(const BlockPool& pool, py::handle table) {
-  constexpr const char* place = "BlockPool.explain: table";
-  if (!py::isinstance<BlockTable>(table)) {
-    raise<TypeError>(place, "got ", type_name(table), ", expected a BlockTable");
-  }
-  const auto& explained = table.cast<const BlockTable&>();
-  if (explained.pool().get() != &pool) {
-    raise<ValueError>(place, "got one of another pool, expected one of this pool");
+  const Argument argument{"BlockPool.explain", "table"};
+  const auto explained = object_of<BlockTable>(argument, table);
+  if (explained->pool().get() != &pool) {
+    raise<ValueError>(argument.place(), "got one of another pool, expected one of this pool");
   }
   std::vector<ExplainedBlock> columns;
   {
     const WithoutGil unlocked;
-    columns = explained.explain();
+    columns = explained->explain();
   }
   const py::module_ types = py::module_::import("quire.table_report");
   const py::object block_report = types.attr("BlockReport");
@@ -40,9 +38,8 @@ py::object explain(const BlockPool& pool, py::handle table) {
 
 }  // namespace
 
-void bind_explain(py::module_& m) {
-  auto pool = py::reinterpret_borrow<py::class_<BlockPool, std::shared_ptr<BlockPool>>>(
-      m.attr("BlockPool"));
+void bind_explain(py::module_&) {
+  auto pool = bound_class<BlockPool>();
   def_method(pool, "BlockPool.explain", &explain, docs::kExplain, py::arg("table"));
 }
 

@@ -1,9 +1,10 @@
-// Functions that Python calls straight away, for those that are called often.
+// Functions of the module, which Python calls straight away.
 //
 // pybind11's own dispatcher makes a string of the name of every keyword parameter in each call that
 // names one: with a dozen of them that takes longer than a small attention. A FastFunction makes
-// them once. Its C++ function takes a pybind11::handle for each parameter of the Python signature,
-// and raises what C++ throws, as any other.
+// them once, and help() shows it as a function, not as a method of pybind11's records. Its C++
+// function takes a pybind11::handle for each parameter of the Python signature, and raises what C++
+// throws, as any other.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -18,7 +18,8 @@ namespace py = pybind11;
 struct TypeNumbers {
   int float32 = 0, float16 = 0, bfloat16 = 0, int8 = 0, float8 = 0;
   int int32 = 0, int64 = 0, uint8 = 0;
-  PyObject* dtypes[6] = {};  // indexed by DType; owned for the life of the process
+  PyObject* dtypes[6] = {};    // indexed by DType; owned for the life of the process
+  PyObject* scalar = nullptr;  // the type of NumPy's numbers, likewise
 };
 TypeNumbers numbers;
 
@@ -82,6 +83,7 @@ void initialise_numpy() {
   numbers.int32 = py::dtype("int32").num();
   numbers.int64 = py::dtype("int64").num();
   numbers.uint8 = py::dtype("uint8").num();
+  numbers.scalar = py::module_::import("numpy").attr("generic").cast<py::object>().release().ptr();
   keep(DType::float32, py::dtype("float32"));
   keep(DType::float16, py::dtype("float16"));
   keep(DType::bfloat16, bfloat16);
@@ -144,9 +146,23 @@ FloatArray to_cache_array(Argument argument, py::handle object) {
                   "float32, float16, bfloat16, int8, float8_e4m3fn or uint8 (int4)");
 }
 
+namespace {
+
+// Whether an object is no mere number. NumPy's numbers have an array interface as well.
+bool shows_array(py::handle object) {
+  if (py::isinstance<py::array>(object)) return true;
+  if (PyFloat_Check(object.ptr()) || PyLong_Check(object.ptr())) return false;
+  if (PyObject_TypeCheck(object.ptr(), reinterpret_cast<PyTypeObject*>(numbers.scalar)) != 0) {
+    return false;
+  }
+  return has_dlpack(object) || py::hasattr(object, "__array_interface__");
+}
+
+}  // namespace
+
 ScaleArray::ScaleArray(Argument argument, py::handle object, DType cache_dtype) {
   if (object.is_none()) return;
-  if (py::isinstance<py::array>(object) || has_dlpack(object)) {
+  if (shows_array(object)) {
     const char* const dtypes =
         cache_dtype == DType::int4  ? "float16 [..., 2], the grids of a cache of int4"
         : is_quantised(cache_dtype) ? "float32, the scales of a cache of int8 or float8_e4m3fn"

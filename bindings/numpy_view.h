@@ -28,7 +28,8 @@ struct IndexArray {
 // Takes ndarrays, and CPU objects with __dlpack__ or __array_interface__. Throws TypeError for
 // anything else and for a dtype that is not float32, float16 or bfloat16 (int32 or int64 for
 // indices), ValueError for more than kMaxDims axes (two for indices), swapped bytes or indices off
-// their alignment.
+// their alignment. A view is writable where the object says so; a DLPack capsule without a version
+// says nothing, and is not.
 FloatArray to_float_array(Argument argument, pybind11::handle object);
 IndexArray to_index_array(Argument argument, pybind11::handle object);
 

@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "bindings.h"
+#include "bound_class.h"
 #include "define.h"
 #include "gil.h"
 #include "numpy_view.h"
@@ -88,9 +89,8 @@ py::object on_event(BlockPool& pool, py::object callback) {
 
 }  // namespace
 
-void bind_on_event(py::module_& m) {
-  auto pool = py::reinterpret_borrow<py::class_<BlockPool, std::shared_ptr<BlockPool>>>(
-      m.attr("BlockPool"));
+void bind_on_event(py::module_&) {
+  auto pool = bound_class<BlockPool>();
   def_method(pool, "BlockPool.on_event", &on_event, docs::kOnEvent, py::arg("callback"));
 }
 

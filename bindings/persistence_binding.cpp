@@ -4,7 +4,9 @@
 
 #include "arguments.h"
 #include "bindings.h"
+#include "bound_class.h"
 #include "define.h"
+#include "fast_function.h"
 #include "gil.h"
 #include "persistence_docs.h"
 #include "quire/base/check.h"
@@ -22,14 +24,15 @@ void py_save_table(const BlockTable& table, py::handle path) {
   save_table(table, name);
 }
 
-std::shared_ptr<BlockTable> py_load_table(py::handle pool, py::handle path) {
-  if (!py::isinstance<BlockPool>(pool)) {
-    raise<TypeError>("load_table: pool", "got ", type_name(pool), ", expected a BlockPool");
-  }
-  const auto shared = pool.cast<std::shared_ptr<BlockPool>>();
+py::object py_load_table(py::handle pool, py::handle path) {
+  const auto shared = object_of<BlockPool>({"load_table", "pool"}, pool);
   const std::string name = to_path({"load_table", "path"}, path);
-  const WithoutGil unlocked;
-  return load_table(shared, name);
+  std::shared_ptr<BlockTable> table;
+  {
+    const WithoutGil unlocked;
+    table = load_table(shared, name);
+  }
+  return py::cast(table);
 }
 
 void py_save_cache(const PrefixCache& cache, py::handle dir) {
@@ -44,19 +47,14 @@ std::int64_t py_load_cache(PrefixCache& cache, py::handle dir) {
   return load_cache(cache, name);
 }
 
-// The Python class of a C++ one that another file has bound.
-template <class Class>
-Class bound(const py::module_& m, const char* name) {
-  return py::reinterpret_borrow<Class>(m.attr(name));
-}
-
 }  // namespace
 
 void bind_persistence(py::module_& m) {
-  auto table = bound<py::class_<BlockTable, std::shared_ptr<BlockTable>>>(m, "BlockTable");
+  auto table = bound_class<BlockTable>();
   def_method(table, "BlockTable.save", &py_save_table, docs::kSaveTable, py::arg("path"));
-  def_function(m, "load_table", &py_load_table, docs::kLoadTable, py::arg("pool"), py::arg("path"));
-  auto cache = bound<py::class_<PrefixCache, std::shared_ptr<PrefixCache>>>(m, "PrefixCache");
+  FastFunction<&py_load_table>::define(m, "load_table", docs::kLoadTable, py::arg("pool"),
+                                       py::arg("path"));
+  auto cache = bound_class<PrefixCache>();
   def_method(cache, "PrefixCache.save", &py_save_cache, docs::kSaveCache, py::arg("dir"));
   def_method(cache, "PrefixCache.load", &py_load_cache, docs::kLoadCache, py::arg("dir"));
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "bindings.h"
+#include "bound_class.h"
 #include "define.h"
 #include "gil.h"
 #include "numpy_view.h"
@@ -66,11 +67,9 @@ Ids to_token_ids(Argument argument, py::handle object) {
 }
 
 std::shared_ptr<PrefixCache> new_cache(py::handle pool, py::handle max_blocks) {
-  if (!py::isinstance<BlockPool>(pool)) {
-    raise<TypeError>("PrefixCache: pool", "got ", type_name(pool), ", expected a BlockPool");
-  }
+  auto shared = object_of<BlockPool>({"PrefixCache", "pool"}, pool);
   const auto most = to_optional_int({"PrefixCache", "max_blocks"}, max_blocks);
-  return std::make_shared<PrefixCache>(pool.cast<std::shared_ptr<BlockPool>>(), most);
+  return std::make_shared<PrefixCache>(std::move(shared), most);
 }
 
 std::shared_ptr<BlockTable> match(PrefixCache& cache, py::handle token_ids, py::handle space) {
@@ -82,11 +81,7 @@ std::shared_ptr<BlockTable> match(PrefixCache& cache, py::handle token_ids, py::
 
 void insert(PrefixCache& cache, py::handle token_ids, py::handle table, py::handle space) {
   const Ids ids = to_token_ids({"PrefixCache.insert", "token_ids"}, token_ids);
-  if (!py::isinstance<BlockTable>(table)) {
-    raise<TypeError>("PrefixCache.insert: table", "got ", type_name(table),
-                     ", expected a BlockTable");
-  }
-  const auto inserted = table.cast<std::shared_ptr<BlockTable>>();
+  const auto inserted = object_of<BlockTable>({"PrefixCache.insert", "table"}, table);
   const std::string name = to_string({"PrefixCache.insert", "namespace"}, space);
   const WithoutGil unlocked;
   cache.insert(ids, *inserted, name);
@@ -123,17 +118,21 @@ py::object max_blocks(const PrefixCache& cache) {
 
 std::string cache_repr(const PrefixCache& cache) {
   const std::optional<std::int64_t> most = cache.max_blocks();
-  return concat("PrefixCache(", cache.size(), " blocks", most ? concat(" of ", *most) : "", ")");
+  return concat("PrefixCache(", counted(cache.size(), "block"), most ? concat(" of ", *most) : "",
+                ")");
 }
 
 void bind_cache_stats(py::module_& m) {
-  py::class_<PrefixCacheStats>(m, "PrefixCacheStats", docs::kPrefixCacheStats)
-      .def_readonly("hits", &PrefixCacheStats::hits)
-      .def_readonly("misses", &PrefixCacheStats::misses)
-      .def_readonly("tokens_matched", &PrefixCacheStats::tokens_matched)
-      .def_readonly("tokens_asked", &PrefixCacheStats::tokens_asked)
-      .def_readonly("evictions", &PrefixCacheStats::evictions)
-      .def_property_readonly("misses_by_reason", &misses_by_reason)
+  bind_class<PrefixCacheStats>(m, "PrefixCacheStats", docs::kPrefixCacheStats)
+      .def_readonly("hits", &PrefixCacheStats::hits, "Matches that found a token or more.")
+      .def_readonly("misses", &PrefixCacheStats::misses, "Matches that found none.")
+      .def_readonly("tokens_matched", &PrefixCacheStats::tokens_matched,
+                    "Tokens that matches found in the cache.")
+      .def_readonly("tokens_asked", &PrefixCacheStats::tokens_asked,
+                    "Tokens of all token_ids that were asked for.")
+      .def_readonly("evictions", &PrefixCacheStats::evictions,
+                    "Cached blocks that had to go, for want of room or by evict.")
+      .def_property_readonly("misses_by_reason", &misses_by_reason, docs::kMissesByReason)
       .def("__repr__", &stats_repr);
 }
 
@@ -141,7 +140,8 @@ void bind_cache_stats(py::module_& m) {
 
 void bind_prefix_cache(py::module_& m) {
   bind_cache_stats(m);
-  py::class_<PrefixCache, std::shared_ptr<PrefixCache>> cache(m, "PrefixCache", docs::kPrefixCache);
+  auto cache =
+      bind_class<PrefixCache, std::shared_ptr<PrefixCache>>(m, "PrefixCache", docs::kPrefixCache);
   def_init(cache, "PrefixCache", &new_cache, docs::kPrefixCache, py::arg("pool"), py::kw_only(),
            py::arg("max_blocks") = py::none());
   def_method(cache, "PrefixCache.match", &match, docs::kMatch, py::arg("token_ids"), py::kw_only(),

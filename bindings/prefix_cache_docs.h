@@ -107,15 +107,13 @@ Example:
     >>> stats.tokens_matched / stats.tokens_asked
 )";
 
-inline constexpr const char* kPrefixCacheStats =
-    R"(Counts of a PrefixCache, since it was made.
+inline constexpr const char* kPrefixCacheStats = R"(Counts of a PrefixCache, since it was made.)";
 
-hits: matches that found a token or more. misses: those that found none. tokens_matched: tokens
-found. tokens_asked: tokens of all token_ids. evictions: cached blocks that had to go, for want of
-room or by evict.
+inline constexpr const char* kMissesByReason =
+    R"(Misses by their reason: a dict whose values sum to misses.
 
-misses_by_reason: a dict whose values sum to misses. It goes by what is remembered, in bounded
-memory (16,384 beginnings), of the first block of token_ids in the namespace:
+It goes by what is remembered, in bounded memory (16,384 beginnings), of the first block of token_ids
+in the namespace:
 
     cold: never seen, or not remembered.
     short: no more tokens than a block, so that no whole block could match.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "arguments.h"
+#include "bound_class.h"
 #include "quire/base/check.h"
 #include "quire/kv/block_table.h"
 
@@ -27,11 +28,7 @@ class TableList {
     }
     std::size_t index = 0;
     for (const py::handle item : list) {
-      if (!py::isinstance<BlockTable>(item)) {
-        raise<TypeError>(argument.place(), "got ", type_name(item), " at index ", index,
-                         ", expected a BlockTable");
-      }
-      owners_.push_back(item.cast<std::shared_ptr<BlockTable>>());
+      owners_.push_back(object_of<BlockTable>(argument, item, " at index ", index));
       tables_.push_back(owners_.back().get());
       ++index;
     }

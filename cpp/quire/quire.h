@@ -8,6 +8,8 @@
 #include "quire/base/check.h"
 #include "quire/base/dtype.h"
 #include "quire/cpu/operations.h"
+#include "quire/io/cache_file.h"
+#include "quire/io/table_file.h"
 #include "quire/kv/block_pool.h"
 #include "quire/kv/block_table.h"
 #include "quire/kv/prefix_cache.h"

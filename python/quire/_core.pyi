@@ -3,10 +3,20 @@
 import os
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Literal, Protocol, SupportsFloat, SupportsIndex, TypeAlias, overload
+from typing import (
+    Any,
+    Literal,
+    Protocol,
+    SupportsFloat,
+    SupportsIndex,
+    TypeAlias,
+    TypedDict,
+    overload,
+)
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import Unpack
 
 from quire.table_report import TableReport
 
@@ -30,6 +40,24 @@ _Event: TypeAlias = Literal[
 ]
 _OnEvent: TypeAlias = Callable[[_Event, tuple[int, ...]], object]
 _Array: TypeAlias = npt.NDArray[Any]
+_OutAndLse: TypeAlias = tuple[_Array, npt.NDArray[np.float32]]
+_Bool: TypeAlias = bool | np.bool_
+
+# What paged_attention and attend have alike; help() of either shows each with its default.
+class _Options(TypedDict, total=False):
+    cu_seqlens_q: _Ints | None
+    causal: _Bool
+    scale: SupportsFloat | None
+    sliding_window: SupportsIndex | None
+    num_sink_tokens: SupportsIndex
+    softcap: SupportsFloat | None
+    alibi_slopes: _Floats | None
+    sinks: _Floats | None
+    k_scale: _Scale | None
+    v_scale: _Scale | None
+    out: _Floats | None
+    implementation: _Implementation
+    num_threads: SupportsIndex | None
 
 __version__: str
 
@@ -224,23 +252,11 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
-    cu_seqlens_q: _Ints | None = None,
     key_positions: _Ints | None = None,
-    causal: bool = True,
-    scale: SupportsFloat | None = None,
-    sliding_window: SupportsIndex | None = None,
-    num_sink_tokens: SupportsIndex = 0,
-    softcap: SupportsFloat | None = None,
-    alibi_slopes: _Floats | None = None,
-    sinks: _Floats | None = None,
-    k_scale: _Scale | None = None,
-    v_scale: _Scale | None = None,
     layout: _Layout = "NHD",
-    out: _Floats | None = None,
     return_lse: Literal[False] = False,
     return_block_mass: Literal[False] = False,
-    implementation: _Implementation = "auto",
-    num_threads: SupportsIndex | None = None,
+    **options: Unpack[_Options],
 ) -> _Array: ...
 @overload
 def paged_attention(
@@ -252,24 +268,12 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
-    cu_seqlens_q: _Ints | None = None,
     key_positions: _Ints | None = None,
-    causal: bool = True,
-    scale: SupportsFloat | None = None,
-    sliding_window: SupportsIndex | None = None,
-    num_sink_tokens: SupportsIndex = 0,
-    softcap: SupportsFloat | None = None,
-    alibi_slopes: _Floats | None = None,
-    sinks: _Floats | None = None,
-    k_scale: _Scale | None = None,
-    v_scale: _Scale | None = None,
     layout: _Layout = "NHD",
-    out: _Floats | None = None,
     return_lse: Literal[True],
     return_block_mass: Literal[False] = False,
-    implementation: _Implementation = "auto",
-    num_threads: SupportsIndex | None = None,
-) -> tuple[_Array, npt.NDArray[np.float32]]: ...
+    **options: Unpack[_Options],
+) -> _OutAndLse: ...
 @overload
 def paged_attention(
     q: _Floats,
@@ -280,47 +284,55 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
-    cu_seqlens_q: _Ints | None = None,
     key_positions: _Ints | None = None,
-    causal: bool = True,
-    scale: SupportsFloat | None = None,
-    sliding_window: SupportsIndex | None = None,
-    num_sink_tokens: SupportsIndex = 0,
-    softcap: SupportsFloat | None = None,
-    alibi_slopes: _Floats | None = None,
-    sinks: _Floats | None = None,
-    k_scale: _Scale | None = None,
-    v_scale: _Scale | None = None,
     layout: _Layout = "NHD",
-    out: _Floats | None = None,
-    return_lse: bool = False,
+    return_lse: _Bool,
+    return_block_mass: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> _Array | _OutAndLse: ...
+@overload
+def paged_attention(
+    q: _Floats,
+    k_cache: _Floats,
+    v_cache: _Floats,
+    block_tables: _Ints,
+    seq_lens: _Ints,
+    *,
+    k_open: _Floats | None = None,
+    v_open: _Floats | None = None,
+    key_positions: _Ints | None = None,
+    layout: _Layout = "NHD",
+    return_lse: _Bool = False,
     return_block_mass: Literal[True],
-    implementation: _Implementation = "auto",
-    num_threads: SupportsIndex | None = None,
+    **options: Unpack[_Options],
 ) -> tuple[_Array, ...]: ...
+@overload
+def paged_attention(
+    q: _Floats,
+    k_cache: _Floats,
+    v_cache: _Floats,
+    block_tables: _Ints,
+    seq_lens: _Ints,
+    *,
+    k_open: _Floats | None = None,
+    v_open: _Floats | None = None,
+    key_positions: _Ints | None = None,
+    layout: _Layout = "NHD",
+    return_lse: _Bool = False,
+    return_block_mass: _Bool,
+    **options: Unpack[_Options],
+) -> _Array | tuple[_Array, ...]: ...
 @overload
 def attend(
     q: _Floats,
     tables: Iterable[BlockTable],
     *,
     layer: SupportsIndex = 0,
-    cu_seqlens_q: _Ints | None = None,
     key_positions: None = None,
-    causal: bool = True,
-    scale: SupportsFloat | None = None,
-    sliding_window: SupportsIndex | None = None,
-    num_sink_tokens: SupportsIndex = 0,
-    softcap: SupportsFloat | None = None,
-    alibi_slopes: _Floats | None = None,
-    sinks: _Floats | None = None,
-    k_scale: _Scale | None = None,
-    v_scale: _Scale | None = None,
     layout: Literal["NHD"] = "NHD",
-    out: _Floats | None = None,
     return_lse: Literal[False] = False,
     return_block_mass: Literal[False] = False,
-    implementation: _Implementation = "auto",
-    num_threads: SupportsIndex | None = None,
+    **options: Unpack[_Options],
 ) -> _Array: ...
 @overload
 def attend(
@@ -328,48 +340,48 @@ def attend(
     tables: Iterable[BlockTable],
     *,
     layer: SupportsIndex = 0,
-    cu_seqlens_q: _Ints | None = None,
     key_positions: None = None,
-    causal: bool = True,
-    scale: SupportsFloat | None = None,
-    sliding_window: SupportsIndex | None = None,
-    num_sink_tokens: SupportsIndex = 0,
-    softcap: SupportsFloat | None = None,
-    alibi_slopes: _Floats | None = None,
-    sinks: _Floats | None = None,
-    k_scale: _Scale | None = None,
-    v_scale: _Scale | None = None,
     layout: Literal["NHD"] = "NHD",
-    out: _Floats | None = None,
     return_lse: Literal[True],
     return_block_mass: Literal[False] = False,
-    implementation: _Implementation = "auto",
-    num_threads: SupportsIndex | None = None,
-) -> tuple[_Array, npt.NDArray[np.float32]]: ...
+    **options: Unpack[_Options],
+) -> _OutAndLse: ...
 @overload
 def attend(
     q: _Floats,
     tables: Iterable[BlockTable],
     *,
     layer: SupportsIndex = 0,
-    cu_seqlens_q: _Ints | None = None,
     key_positions: None = None,
-    causal: bool = True,
-    scale: SupportsFloat | None = None,
-    sliding_window: SupportsIndex | None = None,
-    num_sink_tokens: SupportsIndex = 0,
-    softcap: SupportsFloat | None = None,
-    alibi_slopes: _Floats | None = None,
-    sinks: _Floats | None = None,
-    k_scale: _Scale | None = None,
-    v_scale: _Scale | None = None,
     layout: Literal["NHD"] = "NHD",
-    out: _Floats | None = None,
-    return_lse: bool = False,
+    return_lse: _Bool,
+    return_block_mass: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> _Array | _OutAndLse: ...
+@overload
+def attend(
+    q: _Floats,
+    tables: Iterable[BlockTable],
+    *,
+    layer: SupportsIndex = 0,
+    key_positions: None = None,
+    layout: Literal["NHD"] = "NHD",
+    return_lse: _Bool = False,
     return_block_mass: Literal[True],
-    implementation: _Implementation = "auto",
-    num_threads: SupportsIndex | None = None,
+    **options: Unpack[_Options],
 ) -> tuple[_Array, ...]: ...
+@overload
+def attend(
+    q: _Floats,
+    tables: Iterable[BlockTable],
+    *,
+    layer: SupportsIndex = 0,
+    key_positions: None = None,
+    layout: Literal["NHD"] = "NHD",
+    return_lse: _Bool = False,
+    return_block_mass: _Bool,
+    **options: Unpack[_Options],
+) -> _Array | tuple[_Array, ...]: ...
 def build_info() -> dict[str, Any]: ...
 def read_chunks(
     buffer: npt.NDArray[np.uint8],

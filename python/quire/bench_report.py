@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from quire.bench_cases import MEMCPY, MEMORY
+from quire.counted import counted
 
 FORMAT = "quire bench 1"
 
@@ -42,7 +43,7 @@ class CaseResult:
     @property
     def key(self) -> str:
         """What it is, for finding it in another report."""
-        return f"{self.label}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{self.label}, {counted(self.threads, 'thread')}"
 
     @property
     def bound(self) -> str:
@@ -140,7 +141,7 @@ class BenchReport:
                 f"{name} {speed / 1e9:.1f} {'GB/s' if name in (MEMORY, MEMCPY) else 'GFLOP/s'}"
                 for name, speed in self.roof_speeds(threads).items()
             )
-            lines.append(f"roofs with {threads} thread{'s' if threads > 1 else ''}: {speeds}")
+            lines.append(f"roofs with {counted(threads, 'thread')}: {speeds}")
         lines += ["", TABLE_HEAD, *(result.row() for result in self.results), "", TABLE_FOOT]
         return "\n".join(lines + ([self.disturbed] if self.disturbed else []))
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 
+from quire._core import __version__
 from quire.bench_report import Comparison, read_report
 from quire.benchmark import bench
 from quire.config import show_config
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="quire", description="Paged KV cache and attention.")
+    parser.add_argument("--version", action="version", version=f"quire {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_verify(commands.add_parser("verify", help="compare attention with a float64 reference"))
     _add_bench(commands.add_parser("bench", help="measure Quire on this machine"))

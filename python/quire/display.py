@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quire._core import BlockPool, BlockTable
+from quire.counted import counted
 
 # Of middle brightness, to be seen on light and on dark pages. Text has the page's own colour.
 COLOURS = {
@@ -46,7 +47,7 @@ def pool_html(pool: BlockPool) -> str:
     states[pool.cached_blocks] = CACHED
     states[(states != FREE) & ~pool.resident_blocks] = OFFLOADED
     labels = [f"block {i}" for i in range(len(states))] if len(states) <= _MOST_CELLS else []
-    title = f"BlockPool: {_count(len(states), 'block')} of {_count(pool.block_size, 'token')}"
+    title = f"BlockPool: {counted(len(states), 'block')} of {counted(pool.block_size, 'token')}"
     return _figure(title, states, labels)
 
 
@@ -76,12 +77,12 @@ def table_html(table: BlockTable) -> str:
     labels = []
     if len(blocks) <= _MOST_CELLS:
         labels = [
-            f"block {block}, {_count(count, 'reference')}" if block >= 0 else "dropped tokens"
+            f"block {block}, {counted(count, 'reference')}" if block >= 0 else "dropped tokens"
             for block, count in zip(blocks.tolist(), counts.tolist(), strict=True)
         ]
     title = (
-        f"BlockTable: {_count(tokens, 'token')} in {_count(len(blocks), 'block')} "
-        f"of {_count(table.pool.block_size, 'token')}"
+        f"BlockTable: {counted(tokens, 'token')} in {counted(len(blocks), 'block')} "
+        f"of {counted(table.pool.block_size, 'token')}"
     )
     return _figure(title, states, labels)
 
@@ -144,7 +145,3 @@ def _bar(cell: int, begin: int, end: int) -> str:
     """SVG path of the part of a cell's square between two heights."""
     x, y = cell % _COLUMNS * _STEP, cell // _COLUMNS * _STEP
     return f"M{x} {y + begin}h{_SIZE}v{end - begin}h-{_SIZE}z"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from quire.counted import counted
+
 Floats = npt.NDArray[np.float64]
 
 RMS_BAR = 5e-3
@@ -117,10 +119,11 @@ class VerifyReport:
         hq, hkv = settings["heads"]
         d, dv = settings["head_dims"]
         lines = [
-            f"{self.source}: {settings['context']} tokens of context, "
-            f"{settings['steps']} decode steps, batch {settings['batch']}",
+            f"{self.source}: {counted(settings['context'], 'token')} of context, "
+            f"{counted(settings['steps'], 'decode step')}, batch {settings['batch']}",
             f"heads {hq}:{hkv}, head size {d if d == dv else f'{d} and {dv}'}, "
-            f"{settings['dtype']} cache in scattered blocks of {settings['block_size']} tokens, "
+            f"{settings['dtype']} cache in scattered blocks of "
+            f"{counted(settings['block_size'], 'token')}, "
             f"{settings['instruction_set']}",
             "",
             f"{'':8} {'compared':>9} {'RMS':>10} {'RMS':>10} {'step of':>8} {'largest':>10} "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from quire.counted import counted
+
 _MOST_LINES = 16  # of a text; a longer table shows its first and last blocks
 _LAST_LINES = 4
 
@@ -105,9 +107,9 @@ class TableReport:
             f"{n} {name}" for n, name in [(self.num_shared, "shared"), (private, "private")] if n
         ]
         if self.num_holes:
-            counts.append(_count(self.num_holes, "hole"))
+            counts.append(counted(self.num_holes, "hole"))
         title = (
-            f"{_count(self.num_tokens, 'token')} in {_count(len(columns), 'block')} "
+            f"{counted(self.num_tokens, 'token')} in {counted(len(columns), 'block')} "
             f"of {self.block_size}"
         )
         if self.num_offloaded:
@@ -130,7 +132,7 @@ class TableReport:
             return f"{column:>8}    hole"
         fill = f"{block.num_tokens}/{self.block_size}"
         holders = [
-            _count(n, noun)
+            counted(n, noun)
             for n, noun in [(block.tables, "table"), (block.caches, "cache"), (block.users, "user")]
             if n
         ]
@@ -139,7 +141,3 @@ class TableReport:
         more += "" if block.is_resident else ", offloaded"
         more += ", open" if block.is_open else ""
         return f"{column:>8}{block.id:>8}{fill:>8}  {held_by}{more}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -13,6 +13,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from quire.counted import counted
+
 Array = npt.NDArray[Any]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
@@ -50,13 +52,13 @@ class Trace:
         q, k, v = self.q, self.k, self.v
         if k.shape[:2] != v.shape[:2]:
             raise ValueError(
-                f"Trace: v: got shape {v.shape}, expected k's {k.shape[0]} tokens and "
-                f"{k.shape[1]} heads"
+                f"Trace: v: got shape {v.shape}, expected k's {counted(k.shape[0], 'token')} and "
+                f"{counted(k.shape[1], 'head')}"
             )
         if len(q) > len(k) or q.shape[1] % k.shape[1] or q.shape[2] != k.shape[2]:
             raise ValueError(
-                f"Trace: q: got shape {q.shape}, expected at most {len(k)} tokens, a multiple of "
-                f"{k.shape[1]} heads, and head size {k.shape[2]}"
+                f"Trace: q: got shape {q.shape}, expected at most {counted(len(k), 'token')}, a "
+                f"multiple of {counted(k.shape[1], 'head')}, and head size {k.shape[2]}"
             )
         for name, array in (("q", q), ("k", k), ("v", v)):
             finite = np.isfinite(array)

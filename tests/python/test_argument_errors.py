@@ -140,7 +140,11 @@ CASES: list[tuple[Any, type[Exception], str]] = [
     (replaced("seq_lens", 0, 65), ValueError, "seq_lens: got 65 at sequence 0"),
     (replaced("seq_lens", 0, INT64), ValueError, f"seq_lens: got {INT64} at sequence 0"),
     (replaced("seq_lens", 0, -INT64), ValueError, f"seq_lens: got -{INT64} at sequence 0"),
-    (replaced("seq_lens", 0, 1), ValueError, "seq_lens: got 1 at sequence 0, expected at least 2"),
+    (
+        replaced("seq_lens", 0, 1),
+        ValueError,
+        "seq_lens: got 1 token at sequence 0, expected at least 2",
+    ),
     (replaced("cu_seqlens_q", 0, 1), ValueError, "cu_seqlens_q: got 1 at 0, expected 0"),
     (replaced("cu_seqlens_q", 1, INT64), ValueError, "cu_seqlens_q: got 3 at 2, expected at least"),
     (replaced("cu_seqlens_q", 2, 2**40), ValueError, f"cu_seqlens_q: got {2**40} at 2, expected 3"),

@@ -81,7 +81,7 @@ def test_into_out() -> None:
         ({"tables": None}, TypeError, "attend: tables: got NoneType, expected a list"),
         ({"tables": [1]}, TypeError, "attend: tables: got int at index 0"),
         ({"q": queries(2)}, ValueError, r"attend: q: got 2 rows, expected 1"),
-        ({"q": queries(1)[..., :8]}, ValueError, r"attend: k_cache: got shape"),
+        ({"q": queries(1)[..., :8]}, ValueError, r"attend: q: got shape \[1, 4, 8\]"),
         ({"softcap": -1}, ValueError, "attend: softcap: got -1, expected"),
     ],
 )

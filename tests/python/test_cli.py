@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -216,6 +217,15 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
         assert word in printed
     quire.show_config()
     assert capsys.readouterr().out == printed
+    compiler = r"^quire [0-9.]+, compiled by (GCC|Clang|AppleClang|MSVC) [0-9]+(\.[0-9]+)+$"
+    assert re.match(compiler, printed.splitlines()[0])
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"quire {quire.__version__}\n"
 
 
 def bench_report(seconds: float = 2e-4, memory: float = 1e-4) -> BenchReport:

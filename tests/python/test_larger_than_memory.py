@@ -114,7 +114,7 @@ def test_open_blocks_are_a_part_of_what_is_in_memory(tmp_path: Path, kind: str) 
             tables[-1].append(k[:, :1], v[:, :1])
         except quire.OutOfBlocks as error:
             refusal = str(error)
-    assert "which takes 1 more open blocks at once, expected at most the 0 that resi" in refusal
+    assert "which takes 1 more open block at once, expected at most the 0 that resi" in refusal
     assert len(tables[-1]) == 0
     assert in_memory(pool) <= LEAST
     expected = k[1, :64].astype(ml_dtypes.bfloat16).astype(np.float32)

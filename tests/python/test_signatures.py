@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pydoc
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,16 @@ def stub_parameters(function: ast.FunctionDef) -> list[tuple[str, Any, bool]]:
         (a, d, True) for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     ]
     return [(a.arg, ... if d is None else ast.literal_eval(d), only) for a, d, only in pairs]
+
+
+def stub_options() -> set[str]:
+    """Names of the options that attend and paged_attention have alike, whatever the defaults."""
+    options = next(n for n in STUB.body if isinstance(n, ast.ClassDef) and n.name == "_Options")
+    return {
+        node.target.id
+        for node in options.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
 
 
 def real_parameters(function: Any) -> list[tuple[str, Any, bool]]:
@@ -56,12 +68,26 @@ FUNCTIONS = public_functions()
     ("function", "stub"), [case[1:] for case in FUNCTIONS], ids=[case[0] for case in FUNCTIONS]
 )
 def test_signature(function: Any, stub: ast.FunctionDef) -> None:
-    parameters = stub_parameters(stub)
-    overloads_differ = {"return_lse", "return_block_mass"}  # an overload has no default there
-    assert [p for p in real_parameters(function) if p[0] not in overloads_differ] == [
-        p for p in parameters if p[0] not in overloads_differ
-    ]
+    differ = {"return_lse", "return_block_mass"}  # an overload has no default there
+    if stub.args.kwarg is not None:
+        assert stub_options() <= {name for name, _, only in real_parameters(function) if only}
+        differ |= stub_options()
+    real = [p for p in real_parameters(function) if p[0] not in differ]
+    typed = [p for p in stub_parameters(stub) if p[0] not in differ]
+    assert sorted(real) == sorted(typed)
+    assert [p for p in real if not p[2]] == [p for p in typed if not p[2]]  # in this order
     assert len(inspect.getdoc(function) or "") > 40
+
+
+@pytest.mark.parametrize("name", [name for name in quire.__all__ if name != "__version__"])
+def test_help_shows_the_signature_and_nothing_of_pybind11(name: str) -> None:
+    thing = getattr(quire, name)
+    shown = pydoc.plain(pydoc.render_doc(thing))
+    head = shown.split("Method resolution order")[0]
+    assert "pybind11" not in head.replace("(pybind11_builtins.pybind11_object)", "")
+    if inspect.isroutine(thing):
+        assert f"\n{name}{inspect.signature(thing)}\n" in shown
+    assert "detail_function_record" not in shown
 
 
 def test_classes_show_their_constructors() -> None:
@@ -69,7 +95,13 @@ def test_classes_show_their_constructors() -> None:
     assert "num_kv_heads, head_dim, v_head_dim=None" in str(inspect.signature(quire.BlockPool))
 
 
-CLASSES = [quire.BlockPool, quire.BlockTable, quire.PoolStats, quire.PrefixCache]
+CLASSES = [
+    quire.BlockPool,
+    quire.BlockTable,
+    quire.PoolStats,
+    quire.PrefixCache,
+    quire.PrefixCacheStats,
+]
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -80,4 +112,12 @@ def test_every_public_name_is_typed_and_documented(cls: type) -> None:
     assert {name for name in typed if not name.startswith("_")} == public
     assert cls.__doc__
     for name in public:
-        assert cls is quire.PoolStats or getattr(cls, name).__doc__, name
+        assert len(getattr(cls, name).__doc__) > 15, name
+
+
+def test_what_a_pool_is_made_of_is_explained() -> None:
+    doc = inspect.getdoc(quire.BlockPool) or ""
+    for name in inspect.signature(quire.BlockPool).parameters:
+        assert re.search(rf"\b{name}(, \w+)*: ", doc), name
+    assert "num_blocks: of each layer" in doc
+    assert "num_layers: layers of the model" in doc

@@ -224,7 +224,7 @@ class PoolMachine(RuleBasedStateMachine):
             holes = np.flatnonzero(sequence.table.blocks < 0).tolist()
             assert sorted(sequence.holes) == holes
             if holes:
-                with pytest.raises(ValueError, match=f"got a hole at column {holes[0]}: "):
+                with pytest.raises(ValueError, match=f"got a hole at column {holes[0]}, "):
                     sequence.table.gather()
                 continue
             k, v = sequence.table.gather()

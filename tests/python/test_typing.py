@@ -25,6 +25,63 @@ def test_strict(what: list[str]) -> None:
     assert checked.returncode == 0, checked.stdout
 
 
+FLAGS = """
+from typing import Any
+
+import numpy as np
+import quire
+from typing_extensions import assert_type
+
+Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
+OutAndLse = tuple[Array, np.ndarray[tuple[Any, ...], np.dtype[np.float32]]]
+
+
+def call(q: Array, table: quire.BlockTable, lse: bool, mass: bool, causal: np.bool_) -> None:
+    tables = [table]
+    plain = (q, q, q, q, q)
+    assert_type(quire.attend(q, tables, causal=causal), Array)
+    assert_type(quire.attend(q, tables, return_lse=False), Array)
+    assert_type(quire.attend(q, tables, return_lse=True), OutAndLse)
+    assert_type(quire.attend(q, tables, return_lse=lse), Array | OutAndLse)
+    assert_type(quire.attend(q, tables, return_lse=lse, return_block_mass=False), Array | OutAndLse)
+    assert_type(quire.attend(q, tables, return_lse=lse, return_block_mass=True), tuple[Array, ...])
+    assert_type(quire.attend(q, tables, return_block_mass=mass), Array | tuple[Array, ...])
+    assert_type(
+        quire.attend(q, tables, return_lse=lse, return_block_mass=mass), Array | tuple[Array, ...]
+    )
+    assert_type(quire.paged_attention(*plain, return_lse=lse), Array | OutAndLse)
+    assert_type(quire.paged_attention(*plain, return_block_mass=mass), Array | tuple[Array, ...])
+    quire.paged_attention(*plain, causal=lse, scale=0.5, k_open=q, v_open=q, layout="HND")
+"""
+
+
+def test_flags_may_be_variables(tmp_path: Path) -> None:
+    flags = tmp_path / "flags.py"
+    flags.write_text(FLAGS)
+    checked = mypy(str(flags))
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "quire.attend(q, [table], scal=0.5)",
+        "quire.attend(q, [table], scale='large')",
+        "quire.attend(q, [table], layout='HND')",
+        "quire.attend(q, [table], return_lse=1)",
+        "quire.paged_attention(q, q, q, q, q, implementation='best')",
+    ],
+)
+def test_wrong_options_are_found(tmp_path: Path, call: str) -> None:
+    wrong = tmp_path / "wrong.py"
+    parameters = "q: np.ndarray[tuple[int, ...], np.dtype[np.float32]], table: quire.BlockTable"
+    lines = ["import numpy as np", "import quire", f"def f({parameters}) -> None:", f"    {call}"]
+    wrong.write_text("\n".join(lines) + "\n")
+    checked = mypy(str(wrong))
+    assert checked.returncode == 1
+    assert "call-overload" in checked.stdout
+
+
 def test_a_wrong_type_is_found(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.py"
     wrong.write_text("import quire\n\nx: int = quire.verify(2).max_abs\n")

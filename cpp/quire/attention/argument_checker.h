@@ -48,8 +48,8 @@ class ArgumentChecker {
     const auto item = static_cast<std::int64_t>(size_of(view.dtype));
     const int last = view.ndim - 1;
     if (!is_empty(view) && view.shape[last] > 1 && view.strides[last] != item) {
-      fail<ValueError>(argument, "got a last axis of stride ", view.strides[last],
-                       " bytes, expected a contiguous one (", item, " bytes)");
+      fail<ValueError>(argument, "got a last axis of stride ", counted(view.strides[last], "byte"),
+                       ", expected a contiguous one (", counted(item, "byte"), ")");
     }
   }
 

@@ -84,8 +84,8 @@ void check_grids(const Checker& check, std::string_view argument, const ArrayVie
   std::int64_t expected = size_of(DType::float16);
   for (int axis = 3; axis > 3 - contiguous; --axis) {
     if (grids.strides[axis] != expected) {
-      check.fail<ValueError>(argument, "got strides of ", grids.strides[axis], " bytes on axis ",
-                             axis, ", expected ", expected);
+      check.fail<ValueError>(argument, "got strides of ", counted(grids.strides[axis], "byte"),
+                             " on axis ", axis, ", expected ", expected);
     }
     expected *= grids.shape[axis];
   }
@@ -134,7 +134,8 @@ void check_scales(const Checker& check, const CacheArguments& caches) {
   const CacheSizes k = sizes_of(caches.k_cache, caches.layout);
   const CacheSizes v = sizes_of(caches.v_cache, caches.layout);
   const bool int4 = caches.k_cache.dtype == DType::int4;
-  if (const auto* scale = scales_of(check, "k_scale", caches.k_scale, "k_cache", caches.k_cache)) {
+  if (const auto* scale =
+          scales_of(check, "k_scale", caches.k_scale, caches.names.k_cache, caches.k_cache)) {
     if (int4) {
       check_grids(check, "k_scale", *scale, {k.num_blocks, k.heads, 2 * k.last, 2}, 2,
                   "[num_blocks, Hkv, D, 2] in either layout, each channel's step and middle");
@@ -142,7 +143,8 @@ void check_scales(const Checker& check, const CacheArguments& caches) {
       check_scale(check, "k_scale", *scale, k);
     }
   }
-  if (const auto* scale = scales_of(check, "v_scale", caches.v_scale, "v_cache", caches.v_cache)) {
+  if (const auto* scale =
+          scales_of(check, "v_scale", caches.v_scale, caches.names.v_cache, caches.v_cache)) {
     if (int4) {
       check_grids(check, "v_scale", *scale, {v.num_blocks, v.block_size, v.heads, 2}, 1,
                   "[num_blocks, block_size, Hkv, 2] in either layout, each row's step and middle");

@@ -14,12 +14,13 @@ struct CacheArguments {
   const std::optional<ArrayView>&k_scale, &v_scale;
   const std::optional<ArrayView>&k_open, &v_open;
   Layout layout;
+  const ArgumentNames& names;
 };
 
 template <class Args>
 CacheArguments cache_arguments(const Args& args) {
   return {args.k_cache, args.v_cache, args.k_scale, args.v_scale,
-          args.k_open,  args.v_open,  args.layout};
+          args.k_open,  args.v_open,  args.layout,  args.names};
 }
 
 // What rows of keys and of values are like, and the arguments that say so.

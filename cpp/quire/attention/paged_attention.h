@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "quire/attention/argument_names.h"
 #include "quire/attention/key_pager.h"
 #include "quire/base/array_view.h"
 
@@ -60,6 +61,7 @@ struct PagedAttentionArgs {
   Layout layout = Layout::NHD;
   // Of caches that are not all in memory: fused attention asks it, and so does block mass.
   KeyPager* pager = nullptr;
+  ArgumentNames names;  // for messages
 };
 
 // The sizes that the shapes of valid arguments spell.

@@ -45,8 +45,8 @@ void check_cu_seqlens(const Checker& check, const IndexView& cu, std::int64_t nu
 void check_positions(const Checker& check, const IndexView& positions, std::int64_t seq,
                      std::int64_t seq_len) {
   if (seq_len > positions.shape[1]) {
-    check.fail<ValueError>("key_positions", "got ", positions.shape[1], " columns, expected ",
-                           seq_len, ", the tokens of sequence ", seq);
+    check.fail<ValueError>("key_positions", "got ", counted(positions.shape[1], "column"),
+                           ", expected ", seq_len, ", the tokens of sequence ", seq);
   }
   std::int64_t least = 0;
   for (std::int64_t key = 0; key < seq_len; ++key) {
@@ -62,7 +62,9 @@ void check_positions(const Checker& check, const IndexView& positions, std::int6
 
 // What follows the range of ids or slots.
 std::string open_text(std::int64_t num_open) {
-  return num_open == 0 ? "" : concat(", of which the last ", num_open, " blocks are open");
+  if (num_open == 0) return "";
+  return concat(", of which the last ", counted(num_open, "block"), num_open == 1 ? " is" : " are",
+                " open");
 }
 
 // Whether a query of the sequence sees one of `count` keys from `first` on.
@@ -82,14 +84,16 @@ void check_sequence(const Checker& check, const PagedAttentionArgs& args,
   const std::int64_t room =
       max_blocks > kMostTokens / sizes.block_size ? kMostTokens : max_blocks * sizes.block_size;
   if (seq_len < 0 || seq_len > room) {
-    check.fail<ValueError>("seq_lens", "got ", seq_len, " at sequence ", seq, ", expected 0 to ",
-                           room, " (", max_blocks, " blocks of ", sizes.block_size, " tokens)");
+    check.fail<ValueError>(args.names.seq_lens, "got ", seq_len, " at sequence ", seq,
+                           ", expected 0 to ", room, " (", counted(max_blocks, "block"), " of ",
+                           counted(sizes.block_size, "token"), ")");
   }
   const QueryRows rows = query_rows(args, seq);
   // an empty sequence is padding, whose rows come out 0; any other holds its own query tokens
   if (seq_len > 0 && rows.end - rows.begin > seq_len) {
-    check.fail<ValueError>("seq_lens", "got ", seq_len, " at sequence ", seq,
-                           ", expected at least ", rows.end - rows.begin, ", its query tokens");
+    check.fail<ValueError>(args.names.seq_lens, "got ", counted(seq_len, "token"), " at sequence ",
+                           seq, ", expected at least ", rows.end - rows.begin,
+                           ", its query tokens");
   }
   if (args.key_positions) check_positions(check, *args.key_positions, seq, seq_len);
   for (std::int64_t column = 0; column < used_blocks; ++column) {
@@ -98,9 +102,9 @@ void check_sequence(const Checker& check, const PagedAttentionArgs& args,
       continue;
     if (block == kHole && !is_seen(args, rows, column * sizes.block_size, sizes.block_size))
       continue;
-    check.fail<IndexError>("block_tables", "got ", block, " at sequence ", seq, ", column ", column,
-                           ", expected 0 to ", sizes.num_blocks + sizes.num_open - 1,
-                           open_text(sizes.num_open),
+    check.fail<IndexError>(args.names.block_tables, "got ", block, " at sequence ", seq,
+                           ", column ", column, ", expected 0 to ",
+                           sizes.num_blocks + sizes.num_open - 1, open_text(sizes.num_open),
                            block == kHole ? ", as a query sees this block" : "");
   }
 }
@@ -134,12 +138,13 @@ void check_written(const Checker& check, const WriteKvArgs& args) {
   Written all[6];
   int count = 0;
   const auto add = [&](const char* name, const ArrayView& view) { all[count++] = {name, &view}; };
-  add("k_cache", args.k_cache);
-  add("v_cache", args.v_cache);
-  if (args.k_scale && is_dynamic(*args.k_scale)) add("k_scale", *args.k_scale);
-  if (args.v_scale && is_dynamic(*args.v_scale)) add("v_scale", *args.v_scale);
-  if (args.k_open) add("k_open", *args.k_open);
-  if (args.v_open) add("v_open", *args.v_open);
+  const ArgumentNames& names = args.names;
+  add(names.k_cache, args.k_cache);
+  add(names.v_cache, args.v_cache);
+  if (args.k_scale && is_dynamic(*args.k_scale)) add(names.k_scale, *args.k_scale);
+  if (args.v_scale && is_dynamic(*args.v_scale)) add(names.v_scale, *args.v_scale);
+  if (args.k_open) add(names.k_open, *args.k_open);
+  if (args.v_open) add(names.v_open, *args.v_open);
   for (const Written& one : std::span(all, static_cast<std::size_t>(count))) {
     check.written(one.name, *one.view);
     check.apart("k", args.k, one.name, *one.view);
@@ -159,28 +164,34 @@ void check_written(const Checker& check, const WriteKvArgs& args) {
 void validate(const PagedAttentionArgs& args, std::string_view function) {
   const Checker check(function);
   const Length tokens = args.q.ndim == 3 ? Length(args.q.shape[0]) : std::nullopt;
-  check.array("q", args.q, {tokens, std::nullopt, std::nullopt}, "[T, Hq, D]");
+  const ArgumentNames& names = args.names;
+  const Length head_dim = names.caches_are_right
+                              ? Length(args.k_cache.shape[3] * numbers_of(args.k_cache.dtype))
+                              : std::nullopt;
+  check.array("q", args.q, {tokens, std::nullopt, head_dim},
+              head_dim ? "[T, Hq, D], D of the pool" : "[T, Hq, D]");
   check.plain_floats("q", args.q);
   check_caches(check, cache_arguments(args),
                {"q", args.q.shape[2], "v_cache", std::nullopt, std::nullopt});
   const Length num_seqs = args.seq_lens.ndim == 1 ? Length(args.seq_lens.shape[0]) : std::nullopt;
-  check.shape("seq_lens", args.seq_lens, {num_seqs}, "[B]");
+  check.shape(names.seq_lens, args.seq_lens, {num_seqs}, "[B]");
   const Length max_blocks =
       args.block_tables.ndim == 2 ? Length(args.block_tables.shape[1]) : std::nullopt;
-  check.shape("block_tables", args.block_tables, {num_seqs, max_blocks},
+  check.shape(names.block_tables, args.block_tables, {num_seqs, max_blocks},
               "[B, max_blocks], B as seq_lens");
 
   const PagedAttentionSizes sizes = sizes_of(args);
   if (sizes.num_heads % sizes.num_kv_heads != 0) {
-    check.fail<ValueError>("q", "got ", sizes.num_heads,
-                           " heads, expected a multiple of the cache's ", sizes.num_kv_heads);
+    check.fail<ValueError>("q", "got ", counted(sizes.num_heads, "head"),
+                           ", expected a multiple of the cache's ", sizes.num_kv_heads);
   }
   if (args.cu_seqlens_q) {
     check.shape("cu_seqlens_q", *args.cu_seqlens_q, {sizes.num_seqs + 1},
                 "one entry more than sequences");
   } else if (sizes.num_tokens != sizes.num_seqs) {
-    check.fail<ValueError>("q", "got ", sizes.num_tokens, " rows, expected ", sizes.num_seqs,
-                           ", one for each of seq_lens (cu_seqlens_q gives other numbers)");
+    check.fail<ValueError>("q", "got ", counted(sizes.num_tokens, "row"), ", expected ",
+                           sizes.num_seqs, ", one for each of ", names.seq_lens,
+                           " (cu_seqlens_q gives other numbers)");
   }
   check_options(check, args, sizes.num_heads);
   if (args.key_positions) {
@@ -197,18 +208,18 @@ void validate(const PagedAttentionArgs& args, std::string_view function) {
   check.plain_floats("out", args.out);
   check.written("out", args.out);
   check.apart("out", args.out, "q", args.q);
-  check.apart("out", args.out, "k_cache", args.k_cache);
-  check.apart("out", args.out, "v_cache", args.v_cache);
-  check.apart("out", args.out, "block_tables", args.block_tables);
-  check.apart("out", args.out, "seq_lens", args.seq_lens);
+  check.apart("out", args.out, names.k_cache, args.k_cache);
+  check.apart("out", args.out, names.v_cache, args.v_cache);
+  check.apart("out", args.out, names.block_tables, args.block_tables);
+  check.apart("out", args.out, names.seq_lens, args.seq_lens);
   if (args.cu_seqlens_q) check.apart("out", args.out, "cu_seqlens_q", *args.cu_seqlens_q);
   if (args.key_positions) check.apart("out", args.out, "key_positions", *args.key_positions);
   if (args.alibi_slopes) check.apart("out", args.out, "alibi_slopes", *args.alibi_slopes);
   if (args.sinks) check.apart("out", args.out, "sinks", *args.sinks);
-  if (args.k_scale) check.apart("out", args.out, "k_scale", *args.k_scale);
-  if (args.v_scale) check.apart("out", args.out, "v_scale", *args.v_scale);
-  if (args.k_open) check.apart("out", args.out, "k_open", *args.k_open);
-  if (args.v_open) check.apart("out", args.out, "v_open", *args.v_open);
+  if (args.k_scale) check.apart("out", args.out, names.k_scale, *args.k_scale);
+  if (args.v_scale) check.apart("out", args.out, names.v_scale, *args.v_scale);
+  if (args.k_open) check.apart("out", args.out, names.k_open, *args.k_open);
+  if (args.v_open) check.apart("out", args.out, names.v_open, *args.v_open);
 }
 
 void validate_indices(const PagedAttentionArgs& args, std::string_view function) {

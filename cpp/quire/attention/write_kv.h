@@ -30,6 +30,7 @@ struct WriteKvArgs {
   std::optional<ArrayView> v_scale = std::nullopt;  // of a quantised v_cache
   std::optional<ArrayView> k_open = std::nullopt;   // beside quantised ones, as PagedAttentionArgs
   std::optional<ArrayView> v_open = std::nullopt;   // has them; written
+  ArgumentNames names = {};                         // for messages
 };
 
 }  // namespace quire

@@ -59,6 +59,12 @@ std::string concat(const Parts&... parts) {
   return text;
 }
 
+// "1 block", "2 blocks".
+template <class Number>
+std::string counted(Number n, std::string_view noun) {
+  return concat(n, " ", noun, n == Number{1} ? "" : "s");
+}
+
 // raise<IndexError>("write_kv: slot_mapping", "got ", slot, " at row ", row, ", expected ...").
 // The message is built only here, so a check costs nothing while it holds.
 template <class E, class... Parts>

@@ -123,10 +123,9 @@ PrefixSnapshot read_tree(const KvFile& file, const BlockPool& pool) {
     expect(file, "node_sizes", i, sizes[i], least_rows, snapshot.blocks[blocks[i]].rows);
     const bool is_later = parents[i] > static_cast<std::int64_t>(i) && parents[i] < length(parents);
     if (!is_later && (parents[i] >= 0 || parents[i] < -length(snapshot.namespaces))) {
-      file.file().refuse("node_parents ", parents[i], " at index ", i,
-                         ", expected a later one of the ", parents.size(),
-                         " nodes, or -1 - i for one of the ", snapshot.namespaces.size(),
-                         " namespaces");
+      file.file().refuse("node_parents ", parents[i], " at index ", i, ", expected a later one of ",
+                         counted(parents.size(), "node"), ", or -1 - i for one of ",
+                         counted(snapshot.namespaces.size(), "namespace"));
     }
     if (is_later) expect(file, "node_sizes", parents[i], sizes[parents[i]], block_size, block_size);
     snapshot.nodes.push_back({parents[i], blocks[i], sizes[i]});
@@ -179,8 +178,8 @@ void find_blocks(const FileBytes& file, PrefixCache& cache, PrefixSnapshot* snap
     ids = pool.allocate(count);
   } catch (const OutOfBlocks&) {
     const PoolStats stats = pool.stats();
-    file.refuse<OutOfBlocks>(count, " blocks, expected at most the ", stats.free, " free and ",
-                             stats.cached, " cached");
+    file.refuse<OutOfBlocks>(counted(count, "block"), ", expected at most the ", stats.free,
+                             " free and ", stats.cached, " cached");
   }
   auto next = ids.begin();
   for (std::size_t i = 0; i < cached.size(); ++i) {

@@ -66,7 +66,8 @@ void KvFile::expect_header_checksum() const {
   // Written without an escape, the digits stand in the file as they are.
   const auto place = header_.bytes.subspan(offset, found.size());
   if (found.size() != 16 || std::memcmp(place.data(), found.data(), found.size()) != 0) {
-    file_.refuse(kHeaderChecksum, " of ", found.size(), " characters, expected 16 digits");
+    file_.refuse(kHeaderChecksum, " of ", counted(found.size(), "character"),
+                 ", expected 16 digits");
   }
   constexpr char zeros[16] = {'0', '0', '0', '0', '0', '0', '0', '0',
                               '0', '0', '0', '0', '0', '0', '0', '0'};

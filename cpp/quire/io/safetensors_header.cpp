@@ -82,8 +82,8 @@ void check_range(const FileBytes& file, const std::string& name, const Entry& en
                 " that follow the header (is the file cut short?)");
   }
   if (overflows || entry.end - entry.begin != size) {
-    file.refuse("tensor \"", name, "\" of ", entry.end - entry.begin, " bytes, expected those of ",
-                tensor_text(dtype, shape));
+    file.refuse("tensor \"", name, "\" of ", counted(entry.end - entry.begin, "byte"),
+                ", expected those of ", tensor_text(dtype, shape));
   }
 }
 
@@ -126,13 +126,13 @@ std::string tensor_text(std::string_view dtype, std::span<const std::int64_t> sh
 
 SafetensorsHeader read_safetensors_header(const FileBytes& file) {
   if (file.bytes.size() < kLengthBytes) {
-    file.refuse(file.bytes.size(), " bytes, expected a safetensors file, of 8 or more");
+    file.refuse(counted(file.bytes.size(), "byte"), ", expected a safetensors file, of 8 or more");
   }
   std::uint64_t length = 0;
   std::memcpy(&length, file.bytes.data(), kLengthBytes);
   const std::uint64_t most = std::min<std::uint64_t>(file.bytes.size() - kLengthBytes, kMaxHeader);
   if (length > most) {
-    file.refuse("a header of ", length, " bytes, expected at most ", most,
+    file.refuse("a header of ", counted(length, "byte"), ", expected at most ", most,
                 " in a safetensors file of this size");
   }
   SafetensorsHeader header;
@@ -176,7 +176,7 @@ SafetensorsHeader read_safetensors_header(const FileBytes& file) {
     end = next_end;
   }
   if (end != static_cast<std::int64_t>(data.size())) {
-    file.refuse(data.size() - end, " bytes after the last tensor, expected none");
+    file.refuse(counted(data.size() - end, "byte"), " after the last tensor, expected none");
   }
   return header;
 }

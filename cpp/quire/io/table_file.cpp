@@ -144,11 +144,12 @@ struct TableRows {
   const PoolStats stats = pool.stats();
   const std::int64_t open = layout.open_blocks(pool.geometry().block_size);
   if (pool.open_room() != nullptr && layout.num_blocks() <= stats.free + stats.cached) {
-    file.refuse<OutOfBlocks>(open, " open blocks, expected at most the ", pool.open_room()->left(),
-                             " that resident_bytes has room for");
+    file.refuse<OutOfBlocks>(counted(open, "open block"), ", expected at most the ",
+                             pool.open_room()->left(), " that resident_bytes has room for");
   }
-  file.refuse<OutOfBlocks>(layout.num_tokens, " tokens, which take ", layout.num_blocks(),
-                           " blocks, expected at most the ", stats.free, " free",
+  file.refuse<OutOfBlocks>(counted(layout.num_tokens, "token"), ", which take ",
+                           counted(layout.num_blocks(), "block"), ", expected at most the ",
+                           stats.free, " free",
                            stats.cached > 0 ? concat(" and ", stats.cached, " cached") : "");
 }
 

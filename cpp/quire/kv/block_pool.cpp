@@ -168,26 +168,25 @@ std::vector<bool> BlockPool::cached_blocks() const {
   return cached;
 }
 
-void BlockPool::Books::require_free(std::int64_t blocks, std::string_view function,
-                                    std::int64_t n) const {
+void BlockPool::Books::require_free(std::int64_t blocks, const Asked& asked) const {
   if (blocks <= ledger_.num_free()) return;
   if (can_free(blocks)) return ledger_.reclaim(blocks);
   const std::int64_t cached = ledger_.num_cached();
-  raise<OutOfBlocks>(place(function, "n"), "got ", n, ", which takes ", blocks,
-                     " blocks, expected at most the ", ledger_.num_free(), " free",
-                     cached > 0 ? concat(" and ", cached, " cached") : "");
+  raise<OutOfBlocks>(place(asked.function, asked.argument), "got ", asked.value, ", which takes ",
+                     counted(blocks, "block"), ", expected at most the ", ledger_.num_free(),
+                     " free", cached > 0 ? concat(" and ", cached, " cached") : "");
 }
 
 std::vector<std::int32_t> BlockPool::allocate(std::int64_t n) {
   constexpr std::string_view function = "BlockPool.allocate";
   if (n < 0) raise<ValueError>(place(function, "n"), "got ", n, ", expected >= 0");
-  if (n > geometry().num_blocks) Books(*this).require_free(n, function, n);
+  if (n > geometry().num_blocks) Books(*this).require_free(n, {function, "n", n});
   storage_.memory().require_written(function);
   const Delivery delivery(*this);
   std::vector<std::int32_t> blocks(n);  // outside the lock, and before anything is taken
   {
     const Books books(*this);
-    books.require_free(n, function, n);
+    books.require_free(n, {function, "n", n});
     books->give_to_user(blocks);
   }
   keep_resident(blocks);

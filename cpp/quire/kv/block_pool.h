@@ -31,6 +31,7 @@
 #include <vector>
 
 #include "quire/base/array_view.h"
+#include "quire/kv/asked.h"
 #include "quire/kv/block_events.h"
 #include "quire/kv/block_ledger.h"
 #include "quire/kv/kv_storage.h"
@@ -156,9 +157,9 @@ class BlockPool {
       return blocks <= ledger_.num_free() + ledger_.num_cached();
     }
 
-    // Makes `blocks` blocks free, which n takes. Throws OutOfBlocks, naming `n`, where caches
-    // cannot help either, and leaves them alone then. Here alone does a pool run out.
-    void require_free(std::int64_t blocks, std::string_view function, std::int64_t n) const;
+    // Makes `blocks` blocks free, which what is asked for takes. Throws OutOfBlocks, naming that,
+    // where caches cannot help either, and leaves them alone then. Here alone does a pool run out.
+    void require_free(std::int64_t blocks, const Asked& asked) const;
 
    private:
     std::lock_guard<std::mutex> lock_;

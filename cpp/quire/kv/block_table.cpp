@@ -75,21 +75,22 @@ std::int64_t BlockTable::new_blocks(std::int64_t n) const {
 
 // Told before memory for n slots, or for their blocks, is asked for: a pool never has more than all
 // its blocks free.
-void BlockTable::require_within_pool(std::string_view function, std::int64_t n) const {
-  if (new_blocks(n) > pool_->geometry().num_blocks) {
-    BlockPool::Books(*pool_).require_free(new_blocks(n), function, n);
+void BlockTable::require_within_pool(const Asked& asked) const {
+  const std::int64_t blocks = new_blocks(asked.value);
+  if (blocks > pool_->geometry().num_blocks) {
+    BlockPool::Books(*pool_).require_free(blocks, asked);
   }
 }
 
 std::vector<std::int64_t> BlockTable::extend(std::int64_t n) {
-  constexpr std::string_view function = "BlockTable.extend";
+  const Asked asked{"BlockTable.extend", "n", n};
   const BlockPool::Delivery delivery(*pool_);
   const std::lock_guard lock(mutex_);
-  require_in_use(function);
-  if (n < 0) raise<ValueError>(place(function, "n"), "got ", n, ", expected >= 0");
-  require_within_pool(function, n);
+  require_in_use(asked.function);
+  if (n < 0) raise<ValueError>("BlockTable.extend: n", "got ", n, ", expected >= 0");
+  require_within_pool(asked);
   std::vector<std::int64_t> slots(n);
-  grow(function, slots);
+  grow(asked, slots);
   return slots;
 }
 
@@ -97,15 +98,14 @@ void BlockTable::extend(std::span<std::int64_t> slots) {
   const BlockPool::Delivery delivery(*pool_);
   const std::lock_guard lock(mutex_);
   require_in_use("BlockTable.extend");
-  grow("BlockTable.extend", slots);
+  grow({"BlockTable.extend", "slots", std::ssize(slots)}, slots);
 }
 
-void BlockTable::grow(std::string_view function, std::span<std::int64_t> slots) {
+void BlockTable::grow(const Asked& asked, std::span<std::int64_t> slots) {
   const std::int64_t num_old = std::ssize(blocks_);
-  const auto n = static_cast<std::int64_t>(slots.size());
-  require_within_pool(function, n);
-  const OpenRoom::Claim claim = claim_to_grow(function, n);
-  take_blocks(function, n);
+  require_within_pool(asked);
+  const OpenRoom::Claim claim = claim_to_grow(asked);
+  take_blocks(asked);
   if (pool_->open_blocks() != nullptr && !slots.empty()) {
     open_columns(num_old);
     seal_before(num_old - stays_open());
@@ -113,14 +113,15 @@ void BlockTable::grow(std::string_view function, std::span<std::int64_t> slots) 
   count_tokens(slots);
 }
 
-void BlockTable::take_blocks(std::string_view function, std::int64_t n) {
+void BlockTable::take_blocks(const Asked& asked) {
+  const std::int64_t n = asked.value;
   const std::int64_t rows = last_rows();
   const std::int64_t into_last = fit_in_last(n);
   const std::int64_t num_new = new_blocks(n);
   const std::size_t num_old = blocks_.size();
   const std::int32_t last = blocks_.empty() ? -1 : blocks_.back();
-  require_within_pool(function, n);
-  pool_->storage().memory().require_written(function);
+  require_within_pool(asked);
+  pool_->storage().memory().require_written(asked.function);
   // Outside the pool's lock, and before anything is taken.
   if (num_removed_ > 0) positions_.reserve(num_tokens_ + n);
   const OpenBlocks* const open_blocks = pool_->open_blocks();
@@ -138,7 +139,7 @@ void BlockTable::take_blocks(std::string_view function, std::int64_t n) {
       books->forget(last);
       copies = false;
     }
-    books.require_free(num_new + copies, function, n);
+    books.require_free(num_new + copies, asked);
     books->give_to_table(std::span(blocks_).subspan(num_old),
                          n - into_last - (num_new - 1) * block_size_);
     if (copies) {

@@ -99,7 +99,7 @@ class BlockTable {
     require_in_use("BlockTable.append");
     if (pool_->open_blocks() != nullptr) return append_in_parts(slots, std::ref(write), nullptr);
     const std::int64_t num_tokens = num_tokens_;
-    grow("BlockTable.append", slots);
+    grow({"BlockTable.append", "k", std::ssize(slots)}, slots);
     try {
       write(std::span<const std::int64_t>(slots));
     } catch (...) {
@@ -194,11 +194,12 @@ class BlockTable {
   std::int64_t token_from(std::int64_t position) const;
   // The tokens that stand at positions; throws as keep does.
   std::vector<std::int64_t> tokens_at(std::span<const std::int64_t> positions) const;
-  void require_within_pool(std::string_view function, std::int64_t n) const;
-  void grow(std::string_view function, std::span<std::int64_t> slots);
-  // Of grow: takes blocks for n more tokens, and copies a shared last one; then counts tokens,
-  // whose blocks are there, and fills in their slots.
-  void take_blocks(std::string_view function, std::int64_t n);
+  // What is asked for here is a number of tokens, that of slots.
+  void require_within_pool(const Asked& asked) const;
+  void grow(const Asked& asked, std::span<std::int64_t> slots);
+  // Of grow: takes blocks for these tokens, and copies a shared last one; then counts tokens, whose
+  // blocks are there, and fills in their slots.
+  void take_blocks(const Asked& asked);
   void count_tokens(std::span<std::int64_t> slots);
   void shrink(std::int64_t num_tokens) noexcept;
   void gather_real(const ArrayView& cache, const ArrayView& scale, std::int64_t begin,
@@ -217,9 +218,9 @@ class BlockTable {
   }
   void append_in_parts(std::span<std::int64_t> slots, const WritePart& write,
                        const WriteSealed& write_sealed);
-  // Room for what n more tokens open, all at once; and 1 where the last block is among it, else 0.
-  // Columns that nobody else reads open. All only where there is a limit.
-  OpenRoom::Claim claim_to_grow(std::string_view function, std::int64_t n) const;
+  // Room for what so many more tokens open, all at once; and 1 where the last block is among it,
+  // else 0. Columns that nobody else reads open. All only where there is a limit.
+  OpenRoom::Claim claim_to_grow(const Asked& asked) const;
   std::int64_t opens_last_for(std::int64_t n) const;
   std::int64_t num_open_alone() const;
   // Opens the last columns, new ones from `first` on, which are holes or the table's alone.

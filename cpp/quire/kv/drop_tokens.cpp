@@ -90,7 +90,7 @@ class BlockTable::Compaction {
         cached_alone += is_of_caches_alone(books, column);
       }
       if (!books.can_free(needed - gained - cached_alone)) {
-        books.require_free(needed, kKeep, size());  // which raises
+        books.require_free(needed, {kKeep, "positions", size()});  // which raises
       }
       for (std::int64_t column = 0; column < num_columns(); ++column) {
         if (!is_of_caches_alone(books, column)) continue;
@@ -100,7 +100,7 @@ class BlockTable::Compaction {
       }
     }
     give_up(books, false);
-    books.require_free(needed, kKeep, size());
+    books.require_free(needed, {kKeep, "positions", size()});
     new_blocks_.resize(needed);
     const bool ends = num_columns() > 0 && is_replaced_[num_columns() - 1];
     books->give_to_table(new_blocks_, ends ? rows_after(num_columns() - 1) : table_.block_size_);
@@ -373,8 +373,9 @@ std::int64_t BlockTable::next_position() const {
 void BlockTable::require_no_hole(std::string_view where, std::int64_t num_tokens) const {
   for (std::int64_t column = 0; column * block_size_ < num_tokens; ++column) {
     if (blocks_[column] != kHole) continue;
-    raise<ValueError>(where, "got a hole at column ", column, ": its ", block_size_,
-                      " tokens were dropped, expected all of the first ", num_tokens);
+    raise<ValueError>(where, "got a hole at column ", column, ", of ",
+                      counted(block_size_, "dropped token"), ", expected all of the first ",
+                      num_tokens);
   }
 }
 

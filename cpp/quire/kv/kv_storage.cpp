@@ -108,8 +108,8 @@ KvStorage::KvStorage(const KvGeometry& geometry, const std::string& backing_file
   bytes *= geometry.num_layers;
   bytes += kMappingSlack;
   if (bytes.overflow) {
-    raise<ValueError>("BlockPool: num_blocks", "got ", geometry.num_blocks,
-                      " blocks of more bytes than an address can count, expected fewer or smaller");
+    raise<ValueError>("BlockPool: num_blocks", "got ", counted(geometry.num_blocks, "block"),
+                      " of more bytes than an address can count, expected fewer or smaller");
   }
 
   memory_ = backing_file.empty() ? std::make_unique<BlockMemory>(nbytes(), geometry.num_blocks)

@@ -58,8 +58,8 @@ OpenBlocks::OpenBlocks(const KvStorage& storage) : storage_(storage) {
   overflows = overflows || __builtin_mul_overflow(slot_bytes_, g.num_blocks, &bytes) ||
               bytes > std::numeric_limits<std::int64_t>::max() / 2;
   if (overflows) {
-    raise<ValueError>("BlockPool: num_blocks", "got ", g.num_blocks,
-                      " blocks of more bytes than an address can count, expected fewer or smaller");
+    raise<ValueError>("BlockPool: num_blocks", "got ", counted(g.num_blocks, "block"),
+                      " of more bytes than an address can count, expected fewer or smaller");
   }
   memory_ = std::make_unique<BlockMemory>(
       bytes, g.num_blocks, is_in_pages ? BlockMemory::Claim::pages : BlockMemory::Claim::addresses);

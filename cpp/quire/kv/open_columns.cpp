@@ -13,20 +13,20 @@ namespace quire {
 // then the others.
 void BlockTable::append_in_parts(std::span<std::int64_t> slots, const WritePart& write,
                                  const WriteSealed& write_sealed) {
-  constexpr std::string_view function = "BlockTable.append";
   const auto n = static_cast<std::int64_t>(slots.size());
+  const Asked asked{"BlockTable.append", "k", n};
   const std::int64_t num_tokens = num_tokens_, num_old = std::ssize(blocks_);
-  require_within_pool(function, n);
+  require_within_pool(asked);
   // Beside a part, so many more columns than now are open: as many are sealed as are alone ours.
   const std::int64_t opens_last = opens_last_for(n);
   const std::int64_t more = std::max<std::int64_t>(0, stays_open() - num_open_alone());
   const std::int64_t wanted = opens_last + std::min(new_blocks(n), kBlocksOpened + more);
-  const OpenRoom::Claim claim(pool_->open_room(), {function, "n", n},
+  const OpenRoom::Claim claim(pool_->open_room(), asked,
                               opens_last + std::min(new_blocks(n), 1 + more), wanted);
   const std::int64_t part_blocks =
       claim.slots() == wanted ? kBlocksOpened : claim.slots() - opens_last - more;
   std::vector<std::int32_t> new_columns(new_blocks(n));  // before anything is taken
-  take_blocks(function, n);
+  take_blocks(asked);
   std::copy(blocks_.begin() + num_old, blocks_.end(), new_columns.begin());
   blocks_.resize(num_old);
   auto next = new_columns.begin();
@@ -69,10 +69,10 @@ void BlockTable::append_in_parts(std::span<std::int64_t> slots, const WritePart&
   }
 }
 
-OpenRoom::Claim BlockTable::claim_to_grow(std::string_view function, std::int64_t n) const {
+OpenRoom::Claim BlockTable::claim_to_grow(const Asked& asked) const {
   if (pool_->open_room() == nullptr) return {nullptr, {}, 0, 0};
-  const std::int64_t slots = opens_last_for(n) + new_blocks(n);
-  return {pool_->open_room(), {function, "n", n}, slots, slots};
+  const std::int64_t slots = opens_last_for(asked.value) + new_blocks(asked.value);
+  return {pool_->open_room(), asked, slots, slots};
 }
 
 std::int64_t BlockTable::opens_last_for(std::int64_t n) const {

@@ -41,7 +41,8 @@ std::int64_t OpenRoom::claim(const Asked& asked, std::int64_t least, std::int64_
   const Slots slots = look();
   if (left(slots) < least) {
     raise<OutOfBlocks>(place(asked.function, asked.argument), "got ", asked.value, ", which takes ",
-                       least, " more open blocks at once, expected at most the ", left(slots),
+                       least, " more open block", least == 1 ? "" : "s",
+                       " at once, expected at most the ", left(slots),
                        " that resident_bytes has room for");
   }
   const std::int64_t more = std::min(left(slots), most);

@@ -20,7 +20,8 @@
 
 #include <cstdint>
 #include <mutex>
-#include <string_view>
+
+#include "quire/kv/asked.h"
 
 namespace quire {
 
@@ -36,12 +37,6 @@ class OpenRoom {
   std::int64_t most() const { return most_; }
   // Slots that a claim can have now.
   std::int64_t left();
-
-  // What a call was given that takes slots.
-  struct Asked {
-    std::string_view function, argument;
-    std::int64_t value;
-  };
 
   // Slots that a call may have opened more than there were, while this lives.
   class Claim {

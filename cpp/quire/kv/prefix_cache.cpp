@@ -80,7 +80,7 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
     }
     matched = std::ssize(blocks) * block_size_ + rest.rows;
     blocks.clear();
-    const OpenRoom::Asked asked{"PrefixCache.match", "token_ids", matched};
+    const Asked asked{"PrefixCache.match", "token_ids", matched};
     if (rest.rows > 0) claim.emplace(room, asked, 1, 1);
   }
   {
@@ -95,15 +95,15 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
       const std::int64_t kept =
           std::count_if(blocks.begin(), blocks.end(), idle) + idle(rest.block);
       if (!books.can_free(1 + kept)) {
-        raise<OutOfBlocks>("PrefixCache.match: token_ids", "got ", matched,
-                           " cached tokens, the last ", rest.rows,
+        raise<OutOfBlocks>("PrefixCache.match: token_ids", "got ", counted(matched, "cached token"),
+                           ", the last ", rest.rows,
                            " of which take a block, expected one free or cached");
       }
     }
     books->hold(blocks, block_size_);
     if (rest.rows > 0) {
       books->hold({&rest.block, 1}, rest.rows);  // until its rows are copied
-      books.require_free(1, "PrefixCache.match", 1);
+      books.require_free(1, {"PrefixCache.match", "token_ids", matched});
       books->give_to_table({&copy, 1}, rest.rows);
       if (open_blocks != nullptr) {
         table->open_ids_.push_back(open_blocks->id_of(books->open_slots()->open(copy)));
@@ -171,8 +171,8 @@ void PrefixCache::insert(TokenIds token_ids, const BlockTable& table, std::strin
   const std::shared_lock lock(table.mutex_);
   table.require_in_use(function);
   if (static_cast<std::int64_t>(ids.size()) > table.num_tokens_) {
-    raise<ValueError>(place(function, "token_ids"), "got ", ids.size(),
-                      " tokens, expected at most the table's ", table.num_tokens_);
+    raise<ValueError>(place(function, "token_ids"), "got ", counted(ids.size(), "token"),
+                      ", expected at most the table's ", table.num_tokens_);
   }
   table.require_beginning("PrefixCache.insert: table", static_cast<std::int64_t>(ids.size()));
   TokenIds kept(ids);

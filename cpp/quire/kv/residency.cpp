@@ -42,9 +42,9 @@ Residency::Residency(const KvStorage& storage, std::int64_t resident_bytes, AskN
   }
   const std::int64_t num_slabs = storage.nbytes() / storage.block_bytes();
   if (num_slabs > std::numeric_limits<std::int32_t>::max()) {
-    raise<ValueError>("BlockPool: num_blocks", "got ", geometry().num_blocks, " blocks in ",
-                      geometry().num_layers,
-                      " layers, expected at most 2147483647 together with resident_bytes");
+    raise<ValueError>("BlockPool: num_blocks", "got ", counted(geometry().num_blocks, "block"),
+                      " in ", counted(geometry().num_layers, "layer"),
+                      ", expected at most 2147483647 together with resident_bytes");
   }
   const std::int64_t slabs = resident_bytes / storage.block_bytes();
   const std::int64_t others = aside_slabs + 2 * geometry().num_layers;

@@ -101,12 +101,13 @@ BlockTable::BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout)
     raise<ValueError>(place(function, "layout"), "got ", flaw);
   }
   if (layout.num_open > 0 && pool_->open_blocks() == nullptr) {
-    raise<ValueError>(place(function, "layout"), "got ", layout.num_open,
-                      " open columns, expected none in a pool without open blocks");
+    raise<ValueError>(place(function, "layout"), "got ", counted(layout.num_open, "open column"),
+                      ", expected none in a pool without open blocks");
   }
+  const Asked asked{function, "layout", layout.num_tokens};
   const std::int64_t num_blocks = layout.num_blocks();
   if (num_blocks > pool_->geometry().num_blocks) {
-    BlockPool::Books(*pool_).require_free(num_blocks, function, layout.num_tokens);
+    BlockPool::Books(*pool_).require_free(num_blocks, asked);
   }
   const BlockPool::Delivery delivery(*pool_);
   // Outside the pool's lock, and before anything is taken.
@@ -118,12 +119,11 @@ BlockTable::BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout)
     std::iota(layout.positions.begin(), layout.positions.end(), std::int64_t{0});
   }
   const std::int64_t num_opened = layout.open_blocks(block_size_);
-  const OpenRoom::Claim claim(pool_->open_room(), {function, "layout", layout.num_tokens},
-                              num_opened, num_opened);
+  const OpenRoom::Claim claim(pool_->open_room(), asked, num_opened, num_opened);
   const std::int64_t last_rows = layout.stored_tokens(block_size_) - (num_blocks - 1) * block_size_;
   {
     const BlockPool::Books books(*pool_);
-    books.require_free(num_blocks, function, layout.num_tokens);
+    books.require_free(num_blocks, asked);
     books->give_to_table(taken, last_rows);
   }
   // Open ones are the last, and have no tile yet.

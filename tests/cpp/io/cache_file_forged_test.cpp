@@ -84,8 +84,8 @@ TEST_F(CacheFileForged, NumbersOutOfRangeAndCyclesAreRefused) {
   constexpr std::int64_t least = std::numeric_limits<std::int64_t>::min();
   const auto parent = [](std::int64_t value, int index, int spaces = 1) {
     return concat("node_parents ", value, " at index ", index,
-                  ", expected a later one of the 2 nodes, or -1 - i for one of the ", spaces,
-                  " namespaces");
+                  ", expected a later one of 2 nodes, or -1 - i for one of ",
+                  counted(spaces, "namespace"));
   };
   const struct {
     std::string column;

@@ -75,7 +75,7 @@ TEST(SafetensorsHeader, WhatIsNoHeaderIsRefused) {
   EXPECT_EQ(refusal(file_of("")), "byte 8 of the header: another beginning, expected '{'");
   EXPECT_EQ(refusal(file_of(" {}")), "byte 8 of the header: another beginning, expected '{'");
   EXPECT_EQ(refusal(file_of("{} x")), "byte 11 of the header: 'x', expected blanks to the end");
-  EXPECT_EQ(refusal(file_of("{}", "x")), "1 bytes after the last tensor, expected none");
+  EXPECT_EQ(refusal(file_of("{}", "x")), "1 byte after the last tensor, expected none");
 }
 
 TEST(SafetensorsHeader, JsonOfAnotherShapeIsRefusedWhereItBegins) {

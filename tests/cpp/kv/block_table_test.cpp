@@ -90,10 +90,10 @@ TEST(BlockTable, ExtendIsAllOrNothing) {
   std::array<std::int64_t, 11> slots{};
   expect_refused<OutOfBlocks>(
       table, [&] { table.extend(slots); },
-      "BlockTable.extend: n: got 11, which takes 3 blocks, expected at most the 2 free");
+      "BlockTable.extend: slots: got 11, which takes 3 blocks, expected at most the 2 free");
   expect_refused<OutOfBlocks>(
       table, [&] { table.append(slots, [](auto) { FAIL(); }); },
-      "BlockTable.append: n: got 11, which takes 3 blocks, expected at most the 2 free");
+      "BlockTable.append: k: got 11, which takes 3 blocks, expected at most the 2 free");
   expect_refused<ValueError>(
       table, [&] { table.extend(-1); }, "BlockTable.extend: n: got -1, expected >= 0");
   for (const std::int64_t n : {std::int64_t{1000}, std::numeric_limits<std::int64_t>::max()}) {

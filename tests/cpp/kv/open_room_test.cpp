@@ -158,19 +158,18 @@ TEST_F(OpenRoomTest, WhatTakesMoreAtOnceIsRefusedBeforeAnythingChanges) {
   const auto fork = table.fork();
   EXPECT_EQ(
       refusal_of([&] { append_open(*fork, {1}); }),
-      "BlockTable.append: n: got 1, which takes 1 more open blocks at once, expected at most the "
+      "BlockTable.append: k: got 1, which takes 1 more open block at once, expected at most the "
       "0 that resident_bytes has room for");
   const std::vector<std::int64_t> asked = {0, 1, 2, 3, 4, 5, 99, 99};
   EXPECT_EQ(
       refusal_of([&] { cache.match(asked); }),
-      "PrefixCache.match: token_ids: got 6, which takes 1 more open blocks at once, expected at "
+      "PrefixCache.match: token_ids: got 6, which takes 1 more open block at once, expected at "
       "most the 0 that resident_bytes has room for");
   EXPECT_EQ(cache.stats().tokens_asked, 0);
   const std::vector<std::int64_t> kept = {1, 2, 3};
-  EXPECT_EQ(
-      refusal_of([&] { fork->keep(kept); }),
-      "BlockTable.keep: positions: got 3, which takes 1 more open blocks at once, expected at "
-      "most the 0 that resident_bytes has room for");
+  EXPECT_EQ(refusal_of([&] { fork->keep(kept); }),
+            "BlockTable.keep: positions: got 3, which takes 1 more open block at once, expected at "
+            "most the 0 that resident_bytes has room for");
   std::vector<std::int64_t> longer = ids;
   longer.push_back(5);
   EXPECT_EQ(cache.match(longer)->num_tokens(), 20);  // of full blocks, which opens none

@@ -94,7 +94,7 @@ TEST(TableLayout, OpenColumnsAreTheLast) {
               concat("BlockTable: layout: got ", num_open, " open columns, expected 0 to 2"));
   }
   EXPECT_EQ(message_of<ValueError>([&] { BlockTable(new_pool(8, 4), {6, {{0, 2}}, {}, 6, 1}); }),
-            "BlockTable: layout: got 1 open columns, expected none in a pool without open blocks");
+            "BlockTable: layout: got 1 open column, expected none in a pool without open blocks");
   EXPECT_EQ(pool->stats().peak_used, 3);
   pool->check();
 }
