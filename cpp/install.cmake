@@ -1,5 +1,5 @@
 # cmake --install, then find_package(quire) and target_link_libraries(... quire::quire).
-# The wheel installs only the component "python".
+# The component "python" is the wheel's, and nobody else's (bindings/CMakeLists.txt).
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -24,7 +24,8 @@ endforeach()
 
 set(package ${CMAKE_INSTALL_LIBDIR}/cmake/quire)
 write_basic_package_version_file(quireConfigVersion.cmake COMPATIBILITY SameMinorVersion)
-install(TARGETS quire quire_base quire_kv quire_io quire_attention quire_cpu EXPORT quireTargets)
+install(TARGETS quire quire_base quire_kv quire_io quire_attention quire_cpu EXPORT quireTargets
+        INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(EXPORT quireTargets NAMESPACE quire:: DESTINATION ${package})
 install(FILES ${CMAKE_CURRENT_LIST_DIR}/quireConfig.cmake
               ${CMAKE_CURRENT_BINARY_DIR}/quireConfigVersion.cmake DESTINATION ${package})

@@ -86,7 +86,12 @@ def test_what_is_installed_is_reached_from_quire_h(prefix: Path) -> None:
     assert installed_headers(prefix) == reached
     assert {"quire/io/table_file.h", "quire/io/cache_file.h"} <= reached
     assert not any("simd" in header or "kernel_list" in header for header in reached)
-    assert (prefix / "share" / "doc" / "quire" / "LICENSE").exists()
+
+
+def test_beside_headers_and_libraries_only_the_licence_is_installed(prefix: Path) -> None:
+    assert {path.name for path in prefix.iterdir()} <= {"include", "lib", "lib64", "share"}
+    shared = [path for path in (prefix / "share").rglob("*") if path.is_file()]
+    assert [path.name for path in shared] == ["LICENSE"]
 
 
 def test_each_installed_header_compiles_alone(prefix: Path, tmp_path: Path) -> None:
