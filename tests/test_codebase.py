@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = [".ci", "benchmarks", "bindings", "cpp", "docs", "examples", "python", "scripts", "tests"]
+FOLDERS = [".ci", ".github", "benchmarks", "bindings", "cpp", "docs", "examples", "python"]
+FOLDERS += ["scripts", "tests"]
 BINARY = {".bin", ".npz", ".png", ".safetensors"}
 MADE = {".pyc", ".so"}
 
@@ -48,7 +49,7 @@ Law = Callable[[Tree], Iterator[str]]
 
 def read_tree() -> Tree:
     paths = [path for path in ROOT.iterdir() if path.name in {"CMakeLists.txt", "README.md"}]
-    paths += [path for path in ROOT.iterdir() if path.suffix in {".json", ".toml", ".md"}]
+    paths += [path for path in ROOT.iterdir() if path.suffix in {".cff", ".json", ".toml", ".md"}]
     paths += [path for folder in FOLDERS for path in (ROOT / folder).rglob("*")]
     return {
         path.relative_to(ROOT).as_posix(): "" if path.suffix in BINARY else path.read_text()
@@ -171,12 +172,32 @@ def no_path_of_one_machine(tree: Tree) -> Iterator[str]:
                 yield f"{place}: {found[0]}"
 
 
+def documents_name_what_exists(tree: Tree) -> Iterator[str]:
+    folders = {str(folder) for path in tree for folder in PurePosixPath(path).parents}
+    for path, text in tree.items():
+        if "/" in path or not path.endswith(".md"):
+            continue
+        for place, line in numbered_lines(path, text):
+            for named in re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", line):
+                at_home = named.split("/")[0] in folders
+                if at_home and named not in tree and named.rstrip("/") not in folders:
+                    yield f"{place}: {named}"
+
+
+def nobody_is_sent_to_the_other_quire(tree: Tree) -> Iterator[str]:
+    for path, text in tree.items():
+        for place, line in numbered_lines(path, text):
+            if re.search(r"pip[ ]install .*(?<![\w./-])quire(?![\w./-])", line):
+                yield f"{place}: the distribution is quire-kv"
+
+
 def versions_agree(tree: Tree) -> Iterator[str]:
     version = re.search(r"project\(quire VERSION ([\d.]+)", tree["CMakeLists.txt"])
     assert version, "CMakeLists.txt names no version"
     for path, line in [
         ("pyproject.toml", f'version = "{version[1]}"'),
         ("CHANGELOG.md", f"## {version[1]}"),
+        ("CITATION.cff", f"version: {version[1]}"),
     ]:
         if not re.search(rf"^{re.escape(line)}(?![\d.])", tree[path], re.MULTILINE):
             yield f"{path}: not version {version[1]}"
@@ -259,13 +280,31 @@ BREACHES: dict[Law, tuple[Tree, list[str]]] = {
         {"a.md": "in " + "/home" + "/ann/quire\n", "good.md": "cpp/tmp/x, ~/job/, /usr/src/x\n"},
         ["a.md:1"],
     ),
+    documents_name_what_exists: (
+        {
+            "a.md": "`cpp/b.h`, `cpp/c.h`, `cpp/`, `docs/`\n`text/html` and `cpp/quire/kv/`\n",
+            "cpp/b.h": "",
+            "docs/d.md": "`cpp/gone.h`, as it was then\n",
+        },
+        ["a.md:1", "a.md:2"],
+    ),
+    nobody_is_sent_to_the_other_quire: (
+        {
+            "a.md": "pip " + "install quire\n",
+            "b.cpp": "expected: pip " + "install 'quire[plot]'\n",
+            "c.yml": "- run: pip " + "install numpy quire==0.1\n",
+            "good.md": "pip install quire-kv, pip install 'quire-kv[plot]', pip install .\n",
+        },
+        ["a.md:1", "b.cpp:1", "c.yml:1"],
+    ),
     versions_agree: (
         {
             "CMakeLists.txt": "project(quire VERSION 0.1.0 LANGUAGES CXX)\n",
             "pyproject.toml": 'version = "0.2.0"\n',
             "CHANGELOG.md": "## 0.1.0.1\n",
+            "CITATION.cff": "cff-version: 0.1.0\n",
         },
-        ["pyproject.toml", "CHANGELOG.md"],
+        ["pyproject.toml", "CHANGELOG.md", "CITATION.cff"],
     ),
 }
 

@@ -25,7 +25,7 @@ def figure_class(asked: str = "VerifyReport.plot") -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            f"{asked}: needs matplotlib, expected: pip install 'quire[plot]'"
+            f"{asked}: needs matplotlib, expected: pip install 'quire-kv[plot]'"
         ) from error
     return Figure
 

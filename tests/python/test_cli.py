@@ -197,7 +197,7 @@ def test_plot_without_matplotlib(
     assert cli.main(["verify", "--plot", str(tmp_path / "x.png")]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert "quire[plot]" in err
+    assert "pip install 'quire-kv[plot]'" in err
     assert "step" not in err  # told before the work
 
 

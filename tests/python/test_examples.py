@@ -1,10 +1,9 @@
-"""Every example runs, the C++ one against an installed library, and the notebooks show what they
-give."""
+"""Every example runs, and the notebooks show what they give. The C++ one is built in
+test_installed_library.py."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,17 +73,3 @@ def test_notebook(name: str, kinds: set[str], monkeypatch: pytest.MonkeyPatch) -
         assert any("<svg" in output.get("text/html", "") for output in data)
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     assert outputs(notebook) == saved
-
-
-@pytest.mark.skipif(SANITIZED, reason="builds anew what it runs")
-def test_minimal_cpp_against_the_installed_library(tmp_path: Path) -> None:
-    build = Path(os.environ.get("QUIRE_BUILD_DIR", ROOT / "build" / "release"))
-    cmake = shutil.which("cmake")
-    if cmake is None or not (build / "CMakeCache.txt").exists():
-        pytest.skip("no release build to install: scripts/test makes one")
-    prefix, minimal = tmp_path / "prefix", tmp_path / "build"
-    run(cmake, "--install", build, "--prefix", prefix)
-    options = (f"-DCMAKE_PREFIX_PATH={prefix}", "-DCMAKE_BUILD_TYPE=Release")
-    run(cmake, "-S", ROOT / "examples", "-B", minimal, *options)
-    run(cmake, "--build", minimal)
-    assert run(minimal / "minimal") == "40 tokens in 3 blocks, attention 19.500\n"
