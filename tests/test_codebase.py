@@ -22,6 +22,8 @@ BINARY = {".bin", ".npz", ".png", ".safetensors"}
 MADE = {".pyc", ".so"}
 
 MOST_LINES = 400
+# A vocabulary is one list of words, however many there are: it is looked up, not read from end to end.
+VOCABULARIES = "cpp/quire/cpu/simd/"
 SHARED_NAMES = {"CMakeLists.txt", "README.md", "__init__.py", "conftest.py"}
 # One CMake target per folder: what each may include.
 MAY_INCLUDE = {
@@ -81,7 +83,8 @@ def names_are_unique(tree: Tree) -> Iterator[str]:
 def files_are_short(tree: Tree) -> Iterator[str]:
     for path, text in tree.items():
         lines = len(text.splitlines())
-        if lines > MOST_LINES and PurePosixPath(path).suffix != ".ipynb":
+        excepted = path.startswith(VOCABULARIES) or PurePosixPath(path).suffix == ".ipynb"
+        if lines > MOST_LINES and not excepted:
             yield f"{path}: {lines} lines"
 
 
@@ -112,7 +115,7 @@ def only_numpy_view_knows_numpy(tree: Tree) -> Iterator[str]:
 def intrinsics_stay_in_simd(tree: Tree) -> Iterator[str]:
     for path, text in with_suffix(tree, ".h", ".cpp"):
         intrinsics = re.search(r"#\s*include\s+<(\w*intrin|arm_\w+)\.h>", text)
-        if intrinsics and not path.startswith("cpp/quire/cpu/simd/"):
+        if intrinsics and not path.startswith(VOCABULARIES):
             yield f"{path}: includes {intrinsics[1]}.h"
 
 
@@ -187,7 +190,15 @@ BREACHES: dict[Law, tuple[Tree, list[str]]] = {
         {"cpp/a.h": "", "docs/a.h": "", "cpp/README.md": "", "docs/README.md": ""},
         ["cpp/a.h", "docs/a.h"],
     ),
-    files_are_short: ({"long.py": "\n" * 401, "short.py": "\n" * 400}, ["long.py"]),
+    files_are_short: (
+        {
+            "long.py": "\n" * 401,
+            "short.py": "\n" * 400,
+            "cpp/quire/cpu/simd/avx512.h": "\n" * 401,
+            "cpp/quire/cpu/avx512.h": "\n" * 401,
+        },
+        ["long.py", "cpp/quire/cpu/avx512.h"],
+    ),
     includes_go_one_way: (
         {
             "cpp/quire/kv/a.h": '#include "quire/attention/split.h"\n',
