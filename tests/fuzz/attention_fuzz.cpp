@@ -78,8 +78,9 @@ bool is_near(double got, double expected, double bound) {
   return got == expected || std::abs(got - expected) <= bound;
 }
 
-// `tolerance`: of a softmax's weights, and so of values about 1.
-void expect_near(const Results& results, const Results& expected, double tolerance) {
+// `tolerance`: of a softmax's weights, and so of values about 1; and of those that make block mass.
+void expect_near(const Results& results, const Results& expected, double tolerance,
+                 double of_mass) {
   EXPECT_EQ(results.error, expected.error);
   if (!expected.error.empty()) return;
   double largest = 1;
@@ -100,7 +101,7 @@ void expect_near(const Results& results, const Results& expected, double toleran
         << "lse " << i << ": got " << results.lse[i] << ", expected " << expected.lse[i];
   }
   for (std::size_t i = 0; i < expected.mass.size(); ++i) {
-    EXPECT_TRUE(is_near(results.mass[i], expected.mass[i], 4 * tolerance))
+    EXPECT_TRUE(is_near(results.mass[i], expected.mass[i], 4 * of_mass))
         << "mass " << i << ": got " << results.mass[i] << ", expected " << expected.mass[i];
   }
 }
@@ -148,20 +149,21 @@ void compare_all(const AnyAttention& attention) {
   // a score's rounding is in proportion to it, and grows a little with the sum's length; where
   // whole numbers are multiplied queries and weights are rounded to 16 bits
   const double times = std::max(1.0, attention.largest_score() / 8);
-  const double floats = 1e-5 * times, whole_numbers = 2e-4 * times;
+  const double floats = 2e-6 * times, whole_numbers = 1e-4 * times;
   for (const KernelChoice& choice : kernel_list()) {
     if (!choice.runs_here()) continue;
     const Kernels& kernels = *choice.kernels;
     SCOPED_TRACE(kernels.name);
+    const double direct = attention.is_sealed() ? whole_numbers : floats;
     {
       SCOPED_TRACE("gather");
       const Results gathered = run(args, {kernels, Implementation::gather}, out);
-      expect_near(gathered, expected, floats);
+      expect_near(gathered, expected, floats, direct);
       expect_same_bits(run(args, {kernels, Implementation::gather, 3}, out), gathered);
     }
     SCOPED_TRACE("fused");
     const Results fused = run(args, {kernels}, out);
-    expect_near(fused, expected, attention.is_sealed() ? whole_numbers : floats);
+    expect_near(fused, expected, direct, direct);
     expect_bits_everywhere(attention, kernels, fused);
   }
   SCOPED_TRACE("dense");

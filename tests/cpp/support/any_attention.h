@@ -140,9 +140,11 @@ class AnyAttention {
     if (one_of({true, true, true, false})) return;
     const auto num_seqs = static_cast<std::int64_t>(problem_.sizes.seq_lens.size());
     const std::int64_t most = std::max<std::int64_t>(1, std::ranges::max(problem_.sizes.seq_lens));
+    std::mt19937 random(seed());
     for (std::int64_t seq = 0; seq < num_seqs; ++seq) {
-      for (std::int64_t key = 0, position = 0; key < most; ++key, position += one_of({1, 1, 2})) {
+      for (std::int64_t key = 0, position = 0; key < most; ++key) {
         positions_.push_back(position);
+        position += 1 + random() % 3 / 2;
       }
     }
     args_.key_positions = contiguous_index_view(positions_.data(), {num_seqs, most});
