@@ -23,6 +23,8 @@ BINARY = {".bin", ".npz", ".png", ".safetensors"}
 MADE = {".pyc", ".so"}
 
 MOST_LINES = 400
+# A vocabulary is one list of words, however many: it is looked up, not read from end to end.
+VOCABULARIES = "cpp/quire/cpu/simd/"
 SHARED_NAMES = {"CMakeLists.txt", "README.md", "__init__.py", "conftest.py"}
 # One CMake target per folder: what each may include.
 MAY_INCLUDE = {
@@ -34,13 +36,14 @@ MAY_INCLUDE = {
 }
 # What a condition of the preprocessor may ask: macros of the compiler and the system, none of ours.
 MAY_ASK = {"__x86_64__", "__aarch64__", "__SANITIZE_THREAD__", "MADV_HUGEPAGE"}
-# The type whose name every weak symbol of an instruction set's object carries. The scalar kernels
-# are compiled for the baseline, as everything else is: any copy of theirs will do.
+# The type whose name every weak symbol of an instruction set's object carries: of its kernels_*.cpp
+# and of the tests' words_*.cpp. What is scalar is compiled for the baseline, as everything else is:
+# any copy of it will do.
 TYPE_OF_OBJECT = {
-    "kernels_avx2.cpp.o": "Avx2",
-    "kernels_avx512.cpp.o": "Avx512",
-    "kernels_avx512bf16.cpp.o": "Avx512Bf16",
-    "kernels_neon.cpp.o": "Neon",
+    "avx2.cpp.o": "Avx2",
+    "avx512.cpp.o": "Avx512",
+    "avx512bf16.cpp.o": "Avx512Bf16",
+    "neon.cpp.o": "Neon",
 }
 
 Tree = dict[str, str]
@@ -82,7 +85,8 @@ def names_are_unique(tree: Tree) -> Iterator[str]:
 def files_are_short(tree: Tree) -> Iterator[str]:
     for path, text in tree.items():
         lines = len(text.splitlines())
-        if lines > MOST_LINES and PurePosixPath(path).suffix != ".ipynb":
+        excepted = path.startswith(VOCABULARIES) or PurePosixPath(path).suffix == ".ipynb"
+        if lines > MOST_LINES and not excepted:
             yield f"{path}: {lines} lines"
 
 
@@ -113,8 +117,27 @@ def only_numpy_view_knows_numpy(tree: Tree) -> Iterator[str]:
 def intrinsics_stay_in_simd(tree: Tree) -> Iterator[str]:
     for path, text in with_suffix(tree, ".h", ".cpp"):
         intrinsics = re.search(r"#\s*include\s+<(\w*intrin|arm_\w+)\.h>", text)
-        if intrinsics and not path.startswith("cpp/quire/cpu/simd/"):
+        if intrinsics and not path.startswith(VOCABULARIES):
             yield f"{path}: includes {intrinsics[1]}.h"
+
+
+def words_of(vocabulary: str) -> set[str]:
+    """What the public part of a vocabulary's struct defines."""
+    public = "\n".join(part.split("private:")[0] for part in vocabulary.split("\nstruct ")[1:])
+    return set(re.findall(r"^  static [^=(]*?\b(\w+)\(", public, re.MULTILINE))
+
+
+def words_are_tested_and_used(tree: Tree) -> Iterator[str]:
+    """A word's test takes it from words_of.h; and a word that no kernel uses is none."""
+    tested = tree.get("tests/cpp/cpu/simd/words_of.h", "")
+    kernels = [text for _, text in with_suffix(tree, ".h", under="cpp/quire/cpu/")]
+    for path, text in with_suffix(tree, ".h", under=VOCABULARIES):
+        for word in sorted(words_of(text)):
+            call = rf"\bS::(template )?{word}\b"
+            if not re.search(call, tested):
+                yield f"{path}: no test of {word}"
+            if not any(re.search(call, kernel) for kernel in kernels):
+                yield f"{path}: nobody uses {word}"
 
 
 def headers_are_guarded_and_explained(tree: Tree) -> Iterator[str]:
@@ -138,7 +161,7 @@ def macros_are_the_systems(tree: Tree) -> Iterator[str]:
 
 def cpp_tests_are_named_after_a_source(tree: Tree) -> Iterator[str]:
     for path in tree:
-        test = re.fullmatch(r"tests/cpp/(\w+)/(\w+)_test\.cpp", path)
+        test = re.fullmatch(r"tests/cpp/([\w/]+)/(\w+)_test\.cpp", path)
         if not test:
             continue
         sources = [
@@ -208,7 +231,15 @@ BREACHES: dict[Law, tuple[Tree, list[str]]] = {
         {"cpp/a.h": "", "docs/a.h": "", "cpp/README.md": "", "docs/README.md": ""},
         ["cpp/a.h", "docs/a.h"],
     ),
-    files_are_short: ({"long.py": "\n" * 401, "short.py": "\n" * 400}, ["long.py"]),
+    files_are_short: (
+        {
+            "long.py": "\n" * 401,
+            "short.py": "\n" * 400,
+            "cpp/quire/cpu/simd/avx512.h": "\n" * 401,
+            "cpp/quire/cpu/avx512.h": "\n" * 401,
+        },
+        ["long.py", "cpp/quire/cpu/avx512.h"],
+    ),
     includes_go_one_way: (
         {
             "cpp/quire/kv/a.h": '#include "quire/attention/split.h"\n',
@@ -245,6 +276,20 @@ BREACHES: dict[Law, tuple[Tree, list[str]]] = {
         },
         ["cpp/quire/cpu/a.h"],
     ),
+    words_are_tested_and_used: (
+        {
+            "cpp/quire/cpu/simd/a.h": "// What.\n\nstruct Table {};\n\nstruct A {\n"
+            "  static Vec add(Vec a, Vec b) { return plain(a, b); }\n"
+            "  static Vec sub(Vec a, Vec b);\n"
+            "  static Vec mul(Vec a, Vec b);\n"
+            " private:\n"
+            "  static Vec hidden(Vec a);\n"
+            "};\n",
+            "cpp/quire/cpu/kernel.h": "S::add(x, S::template sub<T>(y))",
+            "tests/cpp/cpu/simd/words_of.h": "S::add(x, S::mul(y))",
+        },
+        ["cpp/quire/cpu/simd/a.h", "cpp/quire/cpu/simd/a.h"],
+    ),
     headers_are_guarded_and_explained: (
         {"a.h": "// What.\n", "b.h": "#pragma once\n", "good.h": "// What.\n#pragma once\n"},
         ["a.h", "b.h"],
@@ -261,12 +306,19 @@ BREACHES: dict[Law, tuple[Tree, list[str]]] = {
     cpp_tests_are_named_after_a_source: (
         {
             "cpp/quire/kv/block_pool.h": "",
+            "cpp/quire/cpu/simd/avx2.h": "",
+            "tests/cpp/cpu/simd/avx2_test.cpp": "",
+            "tests/cpp/cpu/simd/block_pool_test.cpp": "",
             "tests/cpp/kv/split_test.cpp": "",
             "tests/cpp/base/block_pool_test.cpp": "",
             "tests/cpp/kv/block_pool_test.cpp": "",
             "tests/cpp/kv/block_pool_concurrency_test.cpp": "",
         },
-        ["tests/cpp/kv/split_test.cpp", "tests/cpp/base/block_pool_test.cpp"],
+        [
+            "tests/cpp/cpu/simd/block_pool_test.cpp",
+            "tests/cpp/kv/split_test.cpp",
+            "tests/cpp/base/block_pool_test.cpp",
+        ],
     ),
     python_files_have_docstrings: (
         {"a.py": "import os\n", "b.pyi": "# What.\n", "good.py": '"""What."""\n'},
@@ -354,11 +406,16 @@ def test_a_stray_weak_symbol_is_found() -> None:
 
 def test_kernels_share_no_weak_symbols() -> None:
     build = Path(os.environ.get("QUIRE_BUILD_DIR", ROOT / "build" / "release"))
-    objects = [path for path in build.rglob("kernels_*.cpp.o") if "scalar" not in path.name]
+    objects = [
+        (path, type_name)
+        for name, type_name in TYPE_OF_OBJECT.items()
+        for kind in ("kernels", "words")
+        for path in build.rglob(f"{kind}_{name}")
+    ]
     if not objects and "QUIRE_BUILD_DIR" not in os.environ:
         pytest.skip(f"nothing built in {build}: scripts/test builds it")
     assert objects, f"no kernels in {build}"
-    for path in objects:
+    for path, type_name in objects:
         command = ["nm", "--demangle", str(path)]
         nm = subprocess.run(command, check=True, capture_output=True, text=True)
-        assert stray_weak_symbols(nm.stdout, TYPE_OF_OBJECT[path.name]) == [], path
+        assert stray_weak_symbols(nm.stdout, type_name) == [], path

@@ -8,12 +8,22 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import pytest
+
+from quire import _core
 
 DTYPES = {
     "float32": np.dtype(np.float32),
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
+
+
+@pytest.fixture(params=_core.build_info()["instruction_sets_available"])
+def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of this machine, in turn: what the test calls runs on it."""
+    monkeypatch.setenv("QUIRE_CPU", request.param)
+    return str(request.param)
 
 
 @dataclass

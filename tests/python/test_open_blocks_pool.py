@@ -1,6 +1,6 @@
 """Pools that are told how many blocks of a table stay open: what that may be, and what they refuse.
 
-test_int4_pool.py has what their tables hold.
+test_open_blocks_tables.py has what their tables hold.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from int4_model import Int4Model
+from open_blocks_model import OpenBlocksModel
 
 import quire
 
@@ -114,9 +114,9 @@ def test_long_rows_are_opened_again(dtype: str) -> None:
     """A sealed block that is written behind, after truncate and after a match in part."""
     random = np.random.default_rng(4)
     pool = new_pool(dtype, 1, head_dim=133, v_head_dim=201)
-    table, model, cache = quire.BlockTable(pool), Int4Model(pool), quire.PrefixCache(pool)
+    table, model, cache = quire.BlockTable(pool), OpenBlocksModel(pool), quire.PrefixCache(pool)
 
-    def append(to: quire.BlockTable, expected: Int4Model, tokens: int) -> None:
+    def append(to: quire.BlockTable, expected: OpenBlocksModel, tokens: int) -> None:
         k = random.standard_normal((1, tokens, 2, 133), dtype=np.float32)
         v = random.standard_normal((1, tokens, 2, 201), dtype=np.float32)
         to.append(k[0], v[0])

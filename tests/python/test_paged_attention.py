@@ -33,12 +33,6 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=INSTRUCTION_SETS)
-def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("QUIRE_CPU", request.param)
-    return str(request.param)
-
-
 def run(problem: Any, implementation: str, **options: Any) -> tuple[Any, Any]:
     """Into a float32 output, so that only the arithmetic is judged."""
     out = np.full((*problem.q.shape[:2], problem.v_cache.shape[3]), np.nan, np.float32)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from quantised_cases import (
     FLOATS,
     IMPLEMENTATIONS,
-    INSTRUCTION_SETS,
     LARGEST,
     QUANTISED,
     Paged,
@@ -27,12 +26,6 @@ EXACT = 1e-5  # of the largest value, in float32
 # Fused attention rounds weights to bfloat16 where results are, and in int8 caches to 16 bits of
 # their row's largest.
 WEIGHTS = {"float32": 1e-3, "bfloat16": 1e-2}
-
-
-@pytest.fixture(params=INSTRUCTION_SETS)
-def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("QUIRE_CPU", request.param)
-    return str(request.param)
 
 
 @pytest.mark.parametrize("dtype", QUANTISED)

@@ -7,15 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from quantised_cases import IMPLEMENTATIONS, INSTRUCTION_SETS, QUANTISED
+from quantised_cases import IMPLEMENTATIONS, QUANTISED
 
 import quire
-
-
-@pytest.fixture(params=INSTRUCTION_SETS)
-def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("QUIRE_CPU", request.param)
-    return str(request.param)
 
 
 class Call:

@@ -19,12 +19,6 @@ INSTRUCTION_SETS = _core.build_info()["instruction_sets_available"]
 EPSILON = {"float32": 2e-5, "float16": 2e-3, "bfloat16": 1.5e-2}
 
 
-@pytest.fixture(params=INSTRUCTION_SETS)
-def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("QUIRE_CPU", request.param)
-    return str(request.param)
-
-
 @st.composite
 def window_cases(draw: st.DrawFn) -> dict[str, Any]:
     block_size = draw(st.sampled_from([1, 3, 4, 16]))

@@ -192,11 +192,12 @@ class MassLaunch {
       const std::int64_t head = unit.work.kv_head_begin * sizes_.group + row % sizes_.group;
       float* const columns =
           args_.block_mass + (token * sizes_.num_heads + head) * args_.block_tables.shape[1];
-      divide_row(unit, row, sink_of(head), columns);
+      if (!divide_row(unit, row, sink_of(head), columns)) spread_nan(unit.work, token, columns);
     }
   }
 
-  void divide_row(const MassUnit& unit, std::int64_t row, double sink, float* columns) const {
+  // False where a score is no number, and so nothing can be divided by all weights.
+  bool divide_row(const MassUnit& unit, std::int64_t row, double sink, float* columns) const {
     const auto maximum = [&](const MassItem& item) -> double {
       return maxima_[item.first_maximum + static_cast<std::size_t>(row)];
     };
@@ -204,7 +205,7 @@ class MassLaunch {
     const auto end = begin + static_cast<std::ptrdiff_t>(unit.num_items);
     double largest = sink;
     for (auto item = begin; item != end; ++item) largest = std::max(largest, maximum(*item));
-    if (largest == kNoKey) return;
+    if (largest == kNoKey) return true;
     const auto for_columns = [&](const MassItem& item, auto visit) {
       const std::int64_t last = std::min(item.columns.end, args_.block_tables.shape[1]);
       for (std::int64_t i = item.columns.begin; i < last; ++i) visit(columns[i]);
@@ -215,9 +216,23 @@ class MassLaunch {
       for_columns(*item, [&](float mass) { sum += mass; });
       total += sum * std::exp2(maximum(*item) - largest);
     }
+    if (std::isnan(total)) return false;
     for (auto item = begin; item != end; ++item) {
       const double factor = std::exp2(maximum(*item) - largest) / total;
       for_columns(*item, [&](float& mass) { mass = static_cast<float>(mass * factor); });
+    }
+    return true;
+  }
+
+  // The softmax of a row is NaN as a whole: that have the blocks whose keys it sees, the others 0.
+  void spread_nan(const WorkUnit& work, std::int64_t token, float* columns) const {
+    const QueryRows rows = query_rows(args_, work.seq);
+    const VisibleKeys keys = visible_keys(args_, rows, token - rows.begin);
+    std::fill_n(columns, args_.block_tables.shape[1], 0.0f);
+    for (const KeyRange& seen : {keys.sink_tokens, keys.window}) {
+      for (std::int64_t key = seen.begin; key < seen.end; ++key) {
+        columns[key / sizes_.block_size] = std::numeric_limits<float>::quiet_NaN();
+      }
     }
   }
 

@@ -31,6 +31,10 @@ class AloneInBatch {
     args_.block_tables.shape[0] = args_.seq_lens.shape[0] = 1;
     args_.seq_lens.data += row * args.seq_lens.strides[0];
     args_.cu_seqlens_q = contiguous_index_view(cu_seqlens_, {2});
+    if (args.key_positions) {
+      args_.key_positions->data += row * args.key_positions->strides[0];
+      args_.key_positions->shape[0] = 1;
+    }
   }
   AloneInBatch(const AloneInBatch&) = delete;
   AloneInBatch& operator=(const AloneInBatch&) = delete;

@@ -1,4 +1,5 @@
-"""What a table of a pool with open blocks must hold, in NumPy, from its own history alone.
+"""Pools with open blocks, rows for them, and what their tables must hold: in NumPy, from the
+history of a table alone.
 
 Every token has the float32 numbers that it stands for by now; a column is open or sealed. Formats
 are those of int4_cases.
@@ -12,6 +13,24 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from int4_cases import grid_between
+
+import quire
+
+
+def new_pool(num_blocks: int = 40, **sizes: Any) -> quire.BlockPool:
+    given: dict[str, Any] = {
+        "block_size": 4, "num_kv_heads": 2, "head_dim": 8, "v_head_dim": 6, "num_layers": 2,
+        "dtype": "int4",
+    }  # fmt: skip
+    return quire.BlockPool(num_blocks, **(given | sizes))
+
+
+def rows_of(pool: quire.BlockPool, tokens: int, random: np.random.Generator) -> tuple[Any, Any]:
+    """[num_layers, tokens, Hkv, D], with channels of very different size."""
+    shape = (pool.num_layers, tokens, pool.num_kv_heads)
+    channels = np.float32(10) ** random.integers(-2, 3, pool.head_dim).astype(np.float32)
+    k = random.standard_normal((*shape, pool.head_dim), dtype=np.float32) * channels
+    return k, random.standard_normal((*shape, pool.v_head_dim), dtype=np.float32)
 
 
 def rounded(numbers: Any) -> Any:
@@ -36,7 +55,7 @@ def scaled(numbers: Any, dtype: str) -> Any:
     return n.astype(np.float32) * scale
 
 
-class Int4Model:
+class OpenBlocksModel:
     """k [num_layers, tokens, Hkv, D] and v alike, as gather must give them."""
 
     def __init__(self, pool: Any) -> None:
@@ -54,7 +73,7 @@ class Int4Model:
     def columns(self) -> int:
         return -(-len(self) // self.block_size)
 
-    def fork(self) -> Int4Model:
+    def fork(self) -> OpenBlocksModel:
         return copy.deepcopy(self)
 
     def append(self, k: Any, v: Any) -> None:

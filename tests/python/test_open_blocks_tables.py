@@ -1,5 +1,5 @@
-"""Pools of int4, and of others with open blocks: what their tables hold, step by step next to a
-model in NumPy, and attend."""
+"""Tables of pools with open blocks: what they hold, step by step next to a model in NumPy, and what
+is attended over them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from dense_oracle import attention
-from int4_model import Int4Model
+from open_blocks_model import OpenBlocksModel, new_pool, rows_of
 
 import quire
 
@@ -25,27 +25,11 @@ with_each_pool = pytest.mark.parametrize(
 )
 
 
-def new_pool(num_blocks: int = 40, **sizes: Any) -> quire.BlockPool:
-    given: dict[str, Any] = {
-        "block_size": 4, "num_kv_heads": 2, "head_dim": 8, "v_head_dim": 6, "num_layers": 2,
-        "dtype": "int4",
-    }  # fmt: skip
-    return quire.BlockPool(num_blocks, **(given | sizes))
-
-
-def rows_of(pool: quire.BlockPool, tokens: int, random: np.random.Generator) -> tuple[Any, Any]:
-    """[num_layers, tokens, Hkv, D], with channels of very different size."""
-    shape = (pool.num_layers, tokens, pool.num_kv_heads)
-    channels = np.float32(10) ** random.integers(-2, 3, pool.head_dim).astype(np.float32)
-    k = random.standard_normal((*shape, pool.head_dim), dtype=np.float32) * channels
-    return k, random.standard_normal((*shape, pool.v_head_dim), dtype=np.float32)
-
-
 def layered(pool: quire.BlockPool, rows: Any) -> Any:
     return rows if pool.num_layers > 1 else rows[0]
 
 
-def assert_holds(table: quire.BlockTable, model: Int4Model) -> None:
+def assert_holds(table: quire.BlockTable, model: OpenBlocksModel) -> None:
     assert len(table) == len(model)
     report = table.pool.explain(table)
     assert {i for i, block in enumerate(report.blocks) if block.is_open} == model.open
@@ -72,49 +56,12 @@ def write(table: quire.BlockTable, slots: Any, k: Any, v: Any) -> None:
         )
 
 
-def test_arrays_of_a_pool() -> None:
-    pool = quire.BlockPool(
-        12, num_kv_heads=3, head_dim=10, v_head_dim=6, num_layers=2, dtype="int4"
-    )
-    assert pool.dtype == "int4"
-    assert pool.dtype == np.dtype(ml_dtypes.int4)
-    assert "dtype='int4'" in repr(pool)
-    assert pool.head_dim == 10
-    for array, shape, dtype in [
-        (pool.k_cache(1), (12, 16, 3, 5), "uint8"),
-        (pool.v_cache(1), (12, 16, 3, 3), "uint8"),
-        (pool.k_scale(1), (12, 3, 10, 2), "float16"),
-        (pool.v_scale(1), (12, 16, 3, 2), "float16"),
-        (pool.k_open(1), (12, 16, 3, 10), "bfloat16"),
-        (pool.v_open(1), (12, 16, 3, 6), "bfloat16"),
-    ]:
-        assert array.shape == shape
-        assert array.dtype == dtype
-        assert array.flags.writeable
-        assert array.base is not None
-    # half a byte a number, and the grids: a third of bfloat16
-    assert quire.BlockPool(64, num_kv_heads=8, head_dim=128, dtype="int4").nbytes < 0.33 * (
-        quire.BlockPool(64, num_kv_heads=8, head_dim=128).nbytes
-    )
-    assert quire.BlockPool(2, num_kv_heads=1, head_dim=2, dtype=ml_dtypes.int4).dtype == "int4"
-
-
-def test_planes_do_not_overlap() -> None:
-    pool = new_pool(3, num_layers=2)
-    names = ("k_cache", "v_cache", "k_scale", "v_scale", "k_open", "v_open")
-    arrays = [getattr(pool, name)(layer) for name in names for layer in range(2)]
-    for i, array in enumerate(arrays):
-        array.view(np.uint8 if array.dtype == np.uint8 else np.uint16)[...] = i + 1
-    for i, array in enumerate(arrays):
-        assert (array.view(np.uint8 if array.dtype == np.uint8 else np.uint16) == i + 1).all()
-
-
 @with_each_pool
 @pytest.mark.parametrize(("block_size", "num_layers"), [(1, 1), (4, 2), (16, 1), (5, 2)])
 def test_tables_next_to_a_model(block_size: int, num_layers: int, kind: dict[str, Any]) -> None:
     random = np.random.default_rng(block_size)
     pool = new_pool(18, block_size=block_size, num_layers=num_layers, **kind)
-    tables = [(quire.BlockTable(pool), Int4Model(pool))]
+    tables = [(quire.BlockTable(pool), OpenBlocksModel(pool))]
     refused = 0
     for _ in range(250):
         index = int(random.integers(len(tables)))
@@ -150,7 +97,7 @@ def test_tables_next_to_a_model(block_size: int, num_layers: int, kind: dict[str
             except quire.OutOfBlocks:
                 refused += 1
         elif action < 90:
-            tables.append((quire.BlockTable(pool), Int4Model(pool)))
+            tables.append((quire.BlockTable(pool), OpenBlocksModel(pool)))
         elif len(tables) > 1:
             tables.pop(index)[0].free()
         for held, expected in tables:
@@ -170,7 +117,7 @@ def test_long_appends(num_layers: int) -> None:
     """More than is open at once, into a last block that is filled in part."""
     random = np.random.default_rng(8)
     pool = new_pool(60, num_layers=num_layers)
-    table, model = quire.BlockTable(pool), Int4Model(pool)
+    table, model = quire.BlockTable(pool), OpenBlocksModel(pool)
     for tokens in (3, 150, 70):
         k, v = rows_of(pool, tokens, random)
         table.append(layered(pool, k), layered(pool, v))
@@ -260,13 +207,13 @@ def test_prefixes(kind: dict[str, Any]) -> None:
     pool = new_pool(**kind)
     cache = quire.PrefixCache(pool)
     k, v = rows_of(pool, 22, random)
-    table, model = quire.BlockTable(pool), Int4Model(pool)
+    table, model = quire.BlockTable(pool), OpenBlocksModel(pool)
     table.append(k, v)
     model.append(k, v)
     cache.insert(range(22), table)
     assert len(cache) == 5
     assert_holds(table, model)
-    sealed = Int4Model(pool)
+    sealed = OpenBlocksModel(pool)
     sealed.append(*(np.concatenate([rows] * 4, axis=1) for rows in (k, v)))
     for tokens in (4, 10, 19, 20):
         expected = sealed.fork()
@@ -290,7 +237,7 @@ def test_prefixes(kind: dict[str, Any]) -> None:
 def test_refused_appends_change_nothing() -> None:
     random = np.random.default_rng(5)
     pool = new_pool(6)
-    table, model = quire.BlockTable(pool), Int4Model(pool)
+    table, model = quire.BlockTable(pool), OpenBlocksModel(pool)
     k, v = rows_of(pool, 10, random)
     table.append(k, v)
     model.append(k, v)
@@ -317,48 +264,6 @@ def test_refused_appends_change_nothing() -> None:
     table.append(k, v)
     model.append(k, v)
     assert_holds(table, model)
-
-
-def test_what_int4_cannot_do() -> None:
-    for sizes, name in [({"head_dim": 7}, "head_dim"), ({"v_head_dim": 3}, "v_head_dim")]:
-        with pytest.raises(ValueError, match=rf"^BlockPool: {name}: got \d, expected an even"):
-            new_pool(**sizes)
-    with pytest.raises(ValueError, match=r"^BlockPool: num_blocks: got 1073741824, expected 1 to"):
-        new_pool(2**30)
-    with pytest.raises(TypeError, match=r"^BlockPool: dtype: got int5, expected .* or int4$"):
-        quire.BlockPool(2, num_kv_heads=1, head_dim=2, dtype="int5")
-    plain = quire.BlockPool(2, num_kv_heads=1, head_dim=2, num_layers=3)
-    assert plain.stats().open_blocks == 0
-    pool = new_pool()
-    table = quire.BlockTable(pool)
-    for name in ("k_open", "v_open"):
-        with pytest.raises(TypeError, match=rf"^BlockPool\.{name}: pool: got a pool of bfloat16"):
-            getattr(plain, name)()
-        with pytest.raises(IndexError, match=rf"^BlockPool\.{name}: layer: got 2, expected 0 to 1"):
-            getattr(pool, name)(2)
-    for move in (table.offload, table.restore):
-        with pytest.raises(ValueError, match="without backing_file"):
-            move()
-
-
-def test_blocks_of_a_user_are_written_whole() -> None:
-    random = np.random.default_rng(6)
-    pool = new_pool(num_layers=1)
-    ids = pool.allocate(2)
-    assert pool.stats().open_blocks == 0
-    k, v = rows_of(pool, 8, random)
-    slots = (ids.astype(np.int64)[:, None] * 4 + np.arange(4)).ravel()
-    quire.write_kv(
-        k[0], v[0], pool.k_cache(), pool.v_cache(), slots, k_scale=pool.k_scale(),
-        v_scale=pool.v_scale(),
-    )  # fmt: skip
-    q = random.standard_normal((1, 4, 8), dtype=np.float32)
-    given = {"k_scale": pool.k_scale(), "v_scale": pool.v_scale()}
-    lengths = np.array([8], np.int32)
-    out = quire.paged_attention(q, pool.k_cache(), pool.v_cache(), ids[None], lengths, **given)
-    assert np.isfinite(out).all()
-    pool.release(ids)
-    pool.check()
 
 
 def test_open_blocks_are_shown() -> None:
