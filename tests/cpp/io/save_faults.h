@@ -55,7 +55,7 @@ inline void expect_all_or_nothing(const InDirectory& prepare, const InDirectory&
   std::size_t rename = 0;
   {
     const TemporaryDirectory directory;
-    prepare(directory);
+    calls_of([&] { prepare(directory); });  // so that no disk is waited for
     calls = calls_of([&] { save(directory); });
     rename = std::find(calls.begin(), calls.end(), "renameat") - calls.begin();
     ASSERT_LT(rename, calls.size());
@@ -66,7 +66,7 @@ inline void expect_all_or_nothing(const InDirectory& prepare, const InDirectory&
     for (const int code : kCodes) {
       SCOPED_TRACE(concat("call ", failing, ", ", calls[failing], ", fails with ", code));
       const TemporaryDirectory directory;
-      prepare(directory);
+      calls_of([&] { prepare(directory); });
       const auto before = everything_in(directory);
       std::string message;
       {

@@ -26,6 +26,7 @@ class FileFaults {
 
   explicit FileFaults(CodeOf code_of) : code_of_(std::move(code_of)), real_(file_calls) {
     current_ = this;
+    made_.fsync = [](int) { return 0; };  // no power fails meanwhile, and a disk takes its time
     replace<&FileCalls::openat>("openat");
     replace<&FileCalls::close>("close");
     replace<&FileCalls::fstat>("fstat");
@@ -58,8 +59,8 @@ class FileFaults {
     static inline std::string name;
     static Result call(Arguments... arguments) {
       const int code = current_->next(name_of(arguments...));
-      if (code == 0) return (current_->real_.*kCall)(arguments...);
-      if (name == "close") (current_->real_.*kCall)(arguments...);  // it does, whatever it returns
+      if (code == 0) return (current_->made_.*kCall)(arguments...);
+      if (name == "close") (current_->made_.*kCall)(arguments...);  // it does, whatever it returns
       errno = code;
       if constexpr (std::is_pointer_v<Result>) {
         return MAP_FAILED;
@@ -92,6 +93,7 @@ class FileFaults {
 
   const CodeOf code_of_;
   const FileCalls real_;
+  FileCalls made_ = real_;
   std::vector<std::string> names_;
 };
 
