@@ -19,18 +19,22 @@ there are two numbers a byte, and the scales are grids, k_scale [num_blocks, Hkv
 [num_tokens, Hkv, 2]. Where keep has removed tokens before others, 'positions' [num_tokens] has
 theirs, as int64.
 
-The file is written aside, brought to the disk and renamed: a process that is killed meanwhile leaves
-the old file as it was, and maybe a file .NAME.saving beside it, which the next save there replaces.
-Nobody can change the table while its rows are read.
+The file is written aside, as .NAME.saving, brought to the disk and renamed: a process that is killed
+meanwhile leaves the old file as it was, and maybe .NAME.saving, which the next save there removes.
+A symbolic link is followed. Only a regular file that may be written is replaced; its mode stays, and
+its owner and group where the system allows that, but no access lists. A new file gets the mode that
+the umask leaves. Nobody can change the table while its rows are read.
 
 Args:
     path: a str, bytes or os.PathLike.
 
 Raises:
-    OSError: the system refuses. ValueError: a freed table, or one with holes of more than 2**24
-    blocks in all, or with positions past 2**40, or of a pool with open_blocks and with a grid of
-    int4 that attend would refuse or an open number that append would. TypeError. The old file
-    stands then.
+    OSError: the system refuses, or the path is a directory or a read-only file. ValueError: a path
+    that is empty or of a pipe, a socket or a device; a freed table, or one with holes of more than
+    2**24 blocks in all, or with positions past 2**40, or of a pool with open_blocks and with a grid
+    of int4 that attend would refuse or an open number that append would. TypeError. The old file
+    stands then. One OSError says that the new one does: of a directory that could not be brought to
+    the disk after the renaming.
 
 Example:
     >>> table.save('session.safetensors')
@@ -56,8 +60,9 @@ Args:
     path: a str, bytes or os.PathLike.
 
 Raises:
-    OSError: the file cannot be read. ValueError: it is not a table's, not of this geometry, of
-    another version, cut short or corrupt; the message says which. OutOfBlocks. TypeError.
+    OSError: the file cannot be read. ValueError: the path is empty or of no regular file; the file
+    is not a table's, not of this geometry, of another version, cut short or corrupt; the message
+    says which. OutOfBlocks. TypeError.
     The pool is as it was then.
 
 Example:
@@ -82,8 +87,9 @@ Args:
     dir: a str, bytes or os.PathLike.
 
 Raises:
-    OSError: the system refuses. ValueError: a block of int4 has a grid that attend would refuse.
-    TypeError. The old file stands then.
+    OSError: the system refuses, or the old file is read-only. ValueError: an empty path, or a block
+    of int4 has a grid that attend would refuse. TypeError. The old file stands then, as for
+    BlockTable.save, and directories that were made are removed.
 
 Example:
     >>> cache.save('prefixes')
@@ -103,9 +109,9 @@ Args:
     dir: a str, bytes or os.PathLike.
 
 Raises:
-    OSError: the file cannot be read. ValueError: it is not a cache's, not of this pool's geometry,
-    of another version, cut short or corrupt; the message says which. OutOfBlocks: the pool has no
-    room for all. TypeError. The pool and the cache are as they were then.
+    OSError: the file cannot be read. ValueError: an empty path; the file is not a cache's, not of
+    this pool's geometry, of another version, cut short or corrupt; the message says which.
+    OutOfBlocks: the pool has no room for all. TypeError. The pool and the cache are as they were then.
 
 Example:
     >>> cache = PrefixCache(pool)

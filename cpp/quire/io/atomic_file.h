@@ -1,11 +1,19 @@
 // A file that is replaced as a whole or not at all.
 //
-//   .name.saving   written, and locked by who writes it      fsync
-//   name           the old file, until it is the new one     rename, then fsync of the directory
+//   the directory is opened, and what stands at the path looked at
+//   .NAME.saving is made, locked and written        temporary_file.h
+//   it gets the old file's mode, and is synced
+//   it is renamed to NAME
+//   the directory is synced
 //
-// A process that is killed leaves the old file, or none where there was none, and maybe
-// .name.saving, which the next to save there writes over. Of two that save at once, one waits for
-// the other.
+// Where one of these fails that comes before the renaming, or the renaming does, nothing has
+// changed: the old file stands, or none where there was none, and .NAME.saving is removed. Where
+// the last one fails the new file stands, and the error says so: only whether a power failure would
+// bring the old one back is not known. A process that is killed leaves the old file or the new one,
+// and maybe .NAME.saving, which the next to save there removes. Of two that save at once each
+// writes a file of its own, and the one that ends last stays.
+//
+// Other names of the old file, hard links, keep it. The path may be one that saved_place.h takes.
 #pragma once
 
 #include <cstddef>
@@ -14,35 +22,23 @@
 #include <string>
 #include <string_view>
 
-#include "quire/io/file_descriptor.h"
+#include "quire/io/saved_place.h"
+#include "quire/io/temporary_file.h"
 
 namespace quire {
 
 class AtomicFile {
  public:
-  // Every method throws FileError where the system refuses.
+  // Throws as SavedPlace. Every method throws FileError where the system refuses.
   AtomicFile(std::string_view function, std::string path);
-  // Leaves the old file where this was not committed.
-  ~AtomicFile();
-  AtomicFile(const AtomicFile&) = delete;
-  AtomicFile& operator=(const AtomicFile&) = delete;
 
   void write_at(std::uint64_t offset, std::span<const std::byte> bytes);
+  // Once, and last. Until then the old file stands.
   void commit();
 
  private:
-  [[noreturn]] void fail(const char* action) const;
-  bool is_ours() const;
-
-  const std::string_view function_;
-  const std::string path_;
-  std::string directory_;  // of both
-  std::string saving_;     // the path of what is written
-  FileDescriptor file_;
-  bool committed_ = false;
+  SavedPlace place_;
+  TemporaryFile file_;
 };
-
-// Makes a directory, and those above it, unless they are there.
-void make_directory(std::string_view function, const std::string& path);
 
 }  // namespace quire

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "quire/io/atomic_file.h"
+#include "quire/io/directory.h"
 #include "quire/io/kv_file.h"
 #include "quire/io/kv_rows.h"
 #include "quire/io/mapped_file.h"
@@ -194,7 +195,8 @@ void save_cache(const PrefixCache& cache, const std::string& directory) {
   constexpr std::string_view function = "PrefixCache.save";
   cache.pool()->storage().memory().require_written(function);
   const BlockPool::Delivery delivery(*cache.pool());
-  make_directory(function, directory);
+  expect_path(function, "dir", directory);
+  NewDirectories directories(function, directory);
   AtomicFile file(function, concat(directory, "/", kCacheFileName));
   const BlockPool& pool = *cache.pool();
   const PrefixSnapshot snapshot = cache.snapshot();
@@ -224,10 +226,13 @@ void save_cache(const PrefixCache& cache, const std::string& directory) {
              snapshot.blocks, [&](std::size_t written) { held.release_to(written); });
   writer.finish();
   file.commit();
+  directories.keep();
 }
 
 std::int64_t load_cache(PrefixCache& cache, const std::string& directory) {
-  const MappedFile file("PrefixCache.load", concat(directory, "/", kCacheFileName),
+  constexpr std::string_view function = "PrefixCache.load";
+  expect_path(function, "dir", directory);
+  const MappedFile file(function, concat(directory, "/", kCacheFileName),
                         cache.pool()->residency() != nullptr);
   return load_cache(cache, file.contents());
 }

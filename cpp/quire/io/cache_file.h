@@ -25,7 +25,8 @@ inline constexpr std::string_view kCacheFileName = "prefix_cache.safetensors";
 // Makes the directory where it is missing, and replaces the file as a whole or not at all
 // (atomic_file.h); returns when it is on the disk. Others may use the cache meanwhile: what it
 // holds at the beginning is saved, and cannot be evicted until it has been written. Throws
-// FileError, and ValueError where a block of int4 has a grid that attention would refuse.
+// FileError, and ValueError as AtomicFile does for the path, for an empty one, and where a block of
+// int4 has a grid that attention would refuse. Directories that were made are removed then.
 void save_cache(const PrefixCache& cache, const std::string& directory);
 
 // Adds what the file holds to the cache, at most max_blocks blocks, those used last, and says how

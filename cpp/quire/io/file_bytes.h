@@ -18,6 +18,14 @@ namespace quire {
   throw FileError(concat(function, ": path: ", action, ": ", std::strerror(code)), code, path);
 }
 
+// That a path may name something. Throws ValueError.
+inline void expect_path(std::string_view function, std::string_view argument,
+                        std::string_view path) {
+  if (!path.empty() && path.find('\0') == std::string_view::npos) return;
+  raise<ValueError>(place(function, argument), "got ",
+                    path.empty() ? "an empty one" : "one with NUL", ", expected a path");
+}
+
 // The bytes of a file, and who reads it, for messages.
 struct FileBytes {
   std::string_view function;

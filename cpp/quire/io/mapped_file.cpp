@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "quire/io/file_descriptor.h"
+#include "quire/base/file_descriptor.h"
 
 namespace quire {
 namespace {
@@ -26,15 +26,17 @@ void unmap(std::span<const std::byte> some) {
 MappedFile::MappedFile(std::string_view function, std::string path, bool lets_go)
     : contents_{function, std::move(path), {}, lets_go ? &unmap : nullptr} {
   const auto fail = [&](const char* action) { fail_file(function, contents_.path, action, errno); };
+  expect_path(function, "path", contents_.path);
   // not to wait for the writer of a pipe
-  const FileDescriptor file(open(contents_.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  const FileDescriptor file(file_call<&FileCalls::openat>(AT_FDCWD, contents_.path.c_str(),
+                                                          O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0));
   if (!file.is_open()) fail("open");
   struct stat status{};
-  if (fstat(file.get(), &status) != 0) fail("stat");
+  if (file_call<&FileCalls::fstat>(file.get(), &status) != 0) fail("stat");
   if (!S_ISREG(status.st_mode)) contents_.refuse("no regular file, expected one");
   const auto size = static_cast<std::size_t>(status.st_size);
   if (size == 0) return;
-  void* const memory = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
+  void* const memory = file_calls.mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
   if (memory == MAP_FAILED) fail("mmap");
   madvise(memory, size, MADV_SEQUENTIAL);  // advice: may be declined
   contents_.bytes = {static_cast<const std::byte*>(memory), size};

@@ -13,7 +13,7 @@ namespace quire {
 class MappedFile {
  public:
   // `lets_go`: whoever has read some of it, and says so, makes room for the rest. Throws FileError
-  // where the system refuses, ValueError for what is no file, as a directory is.
+  // where the system refuses, ValueError for an empty path and for what is no file, as a directory.
   MappedFile(std::string_view function, std::string path, bool lets_go = false);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;

@@ -31,12 +31,13 @@ namespace quire {
 // Replaces the file as a whole or not at all (atomic_file.h), and returns when it is on the disk.
 // The table is held still while its rows are read. Throws ValueError for a freed table, and for
 // one that no file could give back: of more columns or later positions than one has, or with grids
-// or open numbers that no pool has. Throws FileError.
+// or open numbers that no pool has. Throws FileError, and ValueError for the path, as AtomicFile
+// does.
 void save_table(const BlockTable& table, const std::string& path);
 
 // A new table with blocks of its own. Throws FileError where the file cannot be read; ValueError
-// for one that save_table has not written, or not for a pool of this geometry, or that is damaged;
-// OutOfBlocks. The pool is as before then.
+// for a path that is empty or of no regular file, and for a file that save_table has not written,
+// or not for a pool of this geometry, or that is damaged; OutOfBlocks. The pool is as before then.
 std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
                                        const std::string& path);
 std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,

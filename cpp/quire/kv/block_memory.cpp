@@ -31,24 +31,16 @@ template <class... Parts>
                   code);
 }
 
-// The file, all of its space taken, and already without a name. A limit is looked at beforehand:
-// the system answers who passes it with a signal that ends the process.
-int new_file(const std::string& path, std::int64_t bytes) {
+// A limit is looked at beforehand: the system answers who passes it with a signal that ends the
+// process.
+FileDescriptor new_file(const std::string& path, std::int64_t bytes) {
   rlimit limit{};
   if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < static_cast<rlim_t>(bytes)) {
     raise_file_error(EFBIG, path, " for ", bytes, " bytes, expected at most the ", limit.rlim_cur,
                      " that this process may write");
   }
-  const int file = open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (file < 0) raise_file_error(errno, path, ", expected the path of a file that can be made");
-  unlink(path.c_str());
-  int error = EINTR;
-  while (error == EINTR) error = posix_fallocate(file, 0, bytes);
-  if (error != 0) {
-    close(file);
-    raise_file_error(error, path, ", expected a disk with room for ", bytes, " bytes");
-  }
-  return file;
+  return FileDescriptor(file_call<&FileCalls::openat>(AT_FDCWD, path.c_str(),
+                                                      O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
 }
 
 }  // namespace
@@ -76,19 +68,20 @@ BlockMemory::BlockMemory(std::int64_t bytes, std::int64_t num_blocks, Claim clai
 
 BlockMemory::BlockMemory(std::int64_t bytes, const std::string& path)
     : mapping_bytes_(static_cast<std::size_t>(bytes)), file_(new_file(path, bytes)) {
-  mapping_ = mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, file_, 0);
-  if (mapping_ == MAP_FAILED) {
-    const int error = errno;
-    close(file_);
-    raise_file_error(error, path, ", expected a file that can be mapped");
+  if (!is_file()) raise_file_error(errno, path, ", expected the path of a file that can be made");
+  if (file_call<&FileCalls::unlinkat>(AT_FDCWD, path.c_str(), 0) != 0) {
+    raise_file_error(errno, path, ", expected a file whose name can be removed");
   }
+  if (file_call<&FileCalls::fallocate>(file_.get(), off_t{0}, static_cast<off_t>(bytes)) != 0) {
+    raise_file_error(errno, path, ", expected a disk with room for ", bytes, " bytes");
+  }
+  constexpr int kAccess = PROT_READ | PROT_WRITE;
+  mapping_ = file_calls.mmap(nullptr, mapping_bytes_, kAccess, MAP_SHARED, file_.get(), 0);
+  if (mapping_ == MAP_FAILED) raise_file_error(errno, path, ", expected a file that can be mapped");
   data_ = static_cast<std::byte*>(mapping_);
 }
 
-BlockMemory::~BlockMemory() {
-  munmap(mapping_, mapping_bytes_);
-  if (file_ >= 0) close(file_);
-}
+BlockMemory::~BlockMemory() { munmap(mapping_, mapping_bytes_); }
 
 void BlockMemory::clear(PageRange range) noexcept {
   madvise(data_ + range.begin, static_cast<std::size_t>(range.end - range.begin), MADV_DONTNEED);
@@ -122,9 +115,10 @@ void BlockMemory::give_back(std::span<const PageRange> ranges) noexcept {
     madvise(data_ + begin, static_cast<std::size_t>(end - begin), MADV_DONTNEED);
   }
   // All are on their way to the disk before the first is waited for.
-  for (const auto [begin, end] : ranges) sync_file_range(file_, begin, end - begin, kWrite);
+  for (const auto [begin, end] : ranges) sync_file_range(file_.get(), begin, end - begin, kWrite);
   for (const auto [begin, end] : ranges) {
-    if (sync_file_range(file_, begin, end - begin, kWrite | SYNC_FILE_RANGE_WAIT_AFTER) != 0) {
+    if (sync_file_range(file_.get(), begin, end - begin, kWrite | SYNC_FILE_RANGE_WAIT_AFTER) !=
+        0) {
       write_error_ = errno;
       continue;
     }
@@ -138,7 +132,7 @@ void BlockMemory::drop(PageRange range) const noexcept {
   const auto [begin, end] = range;
   for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
     if (attempt > 0) madvise(data_ + begin, static_cast<std::size_t>(end - begin), MADV_DONTNEED);
-    posix_fadvise(file_, begin, end - begin, POSIX_FADV_DONTNEED);
+    posix_fadvise(file_.get(), begin, end - begin, POSIX_FADV_DONTNEED);
     if (!is_any_in_memory(range)) return;
   }
 }

@@ -1,7 +1,7 @@
 // The memory that blocks lie in: of the process, or mapped from a file.
 //
 // The file is working memory, not a saved copy: it is made anew, takes all of its disk space at
-// once, so that a disk that fills up later cannot hurt, and loses its name as soon as it is mapped.
+// once, so that a disk that fills up later cannot hurt, and loses its name as soon as it is made.
 // So nobody else can open or shorten it, and the system frees it with the pool, however the process
 // ends. What stands in it can always be read and written, in memory or not; the methods below say
 // what should be in memory, and never change what is read.
@@ -14,6 +14,7 @@
 #include <string>
 
 #include "quire/base/check.h"
+#include "quire/base/file_descriptor.h"
 #include "quire/base/file_error.h"
 
 namespace quire {
@@ -39,14 +40,15 @@ class BlockMemory {
 
   // Zeros, `bytes` of them. Throws OutOfMemory, saying that a pool of num_blocks does not fit.
   BlockMemory(std::int64_t bytes, std::int64_t num_blocks, Claim claim = Claim::all);
-  // The same in a file at `path`, where there must be nothing. Throws FileError.
+  // The same in a file at `path`, where there must be nothing, no link either. Throws FileError,
+  // and leaves nothing there then, unless it is the name that cannot be removed.
   BlockMemory(std::int64_t bytes, const std::string& path);
   ~BlockMemory();
   BlockMemory(const BlockMemory&) = delete;
   BlockMemory& operator=(const BlockMemory&) = delete;
 
   std::byte* data() const { return data_; }
-  bool is_file() const { return file_ >= 0; }
+  bool is_file() const { return file_.is_open(); }
 
   static std::int64_t page_bytes();
 
@@ -74,8 +76,8 @@ class BlockMemory {
 
   void* mapping_ = nullptr;  // what the system gave, mapping_bytes_ long
   std::size_t mapping_bytes_ = 0;
-  std::byte* data_ = nullptr;  // in memory of the process: at the start of a huge page
-  int file_ = -1;
+  std::byte* data_ = nullptr;        // in memory of the process: at the start of a huge page
+  const FileDescriptor file_;        // none in memory of the process
   std::atomic<int> write_error_{0};  // errno's
 };
 

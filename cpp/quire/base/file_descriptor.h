@@ -1,7 +1,7 @@
 // An open file of the system, closed when this goes.
 #pragma once
 
-#include <unistd.h>
+#include "quire/base/file_calls.h"
 
 namespace quire {
 
@@ -14,8 +14,9 @@ class FileDescriptor {
 
   int get() const { return descriptor_; }
   bool is_open() const { return descriptor_ >= 0; }
+  // What close says is no news: whoever must know that the bytes are on the disk has synced them.
   void reset(int descriptor) {
-    if (is_open()) close(descriptor_);
+    if (is_open()) file_calls.close(descriptor_);
     descriptor_ = descriptor;
   }
 
