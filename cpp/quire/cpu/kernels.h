@@ -165,8 +165,8 @@ struct Kernels {
   // The largest magnitude of `count` plain floats; NaN where one of them is not finite.
   float (*largest)(const std::byte* from, DType dtype, std::int64_t count);
 
-  // Elements divided by `scale`, cut off at largest_of(to) and rounded to nearest even, as numbers
-  // of a quantised dtype. All are finite, and the scale positive.
+  // Elements divided by `scale`, cut off at largest_number(to, scale) and rounded to nearest even,
+  // as numbers of a quantised dtype. All are finite, and the scale positive.
   void (*quantise)(const std::byte* from, DType from_dtype, std::byte* to, DType to_dtype,
                    std::int64_t count, float scale);
 
