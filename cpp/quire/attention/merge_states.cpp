@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "quire/attention/validate.h"
+#include "quire/base/float_mode.h"
 
 namespace quire {
 namespace {
@@ -49,6 +50,7 @@ void merge_row(const MergeStatesArgs& args, std::int64_t token, std::int64_t hea
 }  // namespace
 
 void merge_states(const MergeStatesArgs& args) {
+  const DefaultFloatMode mode;
   validate(args);
   std::vector<double> sums(static_cast<std::size_t>(args.outs.shape[3]));
   visit_dtype(args.outs.dtype, [&](auto type) {

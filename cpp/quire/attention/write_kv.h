@@ -12,7 +12,7 @@ namespace quire {
 // Into a quantised cache they are divided by a scale first, in float32 (cache_scales.h): one that
 // is given, beyond which they are cut off, or one of their own, which is written beside them: for a
 // token and head the largest magnitude / largest_of(dtype), at least the smallest normal float. A
-// row that is not skipped must be finite.
+// row that is not skipped must be finite, and so is what is read back.
 //
 // Beside quantised caches, slots from num_blocks * block_size on are those of open blocks, which
 // store plain floats. What they are rounded to must be finite.

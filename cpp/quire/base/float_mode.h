@@ -7,7 +7,8 @@ namespace quire {
 
 // The default mode while this lives: round to nearest even, subnormal numbers kept, nothing
 // trapped. A caller may have set another, and threads inherit that of whoever started them: the
-// bits of a result must depend on neither.
+// bits of a result must depend on neither. Whatever makes numbers of others for a caller begins
+// with this, and so does every thread of a pool.
 class DefaultFloatMode {
  public:
   DefaultFloatMode() : saved_(get()) { set(kDefault); }
@@ -29,7 +30,7 @@ class DefaultFloatMode {
     asm volatile("mrs %0, fpcr" : "=r"(mode));
     return mode;
   }
-  static void set(Mode mode) { asm volatile("msr fpcr, %0" : : "r"(mode)); }
+  static void set(Mode mode) { asm volatile("msr fpcr, %0" : : "r"(mode) : "memory"); }
 #else
   using Mode = int;
   static constexpr Mode kDefault = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <limits>
 
 namespace quire {
@@ -44,7 +45,22 @@ float largest_magnitude(const float* row, std::int64_t count, float so_far) {
 }
 
 float scale_of_row(float largest, DType dtype) {
-  return std::max(largest / largest_of(dtype), std::numeric_limits<float>::min());
+  const float most = largest_of(dtype);
+  const float scale = std::max(largest / most, std::numeric_limits<float>::min());
+  // At the end of float32's range a scale that was rounded up leads beyond it.
+  if (std::isfinite(largest) && !std::isfinite(most * scale)) return std::nextafter(scale, 0.0f);
+  return scale;
+}
+
+float largest_number(DType dtype, float scale) {
+  const float most = largest_of(dtype);
+  if (std::isfinite(most * scale)) return most;
+  const auto largest_finite = [scale](auto number) {  // positive ones grow with their bits
+    while (!std::isfinite(to_float(number) * scale)) --number.bits;
+    return to_float(number);
+  };
+  return dtype == DType::int8 ? largest_finite(from_float<Int8>(most))
+                              : largest_finite(from_float<Float8E4M3>(most));
 }
 
 void divide_row(const float* row, std::int64_t count, DType dtype, float scale,

@@ -9,9 +9,9 @@
 namespace quire {
 
 // Writes `count` finite floats divided by a scale, rounded to nearest even, and returns the scale:
-// their largest magnitude / largest_of(dtype), at least the smallest normal float. The same bits as
-// write_kv's. Of a row with one that is not finite the scale is not finite either, which attention
-// refuses.
+// their largest magnitude / largest_of(dtype), at least the smallest normal float, and never such
+// that a number times it is infinite. The same bits as write_kv's. Of a row with one that is not
+// finite the scale is not finite either, which attention refuses.
 float seal_row(const float* row, std::int64_t count, DType dtype, std::byte* numbers);
 
 // Its steps, for a row that comes in pieces: the largest magnitude, of what came before too, NaN or
@@ -19,6 +19,10 @@ float seal_row(const float* row, std::int64_t count, DType dtype, std::byte* num
 float largest_magnitude(const float* row, std::int64_t count, float so_far = 0);
 float scale_of_row(float largest, DType dtype);
 void divide_row(const float* row, std::int64_t count, DType dtype, float scale, std::byte* numbers);
+
+// The largest number that a row is given with a scale that it does not choose: largest_of(dtype), or
+// where that times the scale is infinite the largest that stands for a finite number.
+float largest_number(DType dtype, float scale);
 
 // What the numbers stand for.
 void open_row(const std::byte* numbers, DType dtype, float scale, std::int64_t count, float* row);

@@ -51,8 +51,13 @@ class FusedLaunch {
         by_part_(looks_at_scales_by_part(args, workspace.plan)) {
     work_.assign(args, plan_, call_);
     states_ = workspace.states.reserve(work_.state_floats);
-    worker_floats_ = round_to_line(kernels.fused_scratch(call_.task(), work_.most_rows)) +
-                     call_.state_floats(work_.most_rows);
+    std::int64_t most_keys = 0;  // of a part
+    for (const WorkPart& part : plan_.parts) {
+      most_keys = std::max(most_keys, part.keys.end - part.keys.begin);
+    }
+    carried_at_ = round_to_line(kernels.fused_scratch(call_.task(), work_.most_rows));
+    state_at_ = carried_at_ + call_.carried_floats(work_.most_rows, most_keys);
+    worker_floats_ = state_at_ + call_.state_floats(work_.most_rows);
   }
 
   FusedLaunch(const FusedLaunch&) = delete;
@@ -172,14 +177,12 @@ class FusedLaunch {
     } else if (by_part_ && !scales_are_sound(item)) {
       std::atomic_ref(found_bad_scale_).store(true, std::memory_order_relaxed);
     }
-    if (item.state_begin == WorkItem::kNoState) {
-      const StateView state = call_.state_at(
-          scratch + worker_floats_ - call_.state_floats(work_.most_rows), work_.most_rows);
-      kernels_.fused_part(call_.task(), part, next, scratch, state);
-      kernels_.finish(call_.task(), part.unit, &state, 1);
-      return;
-    }
-    kernels_.fused_part(call_.task(), part, next, scratch, state_of(item));
+    const bool is_alone = item.state_begin == WorkItem::kNoState;
+    StateView state =
+        is_alone ? call_.state_at(scratch + state_at_, work_.most_rows) : state_of(item);
+    if (part.key_end - part.key_begin > kSumKeys) state.carried = scratch + carried_at_;
+    kernels_.fused_part(call_.task(), part, next, scratch, state);
+    if (is_alone) return kernels_.finish(call_.task(), part.unit, &state, 1);
     if (by_part_) return;
     for (std::int64_t member = 0; member < item.num_members; ++member) {
       const std::int64_t unit = plan_.parts[work_.members[item.first_member + member]].unit;
@@ -212,6 +215,9 @@ class FusedLaunch {
   bool found_bad_scale_ = false;  // by several threads, until they are done
   float* states_ = nullptr;
   float* scratch_ = nullptr;
+  // A worker's memory begins with the kernel's; in floats.
+  std::int64_t carried_at_ = 0;  // of a long part
+  std::int64_t state_at_ = 0;    // of a unit's only part
   std::int64_t worker_floats_ = 0;
 };
 

@@ -35,11 +35,12 @@ class DirectAttention {
   }
 
   void run(const AttentionPart& part, const AttentionPart* upcoming) {
-    rows_.clear();
+    rows_.begin(part);
     for_weights(part, upcoming,
                 [&](const Tile& tile, const Group& group, const float*, Lines& lines) {
                   add_values(tile, group, lines);
                 });
+    rows_.end(part);
     if (part.has_bad_scale != nullptr && check_.found_bad()) {
       __atomic_store_n(part.has_bad_scale, true, __ATOMIC_RELAXED);
     }
@@ -56,6 +57,7 @@ class DirectAttention {
         task_, part, upcoming, [&](int) { return work_of_tile(); },
         [&](const Tile& tile, std::int64_t head, Lines& lines) {
           weigh_tile(tile, head, lines, take);
+          rows_.after_tile(part, tile, head);
         });
   }
 

@@ -17,7 +17,7 @@ class GatherAttention {
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t num_keys) {
     const std::int64_t d = Rows::padded(task.head_dim);
     const std::int64_t dv = Rows::padded(task.v_head_dim);
-    return num_keys * (d + dv) + kRows * (num_keys + d + dv) + Int4Rows<S>::grid_floats(d);
+    return num_keys * (d + dv) + kRows * (num_keys + d + 3 * dv) + Int4Rows<S>::grid_floats(d);
   }
 
   static void run(const AttentionTask& task, const AttentionUnit& unit, std::int64_t sink_tokens,
@@ -42,7 +42,9 @@ class GatherAttention {
         num_keys_(sink_tokens + key_end - key_begin),
         d_(Rows::padded(task.head_dim)),
         dv_(Rows::padded(task.v_head_dim)),
-        k_(scratch),
+        is_long_(num_keys_ > kSumKeys),
+        totals_(reinterpret_cast<double*>(scratch)),
+        k_(scratch + 2 * kRows * dv_),
         v_(k_ + num_keys_ * d_),
         q_(v_ + num_keys_ * dv_),
         out_(q_ + kRows * d_),
@@ -100,7 +102,7 @@ class GatherAttention {
     std::int64_t sink_end;    // sink tokens that it sees
     std::int64_t begin, end;  // keys of the window that it sees, counted as they are copied
     float largest = -__builtin_inff();  // of its scores
-    float sum = 0;                      // of its weights
+    double sum = 0;                     // of its weights
   };
 
   Row row_at(std::int64_t r) const {
@@ -134,12 +136,16 @@ class GatherAttention {
     for (int i = 0; i < kRows; ++i) weigh(rows[i], scores_ + i * num_keys_);
 
     for (std::int64_t d = 0; d < kRows * dv_; d += S::kWidth) S::store(out_ + d, S::zero());
+    for (std::int64_t d = 0; is_long_ && d < kRows * dv_; ++d) totals_[d] = 0;
     if (shared_first >= shared_last) shared_first = shared_last = last;
     add_values<kRows>(0, shared_first, shared_last);
     for (int i = 0; i < count; ++i) {
       add_values<1>(i, 0, rows[i].sink_end);
       add_values<1>(i, rows[i].begin, Rows::smaller(shared_first, rows[i].end));
       add_values<1>(i, Rows::larger(shared_last, rows[i].begin), rows[i].end);
+      for (std::int64_t d = i * dv_; is_long_ && d < (i + 1) * dv_; ++d) {
+        out_[d] = static_cast<float>(totals_[d]);
+      }
       write(rows[i], out_ + i * dv_);
     }
   }
@@ -186,12 +192,18 @@ class GatherAttention {
     row.largest = S::reduce_max(largest);
     const Vec factor = S::set1((bent ? 1.0f : scale) * static_cast<float>(Rows::kLog2E));
     Vec sum = S::zero();
+    std::int64_t summed = 0;
     for_keys(row, scores, [&](Vec x, std::int64_t, int lanes) {
       x = SimdMath<S>::exp2(S::mul(S::sub(x, S::set1(row.largest)), factor));
       sum = S::add(sum, S::select(S::lanes(0, lanes), x, S::zero()));
+      summed += S::kWidth;
+      if (is_long_ && summed % kSumKeys == 0) {
+        row.sum += S::reduce_add(sum);
+        sum = S::zero();
+      }
       return x;
     });
-    row.sum = S::reduce_add(sum);
+    row.sum += S::reduce_add(sum);
     if (!bent) row.largest *= scale;
   }
 
@@ -222,9 +234,23 @@ class GatherAttention {
     }
   }
 
-  // out[i] += sum over keys of weight * value row, for rows [i, i + R).
+  // Adds the sum over keys of weight * value row up, for rows [i, i + R): in out_, or of many keys
+  // kSumKeys at a time in totals_, as a long sum in float32 loses the last ones.
   template <int R>
   void add_values(int i, std::int64_t begin, std::int64_t end) {
+    if (!is_long_) return add_some_values<R>(i, begin, end);
+    for (std::int64_t key = begin; key < end; key += kSumKeys) {
+      add_some_values<R>(i, key, Rows::smaller(key + kSumKeys, end));
+      for (std::int64_t d = i * dv_; d < (i + R) * dv_; ++d) {
+        totals_[d] += out_[d];
+        out_[d] = 0;
+      }
+    }
+  }
+
+  // out[i] += the same.
+  template <int R>
+  void add_some_values(int i, std::int64_t begin, std::int64_t end) {
     if (begin >= end) return;
     for (std::int64_t d = 0; d < dv_; d += Rows::kChunk) {
       float* const out = out_ + i * dv_ + d;
@@ -278,6 +304,8 @@ class GatherAttention {
   const std::int64_t skipped_;  // keys between the sink tokens and the window
   const std::int64_t num_keys_;
   const std::int64_t d_, dv_;  // padded
+  const bool is_long_;         // more keys than are summed in float32
+  double* const totals_;       // [kRows, dv]
   float* const k_;             // [num_keys, d]
   float* const v_;             // [num_keys, dv]
   float* const q_;             // [kRows, d]

@@ -49,12 +49,16 @@ class Int4Attention {
   }
 
   void run(const AttentionPart& part, const AttentionPart* upcoming) {
-    rows_.clear();
+    rows_.begin(part);
     if (part.key_begin >= part.key_end) return;
     prepare_queries();
     TileWalk<S, kKeys>::run(
         task_, part, upcoming, [&](int num_keys) { return work_of_tile(num_keys); },
-        [&](const Tile& tile, std::int64_t head, Lines& lines) { attend_tile(tile, head, lines); });
+        [&](const Tile& tile, std::int64_t head, Lines& lines) {
+          attend_tile(tile, head, lines);
+          rows_.after_tile(part, tile, head);
+        });
+    rows_.end(part);
     if (part.has_bad_scale != nullptr && (value_check_.found_bad() || queries_.found_bad_grid())) {
       __atomic_store_n(part.has_bad_scale, true, __ATOMIC_RELAXED);
     }

@@ -11,6 +11,8 @@
 
 namespace quire {
 
+constexpr std::int64_t round_to_line(std::int64_t floats) { return (floats + 15) / 16 * 16; }
+
 // Of checked arguments, which outlive it.
 class KernelCall {
  public:
@@ -44,7 +46,12 @@ class KernelCall {
     return {sums + rows * kernels_.width, sums, memory};
   }
 
-  // A state's rows from `row` on.
+  // Memory that the state of a part with so many keys takes while they come in; 0 for few.
+  std::int64_t carried_floats(std::int64_t rows, std::int64_t keys) const {
+    return keys > kSumKeys ? round_to_line(2 * rows * (padded_values() + 2)) : 0;
+  }
+
+  // A finished state's rows from `row` on.
   StateView rows_from(const StateView& state, std::int64_t row) const {
     return {state.maximum + row, state.sums + row * kernels_.width,
             state.values + row * padded_values()};
@@ -64,7 +71,5 @@ class KernelCall {
 
 // Threads that are worth waking for so many items, of `cost` bytes read together.
 int worker_count(double cost, std::int64_t items, int num_threads);
-
-constexpr std::int64_t round_to_line(std::int64_t floats) { return (floats + 15) / 16 * 16; }
 
 }  // namespace quire

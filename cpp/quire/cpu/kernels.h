@@ -83,8 +83,6 @@ struct AttentionUnit {
   // Rows that each KV head has in states: its own, tokens x group, and where they are more than
   // kRowStep some that hold nothing, up to a multiple of it.
   std::int64_t head_rows;
-  // The states are of keys before those of this call, which go on from there.
-  bool resumes;
 };
 inline constexpr std::int64_t kRowStep = 4;
 
@@ -98,7 +96,14 @@ struct AttentionPart {
   // Of a piece of keys some others of which are open: all pieces are read in the same way, as their
   // part would be.
   bool is_beside_open = false;
+  // Of a piece: keys of the same part that earlier calls took, whose states this one goes on from,
+  // and whether a later one goes on from its own.
+  std::int64_t keys_before = 0;
+  bool goes_on = false;
 };
+
+// Keys whose sums a part leaves in float32, a multiple of every kernel's tile.
+inline constexpr std::int64_t kSumKeys = 512;
 
 // The softmax over some of the keys, of every row of a unit, in float32 and in units of log2:
 // maximum[r], sums[r] (kWidth partial sums of 2^(score - maximum)) and values[r], the sum of
@@ -107,6 +112,8 @@ struct StateView {
   float* maximum;  // [rows]; -inf: no key yet
   float* sums;     // [rows, width]
   float* values;   // [rows, padded v_head_dim]
+  // Of parts of more than kSumKeys keys, until all of them are in: carried_sums.h. Else null.
+  float* carried = nullptr;
 };
 
 // Where the softmax weights of some keys are summed by block, for the rows of a unit.
@@ -165,8 +172,8 @@ struct Kernels {
   // The largest magnitude of `count` plain floats; NaN where one of them is not finite.
   float (*largest)(const std::byte* from, DType dtype, std::int64_t count);
 
-  // Elements divided by `scale`, cut off at largest_of(to) and rounded to nearest even, as numbers
-  // of a quantised dtype. All are finite, and the scale positive.
+  // Elements divided by `scale`, cut off at largest_number(to, scale) and rounded to nearest even,
+  // as numbers of a quantised dtype. All are finite, and the scale positive.
   void (*quantise)(const std::byte* from, DType from_dtype, std::byte* to, DType to_dtype,
                    std::int64_t count, float scale);
 

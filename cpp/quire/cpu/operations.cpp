@@ -9,6 +9,7 @@
 #include "quire/attention/reference.h"
 #include "quire/attention/validate.h"
 #include "quire/base/check.h"
+#include "quire/base/float_mode.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/attention_launch.h"
 #include "quire/cpu/block_mass_launch.h"
@@ -72,6 +73,7 @@ void paged_attention(const PagedAttentionArgs& args, Implementation implementati
 
 void paged_attention(const PagedAttentionArgs& args, Implementation implementation, int num_threads,
                      const Kernels& kernels, std::string_view function) {
+  const DefaultFloatMode mode;
   validate(args, function);
   thread_local IndexSnapshot snapshot;
   const PagedAttentionArgs copied = snapshot.take(args);

@@ -37,12 +37,16 @@ class PackedAttention {
   }
 
   void run(const AttentionPart& part, const AttentionPart* upcoming) {
-    rows_.clear();
+    rows_.begin(part);
     if (part.key_begin >= part.key_end) return;
     prepare_queries();
     TileWalk<S, kKeys>::run(
         task_, part, upcoming, [&](int num_keys) { return work_of_tile(num_keys); },
-        [&](const Tile& tile, std::int64_t head, Lines& lines) { attend_tile(tile, head, lines); });
+        [&](const Tile& tile, std::int64_t head, Lines& lines) {
+          attend_tile(tile, head, lines);
+          rows_.after_tile(part, tile, head);
+        });
+    rows_.end(part);
   }
 
  private:

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "quire/cpu/attention_rows.h"
+#include "quire/cpu/carried_sums.h"
 #include "quire/cpu/key_tile.h"
 #include "quire/cpu/online_softmax.h"
 
@@ -32,7 +33,8 @@ class PartRows {
         unit_(unit),
         state_(state),
         count_(unit.num_tokens * task.group),
-        v_stride_(Rows::padded(task.v_head_dim)) {
+        v_stride_(Rows::padded(task.v_head_dim)),
+        carried_(state.carried, num_states(), v_stride_) {
     const double scale = Rows::score_scale(task);
     softmax_.has_softcap = task.softcap != 0;
     softmax_.cap_scale = softmax_.has_softcap ? Rows::finite(scale / task.softcap) : 0.0f;
@@ -42,15 +44,39 @@ class PartRows {
 
   std::int64_t count() const { return count_; }  // of a KV head
 
-  // The states of no key; where the unit resumes, they stay.
-  void clear() const {
-    if (unit_.resumes) return;
-    const std::int64_t rows = unit_.head_rows * (unit_.kv_head_end - unit_.kv_head_begin);
+  // The states of no key; of a piece that goes on from others they stay.
+  void begin(const AttentionPart& part) const {
+    if (part.keys_before > 0) return;
+    const std::int64_t rows = num_states();
     for (std::int64_t r = 0; r < rows; ++r) state_.maximum[r] = -__builtin_inff();
     for (std::int64_t i = 0; i < rows * S::kWidth; i += S::kWidth)
       S::store(state_.sums + i, S::zero());
     for (std::int64_t i = 0; i < rows * v_stride_; i += S::kWidth) {
       S::store(state_.values + i, S::zero());
+    }
+    if (carried_.are_kept()) carried_.clear();
+  }
+
+  // After a tile of a head that all of its rows have gone through. Where sums are carried over is
+  // counted from the part's first key, whatever pieces it comes in.
+  template <int kKeys>
+  void after_tile(const AttentionPart& part, const KeyTile<S, kKeys>& tile,
+                  std::int64_t head) const {
+    static_assert(kSumKeys % kKeys == 0);
+    if (!carried_.are_kept()) return;
+    const std::int64_t end = tile.first() + tile.num_keys() - part.key_begin;
+    if ((part.keys_before + end) % kSumKeys == 0) carry(head);
+  }
+
+  // After all tiles: states without anything carried, unless other pieces follow.
+  void end(const AttentionPart& part) const {
+    if (!carried_.are_kept() || part.goes_on) return;
+    for (std::int64_t head = unit_.kv_head_begin; head < unit_.kv_head_end; ++head) {
+      carry(head);
+      for (std::int64_t r = 0; r < count_; ++r) {
+        const std::int64_t row = state_row(head, r);
+        carried_.give_back(row, row_state(row));
+      }
     }
   }
 
@@ -138,8 +164,7 @@ class PartRows {
             scores + i * kStride, weights + i * kStride, scales, begin, end, slope,
             {static_cast<float>(group.tile_first - own),
              find_distances(group.tile_first, own, end, slope, distances)},
-            {state_.maximum + row + i, state_.sums + (row + i) * S::kWidth,
-             state_.values + (row + i) * v_stride_, v_stride_});
+            row_state(row + i));
       }
       after_row();
       if (++g == task_.group) {
@@ -174,8 +199,22 @@ class PartRows {
   std::int64_t v_stride() const { return v_stride_; }
 
  private:
+  std::int64_t num_states() const {
+    return unit_.head_rows * (unit_.kv_head_end - unit_.kv_head_begin);
+  }
   std::int64_t state_row(std::int64_t head, std::int64_t row) const {
     return (head - unit_.kv_head_begin) * unit_.head_rows + row;
+  }
+  RowState row_state(std::int64_t row) const {
+    return {state_.maximum + row, state_.sums + row * S::kWidth, state_.values + row * v_stride_,
+            v_stride_};
+  }
+
+  void carry(std::int64_t head) const {
+    for (std::int64_t r = 0; r < count_; ++r) {
+      const std::int64_t row = state_row(head, r);
+      carried_.take(row, row_state(row));
+    }
   }
 
   // Of the positions of a tile's first `end` keys from that of key `own`; null where they follow
@@ -207,6 +246,7 @@ class PartRows {
   const StateView state_;
   const std::int64_t count_;
   const std::int64_t v_stride_;
+  const CarriedSums<S> carried_;
   OnlineSoftmax<S> softmax_;
 };
 

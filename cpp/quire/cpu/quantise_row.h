@@ -1,6 +1,7 @@
 // Rows of new keys and values as numbers of a quantised dtype.
 #pragma once
 
+#include "quire/base/row_scale.h"
 #include "quire/cpu/attention_rows.h"
 
 namespace quire {
@@ -30,12 +31,13 @@ struct QuantiseRow {
   // Kernels::quantise.
   static void run(const std::byte* from, DType from_dtype, std::byte* to, DType to_dtype,
                   std::int64_t count, float scale) {
+    const float most = largest_number(to_dtype, scale);
     Rows::visit(from_dtype, [&](auto type) {
       const auto* p = reinterpret_cast<const decltype(type)*>(from);
       if (to_dtype == DType::int8) {
-        quantise(p, reinterpret_cast<Int8*>(to), count, scale);
+        quantise(p, reinterpret_cast<Int8*>(to), count, scale, most);
       } else {
-        quantise(p, reinterpret_cast<Float8E4M3*>(to), count, scale);
+        quantise(p, reinterpret_cast<Float8E4M3*>(to), count, scale, most);
       }
     });
   }
@@ -43,8 +45,7 @@ struct QuantiseRow {
  private:
   // The same bits for each instruction set: a division and a rounding to nearest even.
   template <class From, class To>
-  static void quantise(const From* from, To* to, std::int64_t count, float scale) {
-    constexpr float most = largest_number(To{});
+  static void quantise(const From* from, To* to, std::int64_t count, float scale, float most) {
     const Vec divisor = S::set1(scale);
     const auto cut = [&](Vec x) {
       return S::max(S::set1(-most), S::min(S::set1(most), S::div(x, divisor)));
@@ -55,10 +56,6 @@ struct QuantiseRow {
       S::store(to + i, cut(S::load(from + i, n)), n);
     }
   }
-
-  // largest_of of quire/base/dtype.h.
-  static constexpr float largest_number(Int8) { return 127.0f; }
-  static constexpr float largest_number(Float8E4M3) { return 448.0f; }
 };
 
 }  // namespace quire

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "quire/base/check.h"
+#include "quire/base/float_mode.h"
 #include "quire/base/int4_grid.h"
 #include "quire/base/thread_pool.h"
 
@@ -65,6 +66,7 @@ template <class... Parts>
 void require_finite_rows(std::string_view function, std::string_view argument,
                          std::string_view where, const ArrayView& rows, DType cache_dtype,
                          const Kernels& kernels, int num_threads) {
+  const DefaultFloatMode mode;
   const std::int64_t heads = rows.shape[1];
   std::atomic<bool> fit_all{true};
   for_tokens_on_threads(rows, num_threads, [&](std::int64_t token) {

@@ -1,9 +1,7 @@
 #include "quire/cpu/row_quantiser.h"
 
-#include <algorithm>
-#include <limits>
-
 #include "quire/attention/cache_scales.h"
+#include "quire/base/row_scale.h"
 #include "quire/cpu/row_magnitudes.h"
 
 namespace quire {
@@ -21,15 +19,15 @@ RowQuantiser::RowQuantiser(std::string_view function, std::string_view argument,
 
 // A head at a time, as its tokens lie together in the cache.
 void RowQuantiser::write(const SlotRun& run) const {
-  constexpr float kSmallest = std::numeric_limits<float>::min();
   const std::int64_t heads = rows_.shape[1];
-  const float most = largest_of(cache_.dtype);
   for (std::int64_t head = 0; head < heads; ++head) {
     for (std::int64_t i = 0; i < run.count; ++i) {
       const std::int64_t token = run.row + i;
       const std::int64_t offset = run.offset + i;
       float* const scale = scale_at(scale_, run.block, offset, head);
-      if (is_dynamic(scale_)) *scale = std::max(largest_[token * heads + head] / most, kSmallest);
+      if (is_dynamic(scale_)) {
+        *scale = scale_of_row(largest_[token * heads + head], cache_.dtype);
+      }
       std::byte* const to = layout_ == Layout::NHD ? cache_.at(run.block, offset, head)
                                                    : cache_.at(run.block, head, offset);
       kernels_.quantise(rows_.at(token, head), rows_.dtype, to, cache_.dtype, rows_.shape[2],

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "quire/base/int4_grid.h"
+#include "quire/base/row_scale.h"
 #include "quire/base/row_sealing.h"
 #include "quire/cpu/attention_rows.h"
 #include "quire/cpu/quantise_row.h"
@@ -44,8 +45,6 @@ struct SealRows {
   }
 
   static void rows(const RowsToSeal& rows, DType dtype, const SealedRows& to) {
-    constexpr float kSmallest = __FLT_MIN__;
-    const float most = dtype == DType::int8 ? 127.0f : 448.0f;  // largest_of
     for (std::int64_t row = 0; row < rows.count; ++row) {
       const std::byte* const from = rows.from + row * rows.stride;
       std::byte* const numbers = to.numbers + row * to.stride;
@@ -55,7 +54,7 @@ struct SealRows {
         kPlainSealing.rows({from, 0, rows.dtype, 1, rows.length}, dtype, {numbers, 0, scale, 0});
         continue;
       }
-      const float own = largest / most > kSmallest ? largest / most : kSmallest;
+      const float own = scale_of_row(largest, dtype);
       *reinterpret_cast<float*>(scale) = own;
       QuantiseRow<S>::run(from, rows.dtype, numbers, dtype, rows.length, own);
     }

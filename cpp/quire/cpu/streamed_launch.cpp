@@ -40,7 +40,7 @@ class StreamedLaunch {
       const std::int64_t rows = call_.rows_of(plan.units[part.unit]);
       most_rows = std::max(most_rows, rows);
       state_begin_.push_back(floats);
-      floats += call_.state_floats(rows);
+      floats += call_.state_floats(rows) + call_.carried_floats(rows, num_keys_of(part));
       has_open_.push_back(call_.has_open(plan.units[part.unit], part.keys));
     }
     states_ = states_memory_.reserve(floats);
@@ -71,20 +71,27 @@ class StreamedLaunch {
  private:
   double cost_of(const WorkPiece& piece) const {
     const WorkPart& part = plan_.parts[piece.part];
-    const auto all = static_cast<double>(part.keys.end - part.keys.begin);
+    const auto all = static_cast<double>(num_keys_of(part));
     return all == 0 ? 0 : part.cost * static_cast<double>(piece.keys.end - piece.keys.begin) / all;
   }
 
+  static std::int64_t num_keys_of(const WorkPart& part) { return part.keys.end - part.keys.begin; }
+
+  // What is carried lies behind it, as pieces of other parts come between its own.
   StateView state(std::int64_t part) const {
-    return call_.state_at(states_ + state_begin_[part],
-                          call_.rows_of(plan_.units[plan_.parts[part].unit]));
+    const std::int64_t rows = call_.rows_of(plan_.units[plan_.parts[part].unit]);
+    float* const memory = states_ + state_begin_[part];
+    StateView state = call_.state_at(memory, rows);
+    if (num_keys_of(plan_.parts[part]) > kSumKeys) state.carried = memory + call_.state_floats(rows);
+    return state;
   }
 
   void run_piece(const WorkPiece& piece, int worker) {
     const WorkPart& part = plan_.parts[piece.part];
     AttentionPart some{call_.unit(plan_.units[part.unit], part.windowed), piece.keys.begin,
                        piece.keys.end};
-    some.unit.resumes = piece.keys.begin > part.keys.begin;
+    some.keys_before = piece.keys.begin - part.keys.begin;
+    some.goes_on = piece.keys.end < part.keys.end;
     some.is_beside_open = has_open_[piece.part];
     kernels_.fused_part(call_.task(), some, nullptr, scratch_ + worker * scratch_floats_,
                         state(piece.part));

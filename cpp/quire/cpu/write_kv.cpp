@@ -9,6 +9,7 @@
 
 #include "quire/attention/validate.h"
 #include "quire/base/check.h"
+#include "quire/base/float_mode.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/block_sealer.h"
 #include "quire/cpu/operations.h"
@@ -178,6 +179,7 @@ void write_kv(const WriteKvArgs& args, int num_threads) {
 
 void write_kv(const WriteKvArgs& args, int num_threads, const Kernels& kernels,
               std::string_view function) {
+  const DefaultFloatMode mode;
   validate(args, function);
   std::vector<std::int64_t> slots = checked_slots(args);
   if (args.k_cache.dtype == DType::int4) {

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "quire/base/check.h"
+#include "quire/base/float_mode.h"
 #include "quire/base/int4_grid.h"
 
 namespace quire {
@@ -80,6 +81,7 @@ FilePlane grids_of_channels(std::string_view name, const ArrayView& grids) {
 }  // namespace
 
 std::string FilePlane::flaw(std::span<const std::byte> rows, std::int64_t first) const {
+  const DefaultFloatMode mode;
   std::vector<std::int64_t> lengths = {view.shape[2]};
   lengths.insert(lengths.end(), row_shape.begin(), row_shape.end());
   const std::int64_t before = first * view.shape[2] * view.shape[3];

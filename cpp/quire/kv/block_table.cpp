@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "quire/base/check.h"
+#include "quire/base/float_mode.h"
 
 namespace quire {
 namespace {
@@ -274,6 +275,7 @@ std::int64_t BlockTable::gather(std::int64_t layer, std::int64_t max_tokens, voi
                       storage.geometry().num_layers - 1);
   }
   const BlockPool::Delivery delivery(*pool_);
+  const DefaultFloatMode mode;
   const std::shared_lock lock(mutex_);
   require_in_use("BlockTable.gather");
   storage.memory().require_written("BlockTable.gather");

@@ -8,6 +8,7 @@
 #include <limits>
 #include <new>
 
+#include "quire/base/float_mode.h"
 #include "quire/base/row_scale.h"
 #include "quire/base/thread_pool.h"
 
@@ -154,6 +155,7 @@ OpenBlocks::SealedRow OpenBlocks::sealed_value(const SealedLayer& layer, RowPlac
 
 void OpenBlocks::read_sealed(SealedRow row, bool is_key, std::int64_t at, std::int64_t count,
                              float* out) const {
+  const DefaultFloatMode mode;
   if (!is_int4()) {
     open_row(row.numbers + at, geometry().dtype, *reinterpret_cast<const float*>(row.scale), count,
              out);

@@ -44,19 +44,21 @@ ArrayView view_of(void* data, DType dtype, std::vector<std::int64_t> shape) {
   return view;
 }
 
-// The row as the one of a cache of one slot.
-Row written(std::vector<float> row, DType dtype) {
+// The row as the one of a cache of one slot, with a scale of its own or, where there is one, that
+// of the cache.
+Row written(std::vector<float> row, DType dtype, float static_scale = 0) {
   const auto count = static_cast<std::int64_t>(row.size());
-  Row k{std::vector<std::byte>(row.size()), 0}, v = k;
+  Row k{std::vector<std::byte>(row.size()), static_scale}, v = k;
   const std::int64_t slot = 0;
+  const std::vector<std::int64_t> scale_shape(static_scale == 0 ? 3 : 0, 1);
   WriteKvArgs args{view_of(row.data(), DType::float32, {1, 1, count}),
                    view_of(row.data(), DType::float32, {1, 1, count}),
                    view_of(k.numbers.data(), dtype, {1, 1, 1, count}),
                    view_of(v.numbers.data(), dtype, {1, 1, 1, count}),
                    contiguous_index_view(&slot, {1}),
                    Layout::NHD,
-                   view_of(&k.scale, DType::float32, {1, 1, 1}),
-                   view_of(&v.scale, DType::float32, {1, 1, 1})};
+                   view_of(&k.scale, DType::float32, scale_shape),
+                   view_of(&v.scale, DType::float32, scale_shape)};
   write_kv(args, 1);
   EXPECT_EQ(k, v);
   return k;
@@ -121,6 +123,44 @@ TEST_P(RowScale, RowsAtTheEndsOfFloatsAsWriteKv) {
   expect_as_written({kTiny, -kTiny, 5 * kTiny}, GetParam());
   expect_as_written({std::numeric_limits<float>::min(), 0x1p-120f}, GetParam());
   expect_as_written({-3}, GetParam());
+}
+
+std::vector<float> opened(const Row& row, DType dtype) {
+  std::vector<float> floats(row.numbers.size());
+  open_row(row.numbers.data(), dtype, row.scale, std::ssize(floats), floats.data());
+  return floats;
+}
+
+// At the end of float32's range a scale that is rounded up is too large for its largest number.
+TEST_P(RowScale, WhatIsReadBackIsFinite) {
+  constexpr float kMax = std::numeric_limits<float>::max();
+  float most = kMax;
+  for (int step = 0; step < 500; ++step, most = std::nextafter(most, 0.0f)) {
+    const std::vector<float> row = {most, -most, most / 3, 1};
+    const Row result = sealed(row, GetParam());
+    const std::vector<float> floats = opened(result, GetParam());
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      ASSERT_LE(std::fabs(floats[i] - row[i]), kMax / 20) << most;  // not of an infinity
+    }
+    ASSERT_EQ(std::fabs(floats[0]), std::fabs(floats[1]));
+    expect_as_written(row, GetParam());
+  }
+}
+
+TEST_P(RowScale, WhatIsReadBackIsFiniteWhateverTheScale) {
+  constexpr float kMax = std::numeric_limits<float>::max();
+  std::mt19937 random(2);
+  std::uniform_real_distribution<float> exponent(112, 128);
+  for (int trial = 0; trial < 500; ++trial) {
+    const float scale = std::min(kMax, std::exp2(exponent(random)));
+    const std::vector<float> row = {kMax, -kMax, std::exp2(exponent(random)) / 2};
+    for (const std::string_view name : available_instruction_sets()) {
+      setenv("QUIRE_CPU", std::string(name).c_str(), 1);
+      for (const float x : opened(written(row, GetParam(), scale), GetParam())) {
+        ASSERT_TRUE(std::isfinite(x)) << name << ", scale " << scale;
+      }
+    }
+  }
 }
 
 // Attention refuses such a scale.
