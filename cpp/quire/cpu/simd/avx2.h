@@ -270,7 +270,7 @@ struct Avx2 {
   static Ints dot(Ints sum, Ints a, Ints b) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
   }
-  static Ints to_ints(Vec a, Vec b) {  // the nearest numbers, |x| < 2^15
+  static Ints to_ints(Vec a, Vec b) {  // the nearest numbers, |x| < 32767.5
     const __m256i pairs = _mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
     return _mm256_permute4x64_epi64(pairs, _MM_SHUFFLE(3, 1, 2, 0));
   }
@@ -287,7 +287,7 @@ struct Avx2 {
                                       _mm256_permute2x128_si256(b0, b1, 0x31)));
   }
   static Vec to_floats(Ints sums) { return _mm256_cvtepi32_ps(sums); }
-  static void store(std::int16_t* p, Vec x) {  // the nearest numbers, |x| < 2^15
+  static void store(std::int16_t* p, Vec x) {  // the nearest numbers, |x| < 32767.5
     const __m256i n = _mm256_cvtps_epi32(x);
     _mm_storeu_si128(as_128(p),
                      _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1)));

@@ -40,7 +40,8 @@ struct Scalar {
   static Vec sub(Vec a, Vec b) { return a - b; }
   static Vec mul(Vec a, Vec b) { return a * b; }
   static Vec div(Vec a, Vec b) { return a / b; }
-  // a * b + c, the product not rounded: here exact in double.
+  // a * b + c, rounded once. Here the product is exact, but the sum is rounded to double, and then
+  // to float: where it lies next to the middle of two floats that may be the other one.
   static Vec fma(Vec a, Vec b, Vec c) { return static_cast<float>(static_cast<double>(a) * b + c); }
   static Vec max(Vec a, Vec b) { return a > b ? a : b; }  // b where one is NaN
   static Vec min(Vec a, Vec b) { return a < b ? a : b; }  // b where one is NaN
@@ -57,6 +58,7 @@ struct Scalar {
   static bool any(Mask mask) { return mask; }
   static Vec select(Mask mask, Vec a, Vec b) { return mask ? a : b; }
 
+  // Where lanes are NaN, NaN or the largest of some of the others: who must know looks for them.
   static float reduce_max(Vec x) { return x; }
   static float reduce_add(Vec x) { return x; }
   static Vec transpose_add(const Vec* v) { return v[0]; }  // lane i: the sum of v[i]'s lanes

@@ -244,14 +244,12 @@ TEST_P(OnVocabulary, LoadsGrids) {
     grids.push_back({halves[i], halves[65535 - i % 65536]});
   for (std::size_t at = 0; at < 65536; at += width) {
     const std::size_t n = at / width % (width + 1);
-    for (const std::size_t count : {width, n}) {
+    for (const bool whole : {true, false}) {
+      const std::size_t count = whole ? width : n;
       const Int4Grid* const p = array.hold(std::span(grids).subspan(at, count));
       Floats pair(2 * width);
-      if (count == width) {
-        words.load_grids(p, pair.data());
-      } else {
-        words.load_grids_part(p, static_cast<int>(count), pair.data());
-      }
+      whole ? words.load_grids(p, pair.data())
+            : words.load_grids_part(p, static_cast<int>(n), pair.data());
       expect_lanes(pair, [&](std::size_t lane) {
         if (lane % width >= count) return 0.0f;
         return to_float(lane < width ? p[lane].step : p[lane - width].middle);
