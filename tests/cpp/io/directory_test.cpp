@@ -14,6 +14,16 @@ namespace {
 
 bool is_there(const std::string& path) { return std::filesystem::exists(path); }
 
+TEST(Directory, WhereDirectoriesAreNotSyncedThatIsNoFailure) {
+  const TemporaryDirectory path;
+  const Directory directory(path / "");
+  for (const int code : {EINVAL, ENOSYS, EOPNOTSUPP, EIO, ENOSPC}) {
+    const FileFaults faults([&](std::string_view, std::size_t) { return code; });
+    EXPECT_EQ(directory.sync(), code != EIO && code != ENOSPC);
+  }
+  EXPECT_FALSE(Directory(path / "none").is_open());
+}
+
 TEST(NewDirectories, AreMadeAndGoUnlessTheyAreKept) {
   const TemporaryDirectory directory;
   for (const char* path : {"a/b/c", "a/b/c/", "a//b/c", "a/b/../b/c/"}) {
