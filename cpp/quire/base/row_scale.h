@@ -20,8 +20,8 @@ float largest_magnitude(const float* row, std::int64_t count, float so_far = 0);
 float scale_of_row(float largest, DType dtype);
 void divide_row(const float* row, std::int64_t count, DType dtype, float scale, std::byte* numbers);
 
-// The largest number that a row is given with a scale that it does not choose: largest_of(dtype), or
-// where that times the scale is infinite the largest that stands for a finite number.
+// The largest number that a row is given with a scale that it does not choose: largest_of(dtype),
+// or where that times the scale is infinite the largest that stands for a finite number.
 float largest_number(DType dtype, float scale);
 
 // What the numbers stand for.

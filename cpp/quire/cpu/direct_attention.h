@@ -18,7 +18,8 @@ class DirectAttention {
   static constexpr int kMostRows = 4;  // rows that go through a tile together
 
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
-    return (rows + 1) * Rows::padded(task.head_dim) + 2 * (kMostRows + 1) * kDirectKeys;
+    const std::int64_t query_rows = multiplies_integers(task) ? 2 * rows + 1 : rows + 1;
+    return query_rows * Rows::padded(task.head_dim) + 2 * (kMostRows + 1) * kDirectKeys;
   }
 
   DirectAttention(const AttentionTask& task, const AttentionUnit& unit, float* scratch,
@@ -79,21 +80,33 @@ class DirectAttention {
   // Query rows in the order of lanes that the keys load in.
   void prepare_queries() {
     const std::int64_t heads = unit_.kv_head_end - unit_.kv_head_begin;
-    float* const buffer = q_ + heads * rows_.count() * q_stride_;
+    const std::int64_t rows = heads * rows_.count();
+    const bool are_integers = multiplies_integers(task_);
+    float* const buffer = q_ + (are_integers ? 2 : 1) * rows * q_stride_;
+    if (are_integers) float_q_ = q_ + rows * q_stride_;
     rows_.for_queries(buffer, [&](const float* row, std::int64_t head, std::int64_t r) {
-      arrange_query(row, q_row(head * rows_.count() + r));
+      const std::int64_t index = head * rows_.count() + r;
+      if (!are_integers) return arrange_query(row, q_row(index));
+      round_query(row, q_row(index));
+      arrange_floats(row, float_row(index));
     });
   }
 
-  void arrange_query(const float* row, void* to) const {
+  // To whole numbers, their factor, and the largest scale of keys with which those will do.
+  void round_query(const float* row, void* to) {
     if constexpr (S::kDotsInt16) {
-      if (multiplies_integers()) {
-        auto* const numbers = static_cast<std::int16_t*>(to);
-        const float factor = IntegerRow<S>::round(row, q_stride_, numbers);
-        __builtin_memcpy(numbers + q_stride_, &factor, sizeof factor);
-        return;
-      }
+      auto* const numbers = static_cast<std::int16_t*>(to);
+      const float factor = IntegerRow<S>::round(row, q_stride_, numbers);
+      __builtin_memcpy(numbers + q_stride_, &factor, sizeof factor);
+      float most = IntegerRow<S>::tolerance(task_) / (factor * kSpreadNumber);
+      if (factor < IntegerRow<S>::kSmallest) most = factor > 0 ? 0.0f : __builtin_inff();
+      __builtin_memcpy(numbers + q_stride_ + 2, &most, sizeof most);
+      least_most_scale_ = most < least_most_scale_ ? most : least_most_scale_;
     }
+  }
+  static constexpr float kSpreadNumber = 73.0f;  // the root mean square of -127 to 127
+
+  void arrange_query(const float* row, void* to) const {
     if constexpr (S::kDotsBFloat16) {
       if (multiplies_float8()) {
         using Dot = KeyDot<S, Float8Product>;
@@ -119,8 +132,11 @@ class DirectAttention {
       }
       return;
     }
+    arrange_floats(row, static_cast<float*>(to));
+  }
+
+  void arrange_floats(const float* row, float* out) const {
     Rows::visit_cache(task_.k.dtype, [&](auto type) {
-      float* out = static_cast<float*>(to);
       for (std::int64_t d = 0; d < q_stride_; d += Rows::kChunk) {
         const auto pair = S::template from_natural<decltype(type)>(
             {S::load(row + d), S::load(row + d + S::kWidth)});
@@ -136,10 +152,12 @@ class DirectAttention {
     if (multiplies_bfloat16()) return reinterpret_cast<BFloat16*>(q_) + r * q_stride_;
     return q_ + r * q_stride_;
   }
+  // The same row as floats, where the others are whole numbers.
+  float* float_row(std::int64_t r) const { return float_q_ + r * q_stride_; }
 
   // In elements of 2 bytes for whole numbers and float8 keys.
   std::int64_t query_stride() const {
-    return multiplies_integers() || multiplies_float8() ? 2 * q_stride_ : q_stride_;
+    return multiplies_integers(task_) || multiplies_float8() ? 2 * q_stride_ : q_stride_;
   }
 
   bool multiplies_float8() const {
@@ -147,9 +165,9 @@ class DirectAttention {
            task_.k.dtype == DType::float8_e4m3fn;
   }
 
-  bool multiplies_integers() const {
-    return S::kDotsInt16 && task_.k.dtype == DType::int8 &&
-           task_.head_dim <= IntegerRow<S>::kMostHeadDim;
+  static bool multiplies_integers(const AttentionTask& task) {
+    return S::kDotsInt16 && task.k.dtype == DType::int8 &&
+           task.head_dim <= IntegerRow<S>::kMostHeadDim;
   }
 
   bool multiplies_bfloat16() const {
@@ -172,6 +190,7 @@ class DirectAttention {
     const KeyScales scales = tile.load_scales(task_, head, scales_);
     check(scales.k);
     check(scales.v);
+    largest_k_scale_ = multiplies_integers(task_) ? largest(scales.k, tile.num_keys()) : 0.0f;
     for (std::int64_t r = 0; r < rows_.count();) {
       const std::int64_t left = rows_.count() - r;
       const int log2_rows = left >= 4 ? 2 : left >= 2 ? 1 : 0;
@@ -190,12 +209,56 @@ class DirectAttention {
     for (int i = 0; i < kKeys; i += S::kWidth) check_.add(S::load(scales + i));
   }
 
+  // Of the first scales of a tile; without scales 1.
+  static float largest(const float* scales, int count) {
+    if (scales == nullptr) return 1.0f;
+    auto most = S::zero();
+    for (int i = 0; i < count; i += S::kWidth) {
+      most = S::max(S::select(S::lanes(0, count - i), S::load(scales + i), S::zero()), most);
+    }
+    return S::reduce_max(most);
+  }
+
   void weigh_group(const Tile& tile, const Group& group, const KeyScales& scales, int log2_rows,
                    Lines& lines) {
     const std::int64_t row = (group.head - unit_.kv_head_begin) * rows_.count() + group.row;
-    score_[log2_rows](q_row(row), query_stride(), task_.head_dim, tile.k(task_, group.head),
-                      group.first, group.last, scores_, lines);
+    const TileRows k = tile.k(task_, group.head);
+    const RowMask asking = asking_for_floats(row, group.count);
+    if (asking != all_of(group.count)) {
+      score_[log2_rows](q_row(row), query_stride(), task_.head_dim, k, group.first, group.last,
+                        scores_, lines);
+    }
+    for_rows(asking, log2_rows, [&](int i, int log2) {
+      float_score_[log2](float_row(row + i), q_stride_, task_.head_dim, k, group.first, group.last,
+                         scores_ + i * kDirectKeys, lines);
+    });
     weigh_(rows_, group, scores_, weights_, scales, lines);
+  }
+
+  static RowMask all_of(int rows) { return (RowMask{1} << rows) - 1; }
+
+  // Calls visit(row of a group, log2 of the rows from there on) for some rows: for all together, or
+  // one after the other.
+  template <class Visit>
+  static void for_rows(RowMask rows, int log2_rows, Visit visit) {
+    const int count = 1 << log2_rows;
+    if (rows == all_of(count)) return visit(0, log2_rows);
+    for (int i = 0; rows != 0; ++i, rows >>= 1) {
+      if ((rows & 1) != 0) visit(i, 0);
+    }
+  }
+
+  // Rows from `row` on whose scores, as whole numbers, would be too far off in this tile.
+  RowMask asking_for_floats(std::int64_t row, int count) const {
+    if (!(largest_k_scale_ > least_most_scale_)) return 0;
+    RowMask asking = 0;
+    for (int i = 0; i < count; ++i) {
+      float most;
+      __builtin_memcpy(&most, static_cast<const std::int16_t*>(q_row(row + i)) + q_stride_ + 2,
+                       sizeof most);
+      asking |= RowMask{largest_k_scale_ > most} << i;
+    }
+    return asking;
   }
 
   void add_values(const Tile& tile, const Group& group, Lines& lines) {
@@ -221,10 +284,17 @@ class DirectAttention {
   // The values of the keys that all rows see.
   void add_integers(const Group& group, int log2_rows, TileRows v, float* values, Lines& lines) {
     if constexpr (S::kDotsInt16) {
+      const int first = group.shared_first, last = group.shared_last;
       IntegerWeights<S> weights;
-      weights.round(scores_, group.count, group.shared_first, group.shared_last);
-      integer_value_[log2_rows](weights, v, group.shared_first, group.shared_last, task_.v_head_dim,
-                                values, rows_.v_stride(), lines);
+      const RowMask asking = weights.round(scores_, group.count, first, last);
+      if (asking != all_of(group.count)) {
+        integer_value_[log2_rows](weights, v, first, last, task_.v_head_dim, values,
+                                  rows_.v_stride(), lines);
+      }
+      for_rows(asking, log2_rows, [&](int i, int log2) {
+        value_[log2](scores_ + i * kDirectKeys, v, first, last, task_.v_head_dim,
+                     values + i * rows_.v_stride(), rows_.v_stride(), lines);
+      });
     }
   }
 
@@ -238,9 +308,13 @@ class DirectAttention {
 
   template <class T>
   void use_scores() {
-    score_[0] = &ScoreTile<S, T>::template run<1>;
-    score_[1] = &ScoreTile<S, T>::template run<2>;
-    score_[2] = &ScoreTile<S, T>::template run<4>;
+    use_scores<T>(score_);
+  }
+  template <class T>
+  static void use_scores(Score (&score)[3]) {
+    score[0] = &ScoreTile<S, T>::template run<1>;
+    score[1] = &ScoreTile<S, T>::template run<2>;
+    score[2] = &ScoreTile<S, T>::template run<4>;
   }
 
   template <class T, class Product, class Weight>
@@ -260,7 +334,8 @@ class DirectAttention {
       integer_value_[0] = &IntegerValueTile<S>::template run<1>;
       integer_value_[1] = &IntegerValueTile<S>::template run<2>;
       integer_value_[2] = &IntegerValueTile<S>::template run<4>;
-      if (multiplies_integers()) return use_scores<Int16Product>();
+      use_scores<Int8>(float_score_);
+      if (multiplies_integers(task_)) return use_scores<Int16Product>();
     }
     if constexpr (S::kDotsBFloat16) {
       constexpr DType kType = DType::bfloat16;
@@ -285,8 +360,13 @@ class DirectAttention {
   float* const weights_;  // likewise; bfloat16, where pairs are multiplied
   float* const scales_;   // [2, kDirectKeys]
   float* const q_;
+  float* float_q_ = nullptr;  // beside whole numbers
+  // The smallest of the scales of keys beyond which a row asks for floats, and the tile's largest.
+  float least_most_scale_ = __builtin_inff();
+  float largest_k_scale_ = 0;
   ScaleCheck<S> check_;
-  Score score_[3];  // of 1, 2 and 4 rows
+  Score score_[3];        // of 1, 2 and 4 rows
+  Score float_score_[3];  // of rows that ask for floats
   Value value_[3];
   Value add_values_;  // of one row
   Weigh weigh_;

@@ -1,7 +1,9 @@
 // Few query rows for a KV head of int4 caches: the codes of sealed blocks are multiplied where they
-// lie, in whole numbers (int4_tile.h); the rows of open blocks are copied as floats first.
+// lie, in whole numbers (int4_tile.h); the rows of open blocks are copied as floats first, and so
+// are those that a query row asks for.
 #pragma once
 
+#include "quire/cpu/int4_rows.h"
 #include "quire/cpu/int4_tile.h"
 #include "quire/cpu/part_rows.h"
 #include "quire/cpu/tile_walk.h"
@@ -20,7 +22,7 @@ class Int4Attention {
     const std::int64_t d = Rows::padded(task.head_dim);
     return (kMostRows + 3) * kKeys + Int4Queries<S>::scratch_floats(task.head_dim) +
            (rows + 1) * (d + Int4Chunk<S>::padded(task.head_dim)) +
-           kKeys * (d + Rows::padded(task.v_head_dim));
+           kKeys * (d + Rows::padded(task.v_head_dim)) + Int4Rows<S>::grid_floats(d);
   }
 
   Int4Attention(const AttentionTask& task, const AttentionUnit& unit, float* scratch,
@@ -31,14 +33,16 @@ class Int4Attention {
         d_(Rows::padded(task.head_dim)),
         dv_(Rows::padded(task.v_head_dim)),
         q_stride_(Int4Chunk<S>::padded(task.head_dim)),
+        most_factor_(IntegerRow<S>::tolerance(task) / kSpreadNumber),
         scores_(scratch),
         open_scores_(scores_ + kMostRows * kKeys),
         steps_(open_scores_ + kKeys),
         middles_(steps_ + kKeys),
         k_(middles_ + kKeys),
         v_(k_ + kKeys * d_),
-        queries_(v_ + kKeys * dv_, task.head_dim),
-        q_(v_ + kKeys * dv_ + Int4Queries<S>::scratch_floats(task.head_dim)),
+        grids_(v_ + kKeys * dv_),
+        queries_(grids_ + Int4Rows<S>::grid_floats(d_), task.head_dim),
+        q_(grids_ + Int4Rows<S>::grid_floats(d_) + Int4Queries<S>::scratch_floats(task.head_dim)),
         natural_q_(q_ + (unit.kv_head_end - unit.kv_head_begin) * rows_.count() * q_stride_) {}
 
   // More rows are worth packed copies. Those of other sequences do not count, as the two ways round
@@ -70,6 +74,7 @@ class Int4Attention {
   using Lines = LineQueue<S>;
   using Values = Int4ValueTile<S>;
   static constexpr std::int64_t kMostRowsOfSeq = 16;  // where they were measured to break even
+  static constexpr float kSpreadNumber = 4.6f;        // the root mean square of -8 to 7
 
   void prepare_queries() {
     const std::int64_t heads = unit_.kv_head_end - unit_.kv_head_begin;
@@ -99,6 +104,7 @@ class Int4Attention {
 
   void attend_tile(const Tile& tile, std::int64_t head, Lines& lines) {
     load_grids_of_values(tile, head);
+    copied_keys_ = copied_values_ = 0;
     copy_open_rows(tile, head);
     for (std::int64_t r = 0; r < rows_.count();) {
       const std::int64_t left = rows_.count() - r;
@@ -172,24 +178,61 @@ class Int4Attention {
     constexpr int kMostBlocks = Int4Queries<S>::kMostBlocks;
     for (int key = begin; key < end;) {
       int ends[kMostBlocks];
+      RowMask asking[kMostBlocks];
       int blocks = 0;
       const int first = key;
       for (; blocks < kMostBlocks && key < end; ++blocks) {
         const std::int64_t left = task_.block_size - (tile.first() + key) % task_.block_size;
-        queries_.template prepare<R>(blocks, q, tile.stored_k(task_, group.head, key).grid, lines);
+        asking[blocks] = queries_.template prepare<R>(
+            blocks, q, tile.stored_k(task_, group.head, key).grid, most_factor_, lines);
         key = ends[blocks] = left < end - key ? key + static_cast<int>(left) : end;
       }
       for (int i = 0; i < blocks; ++i) {
-        queries_.template score<R>(i, tile.k(task_, group.head), i == 0 ? first : ends[i - 1],
-                                   ends[i], scores_, lines);
+        const int block_begin = i == 0 ? first : ends[i - 1];
+        queries_.template score<R>(i, tile.k(task_, group.head), block_begin, ends[i], scores_,
+                                   lines);
+        if (asking[i] == 0) continue;
+        copy_keys(tile, group.head, block_begin, ends[i]);
+        score_copies(group, asking[i], block_begin, ends[i], lines);
       }
     }
   }
 
-  // One row at a time: open keys are few, and where they begin and end is no row's own affair.
+  // Sealed keys as floats, beside the open ones of the tile, and values likewise.
+  void copy_keys(const Tile& tile, std::int64_t head, int begin, int end) {
+    Int4Rows<S> int4(grids_);
+    for (int i = begin; i < end; ++i) {
+      if (!note(i, copied_keys_)) continue;
+      const auto key = tile.stored_k(task_, head, i);
+      int4.load_key(key.data, key.grid, task_.head_dim, k_ + i * d_);
+    }
+  }
+  void copy_values(const Tile& tile, std::int64_t head, int begin, int end) {
+    for (int i = begin; i < end; ++i) {
+      if (!note(i, copied_values_)) continue;
+      const auto value = tile.stored_v(task_, head, i);
+      Int4Rows<S>::load_value(value.data, value.grid, task_.v_head_dim, v_ + i * dv_);
+    }
+  }
+  // False where it was noted before.
+  static bool note(int i, std::uint64_t& noted) {
+    const std::uint64_t bit = std::uint64_t{1} << i;
+    const bool is_new = (noted & bit) == 0;
+    noted |= bit;
+    return is_new;
+  }
+  static_assert(kKeys <= 64);
+
   void score_open(const Group& group, int begin, int end, Lines& lines) {
-    const OpenRows keys(k_, d_, begin, end);
+    score_copies(group, ~RowMask{0}, begin, end, lines);
+  }
+
+  // One row at a time, of those asked for: copied keys are few, and where they begin and end is no
+  // row's own affair.
+  void score_copies(const Group& group, RowMask rows, int begin, int end, Lines& lines) {
+    const CopiedRows keys(k_, d_, begin, end);
     for (int r = 0; r < group.count; ++r) {
+      if ((rows >> r & 1) == 0) continue;
       ScoreTile<S, float>::template run<1>(natural_q_ + (row_of(group) + r) * d_, d_,
                                            task_.head_dim, keys.rows(), begin, end, open_scores_,
                                            lines);
@@ -200,24 +243,36 @@ class Int4Attention {
   template <int R>
   void add_values(const Tile& tile, const Group& group, int begin, int end, Lines& lines) {
     Int4Weights<S> weights;
+    RowMask asking = 0;
     for (int r = 0; r < R; ++r) {
       const Range range = seen(group, r, begin, end);
-      weights.round(r, scores_ + r * kKeys, range.begin, range.end, steps_, middles_);
+      asking |=
+          RowMask{weights.round(r, scores_ + r * kKeys, range.begin, range.end, steps_, middles_)}
+          << r;
     }
-    constexpr int kRows = R < Values::kMostRows ? R : Values::kMostRows;
-    for (int r = 0; r < R; r += kRows) {
-      Values::template run<kRows>(weights, r, tile.v(task_, group.head), begin, end,
-                                  task_.v_head_dim, rows_.values(group.head, group.row + r),
-                                  rows_.v_stride(), lines);
+    if (asking != (RowMask{1} << R) - 1) {
+      constexpr int kRows = R < Values::kMostRows ? R : Values::kMostRows;
+      for (int r = 0; r < R; r += kRows) {
+        Values::template run<kRows>(weights, r, tile.v(task_, group.head), begin, end,
+                                    task_.v_head_dim, rows_.values(group.head, group.row + r),
+                                    rows_.v_stride(), lines);
+      }
     }
+    if (asking == 0) return;
+    copy_values(tile, group.head, begin, end);
+    add_copies(group, asking, begin, end, lines);
+  }
+
+  void add_open(const Group& group, int begin, int end, Lines& lines) {
+    add_copies(group, ~RowMask{0}, begin, end, lines);
   }
 
   // Each row only what it sees: what it does not may be no number.
-  void add_open(const Group& group, int begin, int end, Lines& lines) {
-    const OpenRows values(v_, dv_, begin, end);
+  void add_copies(const Group& group, RowMask rows, int begin, int end, Lines& lines) {
+    const CopiedRows values(v_, dv_, begin, end);
     for (int r = 0; r < group.count; ++r) {
       const Range range = seen(group, r, begin, end);
-      if (range.begin >= range.end) continue;
+      if ((rows >> r & 1) == 0 || range.begin >= range.end) continue;
       ValueTile<S, float>::template run<1>(
           scores_ + r * kKeys, values.rows(), range.begin, range.end, task_.v_head_dim,
           rows_.values(group.head, group.row + r), rows_.v_stride(), lines);
@@ -235,9 +290,9 @@ class Int4Attention {
   }
 
   // Copies of the keys [begin, end) of a tile; the others' places lead to some of them.
-  class OpenRows {
+  class CopiedRows {
    public:
-    OpenRows(const float* copies, std::int64_t stride, int begin, int end) {
+    CopiedRows(const float* copies, std::int64_t stride, int begin, int end) {
       for (int i = 0; i < kKeys; ++i) {
         const int key = i < begin ? begin : i < end ? i : end - 1;
         rows_[i] = reinterpret_cast<const std::byte*>(copies + key * stride);
@@ -253,12 +308,15 @@ class Int4Attention {
   const AttentionUnit& unit_;
   const PartRows<S> rows_;
   const std::int64_t d_, dv_, q_stride_;
+  const float most_factor_;   // of the numbers of a row before a block
   float* const scores_;       // [kMostRows, kKeys]
   float* const open_scores_;  // [kKeys]
   float* const steps_;        // [kKeys]
   float* const middles_;      // [kKeys]
-  float* const k_;            // [kKeys, d]: of open blocks
+  float* const k_;            // [kKeys, d]: of open blocks, and where rows ask for them of sealed
   float* const v_;            // [kKeys, dv]
+  std::uint64_t copied_keys_ = 0, copied_values_ = 0;  // of sealed blocks, a bit for each
+  float* const grids_;                                 // of Int4Rows
   Int4Queries<S> queries_;
   ScaleCheck<S> value_check_;
   float* const q_;          // in the order of chunks

@@ -8,7 +8,8 @@
 //   sum_t w_t v_td = sum_t (w_t step_t) (u_td - 8) + sum_t w_t middle_t
 //
 // of which what stands before u becomes numbers of 16 bits times a factor, once for a block and
-// query row and once for a tile and query row, and the last sum is one number.
+// query row and once for a tile and query row, and the last sum is one number. Rows of which that
+// loses too much ask for floats (integer_tile.h).
 //
 // A byte widened to 16 bits has an even element below and an odd one above. A chunk of 4 * kWidth
 // elements is two vectors of such: first its even elements, then its odd ones.
@@ -73,8 +74,10 @@ class Int4Queries {
   }
 
   // R rows, Chunk::padded(head_dim) floats each in the order of chunks, before block `block`.
+  // Returns those that ask for floats, whose factors are beyond most_factor.
   template <int R>
-  void prepare(int block, const float* q, const Int4Grid* grids, LineQueue<S>& lines) {
+  RowMask prepare(int block, const float* q, const Int4Grid* grids, float most_factor,
+                  LineQueue<S>& lines) {
     ScaleCheck<S> check = check_;  // in registers
     Vec base[R], most[R], least[R];
 #pragma GCC unroll 4
@@ -102,6 +105,7 @@ class Int4Queries {
     }
     check_ = check;
     float largest[R], times[R], factors[R];
+    RowMask asking = 0;
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
       largest[r] = S::reduce_max(S::max(most[r], S::sub(S::zero(), least[r])));
@@ -111,11 +115,14 @@ class Int4Queries {
       times[r] = has_numbers ? IntegerRow<S>::kMost / largest[r] : 0.0f;
       factors[r] = has_numbers ? largest[r] / IntegerRow<S>::kMost : 0.0f;
       if (!(largest[r] < __builtin_inff())) factors[r] = __builtin_nanf("");
+      const bool is_too_small = largest[r] > 0 && !has_numbers;
+      asking |= RowMask{factors[r] > most_factor || is_too_small} << r;
     }
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
       round<R>(block, r, times[r], factors[r], S::reduce_add(base[r]));
     }
+    return asking;
   }
 
   // scores[r][key] = row r . key, for keys [begin, end) of a tile, all of the block.
@@ -240,8 +247,9 @@ struct Int4Weights {
   float rests[kMostRows];  // sum_t w_t middle_t
   int starts[kMostRows];   // of sums: -8 times the numbers
 
-  // Row r: the keys [begin, end) of its weights. Steps and middles are finite for all keys.
-  void round(int r, const float* weights, int begin, int end, const float* steps,
+  // Row r: the keys [begin, end) of its weights. Steps and middles are finite for all keys. Returns
+  // whether it asks for floats, and has no weights here then.
+  bool round(int r, const float* weights, int begin, int end, const float* steps,
              const float* middles) {
     using Vec = typename S::Vec;
     constexpr int kVectors = kDirectKeys / S::kWidth;
@@ -261,8 +269,13 @@ struct Int4Weights {
     const Vec times = S::set1(has_numbers ? kMost / largest : 0.0f);
     std::int16_t* const to = numbers + r * kStride;
     auto sum = S::zero_ints();
+    Vec squares = S::zero();
 #pragma GCC unroll 8
-    for (int i = 0; i < kVectors; ++i) S::store(to + i * S::kWidth, S::mul(x[i], times));
+    for (int i = 0; i < kVectors; ++i) {
+      const Vec number = S::mul(x[i], times);
+      squares = S::fma(number, number, squares);
+      S::store(to + i * S::kWidth, number);
+    }
 #pragma GCC unroll 4
     for (int i = 0; i < kVectors; i += 2) {
       sum = S::dot(sum, S::load_ints(to + i * S::kWidth), S::set1_ints(0x10001));
@@ -271,6 +284,11 @@ struct Int4Weights {
     factors[r] = has_numbers ? largest / kMost : 0.0f;
     rests[r] = S::reduce_add(rest);
     starts[r] = static_cast<int>(S::reduce_add(S::to_floats(sum))) * -8;
+    if (!(largest > 0 && IntegerRow<S>::has_lost_others(S::reduce_add(squares)))) return false;
+    for (int i = 0; i < kDirectKeys; ++i) to[i] = 0;
+    factors[r] = rests[r] = -0.0f;  // nothing is added, not even to a -0
+    starts[r] = 0;
+    return true;
   }
 };
 

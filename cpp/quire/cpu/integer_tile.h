@@ -3,6 +3,10 @@
 // Keys and values are whole numbers already. Queries and weights become some of 16 bits, times a
 // factor for each row, and pairs of products are added up in 32 bits: half the instructions that
 // widening each key to a float takes.
+//
+// What is rounded so is rounded relative to the largest of its row, and beside one that is much
+// larger than the others little is left of them. So a row asks for floats in the tiles where that
+// would show, by what it is and what the tile's keys are, whatever rows it shares the tile with.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +19,7 @@ namespace quire {
 // A row of floats as 16-bit numbers times a factor.
 template <class S>
 struct IntegerRow {
+  using Rows = AttentionRows<S>;
   static constexpr float kMost = 32767.0f;
   static constexpr float kSmallest = 0x1p-120f;  // what is smaller counts for nothing
 
@@ -34,6 +39,19 @@ struct IntegerRow {
     }
     return factor;
   }
+
+  // Numbers that are off by up to half of `factor`, so by factor / sqrt(12) in the mean, make
+  // scores off by kScoreError, in the mean, where the root of the mean square of what they are
+  // multiplied by is tolerance(task) / factor.
+  static constexpr float kScoreError = 1e-4f;
+  static float tolerance(const AttentionTask& task) {
+    const double elements = __builtin_sqrt(static_cast<double>(task.head_dim) / 12);
+    return Rows::finite(kScoreError / (elements * Rows::score_scale(task)));
+  }
+
+  // Whether one of some numbers, whose largest is kMost and which are weights, is that much larger
+  // than all others that those are lost beside it: by the sum of their squares.
+  static bool has_lost_others(float squares) { return squares < 1.1f * kMost * kMost; }
 };
 
 // How an int8 key row meets a query: of a prepared query row, q_stride numbers of 16 bits, the
@@ -62,6 +80,8 @@ struct KeyDot<S, Int16Product> {
   }
 };
 
+using RowMask = unsigned;  // a bit for each row of a group
+
 // The weights of some rows as 16-bit numbers, [kMostRows][kDirectKeys + 1 and padding], 0 past the
 // last, and their factors.
 template <class S>
@@ -72,9 +92,11 @@ struct IntegerWeights {
   alignas(64) std::int16_t numbers[kMostRows * kStride];
   float factors[kMostRows];
 
-  // Rows [0, count) of `weights`, of the keys [begin, end).
-  void round(const float* weights, int count, int begin, int end) {
+  // Rows [0, count) of `weights`, of the keys [begin, end). Returns those that ask for floats,
+  // which have no weights here.
+  RowMask round(const float* weights, int count, int begin, int end) {
     constexpr int kVectors = kDirectKeys / S::kWidth;
+    RowMask asking = 0;
     for (int r = 0; r < count; ++r) {
       typename S::Vec x[kVectors];
       typename S::Vec most = S::zero();
@@ -87,13 +109,27 @@ struct IntegerWeights {
       const float largest = S::reduce_max(most);
       const bool has_numbers = largest >= IntegerRow<S>::kSmallest;
       const typename S::Vec times = S::set1(has_numbers ? IntegerRow<S>::kMost / largest : 0.0f);
+      typename S::Vec squares = S::zero();
 #pragma GCC unroll 8
       for (int i = 0; i < kVectors; ++i) {
-        S::store(numbers + r * kStride + i * S::kWidth, S::mul(x[i], times));
+        const typename S::Vec number = S::mul(x[i], times);
+        squares = S::fma(number, number, squares);
+        S::store(numbers + r * kStride + i * S::kWidth, number);
       }
       numbers[r * kStride + kDirectKeys] = 0;
       factors[r] = has_numbers ? largest / IntegerRow<S>::kMost : 0.0f;
+      if (largest > 0 && IntegerRow<S>::has_lost_others(S::reduce_add(squares))) {
+        asking |= RowMask{1} << r;
+        leave_out(r);
+      }
     }
+    return asking;
+  }
+
+  // Nothing is added to row r: not even to a -0, as what is added is one.
+  void leave_out(int r) {
+    for (int i = 0; i < kDirectKeys; ++i) numbers[r * kStride + i] = 0;
+    factors[r] = -0.0f;
   }
 };
 

@@ -82,7 +82,8 @@ class StreamedLaunch {
     const std::int64_t rows = call_.rows_of(plan_.units[plan_.parts[part].unit]);
     float* const memory = states_ + state_begin_[part];
     StateView state = call_.state_at(memory, rows);
-    if (num_keys_of(plan_.parts[part]) > kSumKeys) state.carried = memory + call_.state_floats(rows);
+    if (num_keys_of(plan_.parts[part]) > kSumKeys)
+      state.carried = memory + call_.state_floats(rows);
     return state;
   }
 

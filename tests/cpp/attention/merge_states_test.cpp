@@ -55,6 +55,19 @@ TEST(MergeStates, HugeSumsDoNotOverflow) {
   EXPECT_EQ(lse, static_cast<float>(5e5 + std::log(2.0)));
 }
 
+TEST(MergeStates, ManyEqualStatesAreAsOne) {
+  constexpr std::int64_t kParts = 1 << 18, kDim = 3;
+  Array outs(DType::float32, {kParts, 1, 1, kDim});
+  Array lses(DType::float32, {kParts, 1, 1});
+  Array out(DType::float32, {1, 1, kDim});
+  float lse = 0;
+  for (std::int64_t i = 0; i < outs.size(); ++i) outs.set(i, 0.1f + 0.3f * (i % kDim));
+  for (std::int64_t i = 0; i < kParts; ++i) lses.set(i, 0.7f);
+  merge_states({outs.view(), lses.view(), out.view(), &lse});
+  for (std::int64_t d = 0; d < kDim; ++d) EXPECT_FLOAT_EQ(out.get(d), outs.get(d));
+  EXPECT_FLOAT_EQ(lse, 0.7f + std::log(float{kParts}));
+}
+
 TEST(MergeStates, RefusesShapesThatDoNotFit) {
   Array outs(DType::float32, {2, 3, 4, 5});
   Array lses(DType::float32, {2, 3, 3});

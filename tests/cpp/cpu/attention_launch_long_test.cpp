@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::int64_t kBlocks = 4, kBlockSize = 64, kDim = 8;
 constexpr std::int64_t kManyKeys = 256000;  // the next block comes amidst a part of them
-constexpr double kTolerance = 1e-5;  // of each result
+constexpr double kTolerance = 1e-5;         // of each result
 
 struct Kind {
   DType dtype;
