@@ -38,11 +38,13 @@ void BlockTable::drop_before(std::int64_t position, std::int64_t num_sink_tokens
     const BlockPool::Books books(*pool_);
     unpin(books, begin, end);
     books->drop(dropped, block_size_);
+    const std::int64_t replaced = history_.replaced().num_tokens / block_size_;  // its column
+    if (history_.replaced().is_there() && replaced >= begin && replaced < end) drop_replaced(books);
   }
   if (pool_->open_room() != nullptr) pool_->open_room()->settle();
   std::fill(dropped.begin(), dropped.end(), kHole);
-  for (std::int64_t column = std::max(begin, first_open()); column < end; ++column) {
-    open_ids_[column - first_open()] = kHole;
+  for (std::int64_t column = std::max(begin, first_pinned()); column < end; ++column) {
+    history_.ids()[column - first_pinned()] = kHole;
   }
 }
 
@@ -54,8 +56,8 @@ void BlockTable::drop_before(std::int64_t position, std::int64_t num_sink_tokens
 //   given up          columns past the last token left
 //
 // Rows move to the same place or a lower one, in order, so that none is overwritten before it
-// moved. With open blocks columns are written open, and sealed when they are full: what was in the
-// tile had moved by then.
+// moved. With open blocks they move as they were written, where the table has them so, and columns
+// are written open, and sealed when they are full: what was in the tile had moved by then.
 class BlockTable::Compaction {
  public:
   Compaction(BlockTable& table, std::vector<std::int64_t> sources)
@@ -99,6 +101,8 @@ class BlockTable::Compaction {
         --needed;
       }
     }
+    table_.read_again(books, table_.first_pinned(), table_.first_open());
+    table_.history_.reopen();
     give_up(books, false);
     books.require_free(needed, kKeep, size());
     new_blocks_.resize(needed);
@@ -133,12 +137,12 @@ class BlockTable::Compaction {
       }
     }
     give_up(books, true);
+    if (table_.history_.replaced().is_there()) table_.drop_replaced(books);
     table_.blocks_.swap(to_);
-    table_.open_ids_.swap(open_ids_);
+    table_.history_.begin(size(), std::move(open_ids_));
   }
 
-  // With open blocks, instead of move_rows: as the table reads them, so many columns at a time,
-  // which are open at once.
+  // With open blocks, instead of move_rows: so many columns at a time, which are open at once.
   void move_rows_open(std::int64_t columns_at_once) noexcept {
     BlockPool& pool = *table_.pool_;
     const std::int64_t unmoved = std::min(first_written(), num_columns());
@@ -166,7 +170,7 @@ class BlockTable::Compaction {
     std::int64_t count = 0;
     for (std::int64_t column = first_written(); column < num_columns(); ++column) {
       const std::int32_t block = table_.blocks_[column];
-      count += block == kHole || column < table_.first_open() || books->references(block) > 1;
+      count += block == kHole || column < table_.first_pinned() || books->references(block) > 1;
     }
     return count;
   }
@@ -187,7 +191,7 @@ class BlockTable::Compaction {
     {
       const BlockPool::Books books(*table_.pool_);
       for (std::int64_t column = columns.begin; column < sealed_end; ++column) {
-        if (is_open(column)) books->open_slots()->unpin(to_[column]);
+        if (is_open(column)) books->open_slots()->unpin(to_[column], true);
       }
     }
     for (std::int64_t column = sealed_end; column < columns.end; ++column) {
@@ -311,10 +315,27 @@ void BlockTable::keep(std::span<const std::int64_t> positions) {
   pool_->storage().memory().require_written(kKeep);
   std::vector<std::int64_t> kept(positions.begin(), positions.end());
   std::vector<std::int64_t> sources = tokens_at(kept);
-  if (static_cast<std::int64_t>(kept.size()) == num_tokens_) return;
+  const std::int64_t size = std::ssize(kept), next = num_tokens_ + num_removed_;
+  if (size == num_tokens_) return;
+  if (size == 0 || sources.back() == size - 1) {  // the first ones, none of which moves
+    shrink(size);
+    if (pool_->open_blocks() != nullptr) {
+      seal_before(std::ssize(blocks_) - stays_open(), size - 1);
+      advance_to(size);
+    }
+  } else {
+    compact(std::move(sources));
+  }
+  num_removed_ = next - size;
+  num_tokens_ = size;
+  positions_ = std::move(kept);
+}
+
+void BlockTable::compact(std::vector<std::int64_t> sources) {
+  const std::int64_t size = std::ssize(sources);
   Compaction compaction(*this, std::move(sources));
   const std::int64_t opened = pool_->open_room() != nullptr ? compaction.num_opened() : 0;
-  const OpenRoom::Claim claim(pool_->open_room(), {kKeep, "positions", std::ssize(kept)},
+  const OpenRoom::Claim claim(pool_->open_room(), {kKeep, "positions", size},
                               std::min(opened, 1 + stays_open()),
                               std::min(opened, kBlocksOpened + stays_open()));
   compaction.take_blocks();
@@ -325,9 +346,6 @@ void BlockTable::keep(std::span<const std::int64_t> positions) {
     compaction.move_rows();
   }
   compaction.finish();
-  num_removed_ += num_tokens_ - static_cast<std::int64_t>(kept.size());
-  num_tokens_ = static_cast<std::int64_t>(kept.size());
-  positions_ = std::move(kept);
 }
 
 std::vector<std::int64_t> BlockTable::tokens_at(std::span<const std::int64_t> positions) const {
