@@ -190,7 +190,8 @@ std::string stats_repr(const PoolStats& s) {
                 ", reserved_tokens=", s.reserved_tokens, ", filled_tokens=", s.filled_tokens,
                 ", wasted_tokens=", s.wasted_tokens, ", peak_used=", s.peak_used,
                 ", copies_on_write=", s.copies_on_write, ", resident_bytes=", s.resident_bytes,
-                ", offloaded=", s.offloaded, ", open_blocks=", s.open_blocks, ")");
+                ", offloaded=", s.offloaded, ", open_blocks=", s.open_blocks,
+                ", kept_open=", s.kept_open, ")");
 }
 
 void bind_stats(py::module_& m) {
@@ -208,6 +209,7 @@ void bind_stats(py::module_& m) {
       .def_readonly("resident_bytes", &PoolStats::resident_bytes)
       .def_readonly("offloaded", &PoolStats::offloaded)
       .def_readonly("open_blocks", &PoolStats::open_blocks)
+      .def_readonly("kept_open", &PoolStats::kept_open)
       .def("__repr__", &stats_repr);
 }
 

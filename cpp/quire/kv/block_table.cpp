@@ -184,6 +184,8 @@ void BlockTable::take_blocks(std::string_view function, std::int64_t n) {
     } else {
       books->drop({&last, 1}, rows);
     }
+  } else if (open_blocks != nullptr && into_last > 0) {
+    pool_->tell_of({&last, 1});  // whose tile may be elsewhere, and counts no more
   }
   if (open_blocks == nullptr || into_last == 0) return;
   if (is_open) history_.pop();

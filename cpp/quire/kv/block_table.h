@@ -136,9 +136,10 @@ class BlockTable {
   // appended next with those that it would have had without them: always in a pool without open
   // blocks, and in one that has some as long as the table, as it is or as what it was forked from,
   // has had at most 64 tokens more since; further back, what was sealed by then stays so. A table
-  // that was matched, loaded or compacted goes back to what it was then, no further. The next token stands where the first of those forgotten did, or at 0 where none is left.
-  // Throws ValueError unless 0 <= num_tokens <= this->num_tokens(), and where the last token left
-  // would be in a hole and not its last one: the next would have to be written there.
+  // that was matched, loaded or compacted goes back to what it was then, no further. The next token
+  // stands where the first of those forgotten did, or at 0 where none is left. Throws ValueError
+  // unless 0 <= num_tokens <= this->num_tokens(), and where the last token left would be in a hole
+  // and not its last one: the next would have to be written there.
   void truncate(std::int64_t num_tokens);
 
   // Gives back the blocks whose tokens all stand before `position`, which a sliding window cannot
@@ -149,12 +150,11 @@ class BlockTable {
 
   // Forgets all tokens but those at these positions, which keep them: their rows move into the
   // leading blocks, and the others are given back. Blocks that somebody else holds, and holes, are
-  // replaced by new ones. The next token stands where it would have stood. With open blocks rows
-  // are what they were before truncate could not go back there, and are sealed anew as if they had
-  // been appended, all but the last blocks: so of the last 64 tokens any may be taken out, and the
-  // others are what they would be without them. Older ones move as the table reads them.
-  // Throws ValueError for positions that do not grow, IndexError for one where no token is or whose
-  // block is a hole, OutOfBlocks.
+  // replaced by new ones. The next token stands where it would have stood. With open blocks all but
+  // the last are sealed, and where truncate could go back to the first token that is taken out,
+  // with the bits that the others would have if they had been appended without it; else rows move
+  // as the table reads them. Throws ValueError for positions that do not grow, IndexError for one
+  // where no token is or whose block is a hole, OutOfBlocks.
   void keep(std::span<const std::int64_t> positions);
 
   // Of each token, [num_tokens], and of the next.
@@ -261,6 +261,8 @@ class BlockTable {
   void read_again(const BlockPool::Books& books, std::int64_t begin,
                   std::int64_t end) const noexcept;
   void drop_replaced(const BlockPool::Books& books) noexcept;
+  // Reads all pinned columns open, or unpins those that it does not; and forgets what was replaced.
+  void leave_history(const BlockPool::Books& books, bool reopens) noexcept;
   void gather_opened(std::int64_t layer, std::int64_t tokens, float* k, float* v) const;
 
   const std::shared_ptr<BlockPool> pool_;

@@ -93,7 +93,7 @@ class ColumnHistory {
   bool keeps_replaced() const { return replaced_.num_tokens >= horizon_; }
   void drop_first(std::int64_t columns);
 
-  // All pinned columns are open again, as if the table had always had its last length.
+  // All pinned columns are open again.
   void reopen() { until_.clear(); }
 
   // So many of the pinned columns are left to a table that is truncated. Returns how many of them,

@@ -113,6 +113,16 @@ void BlockTable::drop_replaced(const BlockPool::Books& books) noexcept {
   history_.forget_replaced();
 }
 
+void BlockTable::leave_history(const BlockPool::Books& books, bool reopens) noexcept {
+  if (history_.replaced().is_there()) drop_replaced(books);
+  if (reopens) {
+    read_again(books, first_pinned(), first_open());
+    return history_.reopen();
+  }
+  unpin(books, first_pinned(), first_open());
+  history_.drop_first(history_.num_pinned() - history_.num_open());
+}
+
 void BlockTable::check() const {
   const std::shared_lock lock(mutex_);
   require_in_use("BlockTable.check");

@@ -39,7 +39,7 @@ TEST_P(OpenColumnsModel, RandomOperations) {
   const struct {
     std::int64_t num_blocks, block_size;
     int steps;
-  } lives[] = {{24, 4, 600}, {40, 1, 300},  {12, 7, 300}, {30, 2, 300},
+  } lives[] = {{24, 4, 600}, {40, 1, 300},  {12, 7, 300},  {30, 2, 300},
                {90, 4, 400}, {300, 1, 300}, {20, 16, 300}, {10, 64, 200}};
   for (std::uint32_t seed = 0; seed < 4; ++seed) {
     SCOPED_TRACE(seed);

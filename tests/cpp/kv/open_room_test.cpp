@@ -68,8 +68,8 @@ TEST_F(OpenRoomTest, TheLeastHasRoomForOneTable) {
                    " for blocks of this shape"));
   for (geometry.open_blocks = 1; *geometry.open_blocks < 40; *geometry.open_blocks += 19) {
     const TemporaryPath path_of_this;
-    const auto bytes = Residency::least_bytes(pool->storage()) +
-                       OpenRoom::least_slots(geometry) * slot_bytes();
+    const auto bytes =
+        Residency::least_bytes(pool->storage()) + OpenRoom::least_slots(geometry) * slot_bytes();
     const auto small =
         std::make_shared<BlockPool>(geometry, BackingFile{path_of_this.text(), bytes});
     EXPECT_EQ(small->open_room()->most(), OpenRoom::least_slots(geometry));
@@ -99,7 +99,8 @@ TEST_F(OpenRoomTest, TheLeastThatIsAskedForIsEnough) {
         const std::string before = "expected at least ";
         const std::int64_t least = std::stoll(refusal.substr(refusal.find(before) + before.size()));
         const BlockPool small(geometry, {other.text(), least});
-        EXPECT_GE(small.open_room()->most(), OpenRoom::least_slots(geometry)) << block_size << head_dim;
+        EXPECT_GE(small.open_room()->most(), OpenRoom::least_slots(geometry))
+            << block_size << head_dim;
       }
     }
   }

@@ -63,7 +63,7 @@ class OpenSequence {
       seal_before(num_columns() - geometry_.num_open());
       return forget_past();
     }
-    reopen();
+    if (same >= horizon_) reopen();
     std::vector<Token> kept;
     for (const std::int64_t index : indices) kept.push_back(tokens_[index]);
     const std::int64_t first_written = same / geometry_.block_size;
@@ -111,7 +111,7 @@ class OpenSequence {
 
  private:
   struct Token {
-    std::vector<std::vector<float>> k, v;  // [num_layers][heads * size]
+    std::vector<std::vector<float>> k, v;                      // [num_layers][heads * size]
     std::vector<std::vector<float>> open_k = {}, open_v = {};  // what they were in an open block
   };
   struct State {
@@ -157,7 +157,8 @@ class OpenSequence {
     tokens_.resize(length);
     std::erase_if(open_, [&](std::int64_t column) { return column >= num_columns(); });
     std::erase_if(holes_, [&](std::int64_t column) { return column >= num_columns(); });
-    std::erase_if(past_, [&](const Growth& growth) { return std::ssize(growth.before.tokens) >= length; });
+    std::erase_if(past_,
+                  [&](const Growth& growth) { return std::ssize(growth.before.tokens) >= length; });
   }
   // Opens all columns that were open at the horizon, or that have been written since.
   void reopen() {

@@ -291,9 +291,8 @@ class PrefixCacheMachine {
   void fork() {
     const CachedSequence* parent = any();
     if (parent == nullptr) return;
-    sequences_.push_back(
-        {parent->space, parent->ids, parent->table->fork(), parent->blocks, parent->opened,
-         parent->replaced});
+    sequences_.push_back({parent->space, parent->ids, parent->table->fork(), parent->blocks,
+                          parent->opened, parent->replaced});
   }
 
   void truncate() {
