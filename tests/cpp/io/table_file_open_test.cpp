@@ -48,7 +48,7 @@ TEST_P(TableFileOpen, RandomTablesComeBackAndGoOnAlike) {
   std::mt19937 random(3);
   const auto below = [&](std::size_t n) { return static_cast<std::int64_t>(random() % n); };
   int num_cut = 0, num_open_holes = 0, num_all_open = 0, num_positions = 0;
-  for (int walk = 0; walk < 30; ++walk) {
+  for (int walk = 0; walk < 60; ++walk) {
     const std::int64_t block_size = 1 + below(5);
     const auto pool = new_open_pool(GetParam(), 200, block_size);
     PrefixCache cache(pool);

@@ -74,7 +74,7 @@ TEST_P(OpenColumnsConcurrency, SharedBlocksSealedByAll) {
 // With memory for a few of the tiles, which leave it and come back meanwhile.
 TEST_P(OpenColumnsConcurrency, SharedBlocksSealedByAllInAFile) {
   const TemporaryPath path;
-  const auto pool = new_backed_open_pool(GetParam(), path.text(), 400, 120);
+  const auto pool = new_backed_open_pool(GetParam(), path.text(), 400, 88);
   seal_shared_blocks(pool);
   EXPECT_GT(pool->residency()->evictions(), 0);
 }
