@@ -199,7 +199,8 @@ std::string stats_repr(const PoolStats& s) {
                 ", reserved_tokens=", s.reserved_tokens, ", filled_tokens=", s.filled_tokens,
                 ", wasted_tokens=", s.wasted_tokens, ", peak_used=", s.peak_used,
                 ", copies_on_write=", s.copies_on_write, ", resident_bytes=", s.resident_bytes,
-                ", offloaded=", s.offloaded, ", open_blocks=", s.open_blocks, ")");
+                ", offloaded=", s.offloaded, ", open_blocks=", s.open_blocks,
+                ", kept_open=", s.kept_open, ")");
 }
 
 void bind_stats(py::module_& m) {
@@ -224,7 +225,11 @@ void bind_stats(py::module_& m) {
                     "ones too; nbytes where all are.")
       .def_readonly("offloaded", &PoolStats::offloaded,
                     "Blocks in use that are not kept in memory, or not in all layers.")
-      .def_readonly("open_blocks", &PoolStats::open_blocks, "Blocks with rows in full precision.")
+      .def_readonly("open_blocks", &PoolStats::open_blocks,
+                    "Blocks that are read in full precision.")
+      .def_readonly("kept_open", &PoolStats::kept_open,
+                    "Other blocks whose rows are kept in full precision beside the sealed ones, for "
+                    "BlockTable.truncate.")
       .def("__repr__", &stats_repr);
 }
 

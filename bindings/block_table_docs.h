@@ -28,8 +28,9 @@ Room for n more tokens, as a slot_mapping, int64 [n].
 
 A last block that is shared and has free rows is copied first. Of a pool with open_blocks these are
 slots of open blocks, behind those of k_cache, for write_kv with k_open and v_open, and to be written
-before the table is extended again. Raises OutOfBlocks, with the table as it was, ValueError for n < 0
-or a freed table.
+before the table is extended again; a sealed last block is copied as well, and stays the table's
+beside the copy while truncate can go back to it. Raises OutOfBlocks, with the table as it was,
+ValueError for n < 0 or a freed table.
 
 Example:
     >>> write_kv(k, v, pool.k_cache(), pool.v_cache(), table.extend(len(k)))
@@ -69,6 +70,14 @@ inline constexpr const char* kTruncate =
 --
 
 Forgets all but the first num_tokens tokens and gives back blocks that only the others needed.
+
+Tokens that were only tried out leave no trace: attend and gather read those that stay with the bits
+that they had before the others came, and what is appended next gets those that it would have had
+without them. Always so in a pool without open_blocks. In one that has some, where blocks are sealed
+as a table grows, it is so as long as the table has had at most num_tokens + 64 tokens since it had
+num_tokens, whether they are taken back at once or in steps, in forks too; further back, blocks that
+were sealed 64 tokens before the longest it has been stay sealed. What match, load_table and keep give
+goes back to what it was then: shorter, its blocks are read as they were read.
 
 Raises ValueError unless 0 <= num_tokens <= len(table), and where the last token left would lie
 within a hole, whose other rows cannot be written again; the end of a hole is allowed. The next
@@ -110,7 +119,9 @@ Forgets all tokens but some, and moves those into the leading blocks; the others
 
 Tokens keep their positions, for causal, sliding_window and alibi_slopes, and the next one stands
 where it would have stood. Rows move within blocks that are the table's alone; blocks that others
-hold, and holes, are replaced by new ones.
+hold, and holes, are replaced by new ones. With open_blocks, all but the last are sealed: where
+truncate could go back to the first token that is taken out, with the bits that the others would have
+without it, else after rows have moved as the table reads them.
 
 Args:
     positions: [n] int32 or int64, growing, of `positions`. Whoever picked indices keeps

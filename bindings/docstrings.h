@@ -196,8 +196,9 @@ Args:
 Of a quantised pool tables may have their last blocks open, in bfloat16, and those before them
 sealed, in the pool's dtype: open_blocks says how many, the one that is written included. None: 2 of
 int4, which has 1 at least, and 0 of others. That brings the error of attention down, as the last
-tokens matter most. append seals what it has gone past, extend what it finds. Blocks from allocate
-are sealed ones.
+tokens matter most. append seals what it has gone past, extend what it finds. For 64 tokens more
+a sealed block's rows stay in bfloat16 beside it, so that BlockTable.truncate leaves what there was:
+64 / block_size blocks more of each table, rounded up. Blocks from allocate are sealed ones.
 
 Of int4 a number is four bits, keys with a grid for each channel of a block and head, values one for
 each token and head. head_dim and v_head_dim are even, and blocks from allocate are written whole
@@ -212,9 +213,10 @@ system reads where it is touched, and it counts only once its table is used. Wit
 the system decides what is in memory. A process made by fork must not use such a pool.
 
 Open blocks stay in memory, and are a part of resident_bytes, before all others: a table takes
-open_blocks of them, and append a few more, however long the prompt; extend has as many open as
-it gives slots for. What would be more is refused with OutOfBlocks, and nothing has changed: a table
-inserted into a prefix cache and freed takes none.
+open_blocks of them and 64 / block_size, rounded up, that are kept beside sealed ones, and append a
+few more, however long the prompt; extend has as many open as it gives slots for. What would be more
+is refused with OutOfBlocks, and nothing has changed: a table inserted into a prefix cache and freed
+takes none.
 
 Raises:
     ValueError: a size below 1, resident_bytes too few to work with, or without backing_file;

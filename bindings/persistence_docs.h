@@ -49,7 +49,8 @@ A new table of the tokens that BlockTable.save has written, in blocks of its own
 
 It has the positions, the next position and the holes of the saved one; holes take no blocks. With
 open_blocks its columns are sealed and open as they were: attend gives the same bits, and goes on
-doing so where the pool has as many open_blocks. Where a pool of int8 or float8 without open_blocks
+doing so where the pool has as many open_blocks; what BlockTable.truncate could have gone back to before
+it was saved is not in the file. Where a pool of int8 or float8 without open_blocks
 saved it, all columns are sealed. A pool without open_blocks takes no file of one that has some.
 
 The file is mapped, checked as a whole, and then copied block by block. Nobody may shorten it

@@ -12,7 +12,13 @@ Keys and values that stay after their sequence, for others that begin with the s
 Blocks are shared by reference, with any number of tables at once. Those that only the cache holds
 are given back when the pool runs out, those used least recently first and the end of a sequence
 before its beginning. len(cache) is the number of cached blocks; one that stands at two places, as
-in two namespaces, counts twice. Safe to use from several threads.
+in two namespaces, counts twice. A block stands at 16 places at most, and leaves the one where it was
+inserted longest ago for another: so what a cache remembers is bounded by the blocks of the pool,
+however often a table that is in use is inserted. Safe to use from several threads.
+
+Of a pool with open_blocks (of int4 always) what is cached is sealed. So after a hit attention does
+not give the bits of a sequence that was computed from its first token on, which reads its last blocks
+open. In all other pools a hit changes no bit.
 
 Args:
     pool: a BlockPool. max_blocks: the most blocks that are cached; None: as many as there are.
@@ -34,7 +40,9 @@ inline constexpr const char* kMatch =
 A new table that shares the longest cached prefix, of at most len(token_ids) - 1 tokens.
 
 Whole blocks are shared. Where a further block only begins alike, the rows that match are copied
-into a block of the table's own.
+into a block of the table's own. With open_blocks the table reads whole blocks sealed, also those that
+the table which was inserted has read open, and the copied rows as what they stand for when sealed,
+rounded to bfloat16: what attend gives after a match differs from what it gave there.
 
 Args:
     token_ids: [n] int32 or int64, or a list or other iterable of ints; 0 to 2**63 - 1.
@@ -60,7 +68,8 @@ Makes the table's first len(token_ids) tokens, which have been written, matchabl
 The table stays the caller's; freed, it leaves its blocks in the cache. A last block that is filled
 in part is cached too; a table that goes on in it copies it first. What is cached already stays as
 it is. Where max_blocks are cached and all in use, only the first blocks are kept. With open_blocks
-only full blocks are cached, as sealed ones; the table reads its own as before.
+only full blocks are cached, as sealed ones; the table reads its own as before, so that whoever matches
+them does not get the same bits from attend while the table has some of them open.
 
 Args:
     token_ids: as for match. table: a BlockTable of the cache's pool. namespace: as for match.

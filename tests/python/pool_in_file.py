@@ -29,6 +29,12 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+def least(tables: int, **options: Any) -> int:
+    """LEAST, and with open blocks what so many tables keep for truncate: 64 tokens in 4 blocks."""
+    is_open = options.get("open_blocks") or options.get("dtype") == "int4"
+    return LEAST + (tables * 4 * 2 * LAYERS * SLAB // 2 if is_open else 0)
+
+
 def new_pool(path: Path | None, resident: int | None = LEAST, **options: Any) -> quire.BlockPool:
     """8 MiB of blocks, in bfloat16."""
     geometry: dict[str, Any] = {"num_kv_heads": KV_HEADS, "head_dim": HEAD_DIM}
@@ -116,9 +122,10 @@ def poison(pool: quire.BlockPool) -> None:
     pool.release(pool.allocate(NUM_BLOCKS))  # what views touch counts from here on
 
 
-def twins(path: Path, lengths: list[int], resident: int = LEAST, **options: Any) -> Any:
+def twins(path: Path, lengths: list[int], resident: int | None = None, **options: Any) -> Any:
     """Tables of the same tokens in a pool in memory and in one in a file, block by block in turn,
     so that a sequence's blocks are scattered; every other slot is NaN."""
+    resident = resident or least(len(lengths), **options)
     pools = new_pool(None, **options), new_pool(path, resident, **options)
     for pool in pools:
         poison(pool)

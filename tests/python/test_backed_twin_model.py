@@ -29,7 +29,7 @@ class Twins:
             "num_layers": LAYERS,
             **options,
         }
-        self.resident = self.least_of(geometry) + (160 << 10)
+        self.resident = self.least_of(geometry) + (320 << 10)
         self.pools = [
             quire.BlockPool(NUM_BLOCKS, **geometry),
             quire.BlockPool(

@@ -295,6 +295,31 @@ def test_eight_threads_share_a_pool_and_a_cache() -> None:
 IDS = st.lists(st.integers(0, 1), max_size=14)
 
 
+def test_a_table_in_use_is_remembered_in_a_few_namespaces() -> None:
+    """What a cache remembers is bounded by the blocks of its pool."""
+    pool = new_pool(8)
+    cache = quire.PrefixCache(pool)
+    table = quire.BlockTable(pool)
+    ids = list(range(1, 13))
+    append(table, ids)
+    for i in range(500):
+        cache.insert(ids, table, namespace=f"tenant {i}")
+        assert len(cache) == 3 * min(i + 1, 16)
+        assert cache.evict(8) == 0
+        with cache.match([*ids, 0], namespace=f"tenant {i}") as found:
+            assert len(found) == 12
+    pool.check()
+    assert cache.stats().evictions == 3 * (500 - 16)
+    known = [len(cache.match([*ids, 0], namespace=f"tenant {i}")) == 12 for i in range(500)]
+    assert known == [False] * 484 + [True] * 16
+    for i in range(500):  # as other ids too
+        cache.insert([i, *ids[1:]], table)
+    assert len(cache) == 3 * 16
+    table.free()
+    assert cache.evict(8) == 3
+    assert (len(cache), pool.num_used) == (0, 0)
+
+
 class CacheMachine(RuleBasedStateMachine):
     """Random prompts against the set of all that were inserted, while nothing has to go."""
 

@@ -35,9 +35,11 @@ namespace quire {
 // does.
 void save_table(const BlockTable& table, const std::string& path);
 
-// A new table with blocks of its own. Throws FileError where the file cannot be read; ValueError
-// for a path that is empty or of no regular file, and for a file that save_table has not written,
-// or not for a pool of this geometry, or that is damaged; OutOfBlocks. The pool is as before then.
+// A new table with blocks of its own. Truncated, it goes back to what was saved, not to what was
+// before that: with open blocks, what was sealed then stays so. Throws FileError where the file
+// cannot be read; ValueError for a path that is empty or of no regular file, and for a file that
+// save_table has not written, or not for a pool of this geometry, or that is damaged; OutOfBlocks.
+// The pool is as before then.
 std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
                                        const std::string& path);
 std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,

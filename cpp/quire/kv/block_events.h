@@ -2,7 +2,8 @@
 //
 //   allocated   blocks that were free have their first reference
 //   shared      blocks in use have one reference more, of a table, a user or a cache
-//   copied      {from, to}: rows of a shared block were copied, for a table to write after them
+//   copied      {from, to}: rows of a block, shared or sealed, were copied, for a table to write
+//               after them
 //   evicted     a prefix cache gave a block up, for want of room or asked to; not by clear()
 //   offloaded   blocks in use are not kept in memory any more, or found no room there
 //   restored    blocks in use that were offloaded are kept in memory again

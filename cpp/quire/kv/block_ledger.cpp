@@ -30,7 +30,10 @@ PoolStats BlockLedger::stats() const {
   stats.wasted_tokens = stats.reserved_tokens - stats.filled_tokens;
   stats.peak_used = peak_used_;
   stats.copies_on_write = copies_on_write_;
-  if (open_slots_) stats.open_blocks = open_slots_->num_open();
+  if (open_slots_) {
+    stats.open_blocks = open_slots_->num_open();
+    stats.kept_open = open_slots_->num_used() - stats.open_blocks;
+  }
   return stats;
 }
 

@@ -60,7 +60,8 @@ struct PoolStats {
   std::int64_t resident_bytes = 0;  // of blocks that are kept in memory
   std::int64_t offloaded = 0;       // blocks in use that are not, or not in all layers
   // Of a pool with open blocks, 0 in others:
-  std::int64_t open_blocks = 0;  // blocks with rows in full precision (open_slots.h)
+  std::int64_t open_blocks = 0;  // blocks that are read in full precision (open_slots.h)
+  std::int64_t kept_open = 0;    // others whose rows are kept so, for a table that is truncated
 };
 
 // Who holds a block, and how much of it.

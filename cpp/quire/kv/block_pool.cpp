@@ -24,9 +24,7 @@ BlockPool::BlockPool(const KvGeometry& geometry, const BackingFile& file)
       storage_, *file.resident_bytes,
       [this](std::span<Residency::Need> needs) { ask_needs(needs); },
       [this](std::int32_t block, bool kept) { note_move(block, kept); },
-      open_blocks_ == nullptr
-          ? 0
-          : OpenRoom::least_slots(geometry.num_open()) * open_blocks_->slot_bytes());
+      open_blocks_ == nullptr ? 0 : OpenRoom::least_slots(geometry) * open_blocks_->slot_bytes());
   if (open_blocks_ != nullptr) open_room_ = std::make_unique<OpenRoom>(*this);
   storage_.memory().read_only_what_is_asked();
 }

@@ -20,7 +20,9 @@ std::int64_t ceil_div(std::int64_t n, std::int64_t d) { return n / d + (n % d !=
 }  // namespace
 
 BlockTable::BlockTable(std::shared_ptr<BlockPool> pool)
-    : pool_(std::move(pool)), block_size_(pool_->geometry().block_size) {}
+    : pool_(std::move(pool)),
+      block_size_(pool_->geometry().block_size),
+      history_(block_size_, stays_open()) {}
 
 void BlockTable::require_in_use(std::string_view function) const {
   if (freed_) {
@@ -109,9 +111,10 @@ void BlockTable::grow(const Asked& asked, std::span<std::int64_t> slots) {
   take_blocks(asked);
   if (pool_->open_blocks() != nullptr && !slots.empty()) {
     open_columns(num_old);
-    seal_before(num_old - stays_open());
+    seal_before(num_old - stays_open(), num_tokens_);
   }
   count_tokens(slots);
+  if (pool_->open_blocks() != nullptr) advance_to(num_tokens_ - ColumnHistory::kTokens);
 }
 
 void BlockTable::take_blocks(const Asked& asked) {
@@ -126,16 +129,19 @@ void BlockTable::take_blocks(const Asked& asked) {
   // Outside the pool's lock, and before anything is taken.
   if (num_removed_ > 0) positions_.reserve(num_tokens_ + n);
   const OpenBlocks* const open_blocks = pool_->open_blocks();
-  if (open_blocks != nullptr) open_ids_.reserve(open_ids_.size() + num_new + 1);
-  const bool is_open = !open_ids_.empty();  // the last
-  const std::int32_t last_id = is_open ? open_ids_.back() : last;
+  if (open_blocks != nullptr) history_.reserve(num_new + 1);
+  const bool is_open = history_.num_open() > 0;  // the last
+  const std::int32_t last_id = is_open ? history_.ids().back() : last;
+  const bool reopens = open_blocks != nullptr && into_last > 0 && !is_open;
   blocks_.resize(num_old + num_new);
 
   std::int32_t copy = last, new_id = last;
+  bool is_shared = false;
   try {
     const BlockPool::Books books(*pool_);
-    bool copies = into_last > 0 && books->references(last) > 1;
-    if (copies && !books.can_free(num_new + 1) && books.can_free(num_new) &&
+    is_shared = into_last > 0 && books->references(last) > 1;
+    bool copies = is_shared || reopens;
+    if (is_shared && !reopens && !books.can_free(num_new + 1) && books.can_free(num_new) &&
         books->is_shared_with_caches_alone(last)) {
       books->forget(last);
       copies = false;
@@ -159,8 +165,8 @@ void BlockTable::take_blocks(const Asked& asked) {
   if (open_blocks == nullptr) {
     pool_->keep_resident(std::span(blocks_).subspan(num_old - (into_last > 0 ? 1 : 0)));
     if (copy != last) pool_->keep_resident({&copy, 1});
-  } else if (into_last > 0 && !is_open) {
-    pool_->keep_resident({&last, 1});  // whose rows move to where they are open
+  } else if (reopens) {
+    pool_->keep_resident({&last, 1});  // whose rows are copied to where they are open
   }
   if (copy != last) {
     // Our reference to the shared block stands until its bytes are copied: while others hold it too
@@ -173,17 +179,19 @@ void BlockTable::take_blocks(const Asked& asked) {
     pool_->settle({&last, 1});
     blocks_[num_old - 1] = copy;
     const BlockPool::Books books(*pool_);
-    books->note_copy_on_write(last, copy);
-    if (is_open) books->open_slots()->unpin(last);
-    books->drop({&last, 1}, rows);
-  } else if (new_id != last_id && into_last > 0) {
-    open_blocks->copy_rows({last_id, 0}, {new_id, 0}, rows);
-    pool_->settle({&last, 1});
-    pool_->tell_of({&last, 1});
+    is_shared ? books->note_copy_on_write(last, copy) : books->note_copy(last, copy);
+    if (is_open) books->open_slots()->unpin(last, true);
+    if (reopens) {
+      history_.replace({last, num_tokens_});
+    } else {
+      books->drop({&last, 1}, rows);
+    }
+  } else if (open_blocks != nullptr && into_last > 0) {
+    pool_->tell_of({&last, 1});  // whose tile may be elsewhere, and counts no more
   }
   if (open_blocks == nullptr || into_last == 0) return;
-  if (is_open) open_ids_.pop_back();
-  open_ids_.push_back(new_id);
+  if (is_open) history_.pop();
+  history_.push(new_id);
 }
 
 void BlockTable::count_tokens(std::span<std::int64_t> slots) {
@@ -214,7 +222,7 @@ std::unique_ptr<BlockTable> BlockTable::fork() const {
   require_in_use("BlockTable.fork");
   std::vector<std::int32_t> blocks = blocks_;
   child->positions_ = positions_;
-  child->open_ids_ = open_ids_;
+  child->history_ = history_;
   {
     const BlockPool::Books books(*pool_);
     books->hold(blocks, last_rows());
@@ -224,47 +232,6 @@ std::unique_ptr<BlockTable> BlockTable::fork() const {
   child->num_tokens_ = num_tokens_;
   child->num_removed_ = num_removed_;
   return child;
-}
-
-void BlockTable::truncate(std::int64_t num_tokens) {
-  const BlockPool::Delivery delivery(*pool_);
-  const std::lock_guard lock(mutex_);
-  require_in_use("BlockTable.truncate");
-  if (num_tokens < 0 || num_tokens > num_tokens_) {
-    raise<ValueError>("BlockTable.truncate: num_tokens", "got ", num_tokens, ", expected 0 to ",
-                      num_tokens_);
-  }
-  if (num_tokens % block_size_ != 0 && blocks_[num_tokens / block_size_] == kHole) {
-    raise<ValueError>("BlockTable.truncate: num_tokens", "got ", num_tokens, ", within column ",
-                      num_tokens / block_size_, ", which is a hole, expected a multiple of ",
-                      block_size_, " or a token that was not dropped");
-  }
-  shrink(num_tokens);
-  if (num_tokens == 0) num_removed_ = 0;
-}
-
-void BlockTable::shrink(std::int64_t num_tokens) noexcept {
-  const std::int64_t rows = last_rows();
-  const std::int64_t kept = ceil_div(num_tokens, block_size_);
-  const auto dropped = std::span(blocks_).subspan(kept);
-  {
-    const BlockPool::Books books(*pool_);
-    unpin(books, kept, std::ssize(blocks_));
-    books->drop(dropped, rows);
-    if (kept > 0 && blocks_[kept - 1] != kHole) {
-      books->recount(blocks_[kept - 1], dropped.empty() ? rows : block_size_,
-                     num_tokens - (kept - 1) * block_size_);
-    }
-  }
-  if (pool_->open_room() != nullptr && !dropped.empty()) pool_->open_room()->settle();
-  open_ids_.resize(std::max<std::int64_t>(0, kept - first_open()));
-  blocks_.resize(kept);
-  if (num_removed_ > 0 && num_tokens < num_tokens_) {
-    // the next token takes the position of the first that goes
-    num_removed_ = positions_[num_tokens] - num_tokens;
-    positions_.resize(num_removed_ > 0 ? num_tokens : 0);
-  }
-  num_tokens_ = num_tokens;
 }
 
 std::int64_t BlockTable::gather(std::int64_t layer, std::int64_t max_tokens, void* k,
@@ -390,7 +357,8 @@ void HeldTables::pack(std::int32_t pad, std::int32_t* block_tables, std::int32_t
     const std::vector<std::int32_t>& blocks = tables_[i]->blocks_;
     std::int32_t* row = block_tables + i * max_blocks_;
     std::fill(std::copy(blocks.begin(), blocks.end(), row), row + max_blocks_, pad);
-    const std::vector<std::int32_t>& open_ids = tables_[i]->open_ids_;
+    const ColumnHistory& history = tables_[i]->history_;
+    const auto open_ids = history.ids().last(history.num_open());
     std::copy(open_ids.begin(), open_ids.end(), row + tables_[i]->first_open());
     seq_lens[i] = static_cast<std::int32_t>(tables_[i]->num_tokens_);
   }

@@ -23,7 +23,13 @@
 //   sequence is depends on it alone
 //   the last ones stay open, as many as the pool is told: append seals all before them, extend
 //   those before the last that were there, whose rows have been written since
-//   a sealed last block that is to be written is opened first: its numbers, rounded to bfloat16
+//   a sealed last block that is to be written is copied to a new one, which is open: its numbers,
+//   rounded to bfloat16
+//   a table that is truncated to n tokens is, to the bit, what it was when it last had n, or would
+//   have been had it never had more, as long as it has not had more than n + 64 since: for so long
+//   the rows of columns that are sealed stay in their slots (column_history.h)
+//   shorter than that is what it was with the fewest tokens that it could go back to, cut short:
+//   what was sealed by then stays sealed
 //
 // Every method is safe to call from several threads. A table's lock is shared by those that read it
 // (attention over a HeldTables, gather, fork) and had alone by those that change it. Locks are
@@ -41,6 +47,7 @@
 #include <vector>
 
 #include "quire/kv/block_pool.h"
+#include "quire/kv/column_history.h"
 #include "quire/kv/table_layout.h"
 
 namespace quire {
@@ -75,11 +82,13 @@ class BlockTable {
   // Room for n more tokens; returns or fills their slots, block * block_size + row, in order; with
   // open blocks those of open ones, by their ids, to be written before the table is extended again.
   // A last block that has free rows and is shared is copied first, and the copy takes its place.
-  // Throws OutOfBlocks, also where resident_bytes has no room for so many open blocks, all of which
-  // are open at once, and ValueError for n < 0. Write the slots before the table is forked, or
+  // So is a sealed one, of a pool with open blocks; it stays the table's for as long as it may be
+  // truncated to what it was, for which it takes a block more than its columns. Throws OutOfBlocks,
+  // also where resident_bytes has no room for so many open blocks, all of which are open at once,
+  // and ValueError for n < 0. Write the slots before the table is forked, or
   // inserted into a cache with these tokens, and before another thread works with it; append makes
   // one step of both. Where only a cache shares the last block and none is left for the copy, the
-  // cache forgets it instead.
+  // cache forgets it instead, unless the table reads it sealed.
   std::vector<std::int64_t> extend(std::int64_t n);
   void extend(std::span<std::int64_t> slots);
 
@@ -89,9 +98,8 @@ class BlockTable {
   //
   // With open blocks `write` gets parts of `slots` one after the other, kBlocksOpened blocks and
   // less at a time, each of which is sealed after it, but for what stays open: a part's slots are
-  // another block's later. So the memory that they take does not grow with the number of slots. Of
-  // a table that gets its old length, what was sealed stays sealed, and a last block that was
-  // opened, open.
+  // another block's later. So the memory that they take does not grow with the number of slots. A
+  // table gets its old length as by truncate: beyond 64 tokens, what was sealed stays sealed.
   template <class Write>
   void append(std::span<std::int64_t> slots, Write&& write) {
     const BlockPool::Delivery delivery(*pool_);
@@ -124,9 +132,14 @@ class BlockTable {
   std::unique_ptr<BlockTable> fork() const;
 
   // Forgets all but the first num_tokens tokens, and drops the blocks that only the others needed.
-  // The next token stands where the first of those forgotten did, or at 0 where none is left.
-  // Throws ValueError unless 0 <= num_tokens <= this->num_tokens(), and where the last token left
-  // would be in a hole and not its last one: the next would have to be written there.
+  // Those that stay are read with the bits that they had before the others came, and what is
+  // appended next with those that it would have had without them: always in a pool without open
+  // blocks, and in one that has some as long as the table, as it is or as what it was forked from,
+  // has had at most 64 tokens more since; further back, what was sealed by then stays so. A table
+  // that was matched, loaded or compacted goes back to what it was then, no further. The next token
+  // stands where the first of those forgotten did, or at 0 where none is left. Throws ValueError
+  // unless 0 <= num_tokens <= this->num_tokens(), and where the last token left would be in a hole
+  // and not its last one: the next would have to be written there.
   void truncate(std::int64_t num_tokens);
 
   // Gives back the blocks whose tokens all stand before `position`, which a sliding window cannot
@@ -137,10 +150,11 @@ class BlockTable {
 
   // Forgets all tokens but those at these positions, which keep them: their rows move into the
   // leading blocks, and the others are given back. Blocks that somebody else holds, and holes, are
-  // replaced by new ones. The next token stands where it would have stood. With open
-  // blocks rows that move do so as the table reads them, and all but the last blocks are sealed.
-  // Throws ValueError for positions that do not grow, IndexError for one where no token is or whose
-  // block is a hole, OutOfBlocks.
+  // replaced by new ones. The next token stands where it would have stood. With open blocks all but
+  // the last are sealed, and where truncate could go back to the first token that is taken out,
+  // with the bits that the others would have if they had been appended without it; else rows move
+  // as the table reads them. Throws ValueError for positions that do not grow, IndexError for one
+  // where no token is or whose block is a hole, OutOfBlocks.
   void keep(std::span<const std::int64_t> positions);
 
   // Of each token, [num_tokens], and of the next.
@@ -166,6 +180,9 @@ class BlockTable {
   // Moves it back in, others out, and returns how many blocks came. Throws ValueError as well where
   // all of its blocks do not fit.
   std::int64_t restore();
+
+  // Verifies the equations of column_history.h; throws InvariantError on the first that fails.
+  void check() const;
 
   // Gives all blocks back. A second free() throws; close() then does nothing.
   void free();
@@ -194,6 +211,8 @@ class BlockTable {
   std::int64_t token_from(std::int64_t position) const;
   // The tokens that stand at positions; throws as keep does.
   std::vector<std::int64_t> tokens_at(std::span<const std::int64_t> positions) const;
+  // Moves these tokens into the leading columns, and gives the others back.
+  void compact(std::vector<std::int64_t> tokens);
   // What is asked for here is a number of tokens, that of slots.
   void require_within_pool(const Asked& asked) const;
   void grow(const Asked& asked, std::span<std::int64_t> slots);
@@ -211,10 +230,11 @@ class BlockTable {
   using WriteSealed = std::function<void(std::span<const std::int32_t>, std::int64_t)>;
   static constexpr std::int64_t kBlocksOpened = 8;  // that append has open at once, about
   std::int64_t stays_open() const { return pool_->geometry().num_open(); }  // blocks
-  std::int64_t first_open() const { return std::ssize(blocks_) - std::ssize(open_ids_); }
+  std::int64_t first_pinned() const { return std::ssize(blocks_) - history_.num_pinned(); }
+  std::int64_t first_open() const { return std::ssize(blocks_) - history_.num_open(); }
   // As attention knows the block of a column.
   std::int32_t read_id(std::int64_t column) const {
-    return column < first_open() ? blocks_[column] : open_ids_[column - first_open()];
+    return column < first_open() ? blocks_[column] : history_.ids()[column - first_pinned()];
   }
   void append_in_parts(std::span<std::int64_t> slots, const WritePart& write,
                        const WriteSealed& write_sealed);
@@ -222,26 +242,35 @@ class BlockTable {
   // else 0. Columns that nobody else reads open. All only where there is a limit.
   OpenRoom::Claim claim_to_grow(const Asked& asked) const;
   std::int64_t opens_last_for(std::int64_t n) const;
-  std::int64_t num_open_alone() const;
+  std::int64_t least_opened_for(std::int64_t n) const;
   // Opens the last columns, new ones from `first` on, which are holes or the table's alone.
   void open_columns(std::int64_t first) noexcept;
   // Makes a block that is the table's alone, and which it reads as `id`, one that it may write, and
   // returns the id that it has then. Rows are moved there afterwards.
   std::int32_t open_to_write(const BlockPool::Books& books, std::int32_t block,
                              std::int32_t id) const noexcept;
-  // Seals columns below `end`, and reads them sealed from now on.
-  void seal_before(std::int64_t end) noexcept;
-  // The pins of open columns: of a second table; and of those in [begin, end), before their blocks
-  // are dropped.
+  // Seals columns below `end`, and reads them sealed from now on, as the table has grown from so
+  // many tokens.
+  void seal_before(std::int64_t end, std::int64_t from_tokens) noexcept;
+  // Lets go of what is kept for a table of fewer tokens than these alone.
+  void advance_to(std::int64_t horizon) noexcept;
+  // The pins of columns: of a second table, which holds what was replaced as well; and of those in
+  // [begin, end), before their blocks are dropped.
   void pin(const BlockPool::Books& books) const noexcept;
   void unpin(const BlockPool::Books& books, std::int64_t begin, std::int64_t end) const noexcept;
+  // Reads columns in [begin, end) open again, which are pinned.
+  void read_again(const BlockPool::Books& books, std::int64_t begin,
+                  std::int64_t end) const noexcept;
+  void drop_replaced(const BlockPool::Books& books) noexcept;
+  // Reads all pinned columns open, or unpins those that it does not; and forgets what was replaced.
+  void leave_history(const BlockPool::Books& books, bool reopens) noexcept;
   void gather_opened(std::int64_t layer, std::int64_t tokens, float* k, float* v) const;
 
   const std::shared_ptr<BlockPool> pool_;
   const std::int64_t block_size_;
   mutable std::shared_mutex mutex_;  // guards what follows
   std::vector<std::int32_t> blocks_;
-  std::vector<std::int32_t> open_ids_;  // of the last columns, which are read open
+  ColumnHistory history_;  // of the last columns, with open blocks
   std::int64_t num_tokens_ = 0;
   std::int64_t num_removed_ = 0;         // tokens that keep has taken out
   std::vector<std::int64_t> positions_;  // [num_tokens] where there are such, else empty

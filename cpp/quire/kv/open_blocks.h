@@ -10,9 +10,10 @@
 //
 // Keys of int4 share grids over a block, and the tokens that matter most are the last: so a block
 // is written open and becomes quantised as a whole, sealed, when its sequence has gone on
-// (block_table.h says when). Pools of int4 always have open blocks, those of int8 and float8 if
-// they are to: rows are quantised one by one there (row_scale.h). Which blocks are open, where,
-// stands in open_slots.h. Attention knows both kinds of blocks by one kind of id:
+// (block_table.h says when; its rows stay in its slot for 64 tokens more, column_history.h). Pools
+// of int4 always have open blocks, those of int8 and float8 if they are to: rows are quantised one
+// by one there (row_scale.h). Which blocks are open, where, stands in open_slots.h. Attention knows
+// both kinds of blocks by one kind of id:
 //
 //   id of a sealed block   its own, 0 to num_blocks - 1
 //   id of an open one      num_blocks + its slot

@@ -24,7 +24,7 @@ OpenRoom::Claim::~Claim() {
 
 OpenRoom::Slots OpenRoom::look() const {
   const BlockPool::Books books(pool_);
-  return {books->open_slots()->num_open(), books->open_slots()->num_in_memory()};
+  return {books->open_slots()->num_used(), books->open_slots()->num_in_memory()};
 }
 
 std::int64_t OpenRoom::left() {
@@ -33,7 +33,7 @@ std::int64_t OpenRoom::left() {
 }
 
 std::int64_t OpenRoom::left(Slots slots) const {
-  return std::max<std::int64_t>(0, most_ - slots.open - claimed_);
+  return std::max<std::int64_t>(0, most_ - slots.used - claimed_);
 }
 
 std::int64_t OpenRoom::claim(const Asked& asked, std::int64_t least, std::int64_t most) {
@@ -46,14 +46,14 @@ std::int64_t OpenRoom::claim(const Asked& asked, std::int64_t least, std::int64_
                        " that resident_bytes has room for");
   }
   const std::int64_t more = std::min(left(slots), most);
-  set_aside({slots.open + more, slots.in_memory});
+  set_aside({slots.used + more, slots.in_memory});
   claimed_ += more;
   return more;
 }
 
 // What calls have claimed and opened counts twice.
 void OpenRoom::set_aside(Slots slots) {
-  const std::int64_t aside = std::min(most_, std::max(slots.open + claimed_, slots.in_memory));
+  const std::int64_t aside = std::min(most_, std::max(slots.used + claimed_, slots.in_memory));
   pool_.residency()->set_aside(aside * pool_.open_blocks()->slot_bytes());
   aside_ = aside;
 }

@@ -7,8 +7,8 @@
 // it is refused before anything has changed; slots of others may close meanwhile, and none opens
 // without a claim:
 //
-//   open + claimed <= most()            when a claim is made
-//   set aside = max(in memory, open + claimed)     then, and when one is given up
+//   used + claimed <= most()            when a claim is made
+//   set aside = max(in memory, used + claimed)     then, and when one is given up
 //
 // What a call has opened counts in both until it is done, so that of calls at the same time the
 // later may be refused a little early. Slots that nobody uses keep their memory where they are few,
@@ -23,6 +23,9 @@
 
 #include "quire/kv/asked.h"
 
+#include "quire/kv/column_history.h"
+#include "quire/kv/kv_storage.h"
+
 namespace quire {
 
 class BlockPool;
@@ -32,8 +35,11 @@ class OpenRoom {
   // Of a pool with open blocks and a residency, which outlives this.
   explicit OpenRoom(BlockPool& pool);
 
-  // What the last blocks of one table take, the next one, and a copy.
-  static std::int64_t least_slots(std::int64_t num_open) { return num_open + 2; }
+  // What the last blocks of one table take, with those of tokens that may be taken back, the next
+  // one, and a copy.
+  static std::int64_t least_slots(const KvGeometry& geometry) {
+    return ColumnHistory::most_pinned(geometry.block_size, geometry.num_open()) + 2;
+  }
   std::int64_t most() const { return most_; }
   // Slots that a claim can have now.
   std::int64_t left();
@@ -65,9 +71,9 @@ class OpenRoom {
   // Unused slots that keep their memory.
   static constexpr std::int64_t kUnused = 8;
 
-  // Slots, as they are at this moment.
+  // Slots, as they are at this moment: of blocks, and all that take memory.
   struct Slots {
-    std::int64_t open, in_memory;
+    std::int64_t used, in_memory;
   };
   Slots look() const;
   std::int64_t left(Slots slots) const;

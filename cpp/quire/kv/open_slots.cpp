@@ -14,29 +14,56 @@ OpenSlots::OpenSlots(std::int64_t num_blocks) : blocks_(num_blocks) {
   cleared_.reserve(num_blocks);
 }
 
-std::int32_t OpenSlots::open(std::int32_t block) {
+template <class Change>
+void OpenSlots::change(std::int32_t block, Change change) {
   Block& state = blocks_[block];
-  assert(state.slot == kNone && state.pins == 0);
-  std::vector<std::int32_t>& slots = unused_.empty() ? cleared_ : unused_;
-  if (slots.empty()) {
-    state.slot = static_cast<std::int32_t>(num_touched_++);
-  } else {
-    state.slot = slots.back();
-    slots.pop_back();
-  }
-  state.pins = 1;
-  state.is_sealed = false;
-  return state.slot;
+  num_open_ -= state.is_open();
+  change(state);
+  num_open_ += state.is_open();
 }
 
-void OpenSlots::unpin(std::int32_t block) {
+std::int32_t OpenSlots::open(std::int32_t block) {
+  assert(blocks_[block].slot == kNone && blocks_[block].pins == 0);
+  std::vector<std::int32_t>& slots = unused_.empty() ? cleared_ : unused_;
+  std::int32_t slot = kNone;
+  if (slots.empty()) {
+    slot = static_cast<std::int32_t>(num_touched_++);
+  } else {
+    slot = slots.back();
+    slots.pop_back();
+  }
+  change(block, [slot](Block& state) { state = {slot, 1, 1, false}; });
+  return slot;
+}
+
+void OpenSlots::pin(std::int32_t block, bool reads) {
+  change(block, [reads](Block& state) {
+    ++state.pins;
+    state.readers += reads;
+  });
+}
+
+void OpenSlots::unpin(std::int32_t block, bool reads) {
   assert(blocks_[block].pins > 0);
-  --blocks_[block].pins;
+  change(block, [reads](Block& state) {
+    --state.pins;
+    state.readers -= reads;
+  });
   close_if_unused(blocks_[block]);
 }
 
+void OpenSlots::stop_reading(std::int32_t block) {
+  assert(blocks_[block].readers > 0);
+  change(block, [](Block& state) { --state.readers; });
+}
+
+void OpenSlots::read_again(std::int32_t block) {
+  assert(blocks_[block].pins > blocks_[block].readers);
+  change(block, [](Block& state) { ++state.readers; });
+}
+
 void OpenSlots::note_sealed(std::int32_t block) {
-  blocks_[block].is_sealed = true;
+  change(block, [](Block& state) { state.is_sealed = true; });
   close_if_unused(blocks_[block]);
 }
 
@@ -74,6 +101,9 @@ void OpenSlots::check(std::int32_t block, const BlockHolders& holders) const {
   if (state.pins < 0 || state.pins > holders.tables) {
     fail("pins", state.pins, "0 to the tables that hold it");
   }
+  if (state.readers < 0 || state.readers > state.pins) {
+    fail("readers", state.readers, "0 to the tables that have pinned it");
+  }
   const bool is_needed = state.pins > 0 || !state.is_sealed;
   if (is_needed != (state.slot != kNone)) {
     fail("open slot", state.slot, is_needed ? "one" : "none, as it is sealed and nobody's");
@@ -91,8 +121,10 @@ void OpenSlots::check() const {
     }
     ++uses[slot];
   };
+  std::int64_t open = 0;
   for (const Block& block : blocks_) {
     if (block.slot != kNone) use(block.slot);
+    open += block.is_open();
   }
   for (const auto* slots : {&unused_, &leaving_, &cleared_}) {
     for (const std::int32_t slot : *slots) use(slot);
@@ -101,6 +133,9 @@ void OpenSlots::check() const {
     if (uses[slot] == 1) continue;
     raise<InvariantError>("BlockPool.check: uses of open slots", "got ", uses[slot], " for slot ",
                           slot, ", expected 1");
+  }
+  if (open != num_open_) {
+    raise<InvariantError>("BlockPool.check: open blocks", "got ", num_open_, ", expected ", open);
   }
 }
 

@@ -1,15 +1,18 @@
 // The books of a pool about the rows it has in full precision: of which blocks, where, and for
 // whom.
 //
-//   open     a block whose rows lie in a slot of OpenBlocks, as plain floats
-//   sealed   a block whose rows lie in its tile, quantised
+//   in a slot   a block whose rows lie in a slot of OpenBlocks, as plain floats
+//   sealed      a block whose rows lie in its tile, quantised
 //
-// Every block in use is one of them, or both, while a table still reads what it had open. With
-// references(b), tables(b) and caches(b) of block_ledger.h, for every block b:
+// Every block in use is one of them, or both: while a table still reads what it had open, or may
+// have to again (column_history.h). With references(b), tables(b) and caches(b) of block_ledger.h,
+// for every block b:
 //
-//   slot(b)          where it is open, or none; of blocks with one, all different
-//   pins(b)          tables that read it there      pins(b) <= tables(b)
+//   slot(b)          where it is, or none; of blocks with one, all different
+//   pins(b)          tables that may read it there
+//   readers(b)       those that do now              readers(b) <= pins(b) <= tables(b)
 //   is_sealed(b)     its tile is what its rows became
+//   open             |{b : readers(b) > 0 or not is_sealed(b)}|
 //
 //   slot(b) = none   exactly where pins(b) = 0 and is_sealed(b)
 //   references(b) = 0   =>  slot(b) = none
@@ -38,7 +41,9 @@ class OpenSlots {
 
   explicit OpenSlots(std::int64_t num_blocks);
 
-  std::int64_t num_open() const { return num_in_memory() - std::ssize(unused_); }
+  std::int64_t num_open() const { return num_open_; }
+  // Slots of blocks: of those that are open, and of those that may be again.
+  std::int64_t num_used() const { return num_in_memory() - std::ssize(unused_); }
   // With those that are not used, but have their memory yet.
   std::int64_t num_in_memory() const {
     return num_touched_ - std::ssize(leaving_) - std::ssize(cleared_);
@@ -49,10 +54,14 @@ class OpenSlots {
   // For the one table that holds the block and is about to write it: opens it, if it has not, with
   // a pin, and returns its slot; what lies in the tile counts no more.
   std::int32_t open(std::int32_t block);
-  void write(std::int32_t block) { blocks_[block].is_sealed = false; }  // it is open
+  void write(std::int32_t block) { blocks_[block].is_sealed = false; }  // its table reads it open
 
-  void pin(std::int32_t block) { ++blocks_[block].pins; }  // it is open
-  void unpin(std::int32_t block);
+  // One table more, or fewer, that may read a block in its slot, and does so or not.
+  void pin(std::int32_t block, bool reads);
+  void unpin(std::int32_t block, bool reads);
+  // A table that has a pin does so no longer, or again.
+  void stop_reading(std::int32_t block);
+  void read_again(std::int32_t block);
   void note_sealed(std::int32_t block);
   // Its last reference is gone.
   void note_free(std::int32_t block);
@@ -72,9 +81,15 @@ class OpenSlots {
   struct Block {
     std::int32_t slot = kNone;
     std::int32_t pins = 0;
+    std::int32_t readers = 0;
     bool is_sealed = true;
+
+    bool is_open() const { return readers > 0 || !is_sealed; }
   };
 
+  // Calls change(block), and keeps count of those that are open.
+  template <class Change>
+  void change(std::int32_t block, Change change);
   void close_if_unused(Block& block);
 
   static constexpr std::size_t kLeaveAtOnce = 64;
@@ -82,6 +97,7 @@ class OpenSlots {
   std::vector<Block> blocks_;
   std::vector<std::int32_t> unused_;  // a stack of slots, the one used last on top
   std::vector<std::int32_t> leaving_, cleared_;
+  std::int64_t num_open_ = 0;
   std::int64_t num_touched_ = 0;  // slots below it have been used
 };
 

@@ -71,7 +71,7 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
   RadixTree::Rest rest;
   std::int32_t copy = -1;
   const OpenBlocks* const open_blocks = pool_->open_blocks();
-  if (open_blocks != nullptr) table->open_ids_.reserve(1);
+  if (open_blocks != nullptr) table->history_.reserve(1);
   std::optional<OpenRoom::Claim> claim;
   if (OpenRoom* const room = pool_->open_room()) {  // a look beforehand
     {
@@ -106,7 +106,7 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
       books.require_free(1, {"PrefixCache.match", "token_ids", matched});
       books->give_to_table({&copy, 1}, rest.rows);
       if (open_blocks != nullptr) {
-        table->open_ids_.push_back(open_blocks->id_of(books->open_slots()->open(copy)));
+        table->history_.push(open_blocks->id_of(books->open_slots()->open(copy)));
       }
     }
     stats_.tokens_asked += static_cast<std::int64_t>(ids.size());
@@ -123,7 +123,7 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
     const auto both = std::span(pair).first(open_blocks != nullptr ? 1 : 2);
     pool_->keep_resident(both);
     if (open_blocks != nullptr) {
-      open_blocks->copy_rows({rest.block, 0}, {table->open_ids_.back(), 0}, rest.rows);
+      open_blocks->copy_rows({rest.block, 0}, {table->history_.ids().back(), 0}, rest.rows);
     } else {
       pool_->storage().copy_rows({rest.block, 0}, {copy, 0}, rest.rows);
     }
@@ -135,6 +135,7 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
   }
   table->blocks_ = std::move(blocks);
   table->num_tokens_ = matched;
+  table->history_.begin(matched);
   if (matched == 0) table->lease_ = std::move(lease);
   return table;
 }

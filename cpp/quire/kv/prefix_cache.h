@@ -8,12 +8,18 @@
 // shared one copies it (block_table.h). A table that goes on in a block which it has inserted in
 // part copies it as well.
 //
+// In a pool with open blocks what is cached is sealed, all of it, where the table that was inserted
+// reads its last blocks open: so a sequence that begins with a match does not have the bits of one
+// that was computed from its first token on. Full precision for what is cached would take several
+// times the memory of what is sealed.
+//
 // Matching goes by token ids, all of them compared; a prefix in one namespace is unknown in every
 // other. Blocks that nobody else holds are given back when the pool runs out, inside the allocation
 // that needs them, those used least recently first and the end of a sequence before its beginning.
 //
-// Memory: 136 bytes for a cached block of 16 tokens with ids below 2^32 (prefix_nodes.h), 4 for
-// every block of the pool, and 640 KiB to remember why something is missing (miss_memory.h).
+// Memory: 136 bytes for a cached block of 16 tokens with ids below 2^32 (prefix_nodes.h), and at
+// most 16 times as much for one that is inserted again and again at other places (radix_tree.h), 4
+// for every block of the pool, and 640 KiB to remember why something is missing (miss_memory.h).
 //
 // Every method is safe to call from several threads. The tree is guarded by the pool's lock, so
 // that the order of locks stays as it is: tables, then the pool.
@@ -63,15 +69,19 @@ class PrefixCache {
   std::optional<std::int64_t> max_blocks() const { return max_blocks_; }
 
   // A new table of the longest cached prefix, at most all tokens but the last: attention needs one
-  // to start from. Throws ValueError for an id below 0; OutOfBlocks where rows are to be copied and
-  // no block is free or cached. Whatever throws has changed nothing.
+  // to start from. With open blocks it reads full blocks sealed, and the rows of a last one that it
+  // has in part open: what they stand for when sealed, rounded to bfloat16. Throws ValueError for
+  // an id below 0; OutOfBlocks where rows are to be copied and no block is free or cached. Whatever
+  // throws has changed nothing.
   std::shared_ptr<BlockTable> match(TokenIds token_ids, std::string_view space = "");
 
   // Makes the table's first token_ids.size() tokens matchable, which must have been written. The
   // table stays as it is. What is there already stays too; where max_blocks are cached and all in
   // use, only the first blocks are kept. Throws ValueError for an id below 0, more ids than the
   // table has tokens, ids of tokens that it has given up, a freed table, or one of another pool.
-  // With open blocks only full ones are kept, which are sealed, for others than the table.
+  // With open blocks only full ones are kept, which are sealed, for others than the table: what is
+  // matched later reads them so, and has other bits than the table while it reads them open. A
+  // block that is at RadixTree::kMaxPlaces places leaves the one where it was inserted longest ago.
   void insert(TokenIds token_ids, const BlockTable& table, std::string_view space = "");
 
   // Gives up to num_blocks blocks that only caches hold back to the pool, and says how many. Throws
@@ -94,7 +104,8 @@ class PrefixCache {
   // caller holds the blocks, has written them, and releases them afterwards, the oldest first.
   std::int64_t restore(const PrefixSnapshot& snapshot);
 
-  // Cached blocks; one that stands at two places, as in two namespaces, counts twice.
+  // Cached blocks; one that stands at two places, as in two namespaces, counts twice. At most
+  // RadixTree::kMaxPlaces times the blocks of the pool.
   std::int64_t size() const;
   PrefixCacheStats stats() const;
 

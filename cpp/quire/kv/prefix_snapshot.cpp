@@ -108,7 +108,7 @@ void RadixTree::restore(const PrefixSnapshot& snapshot,
       const Id parent = node.parent < 0 ? add_space(spaces[-1 - node.parent]) : added[node.parent];
       if (parent == PrefixNodes::kNone) continue;  // there was no room for it
       const TokenIds ids = TokenIds(snapshot.ids).subspan(end, node.size);
-      added[i] = add_child(parent, ids, snapshot.blocks[node.block].id);
+      added[i] = add_child(parent, ids, snapshot.blocks[node.block].id, WhenEverywhere::stays_out);
       if (!is_idle(added[i])) continue;
       held.push_back(nodes_[added[i]].block);
       ledger_.retain({&held.back(), 1});

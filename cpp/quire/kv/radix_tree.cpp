@@ -49,19 +49,41 @@ PrefixNodes::Id RadixTree::add_space(TokenIds space) {
   if (found != PrefixNodes::kNone) return found;
   const Id added = nodes_.create(space);
   nodes_.add_child(root_, added);
+  ++num_spaces_;
   return added;
 }
 
-PrefixNodes::Id RadixTree::add_child(Id parent, TokenIds ids, std::int32_t block) {
+void RadixTree::drop_if_empty(Id space) noexcept {
+  if (is_block(space) || nodes_[space].child != PrefixNodes::kNone) return;
+  nodes_.remove_child(space);
+  nodes_.destroy(space);
+  --num_spaces_;
+}
+
+PrefixNodes::Id RadixTree::add_child(Id parent, TokenIds ids, std::int32_t block,
+                                     WhenEverywhere when) {
   const auto [found, common] = nodes_.find_child(parent, ids);
   // there, or the beginning of another
   if (common == static_cast<std::int64_t>(ids.size())) return found;
   const bool continues = found != PrefixNodes::kNone && common == nodes_[found].size;
   const Id added = add_block(parent, ids, block);
   if (continues) drop_leaf(found);  // those ids and more
-  if (size_ <= max_nodes_ || evict_leaf()) return added;
+  if (leaves_a_place(added, when) && (size_ <= max_nodes_ || evict_leaf())) return added;
   drop_leaf(added);
   return PrefixNodes::kNone;
+}
+
+bool RadixTree::leaves_a_place(Id added, WhenEverywhere when) noexcept {
+  std::int64_t places = 0;
+  Id oldest = added;
+  for (Id at = added; at != PrefixNodes::kNone; at = nodes_[at].next, ++places) oldest = at;
+  if (places <= kMaxPlaces) return true;
+  if (when == WhenEverywhere::stays_out) return false;
+  for (Id at = added; is_block(at); at = nodes_[at].parent) {
+    if (at == oldest) return false;
+  }
+  drop_subtree(oldest, true);
+  return true;
 }
 
 void RadixTree::insert(TokenIds space, TokenIds ids, std::span<const std::int32_t> blocks) {
@@ -69,7 +91,7 @@ void RadixTree::insert(TokenIds space, TokenIds ids, std::span<const std::int32_
   Id parent = add_space(space);
   for (std::size_t i = 0; !ids.empty(); ++i) {
     const auto first = ids.first(std::min<std::size_t>(ids.size(), block_size_));
-    const Id child = add_child(parent, first, blocks[i]);
+    const Id child = add_child(parent, first, blocks[i], WhenEverywhere::leaves_oldest);
     if (child == PrefixNodes::kNone) break;
     parent = child;
     ids = ids.subspan(first.size());
@@ -79,8 +101,14 @@ void RadixTree::insert(TokenIds space, TokenIds ids, std::span<const std::int32_
 }
 
 PrefixNodes::Id RadixTree::add_block(Id parent, TokenIds ids, std::int32_t block) {
-  const Id added = nodes_.create(ids);
   assert(!ledger_.is_idle(block));
+  Id added = PrefixNodes::kNone;
+  try {
+    added = nodes_.create(ids);
+  } catch (...) {
+    drop_if_empty(parent);
+    throw;
+  }
   ledger_.give_to_cache(block);
   PrefixNodes::Node& node = nodes_[added];
   Id& first = nodes_of_block_[block];
@@ -113,11 +141,8 @@ void RadixTree::drop_leaf(Id dropped) noexcept {
   --size_;
   ledger_.drop_from_cache(block);
 
-  if (nodes_[parent].child != PrefixNodes::kNone) return;
-  if (!is_block(parent)) {
-    nodes_.remove_child(parent);
-    nodes_.destroy(parent);
-  } else if (nodes_[parent].waits) {
+  if (!is_block(parent)) return drop_if_empty(parent);
+  if (nodes_[parent].child == PrefixNodes::kNone && nodes_[parent].waits) {
     nodes_[parent].waits = false;
     nodes_.unlist(parent);
     nodes_.insert_after(idle_, parent);
@@ -221,14 +246,16 @@ void expect(bool holds, const char* what, PrefixNodes::Id node) {
 
 void RadixTree::check(std::vector<std::int32_t>& held) const {
   std::vector<Id> inner = {root_};
-  std::int64_t blocks = -1;  // the root is none
+  std::int64_t blocks = -1, spaces = 0;  // the root is none
   while (!inner.empty()) {
     const Id parent = inner.back();
     inner.pop_back();
     check_children(parent, &inner);
     blocks += is_block(parent) || parent == root_;
+    spaces += !is_block(parent) && parent != root_;
   }
   expect(blocks == size_, "was not counted", root_);
+  expect(spaces == num_spaces_ && spaces <= size_, "is a namespace and was not counted", root_);
   check_blocks();
   check_lists();
   for (std::size_t block = 0; block < nodes_of_block_.size(); ++block) {
@@ -274,7 +301,9 @@ void RadixTree::check_blocks() const {
   std::int64_t count = 0;
   for (std::size_t block = 0; block < nodes_of_block_.size(); ++block) {
     Id previous = PrefixNodes::kNone;
+    std::int64_t places = 0;
     for (Id at = nodes_of_block_[block]; at != PrefixNodes::kNone; at = nodes_[at].next) {
+      expect(++places <= kMaxPlaces, "is one place too many of its block", at);
       expect(nodes_[at].block == static_cast<std::int32_t>(block), "is another block's", at);
       expect(nodes_[at].previous == previous, "has another neighbour", at);
       previous = at;

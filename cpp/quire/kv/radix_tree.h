@@ -8,7 +8,17 @@
 //   the ids of no sibling begin with its ids
 //   it is listed, once, if its block is idle
 //
-// and a namespace has children.
+// and a namespace has children. So all that is here is bounded by the blocks of the pool, whatever
+// is inserted, and however long somebody holds a block so that it is not idle:
+//
+//   places(b)    nodes of block b     places(b) <= kMaxPlaces
+//   size         sum of places(b)     size <= max_nodes, where there is such a limit
+//   namespaces   <= size
+//   nodes        = size + namespaces + the root, two heads of lists and one that stands for none
+//                <= 2 * kMaxPlaces * num_blocks + 4
+//
+// A block that is inserted at one place more leaves the one where it was inserted longest ago, with
+// what stands below.
 //
 // Who goes first: idle nodes are listed from the one used least recently to the one used last. A
 // block is in use as long as somebody holds it, so a node comes to the end of the list when the
@@ -33,6 +43,9 @@ namespace quire {
 // For one thread at a time: under the pool's lock.
 class RadixTree final : public BlockCache {
  public:
+  // Places of a block, which are several where a table is inserted into several namespaces.
+  static constexpr std::int64_t kMaxPlaces = 16;
+
   // Joins the ledger's caches; clear() and leave it before this goes.
   RadixTree(BlockLedger& ledger, std::int64_t num_blocks, std::int64_t block_size,
             std::int64_t max_nodes);
@@ -50,7 +63,8 @@ class RadixTree final : public BlockCache {
   Rest find(TokenIds space, TokenIds ids, std::vector<std::int32_t>* blocks) const;
 
   // Keeps blocks, held by a table, which hold the ids; the last may be filled in part. Stops where
-  // max_nodes are reached and none of them is idle. Throws std::bad_alloc, having kept the first.
+  // max_nodes are reached and none of them is idle, or where the block has all its places on the
+  // way there. Throws std::bad_alloc, having kept the first.
   void insert(TokenIds space, TokenIds ids, std::span<const std::int32_t> blocks);
 
   // All that it holds, without a reference. O(blocks of the pool + nodes).
@@ -59,7 +73,8 @@ class RadixTree final : public BlockCache {
   std::vector<std::int32_t> blocks_of(const PrefixSnapshot& snapshot,
                                       std::span<const std::vector<std::int64_t>> spaces) const;
   // Adds the nodes of a snapshot, whose blocks are held and whose namespaces have these ids, the
-  // newest first; what is there already stays. Stops short as insert does, and throws as it does.
+  // newest first; what is there already stays, also where its block has all its places: what was
+  // used before them is left out. Else stops short as insert does, and throws as it does.
   void restore(const PrefixSnapshot& snapshot, std::span<const std::vector<std::int64_t>> spaces);
 
   // Drops the idle node used least recently, or, where all that are idle have children, the least
@@ -85,9 +100,13 @@ class RadixTree final : public BlockCache {
   bool is_idle(Id node) const { return is_block(node) && ledger_.is_idle(nodes_[node].block); }
   Id find_space(TokenIds space) const;
   // The namespace, or the child with these ids, which is added where it is missing.
-  // add_child: kNone where max_nodes are reached and none of them is idle.
+  // add_child: kNone where max_nodes are reached and none of them is idle, or where the block has
+  // all its places and is to stay out then, or cannot leave the oldest, which leads to `parent`.
+  enum class WhenEverywhere { leaves_oldest, stays_out };
   Id add_space(TokenIds space);
-  Id add_child(Id parent, TokenIds ids, std::int32_t block);
+  Id add_child(Id parent, TokenIds ids, std::int32_t block, WhenEverywhere when);
+  bool leaves_a_place(Id added, WhenEverywhere when) noexcept;
+  void drop_if_empty(Id space) noexcept;
   std::vector<Id> newest_first() const;
   Id add_block(Id parent, TokenIds ids, std::int32_t block);
   bool evict_leaf() noexcept;
@@ -107,8 +126,9 @@ class RadixTree final : public BlockCache {
   const std::int64_t max_nodes_;
   PrefixNodes nodes_;
   const Id root_, idle_, waiting_;  // the last two are heads of lists
-  std::vector<Id> nodes_of_block_;  // the first of each block's nodes
+  std::vector<Id> nodes_of_block_;  // the newest of each block's nodes
   std::int64_t size_ = 0;
+  std::int64_t num_spaces_ = 0;
   std::int64_t evictions_ = 0;
   MissMemory misses_;
 };

@@ -113,7 +113,8 @@ BlockTable::BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout)
   // Outside the pool's lock, and before anything is taken.
   std::vector<std::int32_t> taken(num_blocks);
   std::vector<std::int32_t> blocks(layout.num_columns(block_size_), kHole);
-  open_ids_.reserve(layout.num_open);
+  history_.reserve(layout.num_open);
+  history_.begin(layout.num_tokens);
   if (layout.next_position > layout.num_tokens && layout.positions.empty()) {
     layout.positions.resize(layout.num_tokens);
     std::iota(layout.positions.begin(), layout.positions.end(), std::int64_t{0});
@@ -145,7 +146,7 @@ TableLayout HeldTables::layout(std::int64_t index) const {
   TableLayout layout;
   layout.num_tokens = table.num_tokens_;
   layout.next_position = table.num_tokens_ + table.num_removed_;
-  layout.num_open = std::ssize(table.open_ids_);
+  layout.num_open = table.history_.num_open();
   for (std::int64_t column = 0; column < std::ssize(table.blocks_); ++column) {
     if (table.blocks_[column] == kHole) continue;
     auto& ranges = layout.column_ranges;

@@ -48,7 +48,7 @@ TEST_P(TableFileOpen, RandomTablesComeBackAndGoOnAlike) {
   std::mt19937 random(3);
   const auto below = [&](std::size_t n) { return static_cast<std::int64_t>(random() % n); };
   int num_cut = 0, num_open_holes = 0, num_all_open = 0, num_positions = 0;
-  for (int walk = 0; walk < 30; ++walk) {
+  for (int walk = 0; walk < 60; ++walk) {
     const std::int64_t block_size = 1 + below(5);
     const auto pool = new_open_pool(GetParam(), 200, block_size);
     PrefixCache cache(pool);
@@ -71,6 +71,8 @@ TEST_P(TableFileOpen, RandomTablesComeBackAndGoOnAlike) {
           break;
         case 3:
         case 4: {
+          // one that was loaded reads what it has as it was, also in a block that is cut short
+          if (size > 0 && below(4) > 0) table = load_table(pool, directory / "t");
           const std::int64_t length = size - below(std::min(size, 5 * block_size) + 1);
           const bool is_hole =
               length % block_size != 0 && table->blocks()[length / block_size] == kHole;
@@ -155,20 +157,21 @@ TEST(TableFileOpenInt4, OnlyRowsOfTokensAreWritten) {
   EXPECT_EQ(shape_in(file, "layers.1.v_scale"), (std::vector<std::int64_t>{20, 2, 2}));
   EXPECT_EQ(shape_in(file, "layers.1.k_open"), (std::vector<std::int64_t>{6, 2, 4}));
   EXPECT_EQ(shape_in(file, "layers.1.v_open"), (std::vector<std::int64_t>{6, 2, 2}));
-  table->truncate(10);  // within a sealed block
-  save_table(*table, directory / "t");
+  const auto cut = load_table(pool, directory / "t");  // which cannot go back to before
+  cut->truncate(10);                                   // within a sealed block
+  save_table(*cut, directory / "t");
   file = contents(directory / "t");
   EXPECT_EQ(shape_in(file, "layers.0.k"), (std::vector<std::int64_t>{10, 2, 2}));
   EXPECT_EQ(shape_in(file, "layers.0.k_scale"), (std::vector<std::int64_t>{3, 2, 4, 2}));
   EXPECT_EQ(shape_in(file, "layers.0.v_scale"), (std::vector<std::int64_t>{10, 2, 2}));
   EXPECT_EQ(shape_in(file, "layers.0.k_open"), (std::vector<std::int64_t>{0, 2, 4}));
   // Whatever stands behind the last token.
-  const std::int32_t last = table->blocks().back();
+  const std::int32_t last = cut->blocks().back();
   for (std::int64_t row = 2; row < 4; ++row) {
     std::memset(pool->storage().k_cache(0).at(last, row), 0x5a, 2);
     std::memset(pool->storage().v_scale(0).at(last, row), 0xff, 4);
   }
-  save_table(*table, directory / "again");
+  save_table(*cut, directory / "again");
   EXPECT_EQ(contents(directory / "again"), file);
 }
 

@@ -16,21 +16,12 @@
 #include <utility>
 #include <vector>
 
-#include "kv/open_sequence.h"
+#include "kv/model_sequence.h"
 #include "kv/straight_rows.h"
 #include "kv/token_rows.h"
 #include "quire/kv/block_table.h"
 
 namespace quire::testing {
-
-struct ModelSequence {
-  std::unique_ptr<BlockTable> table;
-  std::vector<std::uint32_t> tokens;
-  std::set<std::int64_t> holes;  // columns
-  std::vector<std::int64_t> positions;
-  std::int64_t next_position = 0;
-  std::optional<OpenSequence> opened = {};  // in a pool with open blocks
-};
 
 class BlockTableMachine {
  public:
@@ -83,6 +74,10 @@ class BlockTableMachine {
         ++references[blocks[i]];
         rows[blocks[i]] = std::max(rows[blocks[i]], here);
       }
+      if (!sequence.replaced.is_there()) continue;
+      ++references[sequence.replaced.block()];
+      std::int64_t& most = rows[sequence.replaced.block()];
+      most = std::max(most, sequence.replaced.length() % block_size_);
     }
     const std::vector<std::int32_t> counts = pool_->ref_counts();
     std::int64_t shared = 0, filled = 0;
@@ -107,6 +102,7 @@ class BlockTableMachine {
   void verify_contents() const {
     for (const ModelSequence& sequence : sequences_) {
       if (sequence.opened) {
+        ASSERT_NO_THROW(sequence.table->check());
         ASSERT_TRUE(sequence.opened->is_what(*sequence.table));
         continue;
       }
@@ -186,8 +182,9 @@ class BlockTableMachine {
     const std::int64_t length = size_of(*sequence);
     const std::vector<std::int32_t> before = sequence->table->blocks();
     const bool copies = n > 0 && length % block_size_ != 0 && pool_->ref_count(before.back()) > 1;
+    const bool replaces = sequence->replaces(n);
     const std::int64_t total = (length + n + block_size_ - 1) / block_size_;
-    const std::int64_t takes = total - static_cast<std::int64_t>(before.size()) + copies;
+    const std::int64_t takes = total - std::ssize(before) + (copies || replaces);
 
     std::vector<std::uint32_t> tokens(n);
     for (std::uint32_t& token : tokens) token = next_token_++;
@@ -199,8 +196,8 @@ class BlockTableMachine {
       return;
     }
     const std::int64_t opens = takes + 1;  // at once: with a last block that was sealed
-    const std::int64_t stay = pool_->geometry().num_open();
-    if (finds_no_room(*sequence->table, way == Way::extended ? opens : std::min(opens, stay + 2),
+    const std::int64_t least = OpenRoom::least_slots(pool_->geometry());
+    if (finds_no_room(*sequence->table, way == Way::extended ? opens : std::min(opens, least),
                       [&] { add(*sequence->table, tokens, way); })) {
       ++refused_openings_;
       return;
@@ -215,7 +212,9 @@ class BlockTableMachine {
     std::vector<std::int32_t> after = sequence->table->blocks();
     ASSERT_EQ(after.size(), static_cast<std::size_t>(total));
     after.resize(before.size());
-    if (copies) {
+    if (replaces) sequence->replaced.set(before.back(), length);
+    if (sequence->opened) sequence->replaced.let_go(*sequence->opened);
+    if (copies || replaces) {
       ASSERT_NE(after.back(), before.back());
       after.back() = before.back();
     }
@@ -232,7 +231,13 @@ class BlockTableMachine {
       return;
     }
     sequence->table->truncate(length);
-    if (sequence->opened) sequence->opened->truncate(length);
+    if (sequence->opened) {
+      sequence->opened->truncate(length);
+      const std::optional<std::int32_t> back = sequence->replaced.let_go(*sequence->opened);
+      if (back && length > sequence->replaced.length() / block_size_ * block_size_) {
+        ASSERT_EQ(sequence->table->blocks().back(), *back);
+      }
+    }
     if (length < size_of(*sequence)) {
       sequence->next_position = length == 0 ? 0 : sequence->positions[length];
     } else if (length == 0) {
@@ -255,6 +260,7 @@ class BlockTableMachine {
       if (sequence->positions[last] < position && sequence->positions[first] >= sink_tokens) {
         sequence->holes.insert(column);
         if (sequence->opened) sequence->opened->drop(column);
+        if (sequence->replaced.length() / block_size_ == column) sequence->replaced.forget();
       }
     }
   }
@@ -303,14 +309,19 @@ class BlockTableMachine {
       ++refused_openings_;
       return;
     }
+    std::int64_t same_columns = std::min(first, columns);
+    // the first tokens alone, as truncate leaves them
+    if (sequence->replaced.is_there() && size_of(after) <= sequence->replaced.length()) {
+      same_columns = std::min(same_columns, sequence->replaced.length() / block_size_);
+    }
+    if (std::ssize(kept) < size_of(*sequence)) sequence->replaced.forget();
     if (sequence->opened) sequence->opened->keep(kept);
     copies_ += copies;
     sequence->tokens = after.tokens;
     sequence->positions = after.positions;
     sequence->holes.clear();
     const std::vector<std::int32_t> blocks = sequence->table->blocks();
-    ASSERT_TRUE(
-        std::equal(blocks.begin(), blocks.begin() + std::min(first, columns), before.begin()));
+    ASSERT_TRUE(std::equal(blocks.begin(), blocks.begin() + same_columns, before.begin()));
   }
 
   // What leaves memory is where the file has it. What is shared stays, and is not seen here.
@@ -335,7 +346,8 @@ class BlockTableMachine {
     ModelSequence* sequence = any();
     if (sequence == nullptr) return;
     ModelSequence child{sequence->table->fork(), sequence->tokens,        sequence->holes,
-                        sequence->positions,     sequence->next_position, sequence->opened};
+                        sequence->positions,     sequence->next_position, sequence->opened,
+                        sequence->replaced};
     sequences_.push_back(std::move(child));
   }
 

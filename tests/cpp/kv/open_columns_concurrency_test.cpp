@@ -74,7 +74,7 @@ TEST_P(OpenColumnsConcurrency, SharedBlocksSealedByAll) {
 // With memory for a few of the tiles, which leave it and come back meanwhile.
 TEST_P(OpenColumnsConcurrency, SharedBlocksSealedByAllInAFile) {
   const TemporaryPath path;
-  const auto pool = new_backed_open_pool(GetParam(), path.text(), 400, 30);
+  const auto pool = new_backed_open_pool(GetParam(), path.text(), 400, 88);
   seal_shared_blocks(pool);
   EXPECT_GT(pool->residency()->evictions(), 0);
 }
@@ -134,7 +134,7 @@ TEST_P(OpenColumnsConcurrency, OneTableForAll) { share_one_table(new_open_pool(G
 // And where memory for open rows runs out as well.
 TEST_P(OpenColumnsConcurrency, OneTableForAllInAFile) {
   const TemporaryPath path;
-  share_one_table(new_backed_open_pool(GetParam(), path.text(), 48, 12));
+  share_one_table(new_backed_open_pool(GetParam(), path.text(), 48, 24));
 }
 
 }  // namespace

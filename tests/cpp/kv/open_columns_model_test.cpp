@@ -39,7 +39,8 @@ TEST_P(OpenColumnsModel, RandomOperations) {
   const struct {
     std::int64_t num_blocks, block_size;
     int steps;
-  } lives[] = {{24, 4, 600}, {40, 1, 300}, {12, 7, 300}, {30, 2, 300}};
+  } lives[] = {{24, 4, 600}, {40, 1, 300},  {12, 7, 300},  {30, 2, 300},
+               {90, 4, 400}, {300, 1, 300}, {20, 16, 300}, {10, 64, 200}};
   for (std::uint32_t seed = 0; seed < 4; ++seed) {
     SCOPED_TRACE(seed);
     for (const auto& [num_blocks, block_size, steps] : lives) {
@@ -56,10 +57,10 @@ TEST_P(OpenColumnsModel, RandomOperations) {
 
 // Blocks that come and go, and open ones that find no room, change nothing in what tables hold.
 TEST_P(OpenColumnsModel, RandomOperationsInAFile) {
-  const std::int64_t num_open = geometry_of(GetParam(), 1).num_open();
+  const std::int64_t least = OpenRoom::least_slots(geometry_of(GetParam(), 1));
   const struct {
     std::int64_t num_blocks, slots;
-  } lives[] = {{60, OpenRoom::least_slots(num_open)}, {60, 9}, {24, 30}};
+  } lives[] = {{60, least}, {60, least + 5}, {24, 45}};
   for (std::uint32_t seed = 0; seed < 3; ++seed) {
     SCOPED_TRACE(seed);
     for (const auto& [num_blocks, slots] : lives) {

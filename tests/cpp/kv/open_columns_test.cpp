@@ -81,11 +81,11 @@ TEST(OpenColumns, WholeBlocksGoStraightToTheirTiles) {
 }
 
 TEST(OpenColumns, WritingBehindSealedRowsOpensThem) {
-  const auto pool = new_int4_pool(32);
+  const auto pool = new_int4_pool(64);
   BlockTable table(pool);
   OpenSequence model(pool->geometry());
-  append_open(table, tokens_from(0, 24));
-  model.append(tokens_from(0, 24));
+  append_open(table, tokens_from(0, 104));  // more than 64 of which are taken back
+  model.append(tokens_from(0, 104));
   const auto fork = table.fork();
   OpenSequence fork_model = model;
   const std::vector<std::int32_t> before = table.blocks();
@@ -102,9 +102,19 @@ TEST(OpenColumns, WritingBehindSealedRowsOpensThem) {
   fork->truncate(6);
   fork_model.truncate(6);
   ASSERT_TRUE(fork_model.is_what(*fork));
-  append_open(*fork, tokens_from(200, 9));  // in its own block
+  append_open(*fork, tokens_from(200, 9));  // in a block of its own as well
   fork_model.append(tokens_from(200, 9));
+  EXPECT_NE(fork->blocks()[1], before[1]);
+  EXPECT_EQ(pool->stats().copies_on_write, 1);  // nobody shares what it leaves
+  EXPECT_EQ(pool->ref_count(before[1]), 1);
+  ASSERT_TRUE(fork_model.is_what(*fork));
+  fork->truncate(6);  // which has it back
+  fork_model.truncate(6);
   EXPECT_EQ(fork->blocks()[1], before[1]);
+  ASSERT_TRUE(fork_model.is_what(*fork));
+  append_open(*fork, tokens_from(200, 65));
+  fork_model.append(tokens_from(200, 65));
+  EXPECT_EQ(pool->ref_count(before[1]), 0);  // too long ago
   ASSERT_TRUE(fork_model.is_what(*fork));
   pool->check();
 }
@@ -184,7 +194,7 @@ TEST(OpenColumns, WhatFailsToGoStraightIsTakenBack) {
   append_open(table, tokens_from(0, 9));
   model.append(tokens_from(0, 9));
   for (const int failing : {0, 1, 2}) {
-    std::vector<std::int64_t> slots(43);
+    std::vector<std::int64_t> slots(107);
     int part = 0;
     const auto fail = [&](auto...) {
       if (part++ == failing) throw std::runtime_error("no disk");
@@ -196,8 +206,8 @@ TEST(OpenColumns, WhatFailsToGoStraightIsTakenBack) {
     EXPECT_EQ(other.num_tokens(), 2);
     EXPECT_EQ(pool->num_used(), 4);
     pool->check();
-    append_straight(other, tokens_from(60, 20));
-    EXPECT_EQ(other.num_tokens(), 22);
+    append_straight(other, tokens_from(60, 90));
+    EXPECT_EQ(other.num_tokens(), 92);
     pool->check();
   }
   ASSERT_TRUE(model.is_what(table));
@@ -273,7 +283,7 @@ TEST(OpenColumns, PrefixesAreSealed) {
   // as a table that has read so far, and was shortened
   Tokens asked = tokens_from(0, 7);
   asked.push_back(999);
-  found_model.append(tokens_from(0, 24));
+  found_model.append(tokens_from(0, 104));
   found_model.truncate(7);
   const auto found = cache.match(ids_of(asked));
   ASSERT_EQ(found->num_tokens(), 7);
@@ -287,17 +297,20 @@ TEST(OpenColumns, PrefixesAreSealed) {
   ASSERT_TRUE(found_model.is_what(*found));
   pool->check();
 
-  // a cache is no reason not to go on: it forgets the block, which is opened where it is
+  // a cache is no reason not to go on: what it has makes room for the copy of a sealed block
   const auto whole = cache.match(ids_of(tokens));
   ASSERT_EQ(whole->num_tokens(), 8);
   whole->truncate(6);
-  const std::vector<std::int32_t> rest = pool->allocate(pool->num_free());
+  std::vector<std::int32_t> rest = pool->allocate(pool->num_free());
   const std::vector<std::int32_t> blocks = whole->blocks();
-  append_open(*whole, tokens_from(90, 1));
+  EXPECT_THROW(append_open(*whole, tokens_from(90, 1)), OutOfBlocks);
   EXPECT_EQ(whole->blocks(), blocks);
-  EXPECT_EQ(cache.size(), 1);
+  EXPECT_EQ(cache.size(), 2);
+  pool->release(std::span(rest).last(1));
+  append_open(*whole, tokens_from(90, 1));
+  EXPECT_EQ(whole->blocks()[1], rest.back());
   OpenSequence whole_model(pool->geometry());
-  whole_model.append(tokens_from(0, 24));
+  whole_model.append(tokens_from(0, 104));
   whole_model.truncate(6);
   whole_model.append(tokens_from(90, 1));
   ASSERT_TRUE(whole_model.is_what(*whole));

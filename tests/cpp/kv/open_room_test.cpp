@@ -43,7 +43,7 @@ std::string refusal_of(Call call) {
 
 class OpenRoomTest : public ::testing::Test {
  protected:
-  static constexpr std::int64_t kSlots = 10;
+  static constexpr std::int64_t kSlots = 28;  // 18 of one table
 
   std::int64_t slot_bytes() const { return pool->open_blocks()->slot_bytes(); }
 
@@ -60,7 +60,7 @@ class OpenRoomTest : public ::testing::Test {
 };
 
 TEST_F(OpenRoomTest, TheLeastHasRoomForOneTable) {
-  const std::int64_t least = Residency::least_bytes(pool->storage()) + 4 * slot_bytes();
+  const std::int64_t least = Residency::least_bytes(pool->storage()) + 20 * slot_bytes();
   KvGeometry geometry = pool->geometry();
   const TemporaryPath other;
   EXPECT_EQ(refusal_of([&] { BlockPool(geometry, {other.text(), least - 1}); }),
@@ -68,11 +68,11 @@ TEST_F(OpenRoomTest, TheLeastHasRoomForOneTable) {
                    " for blocks of this shape"));
   for (geometry.open_blocks = 1; *geometry.open_blocks < 40; *geometry.open_blocks += 19) {
     const TemporaryPath path_of_this;
-    const auto bytes = Residency::least_bytes(pool->storage()) +
-                       OpenRoom::least_slots(*geometry.open_blocks) * slot_bytes();
+    const auto bytes =
+        Residency::least_bytes(pool->storage()) + OpenRoom::least_slots(geometry) * slot_bytes();
     const auto small =
         std::make_shared<BlockPool>(geometry, BackingFile{path_of_this.text(), bytes});
-    EXPECT_EQ(small->open_room()->most(), OpenRoom::least_slots(*geometry.open_blocks));
+    EXPECT_EQ(small->open_room()->most(), OpenRoom::least_slots(geometry));
     BlockTable table(small);
     append_open(table, tokens_from(0, 3 * 4 + 1));  // a part, and one that begins
     append_open(table, tokens_from(13, 600));
@@ -99,7 +99,8 @@ TEST_F(OpenRoomTest, TheLeastThatIsAskedForIsEnough) {
         const std::string before = "expected at least ";
         const std::int64_t least = std::stoll(refusal.substr(refusal.find(before) + before.size()));
         const BlockPool small(geometry, {other.text(), least});
-        EXPECT_GE(small.open_room()->most(), OpenRoom::least_slots(1)) << block_size << head_dim;
+        EXPECT_GE(small.open_room()->most(), OpenRoom::least_slots(geometry))
+            << block_size << head_dim;
       }
     }
   }
@@ -114,7 +115,7 @@ TEST_F(OpenRoomTest, APromptOfAnyLengthTakesFewSlots) {
   EXPECT_TRUE(model.is_what(table));
   EXPECT_EQ(pool->stats().open_blocks, 2);
   EXPECT_LE(pool->stats().resident_bytes,
-            Residency::least_bytes(pool->storage()) + 10 * slot_bytes());
+            Residency::least_bytes(pool->storage()) + kSlots * slot_bytes());
   pool->check();
   table.free();
   expect_no_more_were_touched();
@@ -142,7 +143,7 @@ TEST_F(OpenRoomTest, WhatTakesMoreAtOnceIsRefusedBeforeAnythingChanges) {
   std::vector<std::int64_t> ids(20);
   std::iota(ids.begin(), ids.end(), 0);
   cache.insert(ids, table);
-  const std::int64_t left = kSlots - 2;
+  const std::int64_t left = kSlots - 6;
   const auto before = table.blocks();
   const std::int64_t num_free = pool->num_free();
   EXPECT_EQ(
@@ -153,6 +154,9 @@ TEST_F(OpenRoomTest, WhatTakesMoreAtOnceIsRefusedBeforeAnythingChanges) {
   EXPECT_EQ(table.blocks(), before);
   EXPECT_EQ(pool->num_free(), num_free);
   extend_open(table, tokens_from(22, 2 + 4 * left));  // all there is
+  EXPECT_EQ(pool->open_room()->left(), 4);            // of those before, which it cannot go back to
+  BlockTable other(pool);
+  other.extend(4 * 4);
   EXPECT_EQ(pool->open_room()->left(), 0);
   extend_open(table, {});
   const auto fork = table.fork();
@@ -180,6 +184,7 @@ TEST_F(OpenRoomTest, WhatTakesMoreAtOnceIsRefusedBeforeAnythingChanges) {
   EXPECT_TRUE(model.is_what(*fork));
   table.free();
   fork->free();
+  other.free();
   EXPECT_EQ(pool->open_room()->left(), kSlots);
   pool->check();
 }
@@ -192,13 +197,15 @@ TEST_F(OpenRoomTest, OpenColumnsOfALoadedTableHaveNoTileYet) {
   const BlockTable table(pool, layout);
   EXPECT_EQ(pool->residency()->kept_bytes(), 4 * 2 * pool->storage().block_bytes());
   EXPECT_EQ(pool->open_room()->left(), kSlots - 2);
-  layout.num_open = 6;
+  layout.num_tokens = layout.next_position = 86;
+  layout.column_ranges = {{0, 22}};
+  layout.num_open = 22;
   BlockTable other(pool, layout);
   EXPECT_EQ(
       refusal_of([&] { BlockTable(pool, layout); }),
-      "BlockTable: layout: got 22, which takes 6 more open blocks at once, expected at most the "
-      "2 that resident_bytes has room for");
-  EXPECT_EQ(pool->num_used(), 12);
+      "BlockTable: layout: got 86, which takes 22 more open blocks at once, expected at most the "
+      "4 that resident_bytes has room for");
+  EXPECT_EQ(pool->num_used(), 28);
 }
 
 // Room for tiles is made as they are sealed: so nobody writes them before.

@@ -1,5 +1,6 @@
 // What a table with open blocks must hold, worked out from its own history alone: tokens one by
-// one, with the numbers that each stands for by now. No blocks, no sharing.
+// one, with the numbers that each stands for by now. No blocks, no sharing. What it was is kept in
+// whole: tokens that are taken back are taken back by going there, and appending the fewer anew.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -26,24 +27,30 @@ class OpenSequence {
   std::int64_t num_columns() const {
     return (size() + geometry_.block_size - 1) / geometry_.block_size;
   }
+  bool ends_within_block() const { return size() % geometry_.block_size != 0; }
+  // The least length that it can return to.
+  std::int64_t horizon() const { return horizon_; }
   bool is_open(std::int64_t column) const { return open_.contains(column); }
   bool is_hole(std::int64_t column) const { return holes_.contains(column); }
 
-  void append(const std::vector<std::uint32_t>& tokens) {
-    if (tokens.empty()) return;
-    add(tokens);
-    seal_before(num_columns() - geometry_.num_open());
-  }
+  void append(const std::vector<std::uint32_t>& tokens) { grow({now(), tokens, false}); }
   // extend, then the rows are written.
-  void extend(const std::vector<std::uint32_t>& tokens) {
-    if (tokens.empty()) return;
-    seal_before(num_columns() - geometry_.num_open());
-    add(tokens);
-  }
+  void extend(const std::vector<std::uint32_t>& tokens) { grow({now(), tokens, true}); }
   void truncate(std::int64_t length) {
-    tokens_.resize(length);
-    std::erase_if(open_, [&](std::int64_t column) { return column >= num_columns(); });
-    std::erase_if(holes_, [&](std::int64_t column) { return column >= num_columns(); });
+    if (length >= size()) return;
+    return_to(std::max(length, horizon_));
+    cut(length);
+    horizon_ = std::min(horizon_, length);
+  }
+  // As one that was matched: what it has of blocks that are full is sealed.
+  void seal_full_blocks() {
+    seal_before(size() / geometry_.block_size);
+    forget_past();
+  }
+  // As one that was loaded: it was nothing else before.
+  void forget_past() {
+    horizon_ = size();
+    past_.clear();
   }
   void drop(std::int64_t column) { holes_.insert(column); }
   // Tokens, by index; positions are not of interest here.
@@ -51,18 +58,21 @@ class OpenSequence {
     if (static_cast<std::int64_t>(indices.size()) == size()) return;
     std::int64_t same = 0;
     while (same < std::ssize(indices) && indices[same] == same) ++same;
+    if (same == std::ssize(indices)) {
+      truncate(same);
+      seal_before(num_columns() - geometry_.num_open());
+      return forget_past();
+    }
+    if (same >= horizon_) reopen();
     std::vector<Token> kept;
     for (const std::int64_t index : indices) kept.push_back(tokens_[index]);
     const std::int64_t first_written = same / geometry_.block_size;
     tokens_ = std::move(kept);
     holes_.clear();  // those of columns that stay have no token that is kept
-    if (same == size()) {
-      std::erase_if(open_, [&](std::int64_t column) { return column >= num_columns(); });
-    } else {
-      for (std::int64_t column = first_written; column < num_columns(); ++column) open(column);
-      std::erase_if(open_, [&](std::int64_t column) { return column >= num_columns(); });
-    }
+    for (std::int64_t column = first_written; column < num_columns(); ++column) open(column);
+    std::erase_if(open_, [&](std::int64_t column) { return column >= num_columns(); });
     seal_before(num_columns() - geometry_.num_open());
+    forget_past();
   }
 
   ::testing::AssertionResult is_what(const BlockTable& table) const {
@@ -101,8 +111,69 @@ class OpenSequence {
 
  private:
   struct Token {
-    std::vector<std::vector<float>> k, v;  // [num_layers][heads * size]
+    std::vector<std::vector<float>> k, v;                      // [num_layers][heads * size]
+    std::vector<std::vector<float>> open_k = {}, open_v = {};  // what they were in an open block
   };
+  struct State {
+    std::vector<Token> tokens;
+    std::set<std::int64_t> open;
+  };
+  // What it was before tokens were appended, or were there room for.
+  struct Growth {
+    State before;
+    std::vector<std::uint32_t> tokens;
+    bool extends;
+  };
+
+  State now() const { return {tokens_, open_}; }
+
+  void grow(Growth growth) {
+    if (growth.tokens.empty()) return;
+    if (growth.extends) seal_before(num_columns() - geometry_.num_open());
+    add(growth.tokens);
+    if (!growth.extends) seal_before(num_columns() - geometry_.num_open());
+    horizon_ = std::max(horizon_, size() - 64);
+    past_.push_back(std::move(growth));
+    while (past_.size() > 1 && std::ssize(past_[1].before.tokens) <= horizon_) {
+      past_.erase(past_.begin());
+    }
+  }
+  // To a length that is not before the horizon.
+  void return_to(std::int64_t length) {
+    if (length == size()) return;
+    while (std::ssize(past_.back().before.tokens) > length) past_.pop_back();
+    Growth growth = std::move(past_.back());
+    past_.pop_back();
+    tokens_ = growth.before.tokens;
+    open_ = growth.before.open;
+    growth.tokens.resize(length - size());
+    const std::int64_t horizon = horizon_;
+    grow(std::move(growth));
+    std::erase_if(holes_, [&](std::int64_t column) { return column >= num_columns(); });
+    horizon_ = horizon;
+  }
+  // And nothing else.
+  void cut(std::int64_t length) {
+    tokens_.resize(length);
+    std::erase_if(open_, [&](std::int64_t column) { return column >= num_columns(); });
+    std::erase_if(holes_, [&](std::int64_t column) { return column >= num_columns(); });
+    std::erase_if(past_,
+                  [&](const Growth& growth) { return std::ssize(growth.before.tokens) >= length; });
+  }
+  // Opens all columns that were open at the horizon, or that have been written since.
+  void reopen() {
+    OpenSequence then = *this;
+    then.return_to(horizon_);
+    for (std::int64_t column = 0; column < num_columns(); ++column) {
+      const std::int64_t end = std::min((column + 1) * geometry_.block_size, size());
+      if (end <= horizon_ && !then.is_open(column)) continue;
+      for (Token& token : tokens_of(column)) {
+        if (!is_hole(column)) token.k = token.open_k, token.v = token.open_v;
+      }
+      open_.insert(column);
+    }
+  }
+
   std::int64_t key_size() const { return geometry_.num_kv_heads * geometry_.head_dim; }
   std::int64_t value_size() const { return geometry_.num_kv_heads * geometry_.v_head_dim; }
 
@@ -130,6 +201,8 @@ class OpenSequence {
           }
         }
       }
+      added.open_k = added.k;
+      added.open_v = added.v;
       open_.insert(num_columns() - 1);
     }
   }
@@ -146,6 +219,8 @@ class OpenSequence {
           for (float& number : numbers) number = rounded(number);
         }
       }
+      token.open_k = token.k;
+      token.open_v = token.v;
     }
     open_.insert(column);
   }
@@ -214,6 +289,8 @@ class OpenSequence {
   KvGeometry geometry_;
   std::vector<Token> tokens_;
   std::set<std::int64_t> open_, holes_;  // columns
+  std::int64_t horizon_ = 0;
+  std::vector<Growth> past_;  // since then
 };
 
 }  // namespace quire::testing

@@ -37,15 +37,15 @@ TEST_F(OpenSlotsTest, SlotsAreOfBlocksThatNeedThem) {
   EXPECT_EQ(slots_.open(0), 1);
   EXPECT_EQ(slots_.num_open(), 2);
   EXPECT_FALSE(slots_.is_sealed(2));
-  slots_.pin(2);
+  slots_.pin(2, true);
   slots_.note_sealed(2);
-  slots_.unpin(2);
+  slots_.unpin(2, true);
   EXPECT_EQ(slots_.slot(2), 0);  // another reads it open
-  slots_.unpin(2);
+  slots_.unpin(2, true);
   EXPECT_EQ(slots_.slot(2), OpenSlots::kNone);
   EXPECT_EQ(slots_.num_open(), 1);
   EXPECT_EQ(slots_.open(3), 0);  // the slot used last
-  slots_.unpin(3);
+  slots_.unpin(3, true);
   EXPECT_EQ(slots_.slot(3), 0);  // whose rows are nowhere else
   slots_.note_free(3);
   EXPECT_EQ(slots_.slot(3), OpenSlots::kNone);
@@ -70,7 +70,7 @@ TEST_F(OpenSlotsTest, UnusedSlotsGiveTheirMemoryBack) {
   for (const std::int32_t block : {0, 1, 2, 3}) slots_.open(block);
   EXPECT_TRUE(slots_.take_unused(0).empty());
   for (const std::int32_t block : {2, 0, 3}) {
-    slots_.unpin(block);
+    slots_.unpin(block, true);
     slots_.note_free(block);
   }
   EXPECT_EQ(slots_.num_open(), 1);
@@ -99,7 +99,7 @@ TEST_F(OpenSlotsTest, CheckFindsContradictions) {
             "BlockPool.check: pins: got 1 for block 1, expected 0 to the tables that hold it");
   EXPECT_EQ(flaw(slots_, 1, {.users = 0, .tables = 1, .caches = 1}),
             "BlockPool.check: sealed: got 0 for block 1, expected 1, as a cache holds it");
-  slots_.unpin(1);
+  slots_.unpin(1, true);
   EXPECT_EQ(flaw(slots_, 1, {}),
             "BlockPool.check: open slot: got 0 for block 1, expected none: free");
   EXPECT_EQ(flaw(slots_, 1, table), "");

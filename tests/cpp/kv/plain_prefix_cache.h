@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kv/prefix_rows.h"
+#include "quire/kv/radix_tree.h"
 
 namespace quire::testing {
 
@@ -26,6 +27,7 @@ class PlainPrefixCache {
       : block_size_(block_size), max_blocks_(max_blocks), is_held_(std::move(is_held)) {}
 
   std::int64_t evictions = 0;
+  std::int64_t left_places = 0;  // by blocks that had as many as there may be
 
   std::size_t size() const { return entries_.size(); }
   bool has(std::int32_t block) const {
@@ -70,7 +72,7 @@ class PlainPrefixCache {
       at.second = at.second + wanted;
       entries_[at] = {blocks[i], ++created_};
       if (common > 0 && common == key.second.size() - parent.second.size()) drop(key);
-      if (entries_.size() > max_blocks_ && !evict_leaf()) {
+      if (!leaves_a_place(at) || (entries_.size() > max_blocks_ && !evict_leaf())) {
         drop(at);
         at = parent;
         break;
@@ -123,6 +125,26 @@ class PlainPrefixCache {
     std::int32_t block = -1;
     std::int64_t created = 0;
   };
+
+  // What is new is a place too many of its block: it leaves the oldest, unless that leads here.
+  bool leaves_a_place(const Key& added) {
+    const std::int32_t block = entries_.at(added).block;
+    std::int64_t places = 0;
+    Key oldest = added;
+    for (const auto& [key, entry] : entries_) {
+      if (entry.block != block) continue;
+      ++places;
+      if (entry.created < entries_.at(oldest).created) oldest = key;
+    }
+    if (places <= RadixTree::kMaxPlaces) return true;
+    if (oldest.first == added.first &&
+        common_prefix(oldest.second, added.second) == oldest.second.size()) {
+      return false;
+    }
+    evictions += drop_below(oldest);
+    ++left_places;
+    return true;
+  }
 
   Ids piece(const Ids& ids, std::size_t begin) const {
     return {ids.begin() + begin, ids.begin() + std::min(ids.size(), begin + block_size_)};

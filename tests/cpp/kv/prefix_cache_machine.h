@@ -18,6 +18,7 @@
 #include "kv/open_rows.h"
 #include "kv/plain_prefix_cache.h"
 #include "kv/prefix_rows.h"
+#include "kv/replaced_block.h"
 #include "quire/kv/prefix_cache.h"
 
 namespace quire::testing {
@@ -34,7 +35,10 @@ struct CachedSequence {
   Ids ids;
   std::shared_ptr<BlockTable> table;
   std::vector<std::int32_t> blocks;
-  std::set<std::int64_t> open = {};  // columns that the table reads open, where some are
+  std::optional<OpenSequence> opened = {};  // in a pool with open blocks; for what is open alone
+  ReplacedBlock replaced = {};
+
+  bool is_open(std::int64_t column) const { return opened->is_open(column); }
 };
 
 class PrefixCacheMachine {
@@ -105,7 +109,8 @@ class PrefixCacheMachine {
     for (const CachedSequence& s : sequences_) {
       ASSERT_TRUE(holds_ids(*s.table, s.ids, s.space));
       if (!has_open_blocks()) continue;
-      ASSERT_TRUE(places.add(*s.table, [&](auto column) { return s.open.contains(column); }));
+      ASSERT_NO_THROW(s.table->check());
+      ASSERT_TRUE(places.add(*s.table, [&](auto column) { return s.is_open(column); }));
     }
     if (!has_open_blocks()) return;
     ASSERT_TRUE(places.are_all(*pool_, held_));
@@ -124,6 +129,7 @@ class PrefixCacheMachine {
   std::int64_t hits() const { return hits_; }
   std::int64_t refusals() const { return refusals_; }
   std::int64_t evictions() const { return plain_.evictions; }
+  std::int64_t left_places() const { return plain_.left_places; }
 
  private:
   bool has_open_blocks() const { return pool_->open_blocks() != nullptr; }
@@ -131,8 +137,10 @@ class PrefixCacheMachine {
 
   std::int64_t holders(std::int32_t block) const {
     std::int64_t count = std::count(held_.begin(), held_.end(), block);
-    for (const CachedSequence& s : sequences_)
+    for (const CachedSequence& s : sequences_) {
       count += std::count(s.blocks.begin(), s.blocks.end(), block);
+      count += s.replaced.is_there() && s.replaced.block() == block;
+    }
     return count;
   }
   std::int64_t num_free() const {
@@ -154,8 +162,11 @@ class PrefixCacheMachine {
   void drop_last_block(CachedSequence& sequence) {
     const std::int32_t block = sequence.blocks.back();
     sequence.blocks.pop_back();
-    sequence.open.erase(std::ssize(sequence.blocks));
     note_dropped(block);
+  }
+  void let_go_of_replaced(CachedSequence& sequence) {
+    if (!has_open_blocks()) return;
+    if (const auto block = sequence.replaced.let_go(*sequence.opened)) note_dropped(*block);
   }
   CachedSequence* any() {
     return sequences_.empty() ? nullptr : &sequences_[below(sequences_.size())];
@@ -195,6 +206,11 @@ class PrefixCacheMachine {
     ASSERT_EQ(table->num_tokens(), static_cast<std::int64_t>(length));
     sequences_.push_back({space, {ids.begin(), ids.begin() + length}, table, found.blocks});
     CachedSequence& made = sequences_.back();
+    if (has_open_blocks()) {
+      made.opened.emplace(pool_->geometry());
+      made.opened->append(Tokens(length));
+      made.opened->seal_full_blocks();
+    }
     if (copies) {
       held_.push_back(found.rest);  // while the rows are copied
       reclaim(1);
@@ -202,7 +218,6 @@ class PrefixCacheMachine {
       made.blocks.push_back(table->blocks().back());
       ASSERT_EQ(holders(made.blocks.back()), 1);
       note_dropped(found.rest);
-      made.open.insert(std::ssize(found.blocks));
     }
     ASSERT_EQ(table->blocks(), made.blocks);
     ASSERT_TRUE(holds_ids(*table, made.ids, space));
@@ -212,7 +227,10 @@ class PrefixCacheMachine {
   }
 
   // Of tokens that the cache may know: so its blocks and those of tables differ.
-  void start_anew() { sequences_.push_back({"", {}, std::make_shared<BlockTable>(pool_), {}}); }
+  void start_anew() {
+    sequences_.push_back({"", {}, std::make_shared<BlockTable>(pool_), {}});
+    if (has_open_blocks()) sequences_.back().opened.emplace(pool_->geometry());
+  }
 
   void append() {
     CachedSequence* sequence = any();
@@ -229,8 +247,9 @@ class PrefixCacheMachine {
     const std::int64_t into_last = rows == 0 ? 0 : std::min(n, block_size_ - rows);
     const std::int64_t more = (n - into_last + block_size_ - 1) / block_size_;
     const std::int32_t last = sequence->blocks.empty() ? -1 : sequence->blocks.back();
-    bool copies = into_last > 0 && holders(last) + plain_.has(last) > 1;
-    if (copies && !can_free(more + 1) && can_free(more) && holders(last) == 1) {
+    const bool replaces = sequence->opened && ReplacedBlock::is_made(*sequence->opened, n);
+    bool copies = replaces || (into_last > 0 && holders(last) + plain_.has(last) > 1);
+    if (copies && !replaces && !can_free(more + 1) && can_free(more) && holders(last) == 1) {
       plain_.forget(last);
       copies = false;
     }
@@ -241,16 +260,12 @@ class PrefixCacheMachine {
     }
     reclaim(more + copies);
     append_rest(*sequence->table, ids, sequence->space);
-    if (n > 0 && has_open_blocks()) {  // what is written is open, the last of it remain so
-      const std::int64_t first = std::ssize(sequence->ids) / block_size_;
-      const std::int64_t columns = (std::ssize(ids) + block_size_ - 1) / block_size_;
-      for (std::int64_t column = first; column < columns; ++column) sequence->open.insert(column);
-      const std::int64_t sealed = columns - pool_->geometry().num_open();
-      std::erase_if(sequence->open, [&](std::int64_t column) { return column < sealed; });
-    }
+    if (has_open_blocks()) sequence->opened->append(Tokens(n));
+    if (replaces) sequence->replaced.set(last, std::ssize(sequence->ids));
     sequence->ids = ids;
     sequence->blocks = sequence->table->blocks();
     if (copies) note_dropped(last);
+    let_go_of_replaced(*sequence);
     known_.push_back(ids);
   }
 
@@ -259,16 +274,25 @@ class PrefixCacheMachine {
     if (sequence == nullptr) return;
     Ids ids = sequence->ids;
     if (below(4) == 0) ids.resize(below(ids.size() + 1));
-    cache_.insert(ids, *sequence->table, sequence->space);
-    if (has_open_blocks()) ids.resize(ids.size() / block_size_ * block_size_);  // full blocks alone
-    plain_.insert(sequence->space, ids, sequence->blocks);
+    const Ids kept(ids.begin(), ids.begin() + (has_open_blocks()  // full blocks alone
+                                                   ? ids.size() / block_size_ * block_size_
+                                                   : ids.size()));
+    const auto insert_into = [&](const std::string& space) {
+      cache_.insert(ids, *sequence->table, space);
+      plain_.insert(space, kept, sequence->blocks);
+    };
+    // nobody asks for most of the others; their blocks leave places, and these as well
+    for (std::int64_t n = below(8) == 0 ? below(25) : 0; n > 0; --n) {
+      insert_into(concat("space ", below(40)));
+    }
+    insert_into(sequence->space);
   }
 
   void fork() {
     const CachedSequence* parent = any();
     if (parent == nullptr) return;
-    sequences_.push_back(
-        {parent->space, parent->ids, parent->table->fork(), parent->blocks, parent->open});
+    sequences_.push_back({parent->space, parent->ids, parent->table->fork(), parent->blocks,
+                          parent->opened, parent->replaced});
   }
 
   void truncate() {
@@ -281,6 +305,18 @@ class PrefixCacheMachine {
            length + block_size_) {
       drop_last_block(*sequence);
     }
+    if (!has_open_blocks()) return;
+    sequence->opened->truncate(length);
+    const std::int64_t column = sequence->replaced.length() / block_size_;
+    if (std::ssize(sequence->blocks) > column && sequence->replaced.is_there() &&
+        length <= sequence->replaced.length()) {  // it comes back
+      const std::int32_t block = sequence->replaced.block();
+      drop_last_block(*sequence);
+      sequence->blocks.push_back(block);
+      sequence->replaced.forget();
+      ASSERT_EQ(sequence->table->blocks(), sequence->blocks);
+    }
+    let_go_of_replaced(*sequence);
   }
 
   void remove() {
@@ -288,6 +324,8 @@ class PrefixCacheMachine {
     const auto sequence = sequences_.begin() + below(sequences_.size());
     sequence->table->free();
     while (!sequence->blocks.empty()) drop_last_block(*sequence);
+    if (has_open_blocks()) sequence->opened->truncate(0);
+    let_go_of_replaced(*sequence);
     sequences_.erase(sequence);
   }
 
