@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <climits>
+#include <memory>
 #include <utility>
 
 #include "quire/io/file_bytes.h"
@@ -38,7 +39,7 @@ SavedPlace::SavedPlace(std::string_view function, std::string path)
     fail("open");
   }
   name_ = place.name;
-  directory_.emplace(place.directory);
+  directory_ = std::make_unique<const Directory>(place.directory);
   if (!directory_->is_open()) fail("open the directory");
   look();
 }

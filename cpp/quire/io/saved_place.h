@@ -3,6 +3,7 @@
 
 #include <sys/stat.h>
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -36,7 +37,7 @@ class SavedPlace {
 
   const std::string_view function_;
   const std::string path_;
-  std::optional<Directory> directory_;
+  std::unique_ptr<const Directory> directory_;
   std::string name_;
   std::optional<struct stat> old_;
 };
