@@ -227,9 +227,10 @@ void bind_stats(py::module_& m) {
                     "Blocks in use that are not kept in memory, or not in all layers.")
       .def_readonly("open_blocks", &PoolStats::open_blocks,
                     "Blocks that are read in full precision.")
-      .def_readonly("kept_open", &PoolStats::kept_open,
-                    "Other blocks whose rows are kept in full precision beside the sealed ones, for "
-                    "BlockTable.truncate.")
+      .def_readonly(
+          "kept_open", &PoolStats::kept_open,
+          "Other blocks whose rows are kept in full precision beside the sealed ones, for "
+          "BlockTable.truncate.")
       .def("__repr__", &stats_repr);
 }
 

@@ -22,7 +22,6 @@
 #include <mutex>
 
 #include "quire/kv/asked.h"
-
 #include "quire/kv/column_history.h"
 #include "quire/kv/kv_storage.h"
 
