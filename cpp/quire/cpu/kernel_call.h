@@ -11,6 +11,7 @@
 
 namespace quire {
 
+// So many floats or more, a whole number of cache lines.
 constexpr std::int64_t round_to_line(std::int64_t floats) { return (floats + 15) / 16 * 16; }
 
 // Of checked arguments, which outlive it.
@@ -38,7 +39,7 @@ class KernelCall {
 
   // A state's memory, in floats: a multiple of a cache line.
   std::int64_t state_floats(std::int64_t rows) const {
-    return rows * (padded_values() + kernels_.width) + (rows + 15) / 16 * 16;
+    return round_to_line(rows * (padded_values() + kernels_.width + 1));
   }
 
   StateView state_at(float* memory, std::int64_t rows) const {
