@@ -62,8 +62,8 @@ Results run(PagedAttentionArgs args, const Way& way, DType out, bool wants_mass 
 // Bit for bit; the results of a part of the rows, from `begin` on, with those of all.
 template <class T>
 bool has_bits(const std::vector<T>& all, const std::vector<T>& part, std::size_t begin = 0) {
-  return begin + part.size() <= all.size() &&
-         std::memcmp(all.data() + begin, part.data(), part.size() * sizeof(T)) == 0;
+  if (begin + part.size() > all.size()) return false;
+  return part.empty() || std::memcmp(all.data() + begin, part.data(), part.size() * sizeof(T)) == 0;
 }
 
 void expect_same_bits(const Results& results, const Results& expected) {
