@@ -3,6 +3,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include "at_home.h"
+
 namespace quire::python {
 
 void bind_config(pybind11::module_& m);

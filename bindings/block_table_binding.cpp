@@ -232,9 +232,9 @@ void bind_block_table(py::module_& m) {
              return self;
            })
       .def("__exit__",
-           [](BlockTable& self, const py::args&) {
+           [](const std::shared_ptr<BlockTable>& self, const py::args&) {
              const WithoutGil unlocked;
-             self.close();
+             self->close();
            })
       .def("__repr__", &table_repr)
       .def("_repr_html_", [](py::object self) {

@@ -62,7 +62,9 @@ Args:
         max_blocks] float32, 0 where none of them is seen. Without sinks a row sums to 1. "fused"
         and "gather" take the keys a second time for it.
     implementation: "fused", "gather" or "dense"; "auto" is fused, or what QUIRE_ATTENTION names.
-    num_threads: None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of this process.
+    num_threads: None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of this process, or as
+        many as the control groups' quota of processor time is worth. The threads are shared: a call of a
+        second thread of Python meanwhile computes alone.
 
 Returns:
     out, or (out, lse), (out, mass) or (out, lse, mass). A row that sees no key is 0, its lse -inf.
@@ -192,6 +194,10 @@ Args:
     dtype: float32, float16 or bfloat16, or quantised: int8, float8_e4m3fn or int4, as a name or a
         NumPy dtype.
     backing_file, resident_bytes, open_blocks: see below.
+
+A pool, its tables and its caches belong to the process that made them: in a child of os.fork() every
+method, property and function that takes one raises QuireError, and garbage collection leaves them alone.
+Views of blocks are plain memory there; with backing_file it is the parent's. The child may make its own.
 
 Of a quantised pool tables may have their last blocks open, in bfloat16, and those before them
 sealed, in the pool's dtype: open_blocks says how many, the one that is written included. None: 2 of

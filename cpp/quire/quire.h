@@ -7,6 +7,8 @@
 #include "quire/base/array_view.h"
 #include "quire/base/check.h"
 #include "quire/base/dtype.h"
+#include "quire/base/interruption.h"
+#include "quire/base/process.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/operations.h"
 #include "quire/cpu/select_kernels.h"

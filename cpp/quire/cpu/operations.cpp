@@ -10,6 +10,7 @@
 #include "quire/attention/validate.h"
 #include "quire/base/check.h"
 #include "quire/base/float_mode.h"
+#include "quire/base/lent.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/attention_launch.h"
 #include "quire/cpu/block_mass_launch.h"
@@ -75,8 +76,8 @@ void paged_attention(const PagedAttentionArgs& args, Implementation implementati
                      const Kernels& kernels, std::string_view function) {
   const DefaultFloatMode mode;
   validate(args, function);
-  thread_local IndexSnapshot snapshot;
-  const PagedAttentionArgs copied = snapshot.take(args);
+  const Lent<IndexSnapshot> snapshot;
+  const PagedAttentionArgs copied = snapshot->take(args);
   validate_indices(copied, function);  // which another thread may have changed meanwhile
   if (implementation != Implementation::fused) check_dynamic_scales(copied, function);
   switch (implementation) {
