@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <numeric>
 #include <vector>
 
 #include "quire/attention/cache_scales.h"
@@ -11,9 +10,9 @@
 #include "quire/base/float_mode.h"
 #include "quire/base/lent.h"
 #include "quire/base/thread_pool.h"
+#include "quire/cpu/attention_plan.h"
 #include "quire/cpu/kernel_call.h"
 #include "quire/cpu/streamed_launch.h"
-#include "quire/cpu/work_items.h"
 
 namespace quire {
 namespace {
@@ -25,11 +24,10 @@ static_assert(kMostKeyParts <= kMostParts);
 
 // What a calling thread keeps between calls, so that a small one allocates nothing.
 struct Workspace {
-  WorkPlan plan;
-  WorkItems work;
-  std::vector<std::int64_t> order;  // of items, the most costly first
-  AlignedBuffer states;             // of units of several parts
-  AlignedBuffer scratch;            // of each worker
+  AttentionPlan plan;                    // of a call that brings none
+  std::vector<std::int32_t> items_left;  // of each unit: those that its results wait for
+  AlignedBuffer states;                  // of units of several parts
+  AlignedBuffer scratch;                 // of each worker
 };
 
 // Where a cache has dynamic scales, and all units several parts: scales are looked at as their part
@@ -42,15 +40,17 @@ bool looks_at_scales_by_part(const PagedAttentionArgs& args, const WorkPlan& pla
 
 class FusedLaunch {
  public:
-  FusedLaunch(const PagedAttentionArgs& args, const Kernels& kernels, Workspace& workspace)
+  FusedLaunch(const PagedAttentionArgs& args, const Kernels& kernels, AttentionPlan& plan,
+              Workspace& workspace)
       : args_(args),
         call_(args, kernels),
         kernels_(kernels),
-        plan_(workspace.plan),
-        work_(workspace.work),
+        whole_plan_(plan),
+        plan_(plan.cut),
+        work_(plan.work),
         workspace_(workspace),
-        by_part_(looks_at_scales_by_part(args, workspace.plan)) {
-    work_.assign(args, plan_, call_);
+        by_part_(looks_at_scales_by_part(args, plan.cut)) {
+    workspace.items_left = work_.items_left;
     states_ = workspace.states.reserve(work_.state_floats);
     std::int64_t most_keys = 0;  // of a part
     for (const WorkPart& part : plan_.parts) {
@@ -95,14 +95,7 @@ class FusedLaunch {
         run_item(i, i + 1 < num_items ? i + 1 : kNone, 0);
       return;
     }
-    std::vector<std::int64_t>& order = workspace_.order;
-    order.resize(work_.items.size());
-    std::iota(order.begin(), order.end(), 0);
-    std::sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
-      const double a_cost = work_.items[a].cost;
-      const double b_cost = work_.items[b].cost;
-      return a_cost != b_cost ? a_cost > b_cost : a < b;
-    });
+    const std::vector<std::int64_t>& order = whole_plan_.costly_first();
     std::atomic<std::int64_t> next{0};
     run_on_threads(crew, [&](int worker) {
       std::int64_t i = next++;
@@ -181,7 +174,7 @@ class FusedLaunch {
     if (by_part_) return;
     for (std::int64_t member = 0; member < item.num_members; ++member) {
       const std::int64_t unit = plan_.parts[work_.members[item.first_member + member]].unit;
-      const std::atomic_ref items_left(work_.items_left[unit]);
+      const std::atomic_ref items_left(workspace_.items_left[unit]);
       if (items_left.fetch_sub(1, std::memory_order_acq_rel) == 1) finish(plan_.units[unit]);
     }
   }
@@ -203,8 +196,9 @@ class FusedLaunch {
   const PagedAttentionArgs& args_;
   const KernelCall call_;
   const Kernels& kernels_;
+  AttentionPlan& whole_plan_;
   const WorkPlan& plan_;
-  WorkItems& work_;
+  const WorkItems& work_;
   Workspace& workspace_;
   const bool by_part_;
   bool found_bad_scale_ = false;  // by several threads, until they are done
@@ -219,14 +213,15 @@ class FusedLaunch {
 }  // namespace
 
 void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads,
-                  std::string_view function) {
+                  std::string_view function, AttentionPlan* given) {
   const Lent<Workspace> lent;
   Workspace& work = *lent;
-  plan_work(args, work.plan);
-  if (args.pager != nullptr && launch_streamed(args, kernels, work.plan, num_threads, function)) {
+  AttentionPlan& plan = given != nullptr ? *given : work.plan;
+  if (given == nullptr) plan_attention(args, kernels, plan);
+  if (args.pager != nullptr && launch_streamed(args, kernels, plan.cut, num_threads, function)) {
     return;
   }
-  FusedLaunch(args, kernels, work).run(num_threads, function);
+  FusedLaunch(args, kernels, plan, work).run(num_threads, function);
 }
 
 void launch_gather(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads) {

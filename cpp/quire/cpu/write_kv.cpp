@@ -16,7 +16,6 @@
 #include "quire/cpu/row_magnitudes.h"
 #include "quire/cpu/row_quantiser.h"
 #include "quire/cpu/row_writer.h"
-#include "quire/cpu/select_kernels.h"
 #include "quire/cpu/stream_copy.h"
 
 namespace quire {
@@ -174,14 +173,12 @@ void check_open_rows(const WriteKvArgs& args, std::vector<std::int64_t> slots, i
 }  // namespace
 
 void write_kv(const WriteKvArgs& args, int num_threads) {
-  if (num_threads < 0) {
-    raise<ValueError>("write_kv: num_threads", "got ", num_threads, ", expected >= 1");
-  }
-  write_kv(args, num_threads == 0 ? default_num_threads() : num_threads, selected_kernels());
+  write_kv(args, default_execution(num_threads, "write_kv"));
 }
 
-void write_kv(const WriteKvArgs& args, int num_threads, const Kernels& kernels,
-              std::string_view function) {
+void write_kv(const WriteKvArgs& args, const Execution& how, std::string_view function) {
+  const Kernels& kernels = *how.plain;  // one vocabulary writes every dtype
+  const int num_threads = how.num_threads;
   const DefaultFloatMode mode;
   validate(args, function);
   std::vector<std::int64_t> slots = checked_slots(args);

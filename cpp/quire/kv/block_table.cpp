@@ -313,16 +313,19 @@ void HeldTables::pack_positions(std::int64_t* positions) const {
   }
 }
 
-void HeldTables::pack(std::int32_t pad, std::int32_t* block_tables, std::int32_t* seq_lens) const {
+template <class Id>
+void HeldTables::pack(Id pad, Id* block_tables, Id* seq_lens) const {
   for (std::int64_t i = 0; i < size(); ++i) {
     const std::vector<std::int32_t>& blocks = tables_[i]->blocks_;
-    std::int32_t* row = block_tables + i * max_blocks_;
+    Id* row = block_tables + i * max_blocks_;
     std::fill(std::copy(blocks.begin(), blocks.end(), row), row + max_blocks_, pad);
     const ColumnHistory& history = tables_[i]->history_;
     const auto open_ids = history.ids().last(history.num_open());
     std::copy(open_ids.begin(), open_ids.end(), row + tables_[i]->first_open());
-    seq_lens[i] = static_cast<std::int32_t>(tables_[i]->num_tokens_);
+    seq_lens[i] = static_cast<Id>(tables_[i]->num_tokens_);
   }
 }
+template void HeldTables::pack(std::int32_t, std::int32_t*, std::int32_t*) const;
+template void HeldTables::pack(std::int64_t, std::int64_t*, std::int64_t*) const;
 
 }  // namespace quire

@@ -313,9 +313,10 @@ class HeldTables {
   // Writes positions [size(), max_tokens()], 0 after the end of each table.
   void pack_positions(std::int64_t* positions) const;
 
-  // Writes block_tables [size(), max_blocks()], `pad` after the end of each, and seq_lens [size()].
-  // Open blocks have the ids of open_blocks.h.
-  void pack(std::int32_t pad, std::int32_t* block_tables, std::int32_t* seq_lens) const;
+  // Writes block_tables [size(), max_blocks()], `pad` after the end of each, and seq_lens [size()],
+  // as std::int32_t or std::int64_t. Open blocks have the ids of open_blocks.h.
+  template <class Id>
+  void pack(Id pad, Id* block_tables, Id* seq_lens) const;
 
  private:
   std::vector<const BlockTable*> tables_;
