@@ -35,7 +35,6 @@ class TableList {
   }
 
   const std::vector<const BlockTable*>& tables() const { return tables_; }
-  const std::vector<std::shared_ptr<BlockTable>>& owners() const { return owners_; }
 
  private:
   std::vector<std::shared_ptr<BlockTable>> owners_;

@@ -32,10 +32,12 @@ py::object py_write_kv(py::handle k, py::handle v, py::handle k_cache, py::handl
                    k_scale_array.view(), v_scale_array.view()};
   if (k_blocks) args.k_open = k_blocks->view;
   if (v_blocks) args.v_open = v_blocks->view;
-  const Execution how = default_execution();  // under the GIL, as it reads the environment
+  // under the GIL, as both read the environment
+  const int num_threads = default_num_threads();
+  const Kernels& kernels = selected_kernels();
   {
     const WithoutGil unlocked;
-    write_kv(args, how);
+    write_kv(args, num_threads, kernels);
   }
   return py::none();
 }

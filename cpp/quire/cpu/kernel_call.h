@@ -7,7 +7,6 @@
 
 #include "quire/attention/paged_attention.h"
 #include "quire/attention/split.h"
-#include "quire/base/thread_pool.h"
 #include "quire/cpu/kernels.h"
 
 namespace quire {
@@ -71,7 +70,7 @@ class KernelCall {
   AttentionTask task_{};
 };
 
-// Who is worth calling for so many items, of `cost` bytes read together.
-Crew attention_crew(double cost, std::int64_t items, int num_threads);
+// Threads that are worth waking for so many items, of `cost` bytes read together.
+int worker_count(double cost, std::int64_t items, int num_threads);
 
 }  // namespace quire

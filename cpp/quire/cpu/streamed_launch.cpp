@@ -1,6 +1,7 @@
 #include "quire/cpu/streamed_launch.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <span>
 #include <tuple>
@@ -14,6 +15,15 @@
 
 namespace quire {
 namespace {
+
+// Calls body(item, worker) for items [0, count).
+template <class Body>
+void deal(int num_workers, std::int64_t count, const Body& body) {
+  std::atomic<std::int64_t> next{0};
+  run_on_threads(num_workers, [&](int worker) {
+    for (std::int64_t i = next++; i < count; i = next++) body(i, worker);
+  });
+}
 
 class StreamedLaunch {
  public:
@@ -43,14 +53,14 @@ class StreamedLaunch {
     double cost = 0;
     for (const WorkPiece& piece : pieces) cost += cost_of(piece);
     const auto count = static_cast<std::int64_t>(pieces.size());
-    deal(attention_crew(cost, count, num_threads_), count,
+    deal(worker_count(cost, count, num_threads_), count,
          [&](std::int64_t i, int worker) { run_piece(pieces[i], worker); });
   }
 
   // Once all pieces are done.
   void finish() {
     const auto count = static_cast<std::int64_t>(plan_.units.size());
-    deal(attention_crew(plan_.cost, count, num_threads_), count, [&](std::int64_t i, int) {
+    deal(worker_count(plan_.cost, count, num_threads_), count, [&](std::int64_t i, int) {
       const WorkUnit& unit = plan_.units[i];
       StateView views[kMostKeyParts];
       for (std::int64_t p = 0; p < unit.num_parts; ++p) views[p] = state(unit.first_part + p);
