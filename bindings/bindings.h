@@ -3,6 +3,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include "at_home.h"
+
 namespace quire::python {
 
 void bind_config(pybind11::module_& m);
@@ -14,5 +16,6 @@ void bind_explain(pybind11::module_& m);      // after the pool, to which it add
 void bind_on_event(pybind11::module_& m);     // after the pool, to which it adds
 void bind_persistence(pybind11::module_& m);  // after tables and caches, to which it adds
 void bind_attention(pybind11::module_& m);
+void bind_step(pybind11::module_& m);
 
 }  // namespace quire::python

@@ -9,9 +9,8 @@
 #include "offload_docs.h"
 #include "open_docs.h"
 #include "quire/base/check.h"
-#include "quire/base/thread_pool.h"
-#include "quire/cpu/select_kernels.h"
 #include "quire/kv/block_pool.h"
+#include "quire/paged/make_pool.h"
 
 namespace quire::python {
 namespace {
@@ -55,13 +54,10 @@ std::shared_ptr<BlockPool> new_pool(py::handle num_blocks, py::handle block_size
   BackingFile file;
   file.path = path_of({function, "backing_file"}, backing_file);
   file.resident_bytes = to_optional_int({function, "resident_bytes"}, resident_bytes);
-  // under the GIL, as both read the environment
-  const Kernels* const kernels = geometry.num_open() > 0 ? &selected_kernels() : nullptr;
-  const int num_threads = geometry.num_open() > 0 ? default_num_threads() : 1;
-  const WithoutGil unlocked;  // a disk may take its time
-  auto pool = std::make_shared<BlockPool>(geometry, file);
-  if (kernels != nullptr) pool->seal_with(kernels->seal, num_threads);
-  return pool;
+  std::optional<Execution> how;                            // that blocks are sealed with
+  if (geometry.num_open() > 0) how = default_execution();  // under the GIL: reads the environment
+  const WithoutGil unlocked;                               // a disk may take its time
+  return make_pool(geometry, file, how);
 }
 
 py::object allocate(BlockPool& pool, py::handle n) {

@@ -2,7 +2,6 @@
 #include <limits>
 #include <string>
 
-#include "appended_rows.h"
 #include "bindings.h"
 #include "block_table_docs.h"
 #include "bound_class.h"
@@ -13,6 +12,7 @@
 #include "offload_docs.h"
 #include "quire/base/check.h"
 #include "quire/kv/block_table.h"
+#include "quire/paged/append.h"
 #include "table_list.h"
 
 namespace quire::python {
@@ -49,18 +49,13 @@ py::object extend(BlockTable& table, py::handle n) {
   return array_of(slots);
 }
 
-void append(BlockTable& table, py::handle k, py::handle v) {
-  const AppendedRows rows(*table.pool(), k, v);
-  std::vector<std::int64_t> slots(static_cast<std::size_t>(rows.count()), -1);
+void py_append(BlockTable& table, py::handle k, py::handle v) {
+  constexpr const char* function = "BlockTable.append";
+  const FloatArray keys = to_float_array({function, "k"}, k);
+  const FloatArray values = to_float_array({function, "v"}, v);
+  const Execution how = default_execution();  // under the GIL, as it reads the environment
   const WithoutGil unlocked;
-  rows.check(slots);
-  const auto write = [&](std::span<const std::int64_t> taken) {
-    rows.write(taken, taken.data() - slots.data());
-  };
-  if (table.pool()->open_blocks() == nullptr) return table.append(slots, write);
-  table.append(slots, write, [&](std::span<const std::int32_t> blocks, std::int64_t first) {
-    rows.write_sealed(blocks, first);
-  });
+  append(table, keys.view, values.view, how);
 }
 
 std::shared_ptr<BlockTable> fork(const BlockTable& table) {
@@ -199,7 +194,7 @@ void bind_block_table(py::module_& m) {
       bind_class<BlockTable, std::shared_ptr<BlockTable>>(m, "BlockTable", docs::kBlockTable);
   def_init(table, "BlockTable", &new_table, docs::kBlockTable, py::arg("pool"));
   def_method(table, "BlockTable.extend", &extend, docs::kExtend, py::arg("n"));
-  def_method(table, "BlockTable.append", &append, docs::kAppend, py::arg("k"), py::arg("v"));
+  def_method(table, "BlockTable.append", &py_append, docs::kAppend, py::arg("k"), py::arg("v"));
   def_method(table, "BlockTable.fork", &fork, docs::kFork);
   def_method(table, "BlockTable.truncate", &truncate, docs::kTruncate, py::arg("num_tokens"));
   def_method(table, "BlockTable.drop_before", &drop_before, docs::kDropBefore, py::arg("position"),
@@ -232,9 +227,9 @@ void bind_block_table(py::module_& m) {
              return self;
            })
       .def("__exit__",
-           [](BlockTable& self, const py::args&) {
+           [](const std::shared_ptr<BlockTable>& self, const py::args&) {
              const WithoutGil unlocked;
-             self.close();
+             self->close();
            })
       .def("__repr__", &table_repr)
       .def("_repr_html_", [](py::object self) {

@@ -15,7 +15,7 @@ std::string signature_of(std::string_view doc) {
   std::string signature;
   for (const char c : doc.substr(0, doc.find("\n--\n"))) {
     const bool blank = c == ' ' || c == '\n';
-    if (!blank) signature += c;
+    if (!blank && c != '$') signature += c;  // "$self" is how C says self to inspect
     if (blank && !signature.ends_with(' ')) signature += ' ';
   }
   return signature;

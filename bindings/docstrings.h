@@ -1,19 +1,14 @@
-// What help() shows. The lines above the dashes are the signatures, which inspect reads there.
-// T: query tokens of the whole batch; B: sequences; Hq, Hkv: query and key/value heads, Hq a
+// What help() shows. The lines above the dashes are the signatures, which inspect reads there;
+// where there are none, the signature has options that several functions share, and is added to the
+// text. T: query tokens of the whole batch; B: sequences; Hq, Hkv: query and key/value heads, Hq a
 // multiple of Hkv; D, Dv: head sizes of q/k and of v.
 #pragma once
 
 namespace quire::python::docs {
 
+// Of paged_attention before and after its options, which attention_options.cpp describes.
 inline constexpr const char* kPagedAttention =
-    R"(paged_attention(q, k_cache, v_cache, block_tables, seq_lens, *, k_open=None, v_open=None,
-cu_seqlens_q=None, key_positions=None, causal=True, scale=None, sliding_window=None,
-num_sink_tokens=0, softcap=None, alibi_slopes=None, sinks=None, k_scale=None, v_scale=None,
-layout='NHD', out=None, return_lse=False, return_block_mass=False, implementation='auto',
-num_threads=None)
---
-
-Attention of each query over the keys and values of its sequence, read from scattered blocks.
+    R"(Attention of each query over the keys and values of its sequence, read from scattered blocks.
 
 Arrays are ndarrays, or objects in CPU memory with __array_interface__ or __dlpack__. Of floats the
 last axis is contiguous, the others have any strides, and nothing is copied. What is written may not
@@ -37,33 +32,9 @@ Args:
         layout of k_cache. In block_tables num_blocks + i is the i-th of them; they go with others
         in any order.
     v_open: likewise of values, with Dv; both or none.
-    cu_seqlens_q: [B + 1]: rows cu[i]:cu[i + 1] of q are the last tokens of sequence i.
-    key_positions: [B, max_tokens] int32 or int64: where each key stands, and the query of its
-        token, for causal, sliding_window, num_sink_tokens and alibi_slopes; growing along a
-        sequence from 0 or more, ignored at and past seq_len. None: key j stands at j.
-    causal: a query sees keys up to its own position.
-    scale: of the dot products; None: 1 / sqrt(D).
-    sliding_window: a query sees this many keys, its own included.
-    num_sink_tokens: beside those of its window a query sees the first tokens of the sequence, this
-        many (attention sinks, arXiv 2309.17453). Without sliding_window all are seen anyway.
-    softcap: scores become softcap * tanh(score / softcap).
-    alibi_slopes: [Hq]: slope * (key position - query position) is added to a score.
-    sinks: [Hq]: one more logit per head in the softmax's sum, without a value.
-    k_scale: what the numbers of a quantised k_cache are multiples of, positive and finite: float32
-        [num_blocks, block_size, Hkv] in either layout, or [Hkv], or a number. Of int4 float16
-        [num_blocks, Hkv, D, 2], the step, positive and finite, and the middle, finite, of each
-        channel of a block; the last two axes are contiguous. Other caches have none.
-    v_scale: likewise for v_cache. Of int4 float16 [num_blocks, block_size, Hkv, 2], the step and
-        middle of each value; the last axis is contiguous.
-    layout: "NHD" or "HND", of all caches.
-    out: [T, Hq, Dv] to write into; None: a new array of q's dtype.
-    return_lse: also return the natural logarithm of each softmax's sum, [T, Hq] float32.
-    return_block_mass: also return what the keys of each block have of each softmax, [T, Hq,
-        max_blocks] float32, 0 where none of them is seen. Without sinks a row sums to 1. "fused"
-        and "gather" take the keys a second time for it.
-    implementation: "fused", "gather" or "dense"; "auto" is fused, or what QUIRE_ATTENTION names.
-    num_threads: None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of this process.
-
+)";
+inline constexpr const char* kPagedAttentionResults =
+    R"(
 Returns:
     out, or (out, lse), (out, mass) or (out, lse, mass). A row that sees no key is 0, its lse -inf.
     The bits of a sequence's result depend neither on the rest of the batch nor on num_threads.
@@ -81,13 +52,7 @@ Example:
 )";
 
 inline constexpr const char* kAttend =
-    R"(attend(q, tables, *, layer=0, cu_seqlens_q=None,
-key_positions=None, causal=True, scale=None, sliding_window=None, num_sink_tokens=0, softcap=None,
-alibi_slopes=None, sinks=None, k_scale=None, v_scale=None, layout='NHD', out=None, return_lse=False,
-return_block_mass=False, implementation='auto', num_threads=None)
---
-
-paged_attention over block tables: the last tokens of each table as queries.
+    R"(paged_attention over block tables: the last tokens of each table as queries.
 
 Args:
     q: [T, Hq, D].
@@ -192,6 +157,10 @@ Args:
     dtype: float32, float16 or bfloat16, or quantised: int8, float8_e4m3fn or int4, as a name or a
         NumPy dtype.
     backing_file, resident_bytes, open_blocks: see below.
+
+A pool, its tables and its caches belong to the process that made them: in a child of os.fork() every
+method, property and function that takes one raises QuireError, and garbage collection leaves them alone.
+Views of blocks are plain memory there; with backing_file it is the parent's. The child may make its own.
 
 Of a quantised pool tables may have their last blocks open, in bfloat16, and those before them
 sealed, in the pool's dtype: open_blocks says how many, the one that is written included. None: 2 of

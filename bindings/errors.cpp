@@ -7,6 +7,7 @@
 #include "gil.h"
 #include "quire/base/check.h"
 #include "quire/base/file_error.h"
+#include "quire/base/interruption.h"
 #include "quire/kv/block_ledger.h"
 #include "quire/kv/kv_storage.h"
 
@@ -66,6 +67,8 @@ void translate(std::exception_ptr failure) {
     set_error(PyExc_RuntimeError, error.what());
   } catch (const FileError& error) {
     set_os_error(error);
+  } catch (const Interrupted& error) {
+    if (PyErr_Occurred() == nullptr) set_error(quire_error, error.what());
   } catch (const Error& error) {
     set_error(quire_error, error.what());
   }

@@ -1,5 +1,7 @@
 #include "fast_function.h"
 
+#include <pybind11/eval.h>
+
 #include <algorithm>
 
 #include "define.h"
@@ -18,6 +20,13 @@ void Signature::add(const py::arg& parameter) {
 void Signature::add(const py::arg_v& parameter) {
   add(static_cast<const py::arg&>(parameter));
   parameters_.back().fallback = parameter.value;
+}
+
+void Signature::add(const ParameterList& parameters) {
+  for (const auto& [name, fallback] : parameters.parameters) {
+    add(py::arg(name));
+    parameters_.back().fallback = py::eval(fallback);
+  }
 }
 
 // The number of parameters where there is none of this name.

@@ -11,12 +11,24 @@
 
 #include <array>
 #include <cstddef>
+#include <cstring>
+#include <numeric>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "errors.h"
 
 namespace quire::python {
+
+// Parameters that several functions share, which have defaults, as Python spells them.
+struct ParameterList {
+  struct Parameter {
+    const char* name;
+    const char* fallback;
+  };
+  std::span<const Parameter> parameters;
+};
 
 // The parameters of one function. Never destroyed, as the interpreter may be gone by then.
 class Signature {
@@ -44,6 +56,7 @@ class Signature {
 
   void add(const pybind11::arg& parameter);
   void add(const pybind11::arg_v& parameter);
+  void add(const ParameterList& parameters);
   void add(const pybind11::kw_only&) {
     num_positional_ = static_cast<Py_ssize_t>(parameters_.size());
   }
@@ -57,42 +70,91 @@ class Signature {
   Py_ssize_t num_positional_ = -1;
 };
 
+// How a parameter of the C++ function is made of values: a handle is one of them. What stands for
+// several, as a struct of options does, says so in a specialisation.
+template <class Parameter>
+struct Taken {
+  static constexpr std::size_t kValues = 1;
+  static pybind11::handle from(const pybind11::handle* values) { return values[0]; }
+};
+
 template <auto Function>
 class FastFunction;
 
-template <class... Handles, pybind11::object (*Function)(Handles...)>
+template <class... Taking, pybind11::object (*Function)(Taking...)>
 class FastFunction<Function> {
  public:
   // Adds the function to a module; parameters as for Signature.
   template <class... Parameters>
   static void define(pybind11::module_& m, const char* name, const char* doc,
                      const Parameters&... parameters) {
-    signature_ = new Signature(name, doc, parameters...);
-    // by way of a function pointer that fits any, as Python's own headers do
-    const auto any = reinterpret_cast<void (*)()>(&call);
-    definition_ = {name, reinterpret_cast<PyCFunction>(any), METH_FASTCALL | METH_KEYWORDS, doc};
+    describe(name, name, doc, &call, parameters...);
     PyObject* const function =
         PyCFunction_NewEx(&definition_, m.ptr(), pybind11::object(m.attr("__name__")).ptr());
     if (function == nullptr) throw pybind11::error_already_set();
     m.attr(name) = pybind11::reinterpret_steal<pybind11::object>(function);
   }
 
+  // Adds it to a class as the method that `full_name`, "Class.method", names; its first parameter
+  // is the object, and has no place in the signature.
+  template <class... Parameters>
+  static void define_method(pybind11::handle cls, const char* full_name, const char* doc,
+                            const Parameters&... parameters) {
+    const char* const name = std::strchr(full_name, '.') + 1;
+    describe(name, full_name, doc, &call_method, parameters...);
+    PyObject* const method =
+        PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(cls.ptr()), &definition_);
+    if (method == nullptr) throw pybind11::error_already_set();
+    pybind11::setattr(cls, name, pybind11::reinterpret_steal<pybind11::object>(method));
+  }
+
  private:
+  using Call = PyObject*(PyObject*, PyObject* const*, Py_ssize_t, PyObject*);
+
+  template <class... Parameters>
+  static void describe(const char* name, const char* full_name, const char* doc, Call* call,
+                       const Parameters&... parameters) {
+    signature_ = new Signature(full_name, doc, parameters...);
+    // by way of a function pointer that fits any, as Python's own headers do
+    const auto any = reinterpret_cast<void (*)()>(call);
+    definition_ = {name, reinterpret_cast<PyCFunction>(any), METH_FASTCALL | METH_KEYWORDS, doc};
+  }
+
   static PyObject* call(PyObject*, PyObject* const* arguments, Py_ssize_t num_positional,
                         PyObject* names) {
+    return call_with<0>(nullptr, arguments, num_positional, names);
+  }
+
+  static PyObject* call_method(PyObject* self, PyObject* const* arguments,
+                               Py_ssize_t num_positional, PyObject* names) {
+    return call_with<1>(self, arguments, num_positional, names);
+  }
+
+  // The first kGiven values are there without the signature.
+  template <std::size_t kGiven>
+  static PyObject* call_with(PyObject* self, PyObject* const* arguments, Py_ssize_t num_positional,
+                             PyObject* names) {
     try {
-      std::array<pybind11::handle, sizeof...(Handles)> values;
-      signature_->bind(arguments, num_positional, names, values.data(), values.size());
-      return apply(values, std::index_sequence_for<Handles...>()).release().ptr();
+      std::array<pybind11::handle, (Taken<Taking>::kValues + ... + 0)> values;
+      if constexpr (kGiven > 0) values[0] = self;
+      signature_->bind(arguments, num_positional, names, values.data() + kGiven,
+                       values.size() - kGiven);
+      return apply(values.data(), std::index_sequence_for<Taking...>()).release().ptr();
     } catch (...) {
       set_python_error();
       return nullptr;
     }
   }
 
-  template <class Values, std::size_t... I>
-  static pybind11::object apply(const Values& values, std::index_sequence<I...>) {
-    return Function(values[I]...);
+  template <std::size_t... I>
+  static pybind11::object apply(const pybind11::handle* values, std::index_sequence<I...>) {
+    return Function(Taken<Taking>::from(values + first_value(I))...);
+  }
+
+  // Where the values of a parameter begin.
+  static constexpr std::size_t first_value(std::size_t parameter) {
+    constexpr std::array<std::size_t, sizeof...(Taking)> counts = {Taken<Taking>::kValues...};
+    return std::accumulate(counts.begin(), counts.begin() + parameter, std::size_t{0});
   }
 
   static inline const Signature* signature_;

@@ -8,7 +8,10 @@
 #pragma once
 
 #include <pybind11/pybind11.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#include "quire/base/interruption.h"
 
 namespace quire::python {
 
@@ -27,20 +30,6 @@ auto call_or_stop(Call call) noexcept {
   stop_thread();
 }
 
-// The lock is not held while this lives.
-class WithoutGil {
- public:
-  WithoutGil() : state_(PyEval_SaveThread()) {}
-  ~WithoutGil() {
-    call_or_stop([this] { PyEval_RestoreThread(state_); });
-  }
-  WithoutGil(const WithoutGil&) = delete;
-  WithoutGil& operator=(const WithoutGil&) = delete;
-
- private:
-  PyThreadState* const state_;
-};
-
 // The lock is held while this lives, whether or not this thread had it, or is one of Python's.
 class WithGil {
  public:
@@ -51,6 +40,30 @@ class WithGil {
 
  private:
   const PyGILState_STATE state_;
+};
+
+// Runs the handlers of signals that have come, as Python does between calls, on its main thread
+// alone. Whether one has raised, as that of Ctrl-C does: its exception is this thread's until
+// Interrupted, which ends the call, arrives in Python and finds it there (errors.cpp).
+inline bool handler_has_raised() {
+  if (syscall(SYS_gettid) != getpid()) return false;
+  const WithGil locked;
+  return call_or_stop([] { return PyErr_CheckSignals() != 0; });
+}
+
+// The lock is not held while this lives, and signals are handled all the same.
+class WithoutGil {
+ public:
+  WithoutGil() : interruptible_(&handler_has_raised), state_(PyEval_SaveThread()) {}
+  ~WithoutGil() {
+    call_or_stop([this] { PyEval_RestoreThread(state_); });
+  }
+  WithoutGil(const WithoutGil&) = delete;
+  WithoutGil& operator=(const WithoutGil&) = delete;
+
+ private:
+  const Interruptible interruptible_;
+  PyThreadState* const state_;
 };
 
 }  // namespace quire::python

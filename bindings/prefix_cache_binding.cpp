@@ -20,6 +20,9 @@ namespace py = pybind11;
 
 using Ids = std::vector<std::int64_t>;
 
+// Of a list, between two looks for signals.
+constexpr std::size_t kIdsPerLook = 1 << 16;
+
 std::int64_t to_token_id(Argument argument, py::handle item, Py_ssize_t index) {
   if (PyBool_Check(item.ptr()) || !PyIndex_Check(item.ptr())) {
     raise<TypeError>(argument.place(), "got ", type_name(item), " at index ", index,
@@ -61,6 +64,9 @@ Ids to_token_ids(Argument argument, py::handle object) {
   if (!items) throw py::error_already_set();
   ids.reserve(items.size());
   for (const py::handle item : items) {
+    if (ids.size() % kIdsPerLook == kIdsPerLook - 1 && PyErr_CheckSignals() != 0) {
+      throw py::error_already_set();
+    }
     ids.push_back(to_token_id(argument, item, static_cast<Py_ssize_t>(ids.size())));
   }
   return ids;

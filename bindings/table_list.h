@@ -35,6 +35,7 @@ class TableList {
   }
 
   const std::vector<const BlockTable*>& tables() const { return tables_; }
+  const std::vector<std::shared_ptr<BlockTable>>& owners() const { return owners_; }
 
  private:
   std::vector<std::shared_ptr<BlockTable>> owners_;

@@ -32,12 +32,10 @@ py::object py_write_kv(py::handle k, py::handle v, py::handle k_cache, py::handl
                    k_scale_array.view(), v_scale_array.view()};
   if (k_blocks) args.k_open = k_blocks->view;
   if (v_blocks) args.v_open = v_blocks->view;
-  // under the GIL, as both read the environment
-  const int num_threads = default_num_threads();
-  const Kernels& kernels = selected_kernels();
+  const Execution how = default_execution();  // under the GIL, as it reads the environment
   {
     const WithoutGil unlocked;
-    write_kv(args, num_threads, kernels);
+    write_kv(args, how);
   }
   return py::none();
 }

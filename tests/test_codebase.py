@@ -32,6 +32,7 @@ MAY_INCLUDE = {
     "io": {"base", "kv", "io"},
     "attention": {"base", "attention"},
     "cpu": {"base", "attention", "cpu"},
+    "paged": {"base", "kv", "attention", "cpu", "paged"},
 }
 # What a condition of the preprocessor may ask: macros of the compiler and the system, none of ours.
 MAY_ASK = {"__x86_64__", "__aarch64__", "__SANITIZE_THREAD__", "MADV_HUGEPAGE"}

@@ -188,6 +188,99 @@ class BlockTable:
     ) -> None: ...
     def _repr_html_(self) -> str: ...
 
+class Step:
+    def __init__(
+        self, tables: Iterable[BlockTable], num_tokens: SupportsIndex | Iterable[SupportsIndex]
+    ) -> None: ...
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def positions(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def cu_seqlens_q(self) -> npt.NDArray[np.int32]: ...
+    @property
+    def slot_mapping(self) -> npt.NDArray[np.int64]: ...
+    def write(self, k: _Floats, v: _Floats, *, layer: SupportsIndex = 0) -> None: ...
+    def take_back(self) -> None: ...
+    @overload
+    def attend(
+        self,
+        q: _Floats,
+        k: _Floats | None,
+        v: _Floats | None,
+        *,
+        layer: SupportsIndex = 0,
+        key_positions: None = None,
+        layout: Literal["NHD"] = "NHD",
+        return_lse: Literal[False] = False,
+        return_block_mass: Literal[False] = False,
+        **options: Unpack[_Options],
+    ) -> _Array: ...
+    @overload
+    def attend(
+        self,
+        q: _Floats,
+        k: _Floats | None,
+        v: _Floats | None,
+        *,
+        layer: SupportsIndex = 0,
+        key_positions: None = None,
+        layout: Literal["NHD"] = "NHD",
+        return_lse: Literal[True],
+        return_block_mass: Literal[False] = False,
+        **options: Unpack[_Options],
+    ) -> _OutAndLse: ...
+    @overload
+    def attend(
+        self,
+        q: _Floats,
+        k: _Floats | None,
+        v: _Floats | None,
+        *,
+        layer: SupportsIndex = 0,
+        key_positions: None = None,
+        layout: Literal["NHD"] = "NHD",
+        return_lse: _Bool,
+        return_block_mass: Literal[False] = False,
+        **options: Unpack[_Options],
+    ) -> _Array | _OutAndLse: ...
+    @overload
+    def attend(
+        self,
+        q: _Floats,
+        k: _Floats | None,
+        v: _Floats | None,
+        *,
+        layer: SupportsIndex = 0,
+        key_positions: None = None,
+        layout: Literal["NHD"] = "NHD",
+        return_lse: _Bool = False,
+        return_block_mass: Literal[True],
+        **options: Unpack[_Options],
+    ) -> tuple[_Array, ...]: ...
+    @overload
+    def attend(
+        self,
+        q: _Floats,
+        k: _Floats | None,
+        v: _Floats | None,
+        *,
+        layer: SupportsIndex = 0,
+        key_positions: None = None,
+        layout: Literal["NHD"] = "NHD",
+        return_lse: _Bool = False,
+        return_block_mass: _Bool,
+        **options: Unpack[_Options],
+    ) -> _Array | tuple[_Array, ...]: ...
+    def __enter__(self) -> Step: ...
+    def __exit__(
+        self,
+        type: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
 class PrefixCacheStats:
     @property
     def hits(self) -> int: ...

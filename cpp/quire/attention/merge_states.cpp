@@ -7,6 +7,7 @@
 
 #include "quire/attention/validate.h"
 #include "quire/base/float_mode.h"
+#include "quire/base/interruption.h"
 
 namespace quire {
 namespace {
@@ -55,6 +56,7 @@ void merge_states(const MergeStatesArgs& args) {
   std::vector<double> sums(static_cast<std::size_t>(args.outs.shape[3]));
   visit_dtype(args.outs.dtype, [&](auto type) {
     for (std::int64_t token = 0; token < args.outs.shape[1]; ++token) {
+      check_interruption();
       for (std::int64_t head = 0; head < args.outs.shape[2]; ++head) {
         merge_row<decltype(type)>(args, token, head, sums);
       }

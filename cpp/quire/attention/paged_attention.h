@@ -16,6 +16,7 @@
 #include <optional>
 
 #include "quire/attention/argument_names.h"
+#include "quire/attention/attention_query.h"
 #include "quire/attention/key_pager.h"
 #include "quire/base/array_view.h"
 
@@ -26,38 +27,23 @@ enum class Layout : std::uint8_t {
   HND,  // a cache is [num_blocks, num_kv_heads, block_size, head_dim]
 };
 
-// Hq, Hkv: query and key/value heads; D, Dv: head sizes of q/k and of v; T: query tokens of the
-// whole batch; B: sequences. The last axis of every float array is contiguous.
-struct PagedAttentionArgs {
-  ArrayView q;        // [T, Hq, D], a plain float
+// Hkv: key/value heads, of which Hq is a multiple.
+struct PagedAttentionArgs : AttentionQuery {
   ArrayView k_cache;  // see `layout`, last axis D, any DType; of int4 both are, last axis D / 2
   ArrayView v_cache;  // see `layout`, last axis Dv, any DType; of int4 Dv / 2
   IndexView block_tables;  // [B, max_blocks]; past ceil(seq_len / block_size) ignored, and -1 (a
                            // hole) where no query sees a key of the block
   IndexView seq_lens;      // [B], tokens in the cache, those of q included
-  std::optional<IndexView>
-      cu_seqlens_q;  // [B + 1], 0 .. T, never falling; none: one row a sequence
   // [B, max_tokens]: where each key stands, and the query of its token, growing from 0 or more;
   // past seq_len ignored. None: key j stands at j.
   std::optional<IndexView> key_positions;
-  ArrayView out;         // [T, Hq, Dv], a plain float, written
-  float* lse = nullptr;  // [T, Hq] contiguous, written; null: not wanted
   // [T, Hq, max_blocks] contiguous, written: what the keys of each block have of the row's softmax;
   // 0 where it sees none of them. With the sink's share a row sums to 1. Null: not wanted.
   float* block_mass = nullptr;
-  std::optional<ArrayView> alibi_slopes;  // [Hq]
-  std::optional<ArrayView> sinks;         // [Hq]
-  std::optional<ArrayView> k_scale;       // of a quantised k_cache; see cache_scales.h
-  std::optional<ArrayView> v_scale;       // of a quantised v_cache
   // Beside quantised caches: blocks of plain floats, like k_cache and v_cache but for their number.
   // In block_tables, block num_blocks + i is the i-th of them.
   std::optional<ArrayView> k_open;
   std::optional<ArrayView> v_open;
-  std::optional<double> scale;                 // none: 1 / sqrt(D)
-  std::optional<double> softcap;               // > 0
-  std::optional<std::int64_t> sliding_window;  // >= 1: keys that a row sees, its own included
-  std::int64_t num_sink_tokens = 0;  // the sequence's first, which are seen from every window
-  bool causal = true;
   Layout layout = Layout::NHD;
   // Of caches that are not all in memory: fused attention asks it, and so does block mass.
   KeyPager* pager = nullptr;

@@ -6,9 +6,13 @@
 
 #include "quire/attention/cache_scales.h"
 #include "quire/attention/visible_keys.h"
+#include "quire/base/interruption.h"
 
 namespace quire {
 namespace {
+
+// Between two looks for an interruption.
+constexpr std::size_t kKeysPerLook = 64;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
@@ -99,6 +103,7 @@ void attend_row(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes
   std::vector<double> scores;
   double largest = -kInfinity;
   for (const std::int64_t key : keys) {
+    if (scores.size() % kKeysPerLook == 0) check_interruption();
     scores.push_back(score_of(args, sizes, args.q.at(row, head),
                               cache_row(args, true, seq, key, kv_head), head,
                               position_of(args, seq, key) - position));
@@ -112,6 +117,7 @@ void attend_row(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes
   }
   std::vector<double> out(static_cast<std::size_t>(sizes.v_head_dim), 0.0);
   for (std::size_t i = 0; i < scores.size(); ++i) {
+    if (i % kKeysPerLook == 0) check_interruption();
     const double weight = std::exp(scores[i] - largest);
     const CacheRow v_row = cache_row(args, false, seq, keys[i], kv_head);
     sum += weight;

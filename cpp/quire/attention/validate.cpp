@@ -159,10 +159,7 @@ void check_written(const Checker& check, const WriteKvArgs& args) {
   }
 }
 
-}  // namespace
-
-void validate(const PagedAttentionArgs& args, std::string_view function) {
-  const Checker check(function);
+void check_inputs(const Checker& check, const PagedAttentionArgs& args) {
   const Length tokens = args.q.ndim == 3 ? Length(args.q.shape[0]) : std::nullopt;
   const ArgumentNames& names = args.names;
   const Length head_dim = names.caches_are_right
@@ -201,8 +198,12 @@ void validate(const PagedAttentionArgs& args, std::string_view function) {
     check.shape("key_positions", positions, {num_seqs, max_tokens},
                 "[B, max_tokens], B as seq_lens");
   }
-  validate_indices(args, function);
+}
 
+// What is written lies apart from all that is read.
+void check_out(const Checker& check, const PagedAttentionArgs& args) {
+  const ArgumentNames& names = args.names;
+  const PagedAttentionSizes sizes = sizes_of(args);
   check.array("out", args.out, {sizes.num_tokens, sizes.num_heads, sizes.v_head_dim},
               "[T, Hq, Dv]");
   check.plain_floats("out", args.out);
@@ -220,6 +221,21 @@ void validate(const PagedAttentionArgs& args, std::string_view function) {
   if (args.v_scale) check.apart("out", args.out, names.v_scale, *args.v_scale);
   if (args.k_open) check.apart("out", args.out, names.k_open, *args.k_open);
   if (args.v_open) check.apart("out", args.out, names.v_open, *args.v_open);
+}
+
+}  // namespace
+
+void validate(const PagedAttentionArgs& args, std::string_view function) {
+  const Checker check(function);
+  check_inputs(check, args);
+  validate_indices(args, function);
+  check_out(check, args);
+}
+
+void validate_arrays(const PagedAttentionArgs& args, std::string_view function) {
+  const Checker check(function);
+  check_inputs(check, args);
+  check_out(check, args);
 }
 
 void validate_indices(const PagedAttentionArgs& args, std::string_view function) {

@@ -13,7 +13,8 @@ namespace quire {
 // that names function, argument, place and value. What they let pass, no implementation reads or
 // writes out of bounds.
 void validate(const PagedAttentionArgs& args, std::string_view function = "paged_attention");
-// Of these the contents of index arrays alone, whose shapes have been found valid.
+// Of these: all but the contents of index arrays; and then those.
+void validate_arrays(const PagedAttentionArgs& args, std::string_view function);
 void validate_indices(const PagedAttentionArgs& args, std::string_view function);
 void validate(const WriteKvArgs& args, std::string_view function = "write_kv");
 void validate(const MergeStatesArgs& args, std::string_view function = "merge_states");

@@ -50,6 +50,18 @@ ArrayView contiguous_view(void* data, DType dtype, std::initializer_list<std::in
   return view;
 }
 
+void require_room(std::size_t elements, std::initializer_list<std::int64_t> shape) {
+  std::int64_t wanted = 1;
+  bool fits = true;
+  for (const std::int64_t length : shape) {
+    fits = fits && length >= 0 && !__builtin_mul_overflow(wanted, length, &wanted);
+  }
+  if (fits && static_cast<std::uint64_t>(wanted) <= elements) return;
+  std::string text;
+  for (const std::int64_t length : shape) text += concat(text.empty() ? "" : ", ", length);
+  raise<ValueError>("view_of: floats", "got ", elements, ", expected as many as [", text, "] has");
+}
+
 bool is_empty(const ArrayView& view) {
   for (int axis = 0; axis < view.ndim; ++axis) {
     if (view.shape[axis] == 0) return true;

@@ -5,8 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <iterator>
 #include <optional>
 #include <string>
+#include <type_traits>
 
 #include "quire/base/dtype.h"
 
@@ -41,6 +43,21 @@ inline const ArrayView* get_if(const std::optional<ArrayView>& view) {
 // A C-contiguous view of `data` with the given shape.
 ArrayView contiguous_view(void* data, DType dtype, std::initializer_list<std::int64_t> shape,
                           bool writable = true);
+
+// Throws ValueError where an array of this shape has more than so many elements, or a length below
+// 0.
+void require_room(std::size_t elements, std::initializer_list<std::int64_t> shape);
+
+// A C-contiguous view of the floats in a vector, an array or another container that has as many as
+// the shape asks for, or more. Throws ValueError where it has fewer.
+template <class Floats>
+ArrayView view_of(Floats&& floats, std::initializer_list<std::int64_t> shape) {
+  using Element = std::remove_pointer_t<decltype(std::data(floats))>;
+  using T = std::remove_const_t<Element>;
+  require_room(std::size(floats), shape);
+  return contiguous_view(const_cast<T*>(std::data(floats)), dtype_of<T>(), shape,
+                         !std::is_const_v<Element>);
+}
 
 // Whether a view has no element.
 bool is_empty(const ArrayView& view);

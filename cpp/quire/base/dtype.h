@@ -93,6 +93,22 @@ Int8 from_float<Int8>(float value);
 template <>
 Float8E4M3 from_float<Float8E4M3>(float value);
 
+// The dtype whose storage type T is.
+template <class T>
+constexpr DType dtype_of() = delete;
+template <>
+constexpr DType dtype_of<float>() {
+  return DType::float32;
+}
+template <>
+constexpr DType dtype_of<Float16>() {
+  return DType::float16;
+}
+template <>
+constexpr DType dtype_of<BFloat16>() {
+  return DType::bfloat16;
+}
+
 // Calls visitor(T{}) with the storage type of `dtype`, of plain floats.
 template <class Visitor>
 decltype(auto) visit_dtype(DType dtype, Visitor&& visitor) {

@@ -2,17 +2,17 @@
 
 #include <algorithm>
 #include <atomic>
-#include <numeric>
 #include <vector>
 
 #include "quire/attention/cache_scales.h"
 #include "quire/base/aligned_buffer.h"
 #include "quire/base/check.h"
 #include "quire/base/float_mode.h"
+#include "quire/base/lent.h"
 #include "quire/base/thread_pool.h"
+#include "quire/cpu/attention_plan.h"
 #include "quire/cpu/kernel_call.h"
 #include "quire/cpu/streamed_launch.h"
-#include "quire/cpu/work_items.h"
 
 namespace quire {
 namespace {
@@ -24,11 +24,10 @@ static_assert(kMostKeyParts <= kMostParts);
 
 // What a calling thread keeps between calls, so that a small one allocates nothing.
 struct Workspace {
-  WorkPlan plan;
-  WorkItems work;
-  std::vector<std::int64_t> order;  // of items, the most costly first
-  AlignedBuffer states;             // of units of several parts
-  AlignedBuffer scratch;            // of each worker
+  AttentionPlan plan;                    // of a call that brings none
+  std::vector<std::int32_t> items_left;  // of each unit: those that its results wait for
+  AlignedBuffer states;                  // of units of several parts
+  AlignedBuffer scratch;                 // of each worker
 };
 
 // Where a cache has dynamic scales, and all units several parts: scales are looked at as their part
@@ -41,15 +40,17 @@ bool looks_at_scales_by_part(const PagedAttentionArgs& args, const WorkPlan& pla
 
 class FusedLaunch {
  public:
-  FusedLaunch(const PagedAttentionArgs& args, const Kernels& kernels, Workspace& workspace)
+  FusedLaunch(const PagedAttentionArgs& args, const Kernels& kernels, AttentionPlan& plan,
+              Workspace& workspace)
       : args_(args),
         call_(args, kernels),
         kernels_(kernels),
-        plan_(workspace.plan),
-        work_(workspace.work),
+        whole_plan_(plan),
+        plan_(plan.cut),
+        work_(plan.work),
         workspace_(workspace),
-        by_part_(looks_at_scales_by_part(args, workspace.plan)) {
-    work_.assign(args, plan_, call_);
+        by_part_(looks_at_scales_by_part(args, plan.cut)) {
+    workspace.items_left = work_.items_left;
     states_ = workspace.states.reserve(work_.state_floats);
     std::int64_t most_keys = 0;  // of a part
     for (const WorkPart& part : plan_.parts) {
@@ -71,56 +72,41 @@ class FusedLaunch {
   void run(int num_threads, std::string_view function) {
     if (!by_part_) check_dynamic_scales(args_, function);
     const auto num_items = static_cast<std::int64_t>(work_.items.size());
-    const int num_workers = worker_count(work_.cost, num_items, num_threads);
-    scratch_ = workspace_.scratch.reserve(worker_floats_, num_workers);
-    run_items(num_workers);
+    const Crew crew = attention_crew(work_.cost, num_items, num_threads);
+    scratch_ = workspace_.scratch.reserve(worker_floats_, crew.workers);
+    run_items(crew);
     if (!by_part_) return;
     if (found_bad_scale_) {
       check_dynamic_scales(args_, function);
       raise<ValueError>(place(function, "k_scale"), "got one that was not positive and finite, ",
                         "expected nobody to write scales meanwhile");
     }
-    finish_all(num_workers);
+    deal(crew, std::ssize(plan_.units), [&](std::int64_t i, int) { finish(plan_.units[i]); });
   }
 
  private:
   static constexpr std::int64_t kNone = -1;
 
-  void run_items(int num_workers) {
+  void run_items(const Crew& crew) {
     const auto num_items = static_cast<std::int64_t>(work_.items.size());
-    if (num_workers == 1) {
+    if (crew.workers == 1) {
       const DefaultFloatMode mode;
       for (std::int64_t i = 0; i < num_items; ++i)
         run_item(i, i + 1 < num_items ? i + 1 : kNone, 0);
       return;
     }
-    std::vector<std::int64_t>& order = workspace_.order;
-    order.resize(work_.items.size());
-    std::iota(order.begin(), order.end(), 0);
-    std::sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
-      const double a_cost = work_.items[a].cost;
-      const double b_cost = work_.items[b].cost;
-      return a_cost != b_cost ? a_cost > b_cost : a < b;
-    });
+    const std::vector<std::int64_t>& order = whole_plan_.costly_first();
     std::atomic<std::int64_t> next{0};
-    run_on_threads(num_workers, [&](int worker) {
+    run_on_threads(crew, [&](int worker) {
       std::int64_t i = next++;
       while (i < num_items) {
         // Taken before this one is done, so that its memory can be asked for; but the last ones are
         // left to whoever is first.
-        const bool ahead = i + num_workers + 1 < num_items;
+        const bool ahead = i + crew.workers + 1 < num_items;
         const std::int64_t upcoming = ahead ? next++ : num_items;
         run_item(order[i], upcoming < num_items ? order[upcoming] : kNone, worker);
         i = ahead ? upcoming : next++;
       }
-    });
-  }
-
-  void finish_all(int num_workers) {
-    const auto num_units = static_cast<std::int64_t>(plan_.units.size());
-    std::atomic<std::int64_t> next{0};
-    run_on_threads(num_workers, [&](int) {
-      for (std::int64_t i = next++; i < num_units; i = next++) finish(plan_.units[i]);
     });
   }
 
@@ -166,6 +152,7 @@ class FusedLaunch {
   // Scales are looked at right before their keys are, which brings them near, unless the kernel
   // does so as it multiplies.
   void run_item(std::int64_t index, std::int64_t upcoming, int worker) {
+    check_interruption();
     const WorkItem& item = work_.items[index];
     AttentionPart part = part_of(item);
     AttentionPart next_part;
@@ -182,11 +169,12 @@ class FusedLaunch {
         is_alone ? call_.state_at(scratch + state_at_, work_.most_rows) : state_of(item);
     if (part.key_end - part.key_begin > kSumKeys) state.carried = scratch + carried_at_;
     kernels_.fused_part(call_.task(), part, next, scratch, state);
+    confirm_uninterrupted();
     if (is_alone) return kernels_.finish(call_.task(), part.unit, &state, 1);
     if (by_part_) return;
     for (std::int64_t member = 0; member < item.num_members; ++member) {
       const std::int64_t unit = plan_.parts[work_.members[item.first_member + member]].unit;
-      const std::atomic_ref items_left(work_.items_left[unit]);
+      const std::atomic_ref items_left(workspace_.items_left[unit]);
       if (items_left.fetch_sub(1, std::memory_order_acq_rel) == 1) finish(plan_.units[unit]);
     }
   }
@@ -208,8 +196,9 @@ class FusedLaunch {
   const PagedAttentionArgs& args_;
   const KernelCall call_;
   const Kernels& kernels_;
+  AttentionPlan& whole_plan_;
   const WorkPlan& plan_;
-  WorkItems& work_;
+  const WorkItems& work_;
   Workspace& workspace_;
   const bool by_part_;
   bool found_bad_scale_ = false;  // by several threads, until they are done
@@ -221,21 +210,18 @@ class FusedLaunch {
   std::int64_t worker_floats_ = 0;
 };
 
-Workspace& workspace() {
-  thread_local Workspace work;
-  return work;
-}
-
 }  // namespace
 
 void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads,
-                  std::string_view function) {
-  Workspace& work = workspace();
-  plan_work(args, work.plan);
-  if (args.pager != nullptr && launch_streamed(args, kernels, work.plan, num_threads, function)) {
+                  std::string_view function, AttentionPlan* given) {
+  const Lent<Workspace> lent;
+  Workspace& work = *lent;
+  AttentionPlan& plan = given != nullptr ? *given : work.plan;
+  if (given == nullptr) plan_attention(args, kernels, plan);
+  if (args.pager != nullptr && launch_streamed(args, kernels, plan.cut, num_threads, function)) {
     return;
   }
-  FusedLaunch(args, kernels, work).run(num_threads, function);
+  FusedLaunch(args, kernels, plan, work).run(num_threads, function);
 }
 
 void launch_gather(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads) {
@@ -251,24 +237,21 @@ void launch_gather(const PagedAttentionArgs& args, const Kernels& kernels, int n
   const std::int64_t items = sizes.num_seqs * sizes.num_kv_heads;
   const double cost = static_cast<double>(items) * static_cast<double>(most_keys) *
                       static_cast<double>(sizes.head_dim + sizes.v_head_dim);
-  const int num_workers = worker_count(cost, items, num_threads);
+  const Crew crew = attention_crew(cost, items, num_threads);
   AlignedBuffer memory;
-  float* const scratch = memory.reserve(worker_floats, num_workers);
-  std::atomic<std::int64_t> next{0};
-  run_on_threads(num_workers, [&](int worker) {
-    for (std::int64_t i = next++; i < items; i = next++) {
-      WorkUnit work{};
-      work.seq = i / sizes.num_kv_heads;
-      work.kv_head_begin = i % sizes.num_kv_heads;
-      work.kv_head_end = work.kv_head_begin + 1;
-      const QueryRows rows = query_rows(args, work.seq);
-      if (rows.begin == rows.end) continue;
-      work.token_begin = rows.begin;
-      work.token_end = rows.end;
-      const VisibleKeys keys = visible_keys(args, rows, 0, rows.end - rows.begin);
-      kernels.gather(launch.task(), launch.unit(work, keys.windowed), keys.sink_tokens.end,
-                     keys.window.begin, keys.window.end, scratch + worker * worker_floats);
-    }
+  float* const scratch = memory.reserve(worker_floats, crew.workers);
+  deal(crew, items, [&](std::int64_t i, int worker) {
+    WorkUnit work{};
+    work.seq = i / sizes.num_kv_heads;
+    work.kv_head_begin = i % sizes.num_kv_heads;
+    work.kv_head_end = work.kv_head_begin + 1;
+    const QueryRows rows = query_rows(args, work.seq);
+    if (rows.begin == rows.end) return;
+    work.token_begin = rows.begin;
+    work.token_end = rows.end;
+    const VisibleKeys keys = visible_keys(args, rows, 0, rows.end - rows.begin);
+    kernels.gather(launch.task(), launch.unit(work, keys.windowed), keys.sink_tokens.end,
+                   keys.window.begin, keys.window.end, scratch + worker * worker_floats);
   });
 }
 

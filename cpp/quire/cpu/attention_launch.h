@@ -12,9 +12,11 @@ namespace quire {
 //
 // Fused looks at dynamic scales itself, under the name of `function`, and writes no result before
 // all have passed. Where it can it looks as keys come: whoever looks beforehand reads them twice,
-// and with a pager all of a cache that is not in memory.
+// and with a pager all of a cache that is not in memory. With a plan (attention_plan.h) of these
+// arguments it does not make its own.
+struct AttentionPlan;
 void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads,
-                  std::string_view function);
+                  std::string_view function, AttentionPlan* plan = nullptr);
 void launch_gather(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads);
 
 }  // namespace quire

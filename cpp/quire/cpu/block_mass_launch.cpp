@@ -1,7 +1,6 @@
 #include "quire/cpu/block_mass_launch.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <limits>
 #include <numbers>
@@ -49,31 +48,22 @@ class MassLaunch {
     const std::int64_t floats =
         round_to_line(kernels_.block_mass_scratch(call_.task(), std::max(kRows, sizes_.group)));
     const auto num_items = static_cast<std::int64_t>(items_.size());
-    const int num_workers = worker_count(cost_, num_items, num_threads);
+    const Crew crew = attention_crew(cost_, num_items, num_threads);
     AlignedBuffer memory;
-    float* const scratch = memory.reserve(floats, num_workers);
+    float* const scratch = memory.reserve(floats, crew.workers);
     const auto scratch_of = [&](int worker) { return scratch + worker * floats; };
-    if (args_.pager == nullptr || !run_in_stretches(num_workers, scratch_of)) {
-      for_each(num_items, num_workers, [&](std::int64_t i, int worker) {
+    if (args_.pager == nullptr || !run_in_stretches(crew, scratch_of)) {
+      deal(crew, num_items, [&](std::int64_t i, int worker) {
         const auto item = static_cast<std::size_t>(i);
         for_ranges(items_[item], [&](const KeyRange& keys, bool windowed) {
           add_weights(item, keys, windowed, false, scratch_of(worker));
         });
       });
     }
-    for_each(static_cast<std::int64_t>(units_.size()), num_workers,
-             [&](std::int64_t i, int) { divide(units_[i]); });
+    deal(crew, std::ssize(units_), [&](std::int64_t i, int) { divide(units_[i]); });
   }
 
  private:
-  template <class Do>
-  static void for_each(std::int64_t count, int num_workers, Do action) {
-    std::atomic<std::int64_t> next{0};
-    run_on_threads(num_workers, [&](int worker) {
-      for (std::int64_t i = next++; i < count; i = next++) action(i, worker);
-    });
-  }
-
   std::int64_t rows_of(const WorkUnit& work) const {
     return (work.token_end - work.token_begin) * sizes_.group;
   }
@@ -144,7 +134,7 @@ class MassLaunch {
   // An item's keys in pieces, in their order and each from where a tile begins, so that the sums
   // are those of the item as a whole. False, and nothing done, where all is in memory.
   template <class ScratchOf>
-  bool run_in_stretches(int num_workers, ScratchOf scratch_of) {
+  bool run_in_stretches(const Crew& crew, ScratchOf scratch_of) {
     WorkPlan plan;
     std::vector<std::size_t> item_of;  // of each part
     std::vector<bool> has_open;        // each part
@@ -171,7 +161,7 @@ class MassLaunch {
       }
       first_of_item.push_back(pieces.size());
       args_.pager->wait_for(i);
-      for_each(std::ssize(first_of_item) - 1, num_workers, [&](std::int64_t group, int worker) {
+      deal(crew, std::ssize(first_of_item) - 1, [&](std::int64_t group, int worker) {
         for (std::size_t p = first_of_item[group]; p < first_of_item[group + 1]; ++p) {
           const WorkPiece& piece = pieces[p];
           add_weights(item_of[piece.part], piece.keys, plan.parts[piece.part].windowed,

@@ -1,7 +1,6 @@
 #include "quire/cpu/block_sealer.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 
 #include "quire/attention/cache_scales.h"
@@ -11,7 +10,7 @@
 namespace quire {
 namespace {
 
-// Numbers sealed that pay for waking one more thread.
+// Numbers sealed that pay for one more thread.
 constexpr std::int64_t kNumbersPerThread = 64 * 1024;
 
 using RowsOfBlock = BlockSealer::RowsOfBlock;
@@ -78,17 +77,14 @@ void BlockSealer::write(const Kernels& kernels, int num_threads) const {
   const auto num_blocks = static_cast<std::int64_t>(blocks_.size());
   const std::int64_t numbers =
       num_blocks * block_size_ * heads * (args_.k.shape[2] + args_.v.shape[2]);
-  const std::int64_t useful = std::min(1 + numbers / kNumbersPerThread, num_blocks);
-  if (useful == 0) return;
-  const int num_workers = static_cast<int>(std::min<std::int64_t>(useful, num_threads));
+  if (num_blocks == 0) return;
+  const Crew crew = crew_for(numbers, kNumbersPerThread, num_blocks, num_threads);
   const auto scratch = static_cast<std::size_t>(
       block_size_ * most_length *
       static_cast<std::int64_t>(std::max(size_of(args_.k.dtype), size_of(args_.v.dtype))));
-  std::vector<std::byte> rows(static_cast<std::size_t>(num_workers) * scratch);
-  std::atomic<std::int64_t> next{0};
-  run_on_threads(num_workers, [&](int worker) {
-    std::byte* const own = rows.data() + static_cast<std::size_t>(worker) * scratch;
-    for (std::int64_t i = next++; i < num_blocks; i = next++) seal(i, kernels, own);
+  std::vector<std::byte> rows(static_cast<std::size_t>(crew.workers) * scratch);
+  deal(crew, num_blocks, [&](std::int64_t i, int worker) {
+    seal(i, kernels, rows.data() + static_cast<std::size_t>(worker) * scratch);
   });
 }
 

@@ -3,6 +3,7 @@
 // (largest, then weights), values last; it shares no algorithm with fused_attention.h.
 #pragma once
 
+#include "quire/base/is_interrupted.h"
 #include "quire/cpu/int4_rows.h"
 #include "quire/cpu/simd_math.h"
 
@@ -25,13 +26,17 @@ class GatherAttention {
     GatherAttention gather(task, unit, sink_tokens, key_begin, key_end, scratch);
     gather.copy_keys();
     const std::int64_t rows = unit.num_tokens * task.group;
-    for (std::int64_t r = 0; r < rows; r += kRows) {
+    for (std::int64_t r = 0; r < rows && !is_interrupted(); r += kRows) {
       gather.attend(r, static_cast<int>(Rows::smaller(kRows, rows - r)));
     }
   }
 
  private:
   static constexpr int kRows = 4;  // query rows that share a pass over the copies
+
+  // Between two looks for an interruption, which ends all loops early.
+  static constexpr std::int64_t kKeysPerLook = 1024;
+  static bool is_time_to_look(std::int64_t key) { return (key + 1) % kKeysPerLook == 0; }
 
   GatherAttention(const AttentionTask& task, const AttentionUnit& unit, std::int64_t sink_tokens,
                   std::int64_t key_begin, std::int64_t key_end, float* scratch)
@@ -55,6 +60,7 @@ class GatherAttention {
     const std::int64_t head = unit_.kv_head_begin;
     Int4Rows<S> int4(grids_);
     for (std::int64_t i = 0; i < num_keys_; ++i) {
+      if (is_time_to_look(i) && is_interrupted()) return;
       const std::int64_t key = key_at(i);
       const std::int64_t id = Rows::block_id(unit_.blocks, key / task_.block_size);
       const std::int64_t offset = key % task_.block_size;
@@ -152,6 +158,7 @@ class GatherAttention {
 
   void score(std::int64_t first, std::int64_t last) {
     for (std::int64_t key = first; key < last; ++key) {
+      if (is_time_to_look(key) && is_interrupted()) return;
       const float* k = k_ + key * d_;
       Vec sums[kRows][2];
 #pragma GCC unroll 4
@@ -253,6 +260,7 @@ class GatherAttention {
   void add_some_values(int i, std::int64_t begin, std::int64_t end) {
     if (begin >= end) return;
     for (std::int64_t d = 0; d < dv_; d += Rows::kChunk) {
+      if (end - begin > kKeysPerLook && is_interrupted()) return;
       float* const out = out_ + i * dv_ + d;
       Vec sums[R][2];
 #pragma GCC unroll 4

@@ -9,7 +9,7 @@
 namespace quire {
 namespace {
 
-// Work, in bytes read, that pays for waking one more thread.
+// Work, in bytes read, that pays for one more thread.
 constexpr double kCostPerThread = 256 * 1024;
 
 constexpr double kLargestSoftcap = 1e30;
@@ -117,9 +117,8 @@ bool KernelCall::has_open(const WorkUnit& work, const KeyRange& keys) const {
   return false;
 }
 
-int worker_count(double cost, std::int64_t items, int num_threads) {
-  const double useful = std::min(static_cast<double>(items), 1 + cost / kCostPerThread);
-  return static_cast<int>(std::clamp(useful, 1.0, static_cast<double>(num_threads)));
+Crew attention_crew(double cost, std::int64_t items, int num_threads) {
+  return crew_for(cost, kCostPerThread, items, num_threads);
 }
 
 }  // namespace quire

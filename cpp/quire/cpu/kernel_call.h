@@ -7,6 +7,7 @@
 
 #include "quire/attention/paged_attention.h"
 #include "quire/attention/split.h"
+#include "quire/base/thread_pool.h"
 #include "quire/cpu/kernels.h"
 
 namespace quire {
@@ -70,7 +71,7 @@ class KernelCall {
   AttentionTask task_{};
 };
 
-// Threads that are worth waking for so many items, of `cost` bytes read together.
-int worker_count(double cost, std::int64_t items, int num_threads);
+// Who is worth calling for so many items, of `cost` bytes read together.
+Crew attention_crew(double cost, std::int64_t items, int num_threads);
 
 }  // namespace quire

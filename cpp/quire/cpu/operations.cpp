@@ -10,10 +10,10 @@
 #include "quire/attention/validate.h"
 #include "quire/base/check.h"
 #include "quire/base/float_mode.h"
-#include "quire/base/thread_pool.h"
+#include "quire/base/lent.h"
 #include "quire/cpu/attention_launch.h"
+#include "quire/cpu/attention_run.h"
 #include "quire/cpu/block_mass_launch.h"
-#include "quire/cpu/select_kernels.h"
 
 namespace quire {
 namespace {
@@ -64,35 +64,38 @@ Implementation implementation_from_name(std::string_view name, std::string_view 
 
 void paged_attention(const PagedAttentionArgs& args, Implementation implementation,
                      int num_threads) {
-  if (num_threads < 0) {
-    raise<ValueError>("paged_attention: num_threads", "got ", num_threads, ", expected >= 1");
-  }
-  paged_attention(args, implementation, num_threads == 0 ? default_num_threads() : num_threads,
-                  selected_kernels(args.k_cache.dtype));
+  paged_attention(args, implementation, default_execution(num_threads, "paged_attention"));
 }
 
-void paged_attention(const PagedAttentionArgs& args, Implementation implementation, int num_threads,
-                     const Kernels& kernels, std::string_view function) {
+void paged_attention(const PagedAttentionArgs& args, Implementation implementation,
+                     const Execution& how, std::string_view function) {
   const DefaultFloatMode mode;
   validate(args, function);
-  thread_local IndexSnapshot snapshot;
-  const PagedAttentionArgs copied = snapshot.take(args);
+  const Lent<IndexSnapshot> snapshot;
+  const PagedAttentionArgs copied = snapshot->take(args);
   validate_indices(copied, function);  // which another thread may have changed meanwhile
-  if (implementation != Implementation::fused) check_dynamic_scales(copied, function);
+  run_attention(copied, implementation, how, function);
+}
+
+void run_attention(const PagedAttentionArgs& args, Implementation implementation,
+                   const Execution& how, std::string_view function, AttentionPlan* plan) {
+  const DefaultFloatMode mode;
+  const Kernels& kernels = how.kernels_of(args.k_cache.dtype);
+  if (implementation != Implementation::fused) check_dynamic_scales(args, function);
   switch (implementation) {
     case Implementation::dense:
-      clear_block_mass(copied);
-      return reference_attention(copied);
+      clear_block_mass(args);
+      return reference_attention(args);
     case Implementation::gather:
-      launch_gather(copied, kernels, num_threads);
+      launch_gather(args, kernels, how.num_threads);
       break;
     case Implementation::fused:
-      launch_fused(copied, kernels, num_threads, function);
+      launch_fused(args, kernels, how.num_threads, function, plan);
       break;
   }
   if (args.block_mass == nullptr) return;
-  clear_block_mass(copied);
-  launch_block_mass(copied, kernels, num_threads);
+  clear_block_mass(args);
+  launch_block_mass(args, kernels, how.num_threads);
 }
 
 }  // namespace quire

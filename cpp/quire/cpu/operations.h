@@ -9,6 +9,7 @@
 #include "quire/attention/merge_states.h"
 #include "quire/attention/paged_attention.h"
 #include "quire/attention/write_kv.h"
+#include "quire/cpu/execution.h"
 
 namespace quire {
 
@@ -31,12 +32,11 @@ void paged_attention(const PagedAttentionArgs& args,
 
 void write_kv(const WriteKvArgs& args, int num_threads = 0);
 
-// The same without a look at the environment, which another thread may be changing: threads >= 1,
-// and kernels from selected_kernels() of quire/cpu/select_kernels.h. Errors name `function`.
-struct Kernels;
-void paged_attention(const PagedAttentionArgs& args, Implementation implementation, int num_threads,
-                     const Kernels& kernels, std::string_view function = "paged_attention");
-void write_kv(const WriteKvArgs& args, int num_threads, const Kernels& kernels,
+// The same without a look at the environment, which another thread may be changing. Errors name
+// `function`.
+void paged_attention(const PagedAttentionArgs& args, Implementation implementation,
+                     const Execution& how, std::string_view function = "paged_attention");
+void write_kv(const WriteKvArgs& args, const Execution& how,
               std::string_view function = "write_kv");
 
 }  // namespace quire

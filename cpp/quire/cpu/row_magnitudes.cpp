@@ -12,7 +12,7 @@
 namespace quire {
 namespace {
 
-// Tokens that a thread measures at a time, and the elements that pay for waking one more.
+// Tokens that a thread measures at a time, and the elements that pay for one more.
 constexpr std::int64_t kTokensAtOnce = 64;
 constexpr std::int64_t kElementsPerThread = 128 * 1024;
 
@@ -20,15 +20,13 @@ constexpr std::int64_t kElementsPerThread = 128 * 1024;
 template <class Visit>
 void for_tokens_on_threads(const ArrayView& rows, int num_threads, Visit visit) {
   const std::int64_t tokens = rows.shape[0];
-  const std::int64_t useful = 1 + tokens * rows.shape[1] * rows.shape[2] / kElementsPerThread;
-  std::atomic<std::int64_t> next{0};
-  run_on_threads(static_cast<int>(std::min<std::int64_t>(useful, num_threads)), [&](int) {
-    for (std::int64_t first = next.fetch_add(kTokensAtOnce); first < tokens;
-         first = next.fetch_add(kTokensAtOnce)) {
-      const std::int64_t end = std::min(first + kTokensAtOnce, tokens);
-      for (std::int64_t token = first; token < end; ++token) visit(token);
-    }
-  });
+  const std::int64_t parts = tokens / kTokensAtOnce + (tokens % kTokensAtOnce != 0);
+  const std::int64_t elements = tokens * rows.shape[1] * rows.shape[2];
+  deal(crew_for(elements, kElementsPerThread, parts, num_threads), parts,
+       [&](std::int64_t part, int) {
+         const std::int64_t end = std::min((part + 1) * kTokensAtOnce, tokens);
+         for (std::int64_t token = part * kTokensAtOnce; token < end; ++token) visit(token);
+       });
 }
 
 // Whether a cache can hold a number of this magnitude, NaN where it is not finite.

@@ -1,7 +1,6 @@
 #include "quire/cpu/streamed_launch.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstddef>
 #include <span>
 #include <tuple>
@@ -15,15 +14,6 @@
 
 namespace quire {
 namespace {
-
-// Calls body(item, worker) for items [0, count).
-template <class Body>
-void deal(int num_workers, std::int64_t count, const Body& body) {
-  std::atomic<std::int64_t> next{0};
-  run_on_threads(num_workers, [&](int worker) {
-    for (std::int64_t i = next++; i < count; i = next++) body(i, worker);
-  });
-}
 
 class StreamedLaunch {
  public:
@@ -53,14 +43,14 @@ class StreamedLaunch {
     double cost = 0;
     for (const WorkPiece& piece : pieces) cost += cost_of(piece);
     const auto count = static_cast<std::int64_t>(pieces.size());
-    deal(worker_count(cost, count, num_threads_), count,
+    deal(attention_crew(cost, count, num_threads_), count,
          [&](std::int64_t i, int worker) { run_piece(pieces[i], worker); });
   }
 
   // Once all pieces are done.
   void finish() {
     const auto count = static_cast<std::int64_t>(plan_.units.size());
-    deal(worker_count(plan_.cost, count, num_threads_), count, [&](std::int64_t i, int) {
+    deal(attention_crew(plan_.cost, count, num_threads_), count, [&](std::int64_t i, int) {
       const WorkUnit& unit = plan_.units[i];
       StateView views[kMostKeyParts];
       for (std::int64_t p = 0; p < unit.num_parts; ++p) views[p] = state(unit.first_part + p);

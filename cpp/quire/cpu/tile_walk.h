@@ -2,6 +2,7 @@
 // are asked for.
 #pragma once
 
+#include "quire/base/is_interrupted.h"
 #include "quire/cpu/line_queue.h"
 #include "quire/cpu/staged_tile.h"
 
@@ -14,13 +15,17 @@ struct TileWalk {
   using Lines = LineQueue<S>;
   using Stretches = TileStretches<S>;
 
+  // Tiles between two looks for an interruption: a millisecond's at most, and no less than that a
+  // look costs nothing.
+  static constexpr int kTilesPerLook = 8;
+
   // Calls attend(tile, KV head, lines) for every tile and head of `part`, which has keys. The
   // tile's rows are read as `read` says. work_of_head(num_keys): what attend does of such a tile,
   // in the units of lines.advance().
   //
   // As many heads as there is room for are asked for together, in the order of memory, while as
   // many before them are attended to. After the last tile comes the first of `upcoming`, if there
-  // is one, as memory would rest otherwise.
+  // is one, as memory would rest otherwise. Ends early where the call is interrupted.
   template <class Work, class Attend>
   static void run(const AttentionTask& read, const AttentionPart& part,
                   const AttentionPart* upcoming, Work work_of_head, Attend attend) {
@@ -34,6 +39,7 @@ struct TileWalk {
     Tile copies;
     Stretches stretches;
     int current = 0;
+    int walked = 0;
     tiles[current].find(task, unit, part.key_begin, part.key_end);
     for (std::int64_t key = part.key_begin; key < part.key_end; key += kKeys) {
       const Tile& tile = tiles[current];
@@ -64,6 +70,7 @@ struct TileWalk {
         }
       }
       current ^= 1;
+      if (++walked % kTilesPerLook == 0 && is_interrupted()) return;
     }
   }
 };

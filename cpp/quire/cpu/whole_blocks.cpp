@@ -1,7 +1,6 @@
 #include "quire/cpu/whole_blocks.h"
 
 #include <algorithm>
-#include <atomic>
 #include <vector>
 
 #include "quire/base/thread_pool.h"
@@ -9,7 +8,7 @@
 namespace quire {
 namespace {
 
-// Numbers sealed that pay for waking one more thread.
+// Numbers sealed that pay for one more thread.
 constexpr std::int64_t kNumbersPerThread = 64 * 1024;
 
 // Between rows of copies, so that those of one head do not all lie in the same few sets of a cache.
@@ -93,17 +92,13 @@ void write_whole_blocks(const WholeBlocks& args, DType open_dtype, const Kernels
   const std::int64_t num_blocks = std::ssize(args.blocks);
   const std::int64_t numbers =
       num_blocks * block_size * args.k.shape[1] * (args.k.shape[2] + args.v.shape[2]);
-  const std::int64_t useful =
-      std::min({num_blocks, 1 + numbers / kNumbersPerThread, std::int64_t{num_threads}});
+  const Crew crew = crew_for(numbers, kNumbersPerThread, num_blocks, num_threads);
   const auto scratch = static_cast<std::size_t>(std::max(k.scratch_bytes(), v.scratch_bytes()));
-  std::vector<std::byte> copies(static_cast<std::size_t>(useful) * scratch);
-  std::atomic<std::int64_t> next{0};
-  run_on_threads(static_cast<int>(useful), [&](int worker) {
+  std::vector<std::byte> copies(static_cast<std::size_t>(crew.workers) * scratch);
+  deal(crew, num_blocks, [&](std::int64_t i, int worker) {
     std::byte* const own = copies.data() + static_cast<std::size_t>(worker) * scratch;
-    for (std::int64_t i = next++; i < num_blocks; i = next++) {
-      k.write(i * block_size, args.blocks[i], own);
-      v.write(i * block_size, args.blocks[i], own);
-    }
+    k.write(i * block_size, args.blocks[i], own);
+    v.write(i * block_size, args.blocks[i], own);
   });
 }
 

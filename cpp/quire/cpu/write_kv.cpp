@@ -16,13 +16,12 @@
 #include "quire/cpu/row_magnitudes.h"
 #include "quire/cpu/row_quantiser.h"
 #include "quire/cpu/row_writer.h"
-#include "quire/cpu/select_kernels.h"
 #include "quire/cpu/stream_copy.h"
 
 namespace quire {
 namespace {
 
-// Bytes written that pay for waking one more thread.
+// Bytes written that pay for one more thread.
 constexpr std::int64_t kBytesPerThread = 256 * 1024;
 
 // From here on a call streams: it would drive more from a core's caches than it leaves there for
@@ -35,6 +34,9 @@ constexpr std::int64_t kMostSlotsOfStretch = 64;
 
 // Threads take parts of a call as they come, several for each.
 constexpr std::uint64_t kPartsPerThread = 8;
+
+// Runs that a thread writes between two looks for an interruption.
+constexpr std::int64_t kRunsPerLook = 16;
 
 struct Run {
   SlotRun slots;        // of one stretch
@@ -111,17 +113,17 @@ void write_rows(const CacheWriter& k, const CacheWriter& v, const std::vector<st
                 std::int64_t block_size, std::int64_t bytes, int num_threads) {
   const std::vector<Run> runs = runs_of(slots, block_size);
   const bool streamed = bytes >= kStreamedBytes;
-  const std::int64_t useful =
-      std::min(1 + bytes / kBytesPerThread, static_cast<std::int64_t>(runs.size()));
-  const int num_workers = static_cast<int>(std::clamp<std::int64_t>(useful, 1, num_threads));
-  const std::uint64_t num_parts = num_workers == 1 ? 1 : num_workers * kPartsPerThread;
+  const Crew crew = crew_for(bytes, kBytesPerThread, std::ssize(runs), num_threads);
+  const std::uint64_t num_parts = crew.workers == 1 ? 1 : crew.workers * kPartsPerThread;
   std::atomic<std::uint64_t> next{0};
-  run_on_threads(num_workers, [&](int) {
+  run_on_threads(crew, [&](int) {
+    std::int64_t written = 0;  // runs
     for (std::uint64_t part = next++; part < num_parts; part = next++) {
       for (const Run& run : runs) {
         if (run.mixed * num_parts >> 32 != part) continue;
         write(k, run.slots, streamed);
         write(v, run.slots, streamed);
+        if (++written % kRunsPerLook == 0) check_interruption();
       }
     }
     if (streamed) stream_fence();
@@ -171,14 +173,12 @@ void check_open_rows(const WriteKvArgs& args, std::vector<std::int64_t> slots, i
 }  // namespace
 
 void write_kv(const WriteKvArgs& args, int num_threads) {
-  if (num_threads < 0) {
-    raise<ValueError>("write_kv: num_threads", "got ", num_threads, ", expected >= 1");
-  }
-  write_kv(args, num_threads == 0 ? default_num_threads() : num_threads, selected_kernels());
+  write_kv(args, default_execution(num_threads, "write_kv"));
 }
 
-void write_kv(const WriteKvArgs& args, int num_threads, const Kernels& kernels,
-              std::string_view function) {
+void write_kv(const WriteKvArgs& args, const Execution& how, std::string_view function) {
+  const Kernels& kernels = *how.plain;  // one vocabulary writes every dtype
+  const int num_threads = how.num_threads;
   const DefaultFloatMode mode;
   validate(args, function);
   std::vector<std::int64_t> slots = checked_slots(args);

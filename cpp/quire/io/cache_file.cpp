@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "quire/base/interruption.h"
 #include "quire/io/atomic_file.h"
 #include "quire/io/directory.h"
 #include "quire/io/kv_file.h"
@@ -260,6 +261,7 @@ std::int64_t load_cache(PrefixCache& cache, const FileBytes& bytes) {
   const HeldBlocks held(pool, of_nodes);
   find_blocks(bytes, cache, &snapshot, &of_nodes);
   read_rows(file, pool, RowsOf::tiles, std::span(snapshot.blocks).first(in_file));
+  confirm_uninterrupted();
   return cache.restore(snapshot);
 }
 

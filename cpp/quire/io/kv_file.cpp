@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include "quire/base/interruption.h"
+
 namespace quire {
 namespace {
 
@@ -130,6 +132,7 @@ void KvFile::expect_checksums() const {
     for (std::size_t begin = 0; begin < found.bytes.size(); begin += kReadBytes) {
       const auto some =
           found.bytes.subspan(begin, std::min(kReadBytes, found.bytes.size() - begin));
+      check_interruption();
       sum.add(some);
       file_.let_go(some);
     }

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <string>
 
+#include "quire/base/interruption.h"
+
 namespace quire {
 namespace {
 
@@ -49,6 +51,7 @@ std::span<const std::byte> read_plane(std::span<const std::byte> tensor, const F
                                       std::int64_t begin, std::span<const BlockRows> blocks) {
   std::int64_t offset = begin;
   for (const BlockRows& block : blocks) {
+    check_interruption();
     if (block.id < 0) {
       offset += plane.rows_of(block.rows) * plane.row_bytes();
       continue;
@@ -115,6 +118,7 @@ std::size_t write_rows(std::string_view where, SafetensorsWriter& writer, std::s
   std::vector<std::byte> packed;
   std::vector<std::int64_t> rows_written(row_tensors(pool, kind, 0, 0).size());
   const auto write = [&](const Step& step) {
+    check_interruption();
     const auto chunk = blocks.subspan(step.begin, step.end - step.begin);
     const std::vector<FilePlane> planes = file_planes(pool, kind, step.layer);
     std::size_t next = static_cast<std::size_t>(step.layer) * planes.size();
@@ -157,10 +161,16 @@ void expect_numbers(const KvFile& file, const BlockPool& pool, RowsOf kind) {
       if (plane.numbers == FilePlane::Numbers::any) continue;
       const std::string name = tensor_name(layer, plane.name);
       const auto rows = file.bytes(name);
-      if (const std::string flaw = plane.flaw(rows, 0); !flaw.empty()) {
-        file.file().refuse("tensor \"", name, "\" with ", flaw);
+      const auto row_bytes = static_cast<std::size_t>(plane.row_bytes());
+      const std::size_t step = std::max<std::size_t>(1, kChunkBytes / row_bytes);  // rows
+      for (std::size_t row = 0; row * row_bytes < rows.size(); row += step) {
+        check_interruption();
+        const std::size_t begin = row * row_bytes;
+        const auto some = rows.subspan(begin, std::min(step * row_bytes, rows.size() - begin));
+        const std::string flaw = plane.flaw(some, static_cast<std::int64_t>(row));
+        if (!flaw.empty()) file.file().refuse("tensor \"", name, "\" with ", flaw);
+        file.file().let_go(some);
       }
-      file.file().let_go(rows);
     }
   }
 }

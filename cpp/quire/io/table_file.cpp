@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "quire/base/interruption.h"
 #include "quire/io/atomic_file.h"
 #include "quire/io/kv_file.h"
 #include "quire/io/kv_rows.h"
@@ -205,6 +206,7 @@ std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
 
 std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
                                        const FileBytes& bytes) {
+  pool->home().require();
   pool->storage().memory().require_written(bytes.function);
   const BlockPool::Delivery delivery(*pool);
   const KvFile file(bytes, kKind, pool->geometry());
@@ -221,6 +223,7 @@ std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
   for (const RowsOf kind : kinds_of_file(has_open_planes(file, *pool))) {
     read_rows(file, *pool, kind, rows.of(kind));
   }
+  confirm_uninterrupted();
   return table;
 }
 

@@ -74,6 +74,7 @@ bool TemporaryFile::remove_leftover() const {
 }
 
 TemporaryFile::~TemporaryFile() {
+  if (!home_.is_here()) return;  // a forked child: the file is its parent's
   if (file_.is_open() && place_.directory().has(name_, file_).value_or(false)) {
     file_call<&FileCalls::unlinkat>(place_.directory().get(), name_.c_str(), 0);
   }

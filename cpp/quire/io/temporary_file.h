@@ -14,6 +14,7 @@
 #include <string>
 
 #include "quire/base/file_descriptor.h"
+#include "quire/base/process.h"
 #include "quire/io/saved_place.h"
 
 namespace quire {
@@ -22,7 +23,7 @@ class TemporaryFile {
  public:
   // Nothing yet. `place` outlives this.
   explicit TemporaryFile(const SavedPlace& place) : place_(place) {}
-  // Removes the file where it still has its name.
+  // Removes the file where it still has its name; not in a forked child.
   ~TemporaryFile();
   TemporaryFile(const TemporaryFile&) = delete;
   TemporaryFile& operator=(const TemporaryFile&) = delete;
@@ -49,6 +50,7 @@ class TemporaryFile {
   const SavedPlace& place_;
   std::string name_;
   FileDescriptor file_;
+  HomeProcess home_;
 };
 
 }  // namespace quire

@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "quire/base/interruption.h"
+
 namespace quire {
 namespace {
 
@@ -21,6 +23,11 @@ constexpr int kPopulateRead = 22;
 // At once: of a longer range the system reads the beginning, as much as a disk takes or it would
 // read ahead, whichever is more.
 constexpr std::int64_t kMostAskedFor = std::int64_t{512} << 10;
+
+// At once: what a disk brings in a moment, so that in between a call can be interrupted. Likewise
+// of the space that a file takes.
+constexpr std::int64_t kMostBroughtIn = std::int64_t{8} << 20;
+constexpr std::int64_t kMostTaken = std::int64_t{64} << 20;
 
 // To drop what others map meanwhile.
 constexpr int kMostAttempts = 4;
@@ -45,10 +52,7 @@ FileDescriptor new_file(const std::string& path, std::int64_t bytes) {
 
 }  // namespace
 
-std::int64_t BlockMemory::page_bytes() {
-  static const std::int64_t bytes = sysconf(_SC_PAGESIZE);
-  return bytes;
-}
+std::int64_t BlockMemory::page_bytes() { return sysconf(_SC_PAGESIZE); }
 
 BlockMemory::BlockMemory(std::int64_t bytes, std::int64_t num_blocks, Claim claim)
     : mapping_bytes_(static_cast<std::size_t>(bytes) + kHugePage) {
@@ -72,9 +76,14 @@ BlockMemory::BlockMemory(std::int64_t bytes, const std::string& path)
   if (file_call<&FileCalls::unlinkat>(AT_FDCWD, path.c_str(), 0) != 0) {
     raise_file_error(errno, path, ", expected a file whose name can be removed");
   }
-  if (file_call<&FileCalls::fallocate>(file_.get(), off_t{0}, static_cast<off_t>(bytes)) != 0) {
-    raise_file_error(errno, path, ", expected a disk with room for ", bytes, " bytes");
+  for (std::int64_t taken = 0; taken < bytes && !is_interrupted(); taken += kMostTaken) {
+    const std::int64_t more = std::min(kMostTaken, bytes - taken);
+    if (file_call<&FileCalls::fallocate>(file_.get(), static_cast<off_t>(taken),
+                                         static_cast<off_t>(more)) != 0) {
+      raise_file_error(errno, path, ", expected a disk with room for ", bytes, " bytes");
+    }
   }
+  confirm_uninterrupted();
   constexpr int kAccess = PROT_READ | PROT_WRITE;
   mapping_ = file_calls.mmap(nullptr, mapping_bytes_, kAccess, MAP_SHARED, file_.get(), 0);
   if (mapping_ == MAP_FAILED) raise_file_error(errno, path, ", expected a file that can be mapped");
@@ -104,8 +113,12 @@ void BlockMemory::ask_for(std::span<const PageRange> ranges) const noexcept {
 
 void BlockMemory::bring_in(std::span<const PageRange> ranges) const noexcept {
   for (const auto [begin, end] : ranges) {
-    // What an old system does not know, or cannot do now, the first access does.
-    madvise(data_ + begin, static_cast<std::size_t>(end - begin), kPopulateRead);
+    for (std::int64_t at = begin; at < end; at += kMostBroughtIn) {
+      if (is_interrupted()) return;
+      // What an old system does not know, or cannot do now, the first access does.
+      const std::int64_t bytes = std::min(kMostBroughtIn, end - at);
+      madvise(data_ + at, static_cast<std::size_t>(bytes), kPopulateRead);
+    }
   }
 }
 

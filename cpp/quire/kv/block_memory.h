@@ -62,7 +62,7 @@ class BlockMemory {
 
   // Asks for ranges to be read, and does not wait.
   void ask_for(std::span<const PageRange> ranges) const noexcept;
-  // Returns when they are in memory.
+  // Returns when they are in memory, or the call is interrupted, which this does not throw.
   void bring_in(std::span<const PageRange> ranges) const noexcept;
   // Gives their memory back, after it was written to the file where that is needed. What cannot be
   // written stays in memory, and require_written throws from then on.

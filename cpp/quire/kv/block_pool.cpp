@@ -13,7 +13,11 @@ namespace quire {
 
 BlockPool::BlockPool(const KvGeometry& geometry, const BackingFile& file)
     : storage_(geometry, file.path),
-      ledger_(geometry.num_blocks, geometry.block_size, geometry.num_open() > 0) {
+      guarded_(new Guarded{
+          {geometry.num_blocks, geometry.block_size, geometry.num_open() > 0}, {}, nullptr}),
+      ledger_(guarded_->ledger),
+      events_(guarded_->events),
+      listener_(guarded_->listener) {
   if (geometry.num_open() > 0) open_blocks_ = std::make_unique<OpenBlocks>(storage_);
   if (!file.resident_bytes) return;
   if (file.path.empty()) {
@@ -51,6 +55,8 @@ void BlockPool::note_move(std::int32_t block, bool kept) noexcept {
 // As many at a time as need no memory of the heap, and no more in files than a stretch of a stream
 // has, as what is not kept is in memory until it settles.
 void BlockPool::seal(std::span<const std::int32_t> blocks) noexcept {
+  if (!home_.is_here()) return;
+  const Uninterrupted whole;
   std::array<std::int32_t, kSealedAtOnce> some;
   auto most = std::ssize(some);
   if (residency_) {
@@ -95,7 +101,7 @@ void BlockPool::seal_together(std::span<const std::int32_t> blocks) noexcept {
 
 // Who runs out of memory in these two goes on without: what is not kept can be used all the same.
 void BlockPool::keep_resident(std::span<const std::int32_t> blocks) noexcept try {
-  if (!residency_) return;
+  if (!residency_ || !home_.is_here()) return;
   const std::vector<std::int64_t> slabs = residency_->slabs(blocks);
   residency_->keep_and_bring_in(slabs);
   residency_->settle(slabs);
@@ -105,13 +111,14 @@ void BlockPool::keep_resident(std::span<const std::int32_t> blocks) noexcept try
 }
 
 void BlockPool::settle(std::span<const std::int32_t> blocks) noexcept try {
-  if (residency_) residency_->settle(residency_->slabs(blocks));
+  if (residency_ && home_.is_here()) residency_->settle(residency_->slabs(blocks));
 } catch (const std::bad_alloc&) {
   return;
 }
 
 void BlockPool::tell_of(std::span<const std::int32_t> blocks) const noexcept {
-  if (residency_ && is_listened_to_.load(std::memory_order_relaxed)) residency_->tell_of(blocks);
+  if (!residency_ || !is_listened_to_.load(std::memory_order_relaxed) || !home_.is_here()) return;
+  residency_->tell_of(blocks);
 }
 
 void BlockPool::read_in_order(std::int64_t layer, std::span<const std::int32_t> blocks,
@@ -148,6 +155,7 @@ void BlockPool::use_in_order(std::span<const Step> steps,
 }
 
 std::vector<bool> BlockPool::resident_blocks() const {
+  home_.require();
   if (!residency_) return std::vector<bool>(static_cast<std::size_t>(geometry().num_blocks), true);
   std::vector<bool> resident = residency_->whole_blocks();
   const std::lock_guard lock(mutex_);
@@ -188,6 +196,12 @@ std::vector<std::int32_t> BlockPool::allocate(std::int64_t n) {
     books->give_to_user(blocks);
   }
   keep_resident(blocks);
+  try {
+    confirm_uninterrupted();
+  } catch (...) {
+    Books(*this)->release(blocks);
+    throw;
+  }
   return blocks;
 }
 
@@ -276,8 +290,9 @@ std::shared_ptr<BlockListener> BlockPool::set_listener(std::shared_ptr<BlockList
   return listener;  // whoever goes does so outside the lock
 }
 
+// A listener may fork: the child, which has the parent's events, tells nobody of them again.
 void BlockPool::deliver_events() noexcept {
-  for (bool delivers = false;; delivers = true) {
+  for (bool delivers = false; home_.is_here(); delivers = true) {
     std::vector<BlockEvent> events;
     std::shared_ptr<BlockListener> listener;
     {
@@ -288,7 +303,9 @@ void BlockPool::deliver_events() noexcept {
       events_.swap(events);
       listener = listener_;
     }
-    for (const BlockEvent& event : events) listener->hear(event);
+    for (const BlockEvent& event : events) {
+      if (home_.is_here()) listener->hear(event);
+    }
   }
 }
 

@@ -37,6 +37,7 @@
 #include "quire/kv/kv_storage.h"
 #include "quire/kv/open_blocks.h"
 #include "quire/kv/open_room.h"
+#include "quire/kv/pool_mutex.h"
 #include "quire/kv/residency.h"
 
 namespace quire {
@@ -54,6 +55,10 @@ class BlockPool {
   // In a file, or where its path is empty in memory. Throws FileError, and ValueError for
   // resident_bytes that are too few, or come without a file.
   BlockPool(const KvGeometry& geometry, const BackingFile& file);
+
+  // The process that made it. In another, forked from it, everything that uses the pool, its tables
+  // or its caches throws OtherProcess, but for these three accessors; to destroy them does nothing.
+  const PoolHome& home() const { return home_; }
 
   const KvGeometry& geometry() const { return storage_.geometry(); }
   const KvStorage& storage() const { return storage_; }
@@ -162,7 +167,7 @@ class BlockPool {
     void require_free(std::int64_t blocks, const Asked& asked) const;
 
    private:
-    std::lock_guard<std::mutex> lock_;
+    std::lock_guard<PoolMutex> lock_;
     BlockLedger& ledger_;
   };
 
@@ -182,15 +187,22 @@ class BlockPool {
   static constexpr std::size_t kSealedAtOnce = 64;
   void seal_together(std::span<const std::int32_t> blocks) noexcept;  // so many at most
 
+  const PoolHome home_;
   KvStorage storage_;
   std::unique_ptr<OpenBlocks> open_blocks_;
   std::unique_ptr<Residency> residency_;
   std::atomic<bool> is_listened_to_ = false;
-  mutable std::mutex mutex_;
-  BlockLedger ledger_;
+  mutable PoolMutex mutex_;
+  struct Guarded {
+    BlockLedger ledger;
+    BlockEvents events;
+    std::shared_ptr<BlockListener> listener;
+  };
+  const std::unique_ptr<Guarded, DeleteAtHome> guarded_;
+  BlockLedger& ledger_;
   std::unique_ptr<OpenRoom> open_room_;
-  BlockEvents events_;
-  std::shared_ptr<BlockListener> listener_;
+  BlockEvents& events_;
+  std::shared_ptr<BlockListener>& listener_;
   bool is_delivering_ = false;  // a thread is, and will find what is added
 };
 

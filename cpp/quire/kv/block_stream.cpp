@@ -143,7 +143,7 @@ void BlockStream::wait_for(std::size_t stretch) {
     return;
   }
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return num_read_ > stretch; });
+  wait_interruptibly(changed_, lock, [&] { return num_read_ > stretch; });
 }
 
 void BlockStream::done_with(std::size_t stretch) {
@@ -164,6 +164,8 @@ void BlockStream::stop() {
 }
 
 BlockStream::~BlockStream() {
+  if (!threads_.get_deleter().home.is_here()) return;
+  const Uninterrupted whole;
   stop();
   try {
     leave_rest();

@@ -17,6 +17,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -44,7 +45,7 @@ class BlockStream {
   // them.
   bool start_once(std::vector<std::vector<std::int64_t>> stretches);
 
-  // Returns when a stretch is in memory; in order.
+  // Returns when a stretch is in memory; in order. Throws Interrupted.
   void wait_for(std::size_t stretch);
   void done_with(std::size_t stretch);
 
@@ -60,17 +61,24 @@ class BlockStream {
 
   Residency& residency_;
   const std::int64_t layer_;
-  std::unique_lock<std::mutex> window_;
+  std::unique_lock<CallMutex> window_;
   std::vector<std::int64_t> all_;                   // slabs
   std::vector<std::vector<std::int64_t>> to_read_;  // slabs of each stretch that are not kept
   std::vector<std::vector<std::int64_t>> to_leave_;
   std::int64_t evictions_ = 0;  // of the pool, when this started
   std::size_t num_begun_ = 0;   // stretches that were asked for; the reader's
   // One asks for stretches and waits for them, the other gives them back: each costs about as much
-  // as attention to one query does. None where the system has no threads to give.
-  std::thread reader_, giver_;
-  std::mutex mutex_;  // guards what follows
-  std::condition_variable changed_;
+  // as attention to one query does. None where the system has no threads to give. A forked child
+  // cannot wait for them, nor destroy what they wait on.
+  struct Threads {
+    std::thread reader, giver;
+    std::mutex mutex;  // guards what follows
+    std::condition_variable changed;
+  };
+  const std::unique_ptr<Threads, DeleteAtHome> threads_{new Threads};
+  std::thread &reader_{threads_->reader}, &giver_{threads_->giver};
+  std::mutex& mutex_{threads_->mutex};
+  std::condition_variable& changed_{threads_->changed};
   std::size_t num_read_ = 0;
   std::size_t num_done_ = 0;
   std::size_t num_left_ = 0;  // that were given back

@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <cassert>
 #include <cstddef>
-#include <cstring>
 #include <functional>
 #include <limits>
 #include <utility>
 
 #include "quire/base/check.h"
-#include "quire/base/float_mode.h"
+#include "quire/base/interruption.h"
 
 namespace quire {
 namespace {
@@ -22,7 +21,9 @@ std::int64_t ceil_div(std::int64_t n, std::int64_t d) { return n / d + (n % d !=
 BlockTable::BlockTable(std::shared_ptr<BlockPool> pool)
     : pool_(std::move(pool)),
       block_size_(pool_->geometry().block_size),
-      history_(block_size_, stays_open()) {}
+      history_(block_size_, stays_open()) {
+  pool_->home().require();
+}
 
 void BlockTable::require_in_use(std::string_view function) const {
   if (freed_) {
@@ -113,7 +114,14 @@ void BlockTable::grow(const Asked& asked, std::span<std::int64_t> slots) {
     open_columns(num_old);
     seal_before(num_old - stays_open(), num_tokens_);
   }
+  const std::int64_t num_tokens = num_tokens_;
   count_tokens(slots);
+  try {
+    confirm_uninterrupted();  // as blocks were brought into memory
+  } catch (...) {
+    shrink(num_tokens);
+    throw;
+  }
   if (pool_->open_blocks() != nullptr) advance_to(num_tokens_ - ColumnHistory::kTokens);
 }
 
@@ -234,70 +242,6 @@ std::unique_ptr<BlockTable> BlockTable::fork() const {
   return child;
 }
 
-std::int64_t BlockTable::gather(std::int64_t layer, std::int64_t max_tokens, void* k,
-                                void* v) const {
-  const KvStorage& storage = pool_->storage();
-  if (layer < 0 || layer >= storage.geometry().num_layers) {
-    raise<IndexError>("BlockTable.gather: layer", "got ", layer, ", expected 0 to ",
-                      storage.geometry().num_layers - 1);
-  }
-  const BlockPool::Delivery delivery(*pool_);
-  const DefaultFloatMode mode;
-  const std::shared_lock lock(mutex_);
-  require_in_use("BlockTable.gather");
-  storage.memory().require_written("BlockTable.gather");
-  const std::int64_t count = std::min(max_tokens, num_tokens_);
-  require_no_hole("BlockTable.gather: table", count);
-  if (pool_->open_blocks() != nullptr) {
-    gather_opened(layer, count, static_cast<float*>(k), static_cast<float*>(v));
-    return count;
-  }
-  const auto copy = [&](const ArrayView& cache, void* out, std::int64_t begin, std::int64_t end) {
-    const auto row_bytes = static_cast<std::size_t>(cache.shape[3] * cache.strides[3]);
-    auto* to = static_cast<std::byte*>(out) + begin * cache.shape[2] * row_bytes;
-    for (std::int64_t token = begin; token < end; ++token) {
-      const std::byte* from = cache.at(blocks_[token / block_size_], token % block_size_);
-      for (std::int64_t head = 0; head < cache.shape[2]; ++head, to += row_bytes) {
-        std::memcpy(to, from + head * cache.strides[2], row_bytes);
-      }
-    }
-  };
-  const auto blocks = std::span(blocks_).first(ceil_div(count, block_size_));
-  pool_->read_in_order(layer, blocks, [&](std::size_t first, std::size_t last) {
-    const std::int64_t begin = static_cast<std::int64_t>(first) * block_size_;
-    const std::int64_t end = std::min(static_cast<std::int64_t>(last) * block_size_, count);
-    if (is_quantised(storage.geometry().dtype)) {
-      gather_real(storage.k_cache(layer), storage.k_scale(layer), begin, end,
-                  static_cast<float*>(k));
-      gather_real(storage.v_cache(layer), storage.v_scale(layer), begin, end,
-                  static_cast<float*>(v));
-      return;
-    }
-    copy(storage.k_cache(layer), k, begin, end);
-    copy(storage.v_cache(layer), v, begin, end);
-  });
-  return count;
-}
-
-// Stored numbers times their scales, of tokens [begin, end).
-void BlockTable::gather_real(const ArrayView& cache, const ArrayView& scale, std::int64_t begin,
-                             std::int64_t end, float* to) const {
-  to += begin * cache.shape[2] * cache.shape[3];
-  visit_cache_dtype(cache.dtype, [&](auto type) {
-    using T = decltype(type);
-    for (std::int64_t token = begin; token < end; ++token) {
-      const std::int32_t block = blocks_[token / block_size_];
-      const std::int64_t offset = token % block_size_;
-      for (std::int64_t head = 0; head < cache.shape[2]; ++head) {
-        const auto* row = reinterpret_cast<const T*>(cache.at(block, offset, head));
-        const float factor = *reinterpret_cast<const float*>(scale.at(block, offset, head));
-        to = std::transform(row, row + cache.shape[3], to,
-                            [factor](T x) { return to_float(x) * factor; });
-      }
-    }
-  });
-}
-
 void BlockTable::free() {
   const BlockPool::Delivery delivery(*pool_);
   const std::lock_guard lock(mutex_);
@@ -308,12 +252,29 @@ void BlockTable::free() {
   freed_ = true;
 }
 
-void BlockTable::close() noexcept {
+void BlockTable::close() noexcept try {
+  if (!pool_->home().is_here()) return;
+  const Uninterrupted whole;
   const BlockPool::Delivery delivery(*pool_);
   const std::lock_guard lock(mutex_);
   shrink(0);
   lease_.reset();
   freed_ = true;
+} catch (const Error&) {
+  return;  // a call uses the table that this one was made inside of
+}
+
+// In a forked child what another thread was changing is left as it is.
+BlockTable::~BlockTable() {
+  close();
+  if (pool_->home().is_here()) return;
+  struct Left {
+    std::vector<std::int32_t> blocks;
+    ColumnHistory history;
+    std::vector<std::int64_t> positions;
+    std::shared_ptr<void> lease;
+  };
+  new Left{std::move(blocks_), std::move(history_), std::move(positions_), std::move(lease_)};
 }
 
 HeldTables::HeldTables(std::string_view function, std::span<const BlockTable* const> tables)
@@ -352,16 +313,19 @@ void HeldTables::pack_positions(std::int64_t* positions) const {
   }
 }
 
-void HeldTables::pack(std::int32_t pad, std::int32_t* block_tables, std::int32_t* seq_lens) const {
+template <class Id>
+void HeldTables::pack(Id pad, Id* block_tables, Id* seq_lens) const {
   for (std::int64_t i = 0; i < size(); ++i) {
     const std::vector<std::int32_t>& blocks = tables_[i]->blocks_;
-    std::int32_t* row = block_tables + i * max_blocks_;
+    Id* row = block_tables + i * max_blocks_;
     std::fill(std::copy(blocks.begin(), blocks.end(), row), row + max_blocks_, pad);
     const ColumnHistory& history = tables_[i]->history_;
     const auto open_ids = history.ids().last(history.num_open());
     std::copy(open_ids.begin(), open_ids.end(), row + tables_[i]->first_open());
-    seq_lens[i] = static_cast<std::int32_t>(tables_[i]->num_tokens_);
+    seq_lens[i] = static_cast<Id>(tables_[i]->num_tokens_);
   }
 }
+template void HeldTables::pack(std::int32_t, std::int32_t*, std::int32_t*) const;
+template void HeldTables::pack(std::int64_t, std::int64_t*, std::int64_t*) const;
 
 }  // namespace quire

@@ -68,7 +68,7 @@ class BlockTable {
   // else has it, of int4 the tiles of sealed columns and the slots of open ones. Throws ValueError
   // for a layout that no table of the pool has, OutOfBlocks.
   BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout);
-  ~BlockTable() { close(); }
+  ~BlockTable();
   BlockTable(const BlockTable&) = delete;
   BlockTable& operator=(const BlockTable&) = delete;
 
@@ -184,7 +184,8 @@ class BlockTable {
   // Verifies the equations of column_history.h; throws InvariantError on the first that fails.
   void check() const;
 
-  // Gives all blocks back. A second free() throws; close() then does nothing.
+  // Gives all blocks back. A second free() throws; close() then does nothing, nor does it in
+  // another process than the pool's.
   void free();
   void close() noexcept;
   bool is_freed() const;
@@ -224,6 +225,8 @@ class BlockTable {
   void gather_real(const ArrayView& cache, const ArrayView& scale, std::int64_t begin,
                    std::int64_t end, float* to) const;
   void fill_slots(std::int64_t first, std::span<std::int64_t> slots) const;
+
+  static constexpr std::int64_t kTokensPerLook = 64;  // between two looks for an interruption
 
   // Of pools with open blocks, in open_columns.cpp.
   using WritePart = std::function<void(std::span<const std::int64_t>)>;
@@ -268,7 +271,7 @@ class BlockTable {
 
   const std::shared_ptr<BlockPool> pool_;
   const std::int64_t block_size_;
-  mutable std::shared_mutex mutex_;  // guards what follows
+  mutable CallMutex mutex_;  // guards what follows
   std::vector<std::int32_t> blocks_;
   ColumnHistory history_;  // of the last columns, with open blocks
   std::int64_t num_tokens_ = 0;
@@ -310,13 +313,14 @@ class HeldTables {
   // Writes positions [size(), max_tokens()], 0 after the end of each table.
   void pack_positions(std::int64_t* positions) const;
 
-  // Writes block_tables [size(), max_blocks()], `pad` after the end of each, and seq_lens [size()].
-  // Open blocks have the ids of open_blocks.h.
-  void pack(std::int32_t pad, std::int32_t* block_tables, std::int32_t* seq_lens) const;
+  // Writes block_tables [size(), max_blocks()], `pad` after the end of each, and seq_lens [size()],
+  // as std::int32_t or std::int64_t. Open blocks have the ids of open_blocks.h.
+  template <class Id>
+  void pack(Id pad, Id* block_tables, Id* seq_lens) const;
 
  private:
   std::vector<const BlockTable*> tables_;
-  std::vector<std::shared_lock<std::shared_mutex>> locks_;
+  std::vector<std::shared_lock<CallMutex>> locks_;
   std::int64_t max_blocks_ = 0;
   std::int64_t max_tokens_ = 0;
   bool has_positions_ = false;

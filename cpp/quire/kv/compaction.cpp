@@ -83,6 +83,7 @@ class BlockTable::Compaction {
 
   // Does not throw, as tables may be half written meanwhile.
   void move_rows() noexcept {
+    const Uninterrupted whole;
     BlockPool& pool = *table_.pool_;
     pool.keep_resident(std::span(to_).subspan(first_written()));
     ids_ = to_;
@@ -110,6 +111,7 @@ class BlockTable::Compaction {
 
   // With open blocks, instead of move_rows: so many columns at a time, which are open at once.
   void move_rows_open(std::int64_t columns_at_once) noexcept {
+    const Uninterrupted whole;
     BlockPool& pool = *table_.pool_;
     const std::int64_t unmoved = std::min(first_written(), num_columns());
     for (std::int64_t column = 0; column < unmoved; ++column) ids_[column] = table_.read_id(column);

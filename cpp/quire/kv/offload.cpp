@@ -63,6 +63,7 @@ std::int64_t BlockTable::restore() {
   residency.keep(slabs);
   residency.ask_for(missing);
   residency.bring_in(missing);
+  check_interruption();
   return residency.num_blocks(missing);
 }
 

@@ -17,7 +17,7 @@ namespace {
 
 constexpr std::int64_t kItem = sizeof(BFloat16);
 
-// Numbers sealed that pay for waking one more thread.
+// Numbers sealed that pay for one more thread.
 constexpr std::int64_t kNumbersPerThread = 64 * 1024;
 
 // Numbers of a sealed row, rounded; open(at, n, to) gives n of them from `at` on. Without the heap.
@@ -196,8 +196,7 @@ void OpenBlocks::seal(std::span<const BlockInSlot> blocks) const {
   const KvGeometry& g = geometry();
   const std::int64_t parts = std::ssize(blocks) * g.num_layers;
   const std::int64_t numbers = parts * g.num_kv_heads * g.block_size * (g.head_dim + g.v_head_dim);
-  const std::int64_t useful =
-      std::min({parts, 1 + numbers / kNumbersPerThread, std::int64_t{num_threads_}});
+  const Crew crew = crew_for(numbers, kNumbersPerThread, parts, num_threads_);
   std::atomic<std::int64_t> next{0};
   const auto seal_parts = [&](int) {
     for (std::int64_t part = next++; part < parts; part = next++) {
@@ -205,7 +204,7 @@ void OpenBlocks::seal(std::span<const BlockInSlot> blocks) const {
     }
   };
   try {
-    run_on_threads(static_cast<int>(useful), std::ref(seal_parts));
+    run_on_threads(crew, std::ref(seal_parts));
   } catch (const std::bad_alloc&) {  // no memory for a thread
     run_on_threads(1, std::ref(seal_parts));
   }

@@ -29,6 +29,7 @@
 #include "quire/base/int4_grid.h"
 #include "quire/base/row_sealing.h"
 #include "quire/kv/kv_storage.h"
+#include "quire/kv/pool_mutex.h"
 
 namespace quire {
 
@@ -61,7 +62,7 @@ class OpenBlocks {
   void read_value(std::int64_t layer, RowPlace from, std::int64_t head, float* value) const;
 
   // Had by whoever seals, one at a time, before the pool's lock and after those of tables.
-  std::mutex& sealing() { return sealing_; }
+  PoolMutex& sealing() { return sealing_; }
   // What seals from now on, and on at most how many threads; until then the plain functions do, on
   // one. The bits are the same.
   void seal_with(const SealFunctions& functions, int num_threads);
@@ -101,7 +102,7 @@ class OpenBlocks {
   std::int64_t layer_bytes_ = 0;  // of a slot
   std::int64_t slot_bytes_ = 0;
   std::unique_ptr<BlockMemory> memory_;
-  std::mutex sealing_;  // guards what follows
+  PoolMutex sealing_;  // guards what follows
   SealFunctions functions_ = kPlainSealing;
   int num_threads_ = 1;
 };

@@ -146,6 +146,7 @@ void BlockTable::gather_opened(std::int64_t layer, std::int64_t tokens, float* k
     const std::int64_t end = std::min(static_cast<std::int64_t>(last) * block_size_, tokens);
     for (std::int64_t token = static_cast<std::int64_t>(first) * block_size_; token < end;
          ++token) {
+      if (token % kTokensPerLook == 0) check_interruption();
       const RowPlace place = {ids[token / block_size_], token % block_size_};
       for (std::int64_t head = 0; head < geometry.num_kv_heads; ++head) {
         blocks.read_key(layer, place, head, k);

@@ -16,7 +16,7 @@ OpenRoom::Claim::Claim(OpenRoom* room, const Asked& asked, std::int64_t least, s
       slots_(room_ == nullptr ? most : room->claim(asked, least, most)) {}
 
 OpenRoom::Claim::~Claim() {
-  if (room_ == nullptr) return;
+  if (room_ == nullptr || !room_->pool_.home().is_here()) return;
   const std::lock_guard lock(room_->mutex_);
   room_->claimed_ -= slots_;
   room_->settle_locked();

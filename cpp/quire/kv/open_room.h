@@ -19,11 +19,11 @@
 #pragma once
 
 #include <cstdint>
-#include <mutex>
 
 #include "quire/kv/asked.h"
 #include "quire/kv/column_history.h"
 #include "quire/kv/kv_storage.h"
+#include "quire/kv/pool_mutex.h"
 
 namespace quire {
 
@@ -82,7 +82,7 @@ class OpenRoom {
 
   BlockPool& pool_;
   const std::int64_t most_;  // slots
-  std::mutex mutex_;         // guards what follows
+  PoolMutex mutex_;          // guards what follows
   std::int64_t claimed_ = 0;
   std::int64_t aside_ = 0;  // slots
 };

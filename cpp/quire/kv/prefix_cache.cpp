@@ -48,7 +48,12 @@ std::vector<std::int64_t> PrefixCache::ids_of(std::string_view space) {
   return ids;
 }
 
+// In a forked child, where another thread may have been changing it, the tree is left as it is.
 PrefixCache::~PrefixCache() {
+  if (!pool_->home().is_here()) {
+    [[maybe_unused]] const RadixTree* const left = tree_.release();
+    return;
+  }
   const BlockPool::Delivery delivery(*pool_);
   const BlockPool::Books books(*pool_);
   tree_->clear();
@@ -137,6 +142,7 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
   table->num_tokens_ = matched;
   table->history_.begin(matched);
   if (matched == 0) table->lease_ = std::move(lease);
+  confirm_uninterrupted();
   return table;
 }
 

@@ -260,7 +260,7 @@ void Residency::bring_in(std::span<const std::int64_t> slabs) const {
   storage_.memory().bring_in(ranges(slabs));
 }
 
-std::unique_lock<std::mutex> Residency::take_window() {
+std::unique_lock<CallMutex> Residency::take_window() {
   const std::lock_guard turn(turn_mutex_);
   return std::unique_lock(window_mutex_);
 }

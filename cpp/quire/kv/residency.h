@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "quire/kv/kv_storage.h"
+#include "quire/kv/pool_mutex.h"
 
 namespace quire {
 
@@ -109,7 +110,7 @@ class Residency {
   void bring_in(std::span<const std::int64_t> slabs) const;
 
   // The window, which one stream has at a time. Who waits for it comes before who had it last.
-  std::unique_lock<std::mutex> take_window();
+  std::unique_lock<CallMutex> take_window();
 
   // Throws InvariantError where these books contradict themselves.
   void check() const;
@@ -131,9 +132,9 @@ class Residency {
   const Tell tell_;
   std::int64_t window_ = 0;    // slabs
   std::int64_t keepable_ = 0;  // slabs, where nothing is set aside
-  std::mutex turn_mutex_;      // had by whoever is next
-  std::mutex window_mutex_;
-  mutable std::mutex mutex_;               // guards what follows
+  CallMutex turn_mutex_;       // had by whoever is next
+  CallMutex window_mutex_;
+  mutable PoolMutex mutex_;                // guards what follows
   std::vector<std::int32_t> kept_;         // slabs, in no order
   std::vector<std::int32_t> place_;        // of each slab in kept_
   std::vector<std::int64_t> used_;         // when each slab was used last, by clock_

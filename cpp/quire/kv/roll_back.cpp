@@ -26,6 +26,7 @@ void BlockTable::truncate(std::int64_t num_tokens) {
 }
 
 void BlockTable::shrink(std::int64_t num_tokens) noexcept {
+  if (!pool_->home().is_here()) return;
   const std::int64_t columns = std::ssize(blocks_);
   const std::int64_t kept = num_tokens / block_size_ + (num_tokens % block_size_ != 0);
   const auto dropped = std::span(blocks_).subspan(kept);

@@ -5,9 +5,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <set>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -107,6 +111,91 @@ TEST(ThreadPool, CallersAtOnceAndNestedCalls) {
   EXPECT_EQ(runs, 4 * 100 * 3 * 2);
 }
 
+// Threads that the bodies of a crew ran on.
+std::set<std::thread::id> threads_of(const Crew& crew) {
+  std::mutex mutex;
+  std::set<std::thread::id> threads;
+  run_on_threads(crew, [&](int) {
+    const std::lock_guard lock(mutex);
+    threads.insert(std::this_thread::get_id());
+  });
+  return threads;
+}
+
+TEST(ThreadPool, SmallWorkWakesNobody) {
+  EXPECT_TRUE(two_meet());
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // the threads are asleep
+  EXPECT_EQ(threads_of({4, false}), std::set{std::this_thread::get_id()});
+  EXPECT_TRUE(two_meet());
+}
+
+TEST(ThreadPool, SmallWorkWakesThreadsWhereMoreOfItFollows) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // the threads are asleep
+  std::size_t most = 1;
+  const auto body = [](int) { std::this_thread::sleep_for(std::chrono::microseconds(100)); };
+  for (int round = 0; round < 10000 && most < 2; ++round) {
+    run_on_threads({4, false}, body);
+    most = std::max(most, threads_of({4, false}).size());
+  }
+  EXPECT_GE(most, 2u);
+}
+
+TEST(ThreadPool, CrewsGrowWithTheWork) {
+  const auto crew = [](std::int64_t work, std::int64_t most, int threads) {
+    return crew_for(work, std::int64_t{10}, most, threads);
+  };
+  EXPECT_EQ(crew(0, 5, 8).workers, 1);
+  EXPECT_EQ(crew(9, 5, 8).workers, 1);
+  EXPECT_EQ(crew(25, 5, 8).workers, 3);
+  EXPECT_EQ(crew(1000, 5, 8).workers, 5);
+  EXPECT_EQ(crew(1000, 5, 2).workers, 2);
+  EXPECT_EQ(crew(1000, 0, 2).workers, 1);
+  EXPECT_FALSE(crew(10 * kWorthWaking - 1, 100, 8).wakes);
+  EXPECT_TRUE(crew(10 * kWorthWaking, 100, 8).wakes);
+  EXPECT_EQ(crew_for(25.0, 10.0, 5, 8).workers, 3);
+}
+
+TEST(ThreadPool, TwoCallersWithWorkersOfTheirOwnBothHaveThreads) {
+  std::atomic<int> met{0};
+  const auto call = [&] {
+    Workers workers;
+    const WorkersScope scope(workers);
+    std::atomic<int> inside{0};
+    run_on_threads(2, [&](int) {
+      ++inside;
+      const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+      // all four are inside of their bodies at once
+      if (inside == 2) ++met;
+      while (met < 2 && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+    });
+  };
+  std::thread other(call);
+  call();
+  other.join();
+  EXPECT_EQ(met, 2);
+}
+
+TEST(ThreadPool, WorkersOfOnesOwnLeaveTheSharedThreadsToOthers) {
+  Workers workers;
+  const WorkersScope scope(workers);
+  std::atomic<bool> others_meet{false};
+  run_on_threads(2, [&](int worker) {
+    if (worker == 0) std::thread([&] { others_meet = two_meet(); }).join();
+  });
+  EXPECT_TRUE(others_meet);
+}
+
+TEST(ThreadPool, WorkersOfOnesOwnEndWithTheirThreads) {
+  for (int round = 0; round < 50; ++round) {
+    Workers workers;
+    const WorkersScope scope(workers);
+    std::atomic<int> runs{0};
+    run_on_threads(3, [&](int) { ++runs; });
+    EXPECT_EQ(runs, 3);
+    if (round % 10 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));  // asleep
+  }
+}
+
 TEST(ThreadPool, AnExceptionReachesTheCallerAndLeavesThePoolUsable) {
   for (const int thrower : {0, 1}) {
     EXPECT_THROW(run_on_threads(2,
@@ -123,16 +212,46 @@ TEST(ThreadPool, AnExceptionReachesTheCallerAndLeavesThePoolUsable) {
 #if !defined(__SANITIZE_THREAD__)  // which does not follow threads of a forked child
 TEST(ThreadPool, AForkedChildHasThreadsOfItsOwn) {
   if (std::getenv("QUIRE_EMULATED") != nullptr) GTEST_SKIP() << "qemu does not fork with threads";
-  run_on_threads(3, [](int) {});
-  const pid_t child = fork();
-  if (child == 0) {
+  const auto has_threads = [] {
     std::atomic<int> runs{0};
     run_on_threads(3, [&](int) { ++runs; });
-    _exit(runs == 3 && two_meet() ? 0 : 1);
+    return runs == 3 && two_meet();
+  };
+  const auto expect_in_child = [](auto check) {
+    const pid_t child = fork();
+    if (child == 0) _exit(check() ? 0 : 1);
+    int status = -1;
+    waitpid(child, &status, 0);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  };
+  run_on_threads(3, [](int) {});
+  expect_in_child(has_threads);
+  {
+    Workers workers;
+    const WorkersScope scope(workers);
+    run_on_threads(3, [](int) {});
+    expect_in_child(has_threads);
   }
-  int status = -1;
-  waitpid(child, &status, 0);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  // of a parent whose threads are in use, by another and by the one that forks
+  std::atomic<bool> done{false};
+  std::thread other([&] {
+    while (!done) run_on_threads(2, [](int) {});
+  });
+  for (int i = 0; i < 20; ++i) expect_in_child(has_threads);
+  done = true;
+  other.join();
+  run_on_threads(2, [&](int worker) {
+    if (worker == 0) expect_in_child(has_threads);
+  });
+  auto left = std::make_unique<Workers>();
+  {
+    const WorkersScope scope(*left);
+    run_on_threads(3, [](int) {});
+  }
+  expect_in_child([&] {
+    left.reset();  // and waits for nobody
+    return true;
+  });
 }
 #endif
 

@@ -9,7 +9,7 @@
 #include "quire/attention/key_pager.h"
 #include "quire/kv/block_stream.h"
 
-namespace quire::python {
+namespace quire {
 
 // Streams of the pool's blocks, one a pass, as attention asks for them.
 class StreamedKeys final : public KeyPager {
@@ -30,4 +30,4 @@ class StreamedKeys final : public KeyPager {
   std::optional<BlockStream> stream_;
 };
 
-}  // namespace quire::python
+}  // namespace quire

@@ -1,0 +1,108 @@
+#include "attention_call.h"
+
+#include <string_view>
+
+#include "quire/base/check.h"
+
+namespace quire::python {
+
+namespace py = pybind11;
+
+namespace {
+
+thread_local std::string_view last;
+
+}  // namespace
+
+std::string_view last_implementation() { return last; }
+
+AttentionCall::AttentionCall(const char* function, py::handle q, const AttentionOptions& options)
+    : function_(function), k_scale_option_(options.k_scale), v_scale_option_(options.v_scale) {
+  q_ = to_float_array({function, "q"}, q);
+  query_.q = q_.view;
+  if (!options.cu_seqlens_q.is_none()) {
+    cu_seqlens_q_ = to_index_array({function, "cu_seqlens_q"}, options.cu_seqlens_q);
+    query_.cu_seqlens_q = cu_seqlens_q_.view;
+  }
+  if (!options.key_positions.is_none()) {
+    key_positions_ = to_index_array({function, "key_positions"}, options.key_positions);
+    positions_ = key_positions_.view;
+  }
+  query_.causal = to_bool({function, "causal"}, options.causal);
+  query_.scale = to_optional_double({function, "scale"}, options.scale);
+  query_.sliding_window = to_optional_int({function, "sliding_window"}, options.sliding_window);
+  query_.num_sink_tokens = to_int({function, "num_sink_tokens"}, options.num_sink_tokens);
+  query_.softcap = to_optional_double({function, "softcap"}, options.softcap);
+  if (!options.alibi_slopes.is_none()) {
+    slopes_ = to_float_array({function, "alibi_slopes"}, options.alibi_slopes);
+    query_.alibi_slopes = slopes_.view;
+  }
+  if (!options.sinks.is_none()) {
+    sinks_ = to_float_array({function, "sinks"}, options.sinks);
+    query_.sinks = sinks_.view;
+  }
+  layout_ = to_layout({function, "layout"}, options.layout);
+  const auto num_threads = to_optional_int({function, "num_threads"}, options.num_threads);
+  if (num_threads && (*num_threads < 1 || *num_threads > 1024)) {
+    raise<ValueError>(place(function, "num_threads"), "got ", *num_threads,
+                      ", expected 1 to 1024, or None");
+  }
+  // the environment is Python's to change, so it is read here, under the GIL
+  how_ = default_execution(static_cast<int>(num_threads.value_or(0)), function);
+  implementation_ = implementation_from_name(
+      to_text({function, "implementation"}, options.implementation), function);
+  return_lse_ = to_bool({function, "return_lse"}, options.return_lse);
+  return_block_mass_ = to_bool({function, "return_block_mass"}, options.return_block_mass);
+  if (options.out.is_none()) return;
+  given_out_ = to_float_array({function, "out"}, options.out);
+  query_.out = given_out_.view;
+  out_ = py::reinterpret_borrow<py::object>(options.out);
+}
+
+void AttentionCall::require_options_of_tables() const {
+  if (layout_ != Layout::NHD) {
+    raise<ValueError>(place(function_, "layout"),
+                      "got \"HND\", expected NHD, the layout of a pool");
+  }
+  if (positions_) {
+    raise<ValueError>(place(function_, "key_positions"),
+                      "got some, expected None: tables have their own");
+  }
+}
+
+void AttentionCall::take_scales(DType k_cache, DType v_cache) {
+  k_scale_.emplace(Argument{function_, "k_scale"}, k_scale_option_, k_cache);
+  v_scale_.emplace(Argument{function_, "v_scale"}, v_scale_option_, v_cache);
+  query_.k_scale = k_scale_->view();
+  query_.v_scale = v_scale_->view();
+}
+
+// Where q has another number of axes there is nothing to make, and validate says so.
+void AttentionCall::make_outputs(std::int64_t v_head_dim) {
+  if (query_.q.ndim != 3) return;
+  const std::int64_t tokens = query_.q.shape[0], heads = query_.q.shape[1];
+  if (!out_) out_ = new_float_array(query_.q.dtype, {tokens, heads, v_head_dim}, &query_.out);
+  if (return_lse_) {
+    ArrayView lse;
+    lse_ = new_float_array(DType::float32, {tokens, heads}, &lse);
+    query_.lse = reinterpret_cast<float*>(lse.data);
+  }
+}
+
+py::object AttentionCall::result() {
+  last = name_of(implementation_);
+  if (!return_block_mass_) {
+    if (!return_lse_) return out_;
+    return py::make_tuple(out_, lse_);
+  }
+  const py::capsule owner(block_mass_.values.get(),
+                          [](void* floats) { delete[] static_cast<float*>(floats); });
+  const ArrayView view =
+      contiguous_view(block_mass_.values.release(), DType::float32,
+                      {query_.q.shape[0], query_.q.shape[1], block_mass_.max_blocks});
+  const py::object mass = array_over(view, owner);
+  if (!return_lse_) return py::make_tuple(out_, mass);
+  return py::make_tuple(out_, lse_, mass);
+}
+
+}  // namespace quire::python

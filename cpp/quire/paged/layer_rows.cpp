@@ -1,0 +1,115 @@
+#include "quire/paged/layer_rows.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "quire/attention/validate.h"
+#include "quire/attention/write_kv.h"
+#include "quire/cpu/operations.h"
+#include "quire/cpu/row_magnitudes.h"
+#include "quire/cpu/whole_blocks.h"
+
+namespace quire {
+namespace {
+
+// Open blocks are arrays of plain floats by themselves, and rows of a pool that has some go there.
+WriteKvArgs write_args(const BlockPool& pool, std::int64_t layer, const LayerRows& rows,
+                       std::span<const std::int64_t> slots) {
+  WriteKvArgs args{};
+  args.k = rows.k;
+  args.v = rows.v;
+  args.slot_mapping = contiguous_index_view(slots.data(), {std::ssize(slots)});
+  args.names = kNamesOfPool;
+  if (const OpenBlocks* const open = pool.open_blocks()) {
+    args.names.k_cache = args.names.k_open;
+    args.names.v_cache = args.names.v_open;
+    args.k_cache = open->k_open(layer);
+    args.v_cache = open->v_open(layer);
+    return args;
+  }
+  const KvStorage& storage = pool.storage();
+  args.k_cache = storage.k_cache(layer);
+  args.v_cache = storage.v_cache(layer);
+  if (is_quantised(storage.geometry().dtype)) {
+    args.k_scale = storage.k_scale(layer);
+    args.v_scale = storage.v_scale(layer);
+  }
+  return args;
+}
+
+// Where not all blocks are in memory: as many rows at a time as a stretch of blocks has, whose
+// memory is there before they are written.
+void write_resident(const BlockPool& pool, std::int64_t layer, const LayerRows& rows,
+                    std::span<const std::int64_t> slots, const Execution& how,
+                    std::string_view function) {
+  Residency& residency = *pool.residency();
+  const std::int64_t block_size = pool.geometry().block_size;
+  const std::int64_t most = (residency.stretch_blocks() - 1) * block_size;
+  for (std::int64_t first = 0; first < rows.count(); first += most) {
+    const std::int64_t count = std::min(most, rows.count() - first);
+    const auto some = slots.subspan(first, count);
+    std::vector<std::int32_t> blocks;
+    for (const std::int64_t slot : some) {
+      const auto block = static_cast<std::int32_t>(slot / block_size);
+      if (blocks.empty() || blocks.back() != block) blocks.push_back(block);
+    }
+    const std::vector<std::int64_t> slabs = residency.slabs(layer, blocks);
+    const auto missing = residency.missing(slabs);
+    residency.keep(slabs);
+    residency.ask_for(missing);
+    residency.bring_in(missing);
+    write_kv(write_args(pool, layer, rows.some(first, count), some), how, function);
+    residency.settle(slabs);
+  }
+}
+
+}  // namespace
+
+LayerRows LayerRows::some(std::int64_t first, std::int64_t count) const {
+  LayerRows rows = *this;
+  for (ArrayView* view : {&rows.k, &rows.v}) {
+    view->data = view->at(first);
+    view->shape[0] = count;
+  }
+  return rows;
+}
+
+void check_rows(const BlockPool& pool, std::int64_t layer, const LayerRows& rows,
+                std::string_view where, const Execution& how, std::string_view function) {
+  const DType dtype = pool.geometry().dtype;
+  // Slots of rows that are skipped: those that they will have are not known yet.
+  const std::vector<std::int64_t> slots(static_cast<std::size_t>(rows.count()), -1);
+  const WriteKvArgs args = write_args(pool, layer, rows, slots);
+  validate(args, function);
+  if (!is_quantised(dtype)) return;
+  // Of int4 the limit is lower than that of the open blocks where rows are written first.
+  const DType held = dtype == DType::int4 ? dtype : args.k_cache.dtype;
+  require_finite_rows(function, "k", where, args.k, held, *how.plain, how.num_threads);
+  require_finite_rows(function, "v", where, args.v, held, *how.plain, how.num_threads);
+}
+
+void write_rows(const BlockPool& pool, std::int64_t layer, const LayerRows& rows,
+                std::span<const std::int64_t> slots, const Execution& how,
+                std::string_view function) {
+  if (pool.open_blocks() == nullptr) {
+    if (pool.residency() != nullptr) {
+      return write_resident(pool, layer, rows, slots, how, function);
+    }
+    return write_kv(write_args(pool, layer, rows, slots), how, function);
+  }
+  // A table counts slots of open blocks from the end of the sealed ones.
+  std::vector<std::int64_t> places(slots.begin(), slots.end());
+  const std::int64_t first_open = pool.geometry().num_blocks * pool.geometry().block_size;
+  for (std::int64_t& place : places) place -= first_open;
+  write_kv(write_args(pool, layer, rows, places), how, function);
+}
+
+void write_sealed_rows(const BlockPool& pool, std::int64_t layer, const LayerRows& rows,
+                       std::span<const std::int32_t> blocks, const Execution& how) {
+  const KvStorage& storage = pool.storage();
+  write_whole_blocks({rows.k, rows.v, storage.k_cache(layer), storage.v_cache(layer),
+                      storage.k_scale(layer), storage.v_scale(layer), blocks},
+                     pool.open_blocks()->k_open(layer).dtype, *how.plain, how.num_threads);
+}
+
+}  // namespace quire
