@@ -364,7 +364,7 @@ TEST(HeldTables, NoTablesHaveNoPool) {
   EXPECT_EQ(held.size(), 0);
   EXPECT_EQ(held.max_blocks(), 0);
   EXPECT_EQ(held.pool(), nullptr);
-  held.pack(-1, nullptr, nullptr);
+  held.pack<std::int32_t>(-1, nullptr, nullptr);
 }
 
 TEST(HeldTables, TablesOfTwoPoolsAreRefused) {
