@@ -76,7 +76,8 @@ def names_are_unique(tree: Tree) -> Iterator[str]:
 def files_are_short(tree: Tree) -> Iterator[str]:
     for path, text in tree.items():
         lines = len(text.splitlines())
-        excepted = path.startswith(VOCABULARIES) or PurePosixPath(path).suffix == ".ipynb"
+        # a compiled module has one stub, however much it holds
+        excepted = path.startswith(VOCABULARIES) or PurePosixPath(path).suffix in (".ipynb", ".pyi")
         if lines > MOST_LINES and not excepted:
             yield f"{path}: {lines} lines"
 
@@ -226,6 +227,7 @@ BREACHES: dict[Law, tuple[Tree, list[str]]] = {
         {
             "long.py": "\n" * 401,
             "short.py": "\n" * 400,
+            "stub.pyi": "\n" * 401,
             "cpp/quire/cpu/simd/avx512.h": "\n" * 401,
             "cpp/quire/cpu/avx512.h": "\n" * 401,
         },

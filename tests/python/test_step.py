@@ -160,7 +160,7 @@ def test_wrong_rows_and_options_write_nothing() -> None:
         step.write(k[:1], k)
     with pytest.raises(IndexError, match=r"^Step.write: layer: got 3, expected 0 to 2"):
         step.write(k, k, layer=3)
-    with pytest.raises(ValueError, match=r"^Step.attend: q: got 1 heads"):
+    with pytest.raises(ValueError, match=r"^Step.attend: q: got 1 head,"):
         step.attend(q[:, :1], k, k)
     for option in ["cu_seqlens_q", "key_positions"]:
         with pytest.raises(ValueError, match=rf"^Step.attend: {option}: got some, expected None"):
