@@ -127,9 +127,9 @@ py::object resident_blocks(const BlockPool& pool) { return flags(pool.resident_b
 
 py::object cached_blocks(const BlockPool& pool) { return flags(pool.cached_blocks()); }
 
-// Defines a method that gives a view of one layer of `owner_of(pool, method)`. The view's base is the
-// pool's own Python object, which so stays alive. A child of fork() gets no view of its parent's
-// pool; those that it has go on showing their memory.
+// Defines a method that gives a view of one layer of `owner_of(pool, method)`. The view's base is
+// the pool's own Python object, which so stays alive. A child of fork() gets no view of its
+// parent's pool; those that it has go on showing their memory.
 template <class Class, class Owner>
 void define_view(Class& cls, const char* full_name,
                  const Owner& (*owner_of)(const BlockPool&, const char*),
