@@ -25,8 +25,9 @@ struct Row {
 
 Row sealed(const std::vector<float>& row, DType dtype) {
   Row result{std::vector<std::byte>(row.size()), 0};
-  result.scale =
-      seal_row(row.data(), static_cast<std::int64_t>(row.size()), dtype, result.numbers.data());
+  const auto count = static_cast<std::int64_t>(row.size());
+  result.scale = scale_of_row(largest_magnitude(row.data(), count), dtype);
+  divide_row(row.data(), count, dtype, result.scale, result.numbers.data());
   return result;
 }
 

@@ -1,4 +1,4 @@
-// write_kv into int4 caches on every instruction set: each block as seal_keys and seal_value make
+// write_kv into int4 caches on every instruction set: each block as kPlainSealing makes
 // it of its rows, rows of open blocks as plain floats, nothing else touched.
 #include <gtest/gtest.h>
 
@@ -10,6 +10,7 @@
 
 #include "quire/base/check.h"
 #include "quire/base/int4_grid.h"
+#include "quire/base/row_sealing.h"
 #include "quire/cpu/operations.h"
 #include "quire/cpu/select_kernels.h"
 #include "support/attention_problem.h"
@@ -63,6 +64,13 @@ struct Stores {
   Array k_cache, v_cache, k_scale, v_scale, k_open, v_open;
 };
 
+// `count` rows of as many floats each, one after the other.
+RowsToSeal rows_of(const std::vector<float>& floats, std::int64_t count) {
+  const std::int64_t length = std::ssize(floats) / count;
+  return {reinterpret_cast<const std::byte*>(floats.data()),
+          length * static_cast<std::int64_t>(sizeof(float)), DType::float32, count, length};
+}
+
 std::vector<float> floats(const Array& rows, std::int64_t row, std::int64_t head) {
   const std::int64_t dim = rows.shape[2];
   std::vector<float> all(static_cast<std::size_t>(dim));
@@ -96,13 +104,13 @@ void write_plainly(Stores& to, const Array& k, const Array& v,
         }
         continue;
       }
-      auto* const v_grid = reinterpret_cast<Int4Grid*>(to.v_scale.view().at(block, offset, head));
-      seal_value(value.data(), v.shape[2], to.row(to.v_cache, block, offset, head), v_grid);
+      kPlainSealing.values(rows_of(value, 1), {to.row(to.v_cache, block, offset, head), 0,
+                                               to.v_scale.view().at(block, offset, head), 0});
       keys.insert(keys.end(), key.begin(), key.end());
       if (offset + 1 < to.block_size) continue;
       const std::int64_t stride = to.k_cache.view().strides[to.layout == Layout::NHD ? 1 : 2];
-      seal_keys(keys.data(), to.block_size, k.shape[2], to.row(to.k_cache, block, 0, head), stride,
-                reinterpret_cast<Int4Grid*>(to.k_scale.view().at(block, head)));
+      kPlainSealing.keys(rows_of(keys, to.block_size), {to.row(to.k_cache, block, 0, head), stride,
+                                                        to.k_scale.view().at(block, head), 0});
       keys.clear();
     }
   }
