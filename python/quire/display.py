@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -21,6 +22,16 @@ COLOURS = {
     "hole": "#c5221f",
     "open": "#12a5b5",
 }
+_SEQUENCE_COLOURS = (
+    "#4285f4",
+    "#f29900",
+    "#2e9e5b",
+    "#a15ac7",
+    "#c5221f",
+    "#12a5b5",
+    "#b06f3c",
+    "#e377c2",
+)
 FREE, PRIVATE, SHARED, CACHED, OFFLOADED, HOLE, OPEN = range(7)
 _SIZE, _STEP, _COLUMNS = 10, 12, 64
 _MOST_CELLS = 7 * _COLUMNS  # more blocks share cells, so that the HTML stays below 50 KB
@@ -87,6 +98,52 @@ def table_html(table: BlockTable) -> str:
     return _figure(title, states, labels)
 
 
+def sequences_html(tables: Mapping[str, BlockTable]) -> str:
+    """The blocks of a pool, coloured by the sequences that have them: a block that several share is
+    divided between them.
+
+    Args:
+        tables: tables of one pool, at least one, by the name that the legend shows; colours repeat
+            after eight.
+
+    Returns:
+        HTML with an inline SVG. Blocks that none of the tables has are grey, whoever holds them.
+
+    Raises:
+        ValueError: no tables, a freed one, or tables of two pools.
+
+    Example:
+        >>> IPython.display.HTML(sequences_html({"parent": table, "child": table.fork()}))
+    """
+    pools = {id(table.pool): table.pool for table in tables.values()}
+    if len(pools) != 1:
+        raise ValueError(
+            f"sequences_html: tables: got tables of {counted(len(pools), 'pool')}, expected of one"
+        )
+    (pool,) = pools.values()
+    owners: list[list[int]] = [[] for _ in range(pool.num_blocks)]
+    for sequence, table in enumerate(tables.values()):
+        for block in table.blocks[table.blocks >= 0].tolist():
+            owners[block].append(sequence)
+    names = [escape(name) for name in tables]
+    colours = [_SEQUENCE_COLOURS[i % len(_SEQUENCE_COLOURS)] for i in range(len(names))]
+    paths = []
+    for block, sequences in enumerate(owners):
+        label = f"block {block}: " + (", ".join(names[i] for i in sequences) or "none of these")
+        ends = [round(_SIZE * (i + 1) / len(sequences)) for i in range(len(sequences))]
+        parts = list(zip([0, *ends], ends, (colours[i] for i in sequences), strict=False))
+        for begin, end, colour in parts or [(0, _SIZE, COLOURS["free"])]:
+            bar = _bar(block, begin, end)
+            paths.append(f'<path fill="{colour}" d="{bar}"><title>{label}</title></path>')
+    lengths = [counted(table.num_tokens, "token") for table in tables.values()]
+    legend = " &nbsp; ".join(
+        f'<span style="color:{colour}">&#9632;</span> {name}, {length}'
+        for colour, name, length in zip(colours, names, lengths, strict=True)
+    )
+    title = f"{counted(len(names), 'sequence')} in {counted(pool.num_blocks, 'block')}"
+    return _svg(title, title, pool.num_blocks, "".join(paths), legend)
+
+
 def _open_blocks(table: BlockTable) -> list[int]:
     if table.pool.open_blocks == 0:
         return []
@@ -106,12 +163,17 @@ def _figure(title: str, states: _States, labels: list[str]) -> str:
         f'<span style="color:{COLOURS[name]}">&#9632;</span> {name} {n}' for name, n in named
     )
     note = f" &nbsp; (a square is {per_cell} blocks)" if per_cell > 1 else ""
+    return _svg(escape(title), heading, cells, drawn, legend + note)
+
+
+def _svg(title: str, heading: str, cells: int, drawn: str, legend: str) -> str:
+    """The strip between its title and its legend. heading: what is read aloud."""
     width = max(1, min(cells, _COLUMNS) * _STEP)
     height = max(1, -(-cells // _COLUMNS) * _STEP)
     return (
-        f'<div><div>{escape(title)}</div><svg xmlns="http://www.w3.org/2000/svg" width="{width}" '
+        f'<div><div>{title}</div><svg xmlns="http://www.w3.org/2000/svg" width="{width}" '
         f'height="{height}" role="img" aria-label="{heading}"><title>{heading}</title>{drawn}</svg>'
-        f"<div>{legend}{note}</div></div>"
+        f"<div>{legend}</div></div>"
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import quire
-from quire.display import COLOURS, pool_html, table_html
+from quire.display import COLOURS, pool_html, sequences_html, table_html
 
 SVG = "{http://www.w3.org/2000/svg}"
 STATES = {colour: state for state, colour in COLOURS.items()}
@@ -148,3 +148,39 @@ def test_no_colour_of_text_is_set() -> None:
     outside = re.sub(r"<span[^>]*>&#9632;</span>", "", html)
     assert "color:" not in outside
     assert "<style" not in html
+
+
+def test_blocks_by_sequence() -> None:
+    pool = quire.BlockPool(6, num_kv_heads=1, head_dim=4)
+    first, second = quire.BlockTable(pool), quire.BlockTable(pool)
+    first.extend(40)
+    child = first.fork()
+    child.extend(1)
+    second.extend(3)
+    html = sequences_html({"first": first, "<second>": second, "child": child})
+    owners: dict[str, list[str]] = {}
+    for path in parsed(html).iter(f"{SVG}path"):
+        label = path.findtext(f"{SVG}title", "")
+        owners.setdefault(label, []).append(path.attrib["fill"])
+    blocks = {int(label.split()[1].rstrip(":")): label.split(": ")[1] for label in owners}
+    expected = dict.fromkeys(range(6), "none of these")
+    for name, table in (("first", first), ("<second>", second), ("child", child)):
+        for block in table.blocks.tolist():
+            expected[block] = ", ".join([*filter(lambda x: x[0] != "n", [expected[block]]), name])
+    assert blocks == expected
+    shared = [colours for label, colours in owners.items() if "first, child" in label]
+    assert len(shared) == 2
+    assert all(len(set(colours)) == 2 for colours in shared)
+    assert "first, 40 tokens" in html
+    assert "child, 41 tokens" in html
+
+
+def test_sequences_of_one_pool_are_drawn() -> None:
+    tables = [quire.BlockTable(quire.BlockPool(1, num_kv_heads=1, head_dim=4)) for _ in "ab"]
+    with pytest.raises(ValueError, match="sequences_html: tables: got tables of 2 pools"):
+        sequences_html(dict(zip("ab", tables, strict=True)))
+    with pytest.raises(ValueError, match="sequences_html: tables: got tables of 0 pools"):
+        sequences_html({})
+    tables[0].free()
+    with pytest.raises(ValueError, match="freed"):
+        sequences_html({"a": tables[0]})
