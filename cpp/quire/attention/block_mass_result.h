@@ -2,16 +2,16 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 
 #include "quire/attention/paged_attention.h"
+#include "quire/base/aligned_buffer.h"
 
 namespace quire {
 
 // [T, Hq, max_blocks] contiguous, 0 where a row sees no key of a block; over tables max_blocks is
 // the number of columns of the longest. With the sink's share a row sums to 1.
 struct BlockMassResult {
-  std::unique_ptr<float[]> values;
+  AlignedFloats values;
   std::int64_t max_blocks = 0;
 };
 
