@@ -1,6 +1,7 @@
 #include "array_library.h"
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <mutex>
 
@@ -21,10 +22,11 @@ struct Remembered {
   PyObject* from_dlpack = nullptr;
 };
 
-// Threads of a Python without the GIL meet here.
-std::mutex memory_mutex;
+// Threads of a Python without the GIL meet here: entries below the number stay as they are, and one
+// thread at a time adds to them.
 std::array<Remembered, kMostRemembered> memory;
-std::size_t num_remembered = 0;
+std::atomic<std::size_t> num_remembered = 0;
+std::mutex adding;
 
 // The attribute that a type defines itself, or none. A subclass may show its memory otherwise than
 // its base does, so what is inherited counts for nothing here.
@@ -86,24 +88,23 @@ ArrayLibrary find_library(py::handle object) {
 
 ArrayLibrary library_of(py::handle object) {
   PyTypeObject* const type = Py_TYPE(object.ptr());
-  {
-    const std::lock_guard lock(memory_mutex);
-    for (std::size_t i = 0; i < num_remembered; ++i) {
-      const Remembered& known = memory[i];
-      if (known.type != type) continue;
-      return {known.opens, known.has_gradients, known.makes,
-              py::reinterpret_borrow<py::object>(known.from_dlpack)};
-    }
+  const std::size_t count = num_remembered.load(std::memory_order_acquire);
+  for (std::size_t i = 0; i < count; ++i) {
+    const Remembered& known = memory[i];
+    if (known.type != type) continue;
+    return {known.opens, known.has_gradients, known.makes,
+            py::reinterpret_borrow<py::object>(known.from_dlpack)};
   }
   // what is no tensor is not remembered: a wrong argument may be of any type
   if (!py::hasattr(reinterpret_cast<PyObject*>(type), "__dlpack__")) return {};
   const ArrayLibrary found = find_library(object);  // runs Python's code, so without the lock
-  const std::lock_guard lock(memory_mutex);
-  if (num_remembered < kMostRemembered) {
-    Py_INCREF(reinterpret_cast<PyObject*>(type));
-    memory[num_remembered++] = {type, found.opens, found.has_gradients, found.makes,
-                                py::object(found.from_dlpack).release().ptr()};
-  }
+  const std::lock_guard lock(adding);
+  const std::size_t next = num_remembered.load(std::memory_order_relaxed);
+  if (next == kMostRemembered) return found;
+  Py_INCREF(reinterpret_cast<PyObject*>(type));
+  memory[next] = {type, found.opens, found.has_gradients, found.makes,
+                  py::object(found.from_dlpack).release().ptr()};
+  num_remembered.store(next + 1, std::memory_order_release);
   return found;
 }
 

@@ -68,7 +68,9 @@ py::object capsule_by(const dlpack::ExchangeApi& api, py::handle object) {
 }
 
 bool needs_gradient(py::handle object) {
-  const py::object needs = object.attr("requires_grad");
+  static const py::handle name = py::str("requires_grad").release();  // never destroyed
+  const auto needs = py::reinterpret_steal<py::object>(PyObject_GetAttr(object.ptr(), name.ptr()));
+  if (!needs) throw py::error_already_set();
   const int truth = PyObject_IsTrue(needs.ptr());
   if (truth < 0) throw py::error_already_set();
   return truth != 0;
