@@ -117,8 +117,8 @@ void bind_attention(py::module_& m) {
   FastFunction<&py_last_implementation>::define(m, "last_implementation",
                                                 docs::kLastImplementation);
   FastFunction<&py_merge_states>::define(m, "merge_states", docs::kMergeStates, py::arg("outs"),
-                                         py::arg("lses"), py::kw_only(), py::arg("out") = py::none(),
-                                         py::arg("lse") = py::none());
+                                         py::arg("lses"), py::kw_only(),
+                                         py::arg("out") = py::none(), py::arg("lse") = py::none());
 }
 
 }  // namespace quire::python

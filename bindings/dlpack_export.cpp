@@ -17,12 +17,18 @@ constexpr const char* kProducer = "DLPackArray.__dlpack__";
 
 dlpack::DataType data_type_of(DType dtype) {
   switch (dtype) {
-    case DType::float32: return {dlpack::kFloat, 32, 1};
-    case DType::float16: return {dlpack::kFloat, 16, 1};
-    case DType::bfloat16: return {dlpack::kBfloat, 16, 1};
-    case DType::int8: return {dlpack::kInt, 8, 1};
-    case DType::float8_e4m3fn: return {dlpack::kFloat8E4M3Fn, 8, 1};
-    case DType::int4: return {dlpack::kUInt, 8, 1};
+    case DType::float32:
+      return {dlpack::kFloat, 32, 1};
+    case DType::float16:
+      return {dlpack::kFloat, 16, 1};
+    case DType::bfloat16:
+      return {dlpack::kBfloat, 16, 1};
+    case DType::int8:
+      return {dlpack::kInt, 8, 1};
+    case DType::float8_e4m3fn:
+      return {dlpack::kFloat8E4M3Fn, 8, 1};
+    case DType::int4:
+      return {dlpack::kUInt, 8, 1};
   }
   return {};
 }
@@ -37,8 +43,8 @@ struct Context {
   }
 
   dlpack::Tensor tensor_of(const ArrayView& view) {
-    return {view.data,      dlpack::kCpu, 0, view.ndim, data_type_of(view.dtype), shape.data(),
-            strides.data(), 0};
+    return {view.data,    dlpack::kCpu,   0, view.ndim, data_type_of(view.dtype),
+            shape.data(), strides.data(), 0};
   }
 
   std::array<std::int64_t, kMaxDims> shape, strides;

@@ -50,8 +50,8 @@ py::object capsule_of(py::handle object) {
 
 // The destructor of a capsule that we have made and nobody has taken.
 void delete_versioned(PyObject* capsule) {
-  auto* const tensor = static_cast<dlpack::Versioned*>(
-      PyCapsule_GetPointer(capsule, dlpack::kVersionedName));
+  auto* const tensor =
+      static_cast<dlpack::Versioned*>(PyCapsule_GetPointer(capsule, dlpack::kVersionedName));
   if (tensor != nullptr && tensor->deleter != nullptr) tensor->deleter(tensor);
 }
 

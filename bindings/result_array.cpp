@@ -39,7 +39,8 @@ ResultArray::ResultArray(py::handle given, const ArrayView& view, AlignedFloats 
     shared_ = {view, std::move(memory)};
     return;
   }
-  const py::capsule owner(memory.get(), [](void* floats) { FreeFloats()(static_cast<float*>(floats)); });
+  const py::capsule owner(memory.get(),
+                          [](void* floats) { FreeFloats()(static_cast<float*>(floats)); });
   memory.release();
   array_ = array_over(view, owner);
 }

@@ -1,18 +1,16 @@
 """Quire as operators of PyTorch: what calls them can be compiled by torch.compile as a whole.
 
 Importing this module registers quire::paged_attention, quire::write_kv and quire::merge_states,
-which torch.ops.quire has too, and needs PyTorch from 2.4 on. They take what Quire's functions of
-these names take, as tensors in CPU memory. They have no gradients: tensors that need one are refused,
-so that parameters, such as sinks, are given as sinks.detach(). paged_attention always returns (out,
-lse), and its scales are tensors. Without torch.compile the functions themselves take tensors, and
-cost less.
+which torch.ops.quire has too, and needs PyTorch from 2.5 on. They take what Quire's functions of
+these names take, as tensors in CPU memory; scales are tensors as well, and paged_attention always
+returns (out, lse). They have no gradients: tensors that need one are refused, so that parameters,
+such as sinks, are given as sinks.detach(). Without torch.compile the functions themselves take
+tensors, and cost less.
 
     >>> import torch, quire, quire.torch
     >>> pool = quire.BlockPool(64, num_kv_heads=2, head_dim=64)
     >>> k_cache = quire.torch.as_tensor(pool.k_cache())
 """
-
-from __future__ import annotations
 
 from typing import Any
 
@@ -20,6 +18,9 @@ import numpy as np
 import torch
 
 from quire import _core
+
+_torch: Any = torch  # some of its functions have no types
+_LIBRARY = _torch.library.Library("quire", "DEF")  # its operators live as long as this
 
 __all__ = ["as_tensor", "merge_states", "paged_attention", "write_kv"]
 
@@ -43,10 +44,12 @@ def as_tensor(array: Any) -> torch.Tensor:
     """
     if isinstance(array, np.ndarray):
         if any(stride < 0 for stride in array.strides):
-            raise ValueError(f"as_tensor: array: got strides {array.strides}, expected none below 0")
+            raise ValueError(
+                f"as_tensor: array: got strides {array.strides}, expected none below 0"
+            )
         if not array.flags.writeable:
             raise ValueError("as_tensor: array: got a read-only array, expected a writable one")
-    tensor: torch.Tensor = torch.from_dlpack(_core.dlpack_of(array))
+    tensor: torch.Tensor = _torch.from_dlpack(_core.dlpack_of(array))
     return tensor
 
 
@@ -117,9 +120,9 @@ def _fake_merge_states(outs: torch.Tensor, lses: torch.Tensor) -> tuple[torch.Te
 
 
 def _register(name: str, function: Any, fake: Any, *, mutates_args: tuple[str, ...] = ()) -> Any:
-    """The operator quire::name. torch.library.custom_op would do the same at 3 to 10 times the cost
+    """The operator quire::name. torch.library.custom_op would do the same at 2 to 8 times the cost
     of a call: it looks for gradients each time, which there are none of here."""
-    schema = torch.library.infer_schema(function, mutates_args=mutates_args)
+    schema = _torch.library.infer_schema(function, mutates_args=mutates_args)
     _LIBRARY.define(name + schema)
     # tensors of every device come here, and Quire says which it does not take
     _LIBRARY.impl(name, function, "CompositeExplicitAutograd")
@@ -135,11 +138,9 @@ def _register(name: str, function: Any, fake: Any, *, mutates_args: tuple[str, .
                     )
         return fake(*given, **options)
 
-    torch.library.register_fake(f"quire::{name}", refuse_or_fake, lib=_LIBRARY)
-    return getattr(torch.ops.quire, name)
+    _torch.library.register_fake(f"quire::{name}", refuse_or_fake, lib=_LIBRARY)
+    return getattr(_torch.ops.quire, name)
 
-
-_LIBRARY = torch.library.Library("quire", "DEF")  # forgets its operators where it is collected
 
 paged_attention = _register("paged_attention", _paged_attention, _fake_paged_attention)
 # Scales that are read and not written, [Hkv], count as written too.

@@ -339,39 +339,6 @@ def test_merge_states(outs: Any, lses: Any, error: type[Exception], message: str
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "error", "message"),
-    [
-        ("out", np.ones((3, 4, 6), np.float32), ValueError, r"got shape \[3, 4, 6\]"),
-        ("out", np.ones((3, 4, 5)), TypeError, "got dtype float64"),
-        ("out", np.ones((4, 5, 3), np.float32).transpose(2, 0, 1), ValueError, "got a last axis"),
-        ("lse", np.ones((3, 4, 1), np.float32), ValueError, r"got shape \[3, 4, 1\]"),
-        ("lse", np.ones((3, 4), np.float16), TypeError, "got float16, expected float32"),
-        ("lse", np.broadcast_to(np.float32(1), (3, 4)), ValueError, "got a read-only array"),
-    ],
-)
-def test_what_merge_states_writes(
-    name: str, given: Any, error: type[Exception], message: str
-) -> None:
-    outs, lses = np.zeros((2, 3, 4, 5), np.float32), np.zeros((2, 3, 4), np.float32)
-    with pytest.raises(error, match=f"merge_states: {name}: {message}"):
-        quire.merge_states(outs, lses, **{name: given})
-    assert (given == 1).all()
-
-
-def test_merge_states_writes_apart_from_what_it_reads() -> None:
-    outs, lses = np.ones((2, 3, 4, 5), np.float32), np.ones((2, 3, 4), np.float32)
-    for given, message in [
-        ({"out": outs[0]}, "out: got memory that overlaps outs's"),
-        ({"lse": lses[1]}, "lse: got memory that overlaps lses's"),
-        ({"lse": outs[0, ..., 0]}, "lse: got memory that overlaps outs's"),
-    ]:
-        with pytest.raises(ValueError, match=f"merge_states: {message}"):
-            quire.merge_states(outs, lses, **given)
-    assert (outs == 1).all()
-    assert (lses == 1).all()
-
-
-@pytest.mark.parametrize(
     ("change", "error", "message"),
     [
         ({"num_blocks": 0}, ValueError, "num_blocks: got 0, expected >= 1"),

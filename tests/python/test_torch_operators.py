@@ -64,9 +64,7 @@ class Layer(torch.nn.Module):  # type: ignore[misc]
             merged, _ = operators.merge_states(outs, lses)
         else:
             quire.write_kv(k, v, k_cache, v_cache, slots)
-            out, lse = quire.paged_attention(
-                q, k_cache, v_cache, tables, lengths, return_lse=True
-            )
+            out, lse = quire.paged_attention(q, k_cache, v_cache, tables, lengths, return_lse=True)
             merged, _ = quire.merge_states(torch.stack([out, out]), torch.stack([lse, lse]))
         return torch.tanh(merged.reshape(x.shape[0], 64))
 
@@ -199,7 +197,7 @@ def test_what_needs_a_gradient_is_refused_compiled_or_not() -> None:
         lengths = torch.tensor([37, 9])
         return operators.paged_attention(q[:2] * weight, *others[:3], lengths)[0].sum()
 
-    with pytest.raises(TypeError, match="paged_attention: q: got Tensor that .*gradient"):
+    with pytest.raises(TypeError, match=r"paged_attention: q: got Tensor that .*gradient"):
         attention(q)
     compiled = torch.compile(attention, backend="aot_eager", fullgraph=True)
     with pytest.raises(Exception, match="paged_attention: tensors: got one that needs a gradient"):

@@ -14,7 +14,8 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// Bytes from an array's beginning to its row number `row` in C order, of `axes` axes from `first` on.
+// Bytes from an array's beginning to its row number `row` in C order, of `axes` axes from `first`
+// on.
 std::int64_t offset_of(const ArrayView& view, int first, int axes, std::int64_t row) {
   std::int64_t offset = 0;
   for (int axis = first + axes - 1; axis >= first; --axis) {

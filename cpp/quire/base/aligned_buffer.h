@@ -1,4 +1,5 @@
-// Memory on cache lines' boundaries: for results, and for kernels to work in, kept from call to call.
+// Memory on cache lines' boundaries: for results, and for kernels to work in, kept from call to
+// call.
 #pragma once
 
 #include <cstddef>
