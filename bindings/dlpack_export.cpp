@@ -150,6 +150,9 @@ A capsule of DLPack, as the array API standard describes it.)",
       "__dlpack_device__",
       [](const SharedArray&) { return py::make_tuple(static_cast<int>(dlpack::kCpu), 0); },
       "(1, 0), the CPU.");
+  producer.def("__repr__", [](const SharedArray& array) {
+    return concat("DLPackArray(", name_of(array.view.dtype), " ", shape_text(array.view), ")");
+  });
   FastFunction<&py_dlpack_of>::define(m, "dlpack_of", R"(dlpack_of(array)
 --
 
