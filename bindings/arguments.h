@@ -8,8 +8,8 @@
 #include <string>
 #include <string_view>
 
-#include "quire/attention/paged_attention.h"
 #include "quire/base/check.h"
+#include "quire/ops/attention/paged_attention.h"
 
 namespace quire::python {
 

@@ -7,9 +7,9 @@
 
 #include "attention_options.h"
 #include "numpy_view.h"
-#include "quire/attention/block_mass_result.h"
-#include "quire/attention/paged_attention.h"
 #include "quire/cpu/operations.h"
+#include "quire/ops/attention/block_mass_result.h"
+#include "quire/ops/attention/paged_attention.h"
 #include "result_array.h"
 
 namespace quire::python {

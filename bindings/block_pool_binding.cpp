@@ -127,49 +127,30 @@ py::object resident_blocks(const BlockPool& pool) { return flags(pool.resident_b
 
 py::object cached_blocks(const BlockPool& pool) { return flags(pool.cached_blocks()); }
 
-// The view's base is the pool's own Python object, which so stays alive.
-py::object k_cache(py::object self, py::handle layer) {
-  constexpr const char* function = "BlockPool.k_cache";
-  const auto pool = object_of<BlockPool>({function, "self"}, self);
-  return array_over(pool->storage().k_cache(to_int({function, "layer"}, layer)), self);
+// Defines a method that gives a view of one layer of `owner_of(pool, method)`. The view's base is
+// the pool's own Python object, which so stays alive. A child of fork() gets no view of its
+// parent's pool; those that it has go on showing their memory.
+template <class Class, class Owner>
+void define_view(Class& cls, const char* full_name,
+                 const Owner& (*owner_of)(const BlockPool&, const char*),
+                 ArrayView (Owner::*view)(std::int64_t) const, const char* doc) {
+  const auto method = [=](py::object self, py::handle layer) {
+    const auto pool = object_of<BlockPool>({full_name, "self"}, self);
+    pool->home().require();
+    const Owner& owner = owner_of(*pool, full_name);
+    return array_over((owner.*view)(to_int({full_name, "layer"}, layer)), self);
+  };
+  def_method(cls, full_name, method, doc, py::arg("layer") = 0);
 }
 
-py::object v_cache(py::object self, py::handle layer) {
-  constexpr const char* function = "BlockPool.v_cache";
-  const auto pool = object_of<BlockPool>({function, "self"}, self);
-  return array_over(pool->storage().v_cache(to_int({function, "layer"}, layer)), self);
+const KvStorage& storage_of(const BlockPool& pool, const char* /*method*/) {
+  return pool.storage();
 }
 
-py::object k_scale(py::object self, py::handle layer) {
-  constexpr const char* function = "BlockPool.k_scale";
-  const auto pool = object_of<BlockPool>({function, "self"}, self);
-  return array_over(pool->storage().k_scale(to_int({function, "layer"}, layer)), self);
-}
-
-py::object v_scale(py::object self, py::handle layer) {
-  constexpr const char* function = "BlockPool.v_scale";
-  const auto pool = object_of<BlockPool>({function, "self"}, self);
-  return array_over(pool->storage().v_scale(to_int({function, "layer"}, layer)), self);
-}
-
-const OpenBlocks& open_blocks_of(const BlockPool& pool, const char* function) {
+const OpenBlocks& open_blocks_of(const BlockPool& pool, const char* method) {
   if (pool.open_blocks() != nullptr) return *pool.open_blocks();
-  raise<TypeError>(place(function, "pool"), "got a pool of ", name_of(pool.geometry().dtype),
+  raise<TypeError>(place(method, "pool"), "got a pool of ", name_of(pool.geometry().dtype),
                    " without open blocks, expected one of int4, or with open_blocks");
-}
-
-py::object k_open(py::object self, py::handle layer) {
-  constexpr const char* function = "BlockPool.k_open";
-  const auto pool = object_of<BlockPool>({function, "self"}, self);
-  const OpenBlocks& open = open_blocks_of(*pool, function);
-  return array_over(open.k_open(to_int({function, "layer"}, layer)), self);
-}
-
-py::object v_open(py::object self, py::handle layer) {
-  constexpr const char* function = "BlockPool.v_open";
-  const auto pool = object_of<BlockPool>({function, "self"}, self);
-  const OpenBlocks& open = open_blocks_of(*pool, function);
-  return array_over(open.v_open(to_int({function, "layer"}, layer)), self);
 }
 
 py::object dtype_of(const BlockPool& pool) {
@@ -243,12 +224,12 @@ void bind_block_pool(py::module_& m) {
            py::arg("v_head_dim") = py::none(), py::arg("num_layers") = 1,
            py::arg("dtype") = "bfloat16", py::arg("backing_file") = py::none(),
            py::arg("resident_bytes") = py::none(), py::arg("open_blocks") = py::none());
-  def_method(pool, "BlockPool.k_cache", &k_cache, docs::kKCache, py::arg("layer") = 0);
-  def_method(pool, "BlockPool.v_cache", &v_cache, docs::kVCache, py::arg("layer") = 0);
-  def_method(pool, "BlockPool.k_scale", &k_scale, docs::kKScale, py::arg("layer") = 0);
-  def_method(pool, "BlockPool.v_scale", &v_scale, docs::kVScale, py::arg("layer") = 0);
-  def_method(pool, "BlockPool.k_open", &k_open, docs::kKOpen, py::arg("layer") = 0);
-  def_method(pool, "BlockPool.v_open", &v_open, docs::kVOpen, py::arg("layer") = 0);
+  define_view(pool, "BlockPool.k_cache", &storage_of, &KvStorage::k_cache, docs::kKCache);
+  define_view(pool, "BlockPool.v_cache", &storage_of, &KvStorage::v_cache, docs::kVCache);
+  define_view(pool, "BlockPool.k_scale", &storage_of, &KvStorage::k_scale, docs::kKScale);
+  define_view(pool, "BlockPool.v_scale", &storage_of, &KvStorage::v_scale, docs::kVScale);
+  define_view(pool, "BlockPool.k_open", &open_blocks_of, &OpenBlocks::k_open, docs::kKOpen);
+  define_view(pool, "BlockPool.v_open", &open_blocks_of, &OpenBlocks::v_open, docs::kVOpen);
   def_method(pool, "BlockPool.allocate", &allocate, docs::kAllocate, py::arg("n") = 1);
   def_method(pool, "BlockPool.retain", &retain, docs::kRetain, py::arg("ids"));
   def_method(pool, "BlockPool.release", &release, docs::kRelease, py::arg("ids"));

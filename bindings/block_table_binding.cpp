@@ -227,9 +227,11 @@ void bind_block_table(py::module_& m) {
              return self;
            })
       .def("__exit__",
-           [](const std::shared_ptr<BlockTable>& self, const py::args&) {
+           [](py::object self, const py::args&) {
+             // not by reference, which raises in a child of fork(): there the block just ends
+             const auto table = object_of<BlockTable>({"BlockTable.__exit__", "self"}, self);
              const WithoutGil unlocked;
-             self->close();
+             table->close();
            })
       .def("__repr__", &table_repr)
       .def("_repr_html_", [](py::object self) {

@@ -4,8 +4,8 @@
 #include "numpy_view.h"
 #include "quire/base/check.h"
 #include "quire/base/thread_pool.h"
-#include "quire/cpu/arithmetic_peak.h"
-#include "quire/cpu/read_chunks.h"
+#include "quire/cpu/probe/arithmetic_peak.h"
+#include "quire/cpu/probe/read_chunks.h"
 #include "quire/cpu/select_kernels.h"
 
 namespace quire::python {

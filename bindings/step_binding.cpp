@@ -112,7 +112,11 @@ void bind_step(py::module_& m) {
       .def_property_readonly(
           "slot_mapping", [](const Step& self) { return array_of(self.slot_mapping()); },
           "The slots of the new tokens, as BlockTable.extend gives them, int64 [T].")
-      .def("__enter__", [](py::object self) { return self; })
+      .def("__enter__",
+           [](py::object self) {
+             object_of<Step>({"Step.__enter__", "self"}, self);
+             return self;
+           })
       .def("__exit__",
            [](Step& self, py::handle type, py::handle, py::handle) {
              if (type.is_none()) return;

@@ -3,10 +3,10 @@
 #include "fast_function.h"
 #include "gil.h"
 #include "numpy_view.h"
-#include "quire/attention/write_kv.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/operations.h"
 #include "quire/cpu/select_kernels.h"
+#include "quire/ops/cache/write_kv.h"
 
 namespace quire::python {
 namespace {

@@ -81,13 +81,12 @@ class Engine:
         """One pass of the whole batch: prompts of those who joined, one token of the others."""
         model = self.model
         fresh = [request.new_tokens() for request, _ in self.running]
-        for (_, table), tokens in zip(self.running, fresh, strict=True):
-            table.append(model.k[tokens], model.v[tokens])
-        cu_seqlens_q = np.cumsum([0, *map(len, fresh)])
-        q = model.q[np.concatenate(fresh)]
         tables = [table for _, table in self.running]
-        attended = quire.attend(q, tables, cu_seqlens_q=cu_seqlens_q)
-        for (request, _), end in zip(self.running, cu_seqlens_q[1:], strict=True):
+        tokens = np.concatenate(fresh)
+        with quire.Step(tables, list(map(len, fresh))) as step:
+            # a model of several layers asks for one after the other: step.attend(..., layer=i)
+            attended = step.attend(model.q[tokens], model.k[tokens], model.v[tokens])
+        for (request, _), end in zip(self.running, step.cu_seqlens_q[1:], strict=True):
             request.generated.append(model.next_token(attended[end - 1]))
 
     def retire(self) -> list[Request]:

@@ -30,9 +30,9 @@ MAY_INCLUDE = {
     "base": {"base"},
     "kv": {"base", "kv"},
     "io": {"base", "kv", "io"},
-    "attention": {"base", "attention"},
-    "cpu": {"base", "attention", "cpu"},
-    "paged": {"base", "kv", "attention", "cpu", "paged"},
+    "ops": {"base", "ops"},
+    "cpu": {"base", "ops", "cpu"},
+    "paged": {"base", "kv", "ops", "cpu", "paged"},
 }
 # What a condition of the preprocessor may ask: macros of the compiler and the system, none of ours.
 MAY_ASK = {"__x86_64__", "__aarch64__", "__SANITIZE_THREAD__", "MADV_HUGEPAGE"}
@@ -76,7 +76,8 @@ def names_are_unique(tree: Tree) -> Iterator[str]:
 def files_are_short(tree: Tree) -> Iterator[str]:
     for path, text in tree.items():
         lines = len(text.splitlines())
-        excepted = path.startswith(VOCABULARIES) or PurePosixPath(path).suffix == ".ipynb"
+        # a compiled module has one stub, however much it holds
+        excepted = path.startswith(VOCABULARIES) or PurePosixPath(path).suffix in (".ipynb", ".pyi")
         if lines > MOST_LINES and not excepted:
             yield f"{path}: {lines} lines"
 
@@ -226,6 +227,7 @@ BREACHES: dict[Law, tuple[Tree, list[str]]] = {
         {
             "long.py": "\n" * 401,
             "short.py": "\n" * 400,
+            "stub.pyi": "\n" * 401,
             "cpp/quire/cpu/simd/avx512.h": "\n" * 401,
             "cpp/quire/cpu/avx512.h": "\n" * 401,
         },
@@ -233,9 +235,9 @@ BREACHES: dict[Law, tuple[Tree, list[str]]] = {
     ),
     includes_go_one_way: (
         {
-            "cpp/quire/kv/a.h": '#include "quire/attention/split.h"\n',
+            "cpp/quire/kv/a.h": '#include "quire/cpu/plan/split.h"\n',
             "cpp/quire/kv/e.h": '#include "quire/io/table_file.h"\n',
-            "cpp/quire/attention/b.h": '#include "quire/kv/block_pool.h"\n',
+            "cpp/quire/ops/b.h": '#include "quire/kv/block_pool.h"\n',
             "cpp/quire/base/c.h": '#  include "quire/quire.h"\n',
             "cpp/quire/cpu/d.h": '#include "../base/check.h"\n',
             "cpp/quire/cpu/good.h": '#include "quire/base/check.h"\n',
@@ -243,7 +245,7 @@ BREACHES: dict[Law, tuple[Tree, list[str]]] = {
         [
             "cpp/quire/kv/a.h",
             "cpp/quire/kv/e.h",
-            "cpp/quire/attention/b.h",
+            "cpp/quire/ops/b.h",
             "cpp/quire/base/c.h",
             "cpp/quire/cpu/d.h",
         ],

@@ -1,9 +1,6 @@
 // All of Quire's C++ interface. What it includes is installed, and nothing else.
 #pragma once
 
-#include "quire/attention/merge_states.h"
-#include "quire/attention/paged_attention.h"
-#include "quire/attention/write_kv.h"
 #include "quire/base/array_view.h"
 #include "quire/base/check.h"
 #include "quire/base/dtype.h"
@@ -19,6 +16,9 @@
 #include "quire/kv/block_stream.h"
 #include "quire/kv/block_table.h"
 #include "quire/kv/prefix_cache.h"
+#include "quire/ops/attention/merge_states.h"
+#include "quire/ops/attention/paged_attention.h"
+#include "quire/ops/cache/write_kv.h"
 #include "quire/paged/append.h"
 #include "quire/paged/attend.h"
 #include "quire/paged/make_pool.h"

@@ -46,7 +46,8 @@ Results run(PagedAttentionArgs args, const Way& way, DType out, bool wants_mass 
     args.block_mass = results.mass.data();
   }
   try {
-    paged_attention(args, way.implementation, Execution{&way.kernels, &way.kernels, way.num_threads});
+    paged_attention(args, way.implementation,
+                    Execution{&way.kernels, &way.kernels, way.num_threads});
   } catch (const ValueError& error) {
     results.error = error.what();
     const auto is_untouched = [](float x) { return x == kUntouched; };

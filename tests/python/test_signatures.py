@@ -98,6 +98,7 @@ def test_classes_show_their_constructors() -> None:
 CLASSES = [
     quire.BlockPool,
     quire.BlockTable,
+    quire.Step,
     quire.PoolStats,
     quire.PrefixCache,
     quire.PrefixCacheStats,

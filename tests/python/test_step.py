@@ -94,9 +94,14 @@ def test_all_tables_get_room_or_none() -> None:
 def test_an_exception_takes_every_table_back() -> None:
     pool = new_pool()
     tables = new_tables(pool, [16, 3])
-    with pytest.raises(KeyError), quire.Step(tables, [2, 30]) as step:
-        step.write(*(rows(32)[0] for _ in range(2)))
-        raise KeyError
+
+    def fail_in_a_step() -> None:
+        with quire.Step(tables, [2, 30]) as step:
+            step.write(*(rows(32)[0] for _ in range(2)))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_in_a_step()
     assert [len(table) for table in tables] == [16, 3]
     with quire.Step(tables, 2):
         pass
@@ -160,7 +165,7 @@ def test_wrong_rows_and_options_write_nothing() -> None:
         step.write(k[:1], k)
     with pytest.raises(IndexError, match=r"^Step.write: layer: got 3, expected 0 to 2"):
         step.write(k, k, layer=3)
-    with pytest.raises(ValueError, match=r"^Step.attend: q: got 1 heads"):
+    with pytest.raises(ValueError, match=r"^Step.attend: q: got 1 head,"):
         step.attend(q[:, :1], k, k)
     for option in ["cu_seqlens_q", "key_positions"]:
         with pytest.raises(ValueError, match=rf"^Step.attend: {option}: got some, expected None"):

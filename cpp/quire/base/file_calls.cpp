@@ -40,6 +40,7 @@ FileCalls file_calls = {
     .renameat = &::renameat,
     .unlinkat = &::unlinkat,
     .mkdirat = &::mkdirat,
+    .fstatvfs = &::fstatvfs,
     .fallocate = &fallocate_all,
     .mmap = &::mmap,
 };

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/types.h>
 
 #include <cerrno>
@@ -26,6 +27,7 @@ struct FileCalls {
   int (*renameat)(int old_directory, const char* old_path, int directory, const char* path);
   int (*unlinkat)(int directory, const char* path, int flags);
   int (*mkdirat)(int directory, const char* path, mode_t mode);
+  int (*fstatvfs)(int file, struct statvfs* status);
   int (*fallocate)(int file, off_t offset, off_t size);  // posix_fallocate, and errno as the others
   void* (*mmap)(void* address, std::size_t size, int protection, int flags, int file, off_t offset);
 };

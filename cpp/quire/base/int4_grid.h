@@ -39,14 +39,6 @@ inline std::uint8_t int4_at(const std::byte* row, std::int64_t i) {
   return static_cast<std::uint8_t>(row[i / 2]) >> (i % 2 * 4) & 0xf;
 }
 
-// The keys of one block and head: `tokens` rows of `head_dim` finite floats, one after the other,
-// to rows of codes `stride` bytes apart and a grid for each channel. head_dim is even.
-void seal_keys(const float* keys, std::int64_t tokens, std::int64_t head_dim, std::byte* codes,
-               std::int64_t stride, Int4Grid* grids);
-
-// A value likewise, v_head_dim finite floats, and its grid.
-void seal_value(const float* value, std::int64_t v_head_dim, std::byte* codes, Int4Grid* grid);
-
 // What a row of codes stands for, as floats; of a key, and of a value.
 void open_key(const std::byte* codes, const Int4Grid* grids, std::int64_t head_dim, float* key);
 void open_value(const std::byte* codes, Int4Grid grid, std::int64_t v_head_dim, float* value);

@@ -77,12 +77,6 @@ void divide_row(const float* row, std::int64_t count, DType dtype, float scale,
   }
 }
 
-float seal_row(const float* row, std::int64_t count, DType dtype, std::byte* numbers) {
-  const float scale = scale_of_row(largest_magnitude(row, count), dtype);
-  divide_row(row, count, dtype, scale, numbers);
-  return scale;
-}
-
 void open_row(const std::byte* numbers, DType dtype, float scale, std::int64_t count, float* row) {
   visit_cache_dtype(dtype, [&](auto type) {
     const auto* from = reinterpret_cast<const decltype(type)*>(numbers);

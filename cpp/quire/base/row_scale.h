@@ -8,14 +8,13 @@
 
 namespace quire {
 
-// Writes `count` finite floats divided by a scale, rounded to nearest even, and returns the scale:
-// their largest magnitude / largest_of(dtype), at least the smallest normal float, and never such
-// that a number times it is infinite. The same bits as write_kv's. Of a row with one that is not
-// finite the scale is not finite either, which attention refuses.
-float seal_row(const float* row, std::int64_t count, DType dtype, std::byte* numbers);
-
-// Its steps, for a row that comes in pieces: the largest magnitude, of what came before too, NaN or
-// infinite where a number is not finite; the scale; and the numbers.
+// How a row gets its scale: its largest magnitude / largest_of(dtype), at least the smallest normal
+// float, and never such that a number times it is infinite. The same bits as write_kv's. Of a row
+// with a number that is not finite the scale is not finite either, which attention refuses.
+//
+// In steps, for a row that comes in pieces: the largest magnitude, of what came before too, NaN or
+// infinite where a number is not finite; the scale; and the numbers, `count` finite floats divided
+// by it and rounded to nearest even.
 float largest_magnitude(const float* row, std::int64_t count, float so_far = 0);
 float scale_of_row(float largest, DType dtype);
 void divide_row(const float* row, std::int64_t count, DType dtype, float scale, std::byte* numbers);

@@ -2,7 +2,7 @@
 // that they share (int4_grid.h, row_scale.h).
 //
 // The plain functions say what the bits are. A processor's kernels give the same ones sooner
-// (quire/cpu/seal_rows.h): whoever seals is told which to use.
+// (quire/cpu/cache/seal_rows.h): whoever seals is told which to use.
 #pragma once
 
 #include <cstddef>

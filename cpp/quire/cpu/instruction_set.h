@@ -1,14 +1,14 @@
 // Every kernel of one instruction set, as a table: what its kernels_<isa>.cpp hands out.
 #pragma once
 
-#include "quire/cpu/arithmetic_loop.h"
-#include "quire/cpu/block_mass.h"
-#include "quire/cpu/finish_attention.h"
-#include "quire/cpu/fused_attention.h"
-#include "quire/cpu/gather_attention.h"
+#include "quire/cpu/attention/block_mass.h"
+#include "quire/cpu/attention/finish_attention.h"
+#include "quire/cpu/attention/fused_attention.h"
+#include "quire/cpu/attention/gather_attention.h"
+#include "quire/cpu/cache/quantise_row.h"
+#include "quire/cpu/cache/seal_rows.h"
 #include "quire/cpu/kernels.h"
-#include "quire/cpu/quantise_row.h"
-#include "quire/cpu/seal_rows.h"
+#include "quire/cpu/probe/arithmetic_loop.h"
 
 namespace quire {
 

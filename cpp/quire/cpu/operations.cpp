@@ -4,16 +4,16 @@
 #include <cstdlib>
 #include <optional>
 
-#include "quire/attention/cache_scales.h"
-#include "quire/attention/index_snapshot.h"
-#include "quire/attention/reference.h"
-#include "quire/attention/validate.h"
 #include "quire/base/check.h"
 #include "quire/base/float_mode.h"
 #include "quire/base/lent.h"
-#include "quire/cpu/attention_launch.h"
-#include "quire/cpu/attention_run.h"
-#include "quire/cpu/block_mass_launch.h"
+#include "quire/cpu/attention/attention_launch.h"
+#include "quire/cpu/attention/attention_run.h"
+#include "quire/cpu/attention/block_mass_launch.h"
+#include "quire/ops/attention/index_snapshot.h"
+#include "quire/ops/attention/reference.h"
+#include "quire/ops/attention/validate.h"
+#include "quire/ops/cache/cache_scales.h"
 
 namespace quire {
 namespace {

@@ -6,10 +6,10 @@
 
 #include <string_view>
 
-#include "quire/attention/merge_states.h"
-#include "quire/attention/paged_attention.h"
-#include "quire/attention/write_kv.h"
 #include "quire/cpu/execution.h"
+#include "quire/ops/attention/merge_states.h"
+#include "quire/ops/attention/paged_attention.h"
+#include "quire/ops/cache/write_kv.h"
 
 namespace quire {
 

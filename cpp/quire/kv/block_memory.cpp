@@ -50,6 +50,27 @@ FileDescriptor new_file(const std::string& path, std::int64_t bytes) {
                                                       O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
 }
 
+// Takes the file's space, in steps between which the call can be interrupted. Whether there is room
+// for all of it is asked first: a disk that is filled up until it refuses is full for everybody
+// else meanwhile.
+void take_space(int file, const std::string& path, std::int64_t bytes) {
+  const auto require = [&](bool has_room, int code) {
+    if (!has_room)
+      raise_file_error(code, path, ", expected a disk with room for ", bytes, " bytes");
+  };
+  struct statvfs disk{};
+  if (file_call<&FileCalls::fstatvfs>(file, &disk) == 0 && disk.f_blocks > 0) {
+    require(static_cast<std::uint64_t>(bytes) / disk.f_frsize < disk.f_bavail, ENOSPC);
+  }
+  for (std::int64_t taken = 0; taken < bytes && !is_interrupted(); taken += kMostTaken) {
+    const std::int64_t more = std::min(kMostTaken, bytes - taken);
+    const int done =
+        file_call<&FileCalls::fallocate>(file, static_cast<off_t>(taken), static_cast<off_t>(more));
+    require(done == 0, errno);
+  }
+  confirm_uninterrupted();
+}
+
 }  // namespace
 
 std::int64_t BlockMemory::page_bytes() { return sysconf(_SC_PAGESIZE); }
@@ -76,14 +97,7 @@ BlockMemory::BlockMemory(std::int64_t bytes, const std::string& path)
   if (file_call<&FileCalls::unlinkat>(AT_FDCWD, path.c_str(), 0) != 0) {
     raise_file_error(errno, path, ", expected a file whose name can be removed");
   }
-  for (std::int64_t taken = 0; taken < bytes && !is_interrupted(); taken += kMostTaken) {
-    const std::int64_t more = std::min(kMostTaken, bytes - taken);
-    if (file_call<&FileCalls::fallocate>(file_.get(), static_cast<off_t>(taken),
-                                         static_cast<off_t>(more)) != 0) {
-      raise_file_error(errno, path, ", expected a disk with room for ", bytes, " bytes");
-    }
-  }
-  confirm_uninterrupted();
+  take_space(file_.get(), path, bytes);
   constexpr int kAccess = PROT_READ | PROT_WRITE;
   mapping_ = file_calls.mmap(nullptr, mapping_bytes_, kAccess, MAP_SHARED, file_.get(), 0);
   if (mapping_ == MAP_FAILED) raise_file_error(errno, path, ", expected a file that can be mapped");

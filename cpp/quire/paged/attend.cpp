@@ -2,8 +2,8 @@
 
 #include <vector>
 
-#include "quire/attention/validate.h"
 #include "quire/base/check.h"
+#include "quire/ops/attention/validate.h"
 #include "quire/paged/layer_attention.h"
 #include "quire/paged/packed_tables.h"
 

@@ -5,11 +5,11 @@
 #include <span>
 #include <string_view>
 
-#include "quire/attention/attention_query.h"
-#include "quire/attention/block_mass_result.h"
 #include "quire/cpu/execution.h"
 #include "quire/cpu/operations.h"
 #include "quire/kv/block_table.h"
+#include "quire/ops/attention/attention_query.h"
+#include "quire/ops/attention/block_mass_result.h"
 
 namespace quire {
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "quire/base/check.h"
-#include "quire/cpu/attention_run.h"
+#include "quire/cpu/attention/attention_run.h"
 #include "quire/paged/streamed_keys.h"
 
 namespace quire {

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string_view>
 
-#include "quire/cpu/attention_plan.h"
+#include "quire/cpu/plan/attention_plan.h"
 #include "quire/paged/attend.h"
 #include "quire/paged/packed_tables.h"
 

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <vector>
 
-#include "quire/attention/validate.h"
-#include "quire/attention/write_kv.h"
+#include "quire/cpu/cache/row_magnitudes.h"
+#include "quire/cpu/cache/whole_blocks.h"
 #include "quire/cpu/operations.h"
-#include "quire/cpu/row_magnitudes.h"
-#include "quire/cpu/whole_blocks.h"
+#include "quire/ops/attention/validate.h"
+#include "quire/ops/cache/write_kv.h"
 
 namespace quire {
 namespace {

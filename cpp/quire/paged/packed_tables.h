@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "quire/attention/paged_attention.h"
 #include "quire/kv/block_table.h"
+#include "quire/ops/attention/paged_attention.h"
 
 namespace quire {
 

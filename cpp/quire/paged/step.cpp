@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <map>
 
-#include "quire/attention/validate.h"
 #include "quire/base/check.h"
+#include "quire/ops/attention/validate.h"
 #include "quire/paged/layer_attention.h"
 #include "quire/paged/layer_rows.h"
 

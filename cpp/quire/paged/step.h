@@ -19,7 +19,7 @@
 #include <utility>
 #include <vector>
 
-#include "quire/cpu/attention_plan.h"
+#include "quire/cpu/plan/attention_plan.h"
 #include "quire/paged/attend.h"
 #include "quire/paged/packed_tables.h"
 

@@ -6,8 +6,8 @@
 #include <optional>
 #include <vector>
 
-#include "quire/attention/key_pager.h"
 #include "quire/kv/block_stream.h"
+#include "quire/ops/attention/key_pager.h"
 
 namespace quire {
 

@@ -7,10 +7,26 @@
 #include <random>
 #include <vector>
 
+#include "quire/base/row_sealing.h"
+
 namespace quire {
 namespace {
 
 float step_of(Int4Grid grid) { return to_float(grid.step); }
+
+// As the plain functions seal them: keys, whose grids are each channel's, and one value.
+void seal_keys(const std::vector<float>& keys, std::int64_t tokens, std::int64_t head_dim,
+               std::byte* codes, std::int64_t stride, Int4Grid* grids) {
+  const auto bytes = head_dim * static_cast<std::int64_t>(sizeof(float));
+  kPlainSealing.keys(
+      {reinterpret_cast<const std::byte*>(keys.data()), bytes, DType::float32, tokens, head_dim},
+      {codes, stride, reinterpret_cast<std::byte*>(grids), 0});
+}
+void seal_value(const float* value, std::int64_t v_head_dim, std::byte* codes, Int4Grid* grid) {
+  kPlainSealing.values(
+      {reinterpret_cast<const std::byte*>(value), 0, DType::float32, 1, v_head_dim},
+      {codes, 0, reinterpret_cast<std::byte*>(grid), 0});
+}
 
 // What a grid's own rounding to float16 may add to half a step.
 float slack(float lowest, float highest) {
@@ -77,7 +93,7 @@ TEST(Int4Grid, KeysComeBackByChannel) {
   }
   std::vector<std::byte> codes(kTokens * kStride, std::byte{0xa5});
   Int4Grid grids[kSize];
-  seal_keys(keys.data(), kTokens, kSize, codes.data(), kStride, grids);
+  seal_keys(keys, kTokens, kSize, codes.data(), kStride, grids);
   for (std::int64_t token = 0; token < kTokens; ++token) {
     float back[kSize];
     open_key(codes.data() + token * kStride, grids, kSize, back);
@@ -106,7 +122,7 @@ TEST(Int4Grid, LongRowsAreSealedAsTheirElements) {
     for (float& x : rows) x = random() % 2 == 0 ? normal(random) : std::round(normal(random)) / 2;
     std::vector<std::byte> codes(kTokens * size / 2);
     std::vector<Int4Grid> grids(size);
-    seal_keys(rows.data(), kTokens, size, codes.data(), size / 2, grids.data());
+    seal_keys(rows, kTokens, size, codes.data(), size / 2, grids.data());
     for (std::int64_t d = 0; d < size; ++d) {
       const auto [lowest, highest] = std::minmax({rows[d], rows[size + d], rows[2 * size + d]});
       const Int4Grid grid = grid_between(lowest, highest);

@@ -19,7 +19,8 @@ TEST(BlockMemoryFaults, LeaveNothing) {
   const TemporaryPath path;
   const std::vector<std::string> calls =
       calls_of([&] { const BlockMemory memory(kBytes, path.text()); });
-  EXPECT_EQ(calls, (std::vector<std::string>{"openat", "unlinkat", "fallocate", "mmap", "close"}));
+  EXPECT_EQ(calls, (std::vector<std::string>{"openat", "unlinkat", "fstatvfs", "fallocate", "mmap",
+                                             "close"}));
   const auto open_files = count_open_files();
   for (std::size_t failing = 0; failing < calls.size(); ++failing) {
     for (const int code : {EIO, ENOSPC, EINTR}) {
@@ -34,8 +35,9 @@ TEST(BlockMemoryFaults, LeaveNothing) {
           thrown = error.code();
         }
       }
-      const bool is_harmless =
-          calls[failing] == "close" || (code == EINTR && calls[failing] != "mmap");
+      // Where nobody knows how much room there is, it is tried.
+      const bool is_harmless = calls[failing] == "close" || calls[failing] == "fstatvfs" ||
+                               (code == EINTR && calls[failing] != "mmap");
       EXPECT_EQ(thrown, is_harmless ? 0 : code);
       // Only where its name cannot be removed is it still there.
       const bool stays = calls[failing] == "unlinkat" && code != EINTR;
@@ -43,6 +45,28 @@ TEST(BlockMemoryFaults, LeaveNothing) {
       EXPECT_EQ(count_open_files(), open_files);
     }
   }
+}
+
+// A disk without room for all is left as it is, not filled up first.
+TEST(BlockMemoryFaults, NothingIsTakenOfADiskThatIsTooSmall) {
+  const TemporaryPath path;
+  const std::vector<std::string> calls = calls_of([&] {
+    file_calls.fstatvfs = [](int, struct statvfs* disk) {
+      *disk = {};
+      disk->f_frsize = 4096;
+      disk->f_blocks = 1 << 20;
+      disk->f_bavail = static_cast<fsblkcnt_t>(kBytes / 4096 - 1);
+      return 0;
+    };
+    try {
+      const BlockMemory memory(kBytes, path.text());
+      ADD_FAILURE();
+    } catch (const FileError& error) {
+      EXPECT_EQ(error.code(), ENOSPC);
+    }
+  });
+  EXPECT_EQ(calls, (std::vector<std::string>{"openat", "unlinkat", "close"}));
+  EXPECT_TRUE(std::filesystem::is_empty(path.directory()));
 }
 
 // Whatever has the name, even a link to nothing, is left alone.

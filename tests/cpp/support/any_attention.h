@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "quire/attention/cache_scales.h"
 #include "quire/base/check.h"
+#include "quire/ops/cache/cache_scales.h"
 #include "support/sealed_problem.h"
 #include "support/shared_problem.h"
 

@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "quire/attention/paged_attention.h"
+#include "quire/ops/attention/paged_attention.h"
 
 namespace quire::testing {
 

@@ -6,7 +6,7 @@
 #include <optional>
 #include <vector>
 
-#include "quire/attention/paged_attention.h"
+#include "quire/ops/attention/paged_attention.h"
 
 namespace quire::testing {
 

@@ -41,6 +41,7 @@ class FileFaults {
     replace<&FileCalls::renameat>("renameat");
     replace<&FileCalls::unlinkat>("unlinkat");
     replace<&FileCalls::mkdirat>("mkdirat");
+    replace<&FileCalls::fstatvfs>("fstatvfs");
     replace<&FileCalls::fallocate>("fallocate");
     replace<&FileCalls::mmap>("mmap");
   }

@@ -1,0 +1,398 @@
+// The two products of attention on a tile of int4 caches, in whole numbers.
+//
+// The codes of a row are multiplied as they are, u = 0 to 15. With keys k_d = middle_d + (u_d - 8)
+// * step_d, whose grids are those of a block, and values v_d = middle + (u_d - 8) * step, whose
+// grids are those of a token,
+//
+//   q . k = sum_d (q_d step_d) (u_d - 8) + sum_d q_d middle_d
+//   sum_t w_t v_td = sum_t (w_t step_t) (u_td - 8) + sum_t w_t middle_t
+//
+// of which what stands before u becomes numbers of 16 bits times a factor, once for a block and
+// query row and once for a tile and query row, and the last sum is one number. Rows of which that
+// loses too much ask for floats (integer_tile.h).
+//
+// A byte widened to 16 bits has an even element below and an odd one above. A chunk of 4 * kWidth
+// elements is two vectors of such: first its even elements, then its odd ones.
+#pragma once
+
+#include "quire/base/int4_grid.h"
+#include "quire/cpu/attention/integer_tile.h"
+#include "quire/cpu/attention/scale_check.h"
+
+namespace quire {
+
+template <class S>
+struct Int4Chunk {
+  static constexpr int kElements = 4 * S::kWidth;
+  static constexpr int kBytes = 2 * S::kWidth;
+
+  static std::int64_t padded(std::int64_t n) { return (n + kElements - 1) / kElements * kElements; }
+
+  // Where the even elements of 2 * kWidth from `d` on begin, in the order of chunks; their odd ones
+  // are kBytes further on.
+  static std::int64_t place_of(std::int64_t d) {
+    return d / kElements * kElements + d % kElements / 2;
+  }
+
+  // A row in natural order, zeros up to the next multiple of 2 * kWidth, in that of chunks.
+  static void arrange(const float* row, std::int64_t count, float* to) {
+    for (std::int64_t d = 0; d < padded(count); d += 2 * S::kWidth) {
+      auto pair = typename S::Pair{S::zero(), S::zero()};
+      if (d < count) {
+        pair = S::template from_natural<BFloat16>({S::load(row + d), S::load(row + d + S::kWidth)});
+      }
+      S::store(to + place_of(d), pair.lo);
+      S::store(to + place_of(d) + kBytes, pair.hi);
+    }
+  }
+};
+
+// Some query rows before the keys of some blocks. What is made of them for each is made for several
+// blocks before any is used, as each is a chain of steps that wait for one another.
+template <class S>
+class Int4Queries {
+ public:
+  using Vec = typename S::Vec;
+  using Ints = typename S::Ints;
+  using Chunk = Int4Chunk<S>;
+  static constexpr int kMostRows = 4;
+  static constexpr int kMostBlocks = 4;
+
+  static std::int64_t scratch_floats(std::int64_t head_dim) {
+    return kMostRows * Chunk::padded(head_dim) * (2 + kMostBlocks) / 2;
+  }
+
+  Int4Queries(float* scratch, std::int64_t head_dim)
+      : head_dim_(head_dim),
+        stride_(Chunk::padded(head_dim)),
+        products_(scratch),
+        numbers_(reinterpret_cast<std::int16_t*>(scratch + kMostRows * stride_)) {
+    // what pads a row stays 0
+    for (std::int64_t i = 0; i < kMostRows * stride_; i += S::kWidth) {
+      S::store(products_ + i, S::zero());
+    }
+  }
+
+  // R rows, Chunk::padded(head_dim) floats each in the order of chunks, before block `block`.
+  // Returns those that ask for floats, whose factors are beyond most_factor.
+  template <int R>
+  RowMask prepare(int block, const float* q, const Int4Grid* grids, float most_factor,
+                  LineQueue<S>& lines) {
+    ScaleCheck<S> check = check_;  // in registers
+    Vec base[R], most[R], least[R];
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) base[r] = most[r] = least[r] = S::zero();
+    for (std::int64_t d = 0; d < head_dim_; d += 2 * S::kWidth) {
+      lines.advance(kGridWork + R * kPrepareWork);
+      const auto rest = static_cast<int>(head_dim_ - d);
+      const auto apart = rest >= 2 * S::kWidth ? S::load_grids_apart(grids + d)
+                                               : S::load_grids_apart(grids + d, rest);
+      const typename S::Pair pairs[] = {apart.even, apart.odd};
+      for (const auto& pair : pairs) check.add_grids(pair.lo, pair.hi, rest / 2);
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) {
+        const std::int64_t at = Chunk::place_of(d) + half * Chunk::kBytes;
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) {
+          const Vec x = S::load(q + r * stride_ + at);
+          const Vec product = S::mul(x, pairs[half].lo);
+          S::store(products_ + r * stride_ + at, product);
+          most[r] = S::max(most[r], product);
+          least[r] = S::min(least[r], product);
+          base[r] = S::fma(x, pairs[half].hi, base[r]);
+        }
+      }
+    }
+    check_ = check;
+    float largest[R], times[R], factors[R];
+    RowMask asking = 0;
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      largest[r] = S::reduce_max(S::max(most[r], S::sub(S::zero(), least[r])));
+    }
+    for (int r = 0; r < R; ++r) {  // together, as divisions wait for one another
+      const bool has_numbers = largest[r] >= IntegerRow<S>::kSmallest;  // else all are 0
+      times[r] = has_numbers ? IntegerRow<S>::kMost / largest[r] : 0.0f;
+      factors[r] = has_numbers ? largest[r] / IntegerRow<S>::kMost : 0.0f;
+      if (!(largest[r] < __builtin_inff())) factors[r] = __builtin_nanf("");
+      const bool is_too_small = largest[r] > 0 && !has_numbers;
+      asking |= RowMask{factors[r] > most_factor || is_too_small} << r;
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      round<R>(block, r, times[r], factors[r], S::reduce_add(base[r]));
+    }
+    return asking;
+  }
+
+  // scores[r][key] = row r . key, for keys [begin, end) of a tile, all of the block.
+  template <int R>
+  void score(int block, TileRows keys, int begin, int end, float* scores,
+             LineQueue<S>& queue) const {
+    LineQueue<S> lines = queue;  // in registers
+    constexpr int kKeys = S::kAccumulators / R;
+    for (int key = begin; key < end; key += kKeys) {
+      float totals[S::kAccumulators];
+      group<R>(block, keys, key, end, totals, lines);
+      const int count = end - key < kKeys ? end - key : kKeys;
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        float* const to = scores + r * kDirectKeys + key;
+        if (count == kKeys) {
+          __builtin_memcpy(to, totals + r * kKeys, kKeys * sizeof(float));
+        } else {
+          for (int j = 0; j < count; ++j) to[j] = totals[r * kKeys + j];
+        }
+      }
+    }
+    queue = lines;
+  }
+
+  // Of the grids before which rows were prepared.
+  bool found_bad_grid() const { return check_.found_bad(); }
+
+  // In units of LineQueue: of 2 * kWidth grids, and of each row before them; and of a row, a key
+  // and a chunk.
+  static constexpr int kGridWork = 8;
+  static constexpr int kPrepareWork = 12;
+  static constexpr int kWork = 3;
+
+ private:
+  // Row r before block `block`, times `times`.
+  template <int R>
+  void round(int block, int r, float times, float factor, float base) {
+    constexpr int kKeys = S::kAccumulators / R;
+    const Vec all = S::set1(times);
+    const float* const products = products_ + r * stride_;
+    std::int16_t* const to = numbers(block) + r * stride_;
+    Ints start = S::zero_ints();
+    const Ints minus_eight = S::set1_ints(-8 * 0x10000 + 0xfff8);
+    for (std::int64_t d = 0; d < stride_; d += 2 * S::kWidth) {
+      const Ints x = S::to_ints(S::mul(S::load(products + d), all),
+                                S::mul(S::load(products + d + S::kWidth), all));
+      S::store(to + d, x);
+      start = S::dot(start, x, minus_eight);
+    }
+    starts_[block][r] = start;
+    for (int j = 0; j < kKeys; ++j) {
+      factors_[block][r * kKeys + j] = factor;
+      bases_[block][r * kKeys + j] = base;
+    }
+  }
+
+  template <int R>
+  void group(int block, TileRows keys, int key, int end, float* totals, LineQueue<S>& lines) const {
+    constexpr int kKeys = S::kAccumulators / R;
+    const std::byte* rows[kKeys];
+    Ints sums[S::kAccumulators];
+#pragma GCC unroll 16
+    for (int j = 0; j < kKeys; ++j) {  // past the last key its row is taken again
+      rows[j] = keys.rows[key + j < end ? key + j : end - 1] + keys.offset;
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) sums[r * kKeys + j] = starts_[block][r];
+    }
+    std::int64_t d = 0;
+    for (; d + Chunk::kElements <= head_dim_; d += Chunk::kElements) {
+      step<R>(numbers(block) + d, sums, lines,
+              [&](int j) { return S::load_bytes(rows[j] + d / 2); });
+    }
+    if (const auto rest = static_cast<int>(head_dim_ - d); rest > 0) {
+      step<R>(numbers(block) + d, sums, lines,
+              [&](int j) { return S::load_bytes(rows[j] + d / 2, rest / 2); });
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < S::kAccumulators; i += S::kWidth) {
+      S::store(totals + i, S::fma(S::transpose_add(sums + i), S::load(factors_[block] + i),
+                                  S::load(bases_[block] + i)));
+    }
+  }
+
+  template <int R, class LoadBytes>
+  void step(const std::int16_t* row, Ints* sums, LineQueue<S>& lines, LoadBytes load_bytes) const {
+    constexpr int kKeys = S::kAccumulators / R;
+#pragma GCC unroll 16
+    for (int j = 0; j < kKeys; ++j) {
+      if (j % 4 == 0) lines.advance(R * (kKeys < 4 ? kKeys : 4) * kWork);
+      const Ints bytes = load_bytes(j);
+      const Ints even = S::lower_half(bytes), odd = S::upper_half(bytes);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        const std::int16_t* const q = row + r * stride_;
+        auto& sum = sums[r * kKeys + j];
+        sum = S::dot(S::dot(sum, S::load_ints(q), even), S::load_ints(q + Chunk::kBytes), odd);
+      }
+    }
+  }
+
+  std::int16_t* numbers(int block) const { return numbers_ + block * kMostRows * stride_; }
+
+  const std::int64_t head_dim_, stride_;
+  ScaleCheck<S> check_;
+  float* const products_;                // [kMostRows, stride]: q_d step_d
+  std::int16_t* const numbers_;          // [kMostBlocks, kMostRows, stride]: the same as numbers
+  Ints starts_[kMostBlocks][kMostRows];  // of sums: -8 times the numbers
+  alignas(64) float factors_[kMostBlocks][S::kAccumulators];  // of row r and key j of a group
+  alignas(64) float bases_[kMostBlocks][S::kAccumulators];
+};
+
+// What the codes of a tile's values are multiplied by, for some rows: numbers of 16 bits, 0 but for
+// the keys of a run, and factors.
+template <class S>
+struct Int4Weights {
+  static constexpr int kMostRows = 4;
+  static constexpr int kStride = kDirectKeys + 2;
+
+  alignas(64) std::int16_t numbers[kMostRows * kStride];
+  float factors[kMostRows];
+  float rests[kMostRows];  // sum_t w_t middle_t
+  int starts[kMostRows];   // of sums: -8 times the numbers
+
+  // Row r: the keys [begin, end) of its weights. Steps and middles are finite for all keys. Returns
+  // whether it asks for floats, and has no weights here then.
+  bool round(int r, const float* weights, int begin, int end, const float* steps,
+             const float* middles) {
+    using Vec = typename S::Vec;
+    constexpr int kVectors = kDirectKeys / S::kWidth;
+    Vec x[kVectors];
+    Vec most = S::zero(), rest = S::zero();
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) {
+      const Vec weight = S::select(S::lanes(begin - i * S::kWidth, end - i * S::kWidth),
+                                   S::load(weights + i * S::kWidth), S::zero());
+      rest = S::fma(weight, S::load(middles + i * S::kWidth), rest);
+      x[i] = S::mul(weight, S::load(steps + i * S::kWidth));
+      most = S::max(most, x[i]);
+    }
+    constexpr float kMost = IntegerRow<S>::kMost;
+    const float largest = S::reduce_max(most);
+    const bool has_numbers = largest >= IntegerRow<S>::kSmallest;  // else too small to count
+    const Vec times = S::set1(has_numbers ? kMost / largest : 0.0f);
+    std::int16_t* const to = numbers + r * kStride;
+    auto sum = S::zero_ints();
+    Vec squares = S::zero();
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) {
+      const Vec number = S::mul(x[i], times);
+      squares = S::fma(number, number, squares);
+      S::store(to + i * S::kWidth, number);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < kVectors; i += 2) {
+      sum = S::dot(sum, S::load_ints(to + i * S::kWidth), S::set1_ints(0x10001));
+    }
+    to[kDirectKeys] = 0;
+    factors[r] = has_numbers ? largest / kMost : 0.0f;
+    rests[r] = S::reduce_add(rest);
+    starts[r] = static_cast<int>(S::reduce_add(S::to_floats(sum))) * -8;
+    if (!(largest > 0 && IntegerRow<S>::has_lost_others(S::reduce_add(squares)))) return false;
+    for (int i = 0; i < kDirectKeys; ++i) to[i] = 0;
+    factors[r] = rests[r] = -0.0f;  // nothing is added, not even to a -0
+    starts[r] = 0;
+    return true;
+  }
+};
+
+// values[r] += what the weights of R rows make of the keys [begin, end), two at a time.
+template <class S>
+struct Int4ValueTile {
+  using Vec = typename S::Vec;
+  using Ints = typename S::Ints;
+  using Weights = Int4Weights<S>;
+  static constexpr int kChunk = Int4Chunk<S>::kElements;
+  static constexpr int kMostRows = S::kAccumulators / 4 < 4 ? S::kAccumulators / 4 : 4;
+  static constexpr int kWork = 4;  // of a row, two keys and a chunk, in units of LineQueue
+
+  template <int R>
+  static void run(const Weights& weights, int row, TileRows rows, int begin, int end,
+                  std::int64_t v_head_dim, float* values, std::int64_t values_stride,
+                  LineQueue<S>& lines) {
+    const Span span{weights, row, rows, begin, end, v_head_dim, values, values_stride};
+    constexpr int kMost = S::kAccumulators / (4 * R);
+    std::int64_t d = 0;
+    if constexpr (kMost >= 2) {
+      for (; d + 2 * kChunk <= v_head_dim; d += 2 * kChunk) block<R, 2, true>(span, d, lines);
+    }
+    for (; d + kChunk <= v_head_dim; d += kChunk) block<R, 1, true>(span, d, lines);
+    if (d < v_head_dim) block<R, 1, false>(span, d, lines);
+  }
+
+ private:
+  struct Span {
+    const Weights& weights;
+    int row;  // the first, of the weights
+    TileRows rows;
+    int begin, end;
+    std::int64_t v_head_dim;
+    float* values;
+    std::int64_t values_stride;
+  };
+
+  template <int R, int C, bool kWhole>
+  static void block(const Span& span, std::int64_t d, LineQueue<S>& queue) {
+    LineQueue<S> lines = queue;  // in registers
+    const auto rest = static_cast<int>(span.v_head_dim - d);
+    const std::int16_t* const numbers = span.weights.numbers + span.row * Weights::kStride;
+    Ints sums[R][4 * C];
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      const Ints start = S::set1_ints(span.weights.starts[span.row + r]);
+#pragma GCC unroll 8
+      for (int i = 0; i < 4 * C; ++i) sums[r][i] = start;
+    }
+    for (int key = span.begin; key < span.end; key += 2) {
+      // past the last key its row is taken again, times 0
+      const std::byte* const a = at(span.rows, key, d);
+      const std::byte* const b = at(span.rows, key + 1 < span.end ? key + 1 : key, d);
+      Ints u[4 * C];
+#pragma GCC unroll 2
+      for (int c = 0; c < C; ++c) {
+        Ints lo, hi;
+        if constexpr (kWhole) {
+          const int byte = c * Int4Chunk<S>::kBytes;
+          S::pair_up(S::load_bytes(a + byte), S::load_bytes(b + byte), lo, hi);
+        } else {
+          S::pair_up(S::load_bytes(a, rest / 2), S::load_bytes(b, rest / 2), lo, hi);
+        }
+        u[4 * c] = S::lower_half(lo);
+        u[4 * c + 1] = S::lower_half(hi);
+        u[4 * c + 2] = S::upper_half(lo);
+        u[4 * c + 3] = S::upper_half(hi);
+      }
+      lines.advance(R * C * kWork);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        const Ints weight = S::set1_pair(numbers + r * Weights::kStride + key);
+#pragma GCC unroll 8
+        for (int i = 0; i < 4 * C; ++i) sums[r][i] = S::dot(sums[r][i], weight, u[i]);
+      }
+    }
+    queue = lines;
+    // of a chunk that ends within the padding, what the state has room for
+    const int vectors = kWhole ? 4 : (rest + 2 * S::kWidth - 1) / (2 * S::kWidth) * 2;
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      const Vec factor = S::set1(span.weights.factors[span.row + r]);
+      const Vec middle = S::set1(span.weights.rests[span.row + r]);
+#pragma GCC unroll 2
+      for (int c = 0; c < C; ++c) {
+        Vec natural[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) natural[i] = S::to_floats(sums[r][4 * c + i]);
+        S::halves_to_natural(natural);
+        float* const to = span.values + r * span.values_stride + d + c * kChunk;
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+          if (!kWhole && i >= vectors) continue;
+          float* const p = to + i * S::kWidth;
+          S::store(p, S::fma(natural[i], factor, S::add(S::load(p), middle)));
+        }
+      }
+    }
+  }
+
+  static const std::byte* at(TileRows rows, int key, std::int64_t d) {
+    return rows.rows[key] + rows.offset + d / 2;
+  }
+};
+
+}  // namespace quire

@@ -1,0 +1,124 @@
+#include "quire/cpu/attention/kernel_call.h"
+
+#include <cmath>
+#include <limits>
+
+#include "quire/cpu/kernel_list.h"
+#include "quire/ops/cache/cache_scales.h"
+
+namespace quire {
+namespace {
+
+// Work, in bytes read, that pays for one more thread.
+constexpr double kCostPerThread = 256 * 1024;
+
+constexpr double kLargestSoftcap = 1e30;
+
+std::vector<float> per_head_floats(const std::optional<ArrayView>& view) {
+  if (!view) return {};
+  std::vector<float> values(static_cast<std::size_t>(view->shape[0]));
+  visit_dtype(view->dtype, [&](auto type) {
+    const auto* p = reinterpret_cast<const decltype(type)*>(view->data);
+    std::transform(p, p + values.size(), values.begin(), [](auto x) { return to_float(x); });
+  });
+  return values;
+}
+
+RowsView rows_view(const ArrayView& view) {
+  return {view.data, {view.strides[0], view.strides[1]}, view.dtype};
+}
+
+ScaleView scale_view(const std::optional<ArrayView>& scale, DType dtype, bool of_keys) {
+  if (!scale) return {};
+  if (dtype == DType::int4) {  // cache_scales.h
+    const auto& strides = scale->strides;
+    return {scale->data, strides[0], of_keys ? 0 : strides[1], strides[of_keys ? 1 : 2]};
+  }
+  if (is_dynamic(*scale)) {
+    return {scale->data, scale->strides[0], scale->strides[1], scale->strides[2]};
+  }
+  return {scale->data, 0, 0, scale->ndim == 1 ? scale->strides[0] : 0};
+}
+
+CacheView cache_view(const ArrayView& cache, Layout layout, const ScaleView& scale) {
+  const int token_axis = layout == Layout::NHD ? 1 : 2;
+  return {cache.data,
+          cache.strides[0],
+          cache.strides[token_axis],
+          cache.strides[3 - token_axis],
+          cache.dtype,
+          scale};
+}
+
+}  // namespace
+
+KernelCall::KernelCall(const PagedAttentionArgs& args, const Kernels& kernels)
+    : args_(args),
+      kernels_(kernels),
+      slopes_(per_head_floats(args.alibi_slopes)),
+      sinks_(per_head_floats(args.sinks)) {
+  const PagedAttentionSizes sizes = sizes_of(args);
+  task_.q = rows_view(args.q);
+  task_.out = rows_view(args.out);
+  task_.lse = args.lse;
+  task_.k =
+      cache_view(args.k_cache, args.layout, scale_view(args.k_scale, args.k_cache.dtype, true));
+  task_.v =
+      cache_view(args.v_cache, args.layout, scale_view(args.v_scale, args.v_cache.dtype, false));
+  task_.first_open = std::numeric_limits<std::int64_t>::max();
+  if (args.k_open && args.v_open) {
+    task_.k_open = cache_view(*args.k_open, args.layout, {});
+    task_.v_open = cache_view(*args.v_open, args.layout, {});
+    task_.first_open = sizes.num_blocks;
+  }
+  task_.alibi_slopes = args.alibi_slopes ? slopes_.data() : nullptr;
+  task_.sinks = args.sinks ? sinks_.data() : nullptr;
+  task_.head_dim = sizes.head_dim;
+  task_.v_head_dim = sizes.v_head_dim;
+  task_.num_heads = sizes.num_heads;
+  task_.group = sizes.group;
+  task_.block_size = sizes.block_size;
+  task_.scale = args.scale.value_or(1.0 / std::sqrt(static_cast<double>(sizes.head_dim)));
+  // a cap that no float32 score can feel is none
+  task_.softcap = args.softcap && *args.softcap < kLargestSoftcap ? *args.softcap : 0.0;
+  task_.causal = args.causal;
+  task_.has_fast_pairs = has_fast_pairs();
+}
+
+AttentionUnit KernelCall::unit(const WorkUnit& work, bool windowed) const {
+  const IndexView& tables = args_.block_tables;
+  const QueryRows rows = query_rows(args_, work.seq);
+  AttentionUnit unit{};
+  unit.blocks = {tables.data + work.seq * tables.strides[0], tables.strides[1]};
+  unit.num_tokens = unit.tokens_of_one_seq = work.num_tokens();
+  unit.first_token = {work.token_begin, rows.key(work.token_begin - rows.begin)};
+  unit.seq_len = rows.seq_len;
+  if (args_.key_positions && rows.seq_len > 0) {
+    // Of a snapshot. As they grow from 0 or more, only 0, 1, 2, ... can end at seq_len - 1.
+    const IndexView& positions = *args_.key_positions;
+    const auto* const row =
+        reinterpret_cast<const std::int64_t*>(positions.data + work.seq * positions.strides[0]);
+    if (row[rows.seq_len - 1] != rows.seq_len - 1) unit.positions = row;
+  }
+  constexpr std::int64_t kAllKeys = std::numeric_limits<std::int64_t>::max();
+  unit.window = windowed ? args_.sliding_window.value_or(kAllKeys) : kAllKeys;
+  unit.kv_head_begin = work.kv_head_begin;
+  unit.kv_head_end = work.kv_head_end;
+  unit.head_rows = padded_rows(work.num_tokens() * task_.group);
+  return unit;
+}
+
+bool KernelCall::has_open(const WorkUnit& work, const KeyRange& keys) const {
+  if (task_.k_open.data == nullptr || keys.begin >= keys.end) return false;
+  const std::int64_t last = (keys.end - 1) / task_.block_size;
+  for (std::int64_t column = keys.begin / task_.block_size; column <= last; ++column) {
+    if (args_.block_tables.at(work.seq, column) >= task_.first_open) return true;
+  }
+  return false;
+}
+
+Crew attention_crew(double cost, std::int64_t items, int num_threads) {
+  return crew_for(cost, kCostPerThread, items, num_threads);
+}
+
+}  // namespace quire

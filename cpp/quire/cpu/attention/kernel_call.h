@@ -1,0 +1,77 @@
+// One call of attention as the kernels see it: its task, its units, and the size of their states.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "quire/base/thread_pool.h"
+#include "quire/cpu/kernels.h"
+#include "quire/cpu/plan/split.h"
+#include "quire/ops/attention/paged_attention.h"
+
+namespace quire {
+
+// So many floats or more, a whole number of cache lines.
+constexpr std::int64_t round_to_line(std::int64_t floats) { return (floats + 15) / 16 * 16; }
+
+// Of checked arguments, which outlive it.
+class KernelCall {
+ public:
+  KernelCall(const PagedAttentionArgs& args, const Kernels& kernels);
+
+  const AttentionTask& task() const { return task_; }
+
+  // `windowed`: rows see the keys of their sliding window alone.
+  AttentionUnit unit(const WorkUnit& work, bool windowed) const;
+
+  // Whether some of these keys of a unit are in an open block.
+  bool has_open(const WorkUnit& work, const KeyRange& keys) const;
+
+  // Rows of a unit's states.
+  std::int64_t rows_of(const WorkUnit& unit) const {
+    return unit.num_heads() * padded_rows(unit.num_tokens() * task_.group);
+  }
+
+  // AttentionUnit::head_rows, where a KV head has so many.
+  static std::int64_t padded_rows(std::int64_t rows) {
+    return rows <= kRowStep ? rows : (rows + kRowStep - 1) / kRowStep * kRowStep;
+  }
+
+  // A state's memory, in floats: a multiple of a cache line.
+  std::int64_t state_floats(std::int64_t rows) const {
+    return round_to_line(rows * (padded_values() + kernels_.width + 1));
+  }
+
+  StateView state_at(float* memory, std::int64_t rows) const {
+    float* const sums = memory + rows * padded_values();
+    return {sums + rows * kernels_.width, sums, memory};
+  }
+
+  // Memory that the state of a part with so many keys takes while they come in; 0 for few.
+  std::int64_t carried_floats(std::int64_t rows, std::int64_t keys) const {
+    return keys > kSumKeys ? round_to_line(2 * rows * (padded_values() + 2)) : 0;
+  }
+
+  // A finished state's rows from `row` on.
+  StateView rows_from(const StateView& state, std::int64_t row) const {
+    return {state.maximum + row, state.sums + row * kernels_.width,
+            state.values + row * padded_values()};
+  }
+
+ private:
+  std::int64_t padded_values() const {
+    const std::int64_t chunk = 2 * kernels_.width;
+    return (task_.v_head_dim + chunk - 1) / chunk * chunk;
+  }
+
+  const PagedAttentionArgs& args_;
+  const Kernels& kernels_;
+  std::vector<float> slopes_, sinks_;
+  AttentionTask task_{};
+};
+
+// Who is worth calling for so many items, of `cost` bytes read together.
+Crew attention_crew(double cost, std::int64_t items, int num_threads);
+
+}  // namespace quire

@@ -1,0 +1,61 @@
+// Lines of memory asked for in advance, spread over the work that is done meanwhile, so that memory
+// is never idle and its queue never full.
+#pragma once
+
+#include <cstdint>
+
+#include "quire/cpu/attention/tile_stretches.h"
+
+namespace quire {
+
+template <class S>
+class LineQueue {
+ public:
+  using Stretches = TileStretches<S>;
+
+  // All lines of `stretches`, which outlive it, in the course of `work`, in units of one's own.
+  LineQueue(const Stretches& stretches, std::int64_t work)
+      : next_(stretches.begin()), end_(stretches.end()) {
+    std::int64_t lines = 0;
+    for (auto each = next_; each != end_; ++each) {
+      lines += (each->end - each->begin + kLine - 1) / kLine;
+    }
+    // rounded up, so that all is asked for before the work is over, if it is done
+    rate_ = (lines * kOne + work - 1) / work;
+    go_on();
+  }
+
+  // Some of the work is done.
+  void advance(std::int64_t work) {
+    for (credit_ += work * rate_; credit_ >= kOne; credit_ -= kOne) ask();
+  }
+
+ private:
+  static constexpr std::int64_t kLine = Stretches::kLine;
+  static constexpr std::int64_t kOne = 1 << 16;  // a line
+
+  void ask() {
+    S::prefetch(line_);
+    line_ += kLine;
+    if (line_ >= stretch_end_) go_on();
+  }
+
+  // To the next stretch, or to the end.
+  void go_on() {
+    if (next_ == end_) {
+      rate_ = credit_ = 0;
+      return;
+    }
+    line_ = next_->begin;
+    stretch_end_ = next_->end;
+    ++next_;
+  }
+
+  const std::byte* line_ = nullptr;
+  const std::byte* stretch_end_ = nullptr;
+  std::int64_t rate_, credit_ = 0;
+  const typename Stretches::Stretch* next_;
+  const typename Stretches::Stretch* end_;
+};
+
+}  // namespace quire

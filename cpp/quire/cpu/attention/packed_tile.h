@@ -1,0 +1,142 @@
+// A panel of a tile's keys or values, copied into the order in which many query rows multiply it:
+//
+//   keys     [element of the head][kPanel keys]       rows turned into columns
+//   values   [key][kPanel elements of the head]       in the order of lanes of their dtype
+//
+// An entry of the first axis is a float. Where products are of bfloat16 pairs it is two
+// neighbouring elements or keys, and there are half as many.
+#pragma once
+
+#include <cstdint>
+
+#include "quire/cpu/attention/line_queue.h"
+#include "quire/cpu/attention/value_columns.h"
+
+namespace quire {
+
+template <class S>
+struct PackedKeys {
+  using Vec = typename S::Vec;
+  static constexpr int kPanel = 2 * S::kWidth;
+
+  // Work, in multiply-adds of a pair of vectors, of turning kWidth keys by kPanel elements.
+  static constexpr int kTurnWork = 6 * S::kWidth;
+
+  // One panel: kPanel keys from `key` on, all elements up to the padded head size.
+  template <class T, class Product>
+  static void pack(TileRows keys, int key, std::int64_t head_dim, float* panel,
+                   LineQueue<S>& lines) {
+    for (std::int64_t d = 0; d < head_dim; d += kPanel) {
+      const int n = static_cast<int>(head_dim - d < kPanel ? head_dim - d : kPanel);
+      for (int half = 0; half < 2; ++half) {
+        Columns<T, Product>::turn(keys, key + half * S::kWidth, d, n,
+                                  panel + d / Product::kElements * kPanel + half * S::kWidth);
+        lines.advance(kTurnWork);
+      }
+    }
+  }
+
+ private:
+  template <class T>
+  static const T* row(TileRows keys, int key) {
+    return reinterpret_cast<const T*>(keys.rows[key] + keys.offset);
+  }
+
+  // kWidth keys by kPanel elements: n of them, then zeros.
+  template <class T, class Product>
+  struct Columns {
+    static void turn(TileRows keys, int key, std::int64_t d, int n, float* to) {
+      if constexpr (Product::kElements == 2) {
+        return turn_pairs(keys, key, d, n, to);
+      } else {
+        turn_floats(keys, key, d, n, to);
+      }
+    }
+
+    // Numbers of 8 bits are bfloat16 as well.
+    static void turn_pairs(TileRows keys, int key, std::int64_t d, int n, float* to) {
+      Vec pairs[S::kWidth];
+#pragma GCC unroll 16
+      for (int i = 0; i < S::kWidth; ++i) {
+        const T* const p = row<T>(keys, key + i) + d;
+        pairs[i] = n == kPanel ? S::load_narrow(p) : S::load_narrow(p, n);
+      }
+      S::transpose(pairs);
+#pragma GCC unroll 16
+      for (int i = 0; i < S::kWidth; ++i) S::store(to + i * kPanel, pairs[i]);
+    }
+
+    static void turn_floats(TileRows keys, int key, std::int64_t d, int n, float* to) {
+      Vec lo[S::kWidth], hi[S::kWidth];
+#pragma GCC unroll 16
+      for (int i = 0; i < S::kWidth; ++i) {
+        const T* const p = row<T>(keys, key + i) + d;
+        const auto pair =
+            S::template to_natural<T>(n == kPanel ? S::load_pair(p) : S::load_pair(p, n));
+        lo[i] = pair.lo;
+        hi[i] = pair.hi;
+      }
+      S::transpose(lo);
+      S::transpose(hi);
+#pragma GCC unroll 16
+      for (int i = 0; i < S::kWidth; ++i) {
+        S::store(to + i * kPanel, lo[i]);
+        S::store(to + (S::kWidth + i) * kPanel, hi[i]);
+      }
+    }
+  };
+
+  // Pairs are turned as they lie, which is half the work, and widened after.
+  template <class Product>
+  struct Columns<BFloat16, Product> {
+    static void turn(TileRows keys, int key, std::int64_t d, int n, float* to) {
+      Vec pairs[S::kWidth];
+#pragma GCC unroll 16
+      for (int i = 0; i < S::kWidth; ++i) {
+        const BFloat16* const p = row<BFloat16>(keys, key + i) + d;
+        pairs[i] = n == kPanel ? S::load_bits(p) : S::load_bits(p, n);
+      }
+      S::transpose(pairs);
+#pragma GCC unroll 16
+      for (int i = 0; i < S::kWidth; ++i) {
+        if constexpr (Product::kElements == 2) {
+          S::store(to + i * kPanel, pairs[i]);
+        } else {
+          const auto pair = S::widen(pairs[i]);
+          S::store(to + 2 * i * kPanel, pair.lo);
+          S::store(to + (2 * i + 1) * kPanel, pair.hi);
+        }
+      }
+    }
+  };
+};
+
+template <class S>
+struct PackedValues {
+  static constexpr int kPanel = 2 * S::kWidth;
+
+  // The entries [0, entries) of kPanel elements of the head from `column` on.
+  template <class T, class Product>
+  static void pack(TileRows values, int entries, std::int64_t column, std::int64_t v_head_dim,
+                   float* panel, LineQueue<S>& lines) {
+    if (const std::int64_t rest = v_head_dim - column; rest >= kPanel) {
+      copy(ValueColumns<S, T, Product, true>{values, column, kPanel}, entries, panel);
+    } else {
+      copy(ValueColumns<S, T, Product, false>{values, column, static_cast<int>(rest)}, entries,
+           panel);
+    }
+    lines.advance(entries);
+  }
+
+ private:
+  template <class Columns>
+  static void copy(const Columns& columns, int entries, float* panel) {
+    for (int i = 0; i < entries; ++i, panel += kPanel) {
+      const auto pair = columns.load(i);
+      S::store(panel, pair.lo);
+      S::store(panel + S::kWidth, pair.hi);
+    }
+  }
+};
+
+}  // namespace quire

@@ -1,0 +1,78 @@
+// The keys of a part, a tile at a time, each KV head in turn; meanwhile the lines that come next
+// are asked for.
+#pragma once
+
+#include "quire/base/is_interrupted.h"
+#include "quire/cpu/attention/line_queue.h"
+#include "quire/cpu/attention/staged_tile.h"
+
+namespace quire {
+
+template <class S, int kKeys>
+struct TileWalk {
+  using Rows = AttentionRows<S>;
+  using Tile = KeyTile<S, kKeys>;
+  using Lines = LineQueue<S>;
+  using Stretches = TileStretches<S>;
+
+  // Tiles between two looks for an interruption: a millisecond's at most, and no less than that a
+  // look costs nothing.
+  static constexpr int kTilesPerLook = 8;
+
+  // Calls attend(tile, KV head, lines) for every tile and head of `part`, which has keys. The
+  // tile's rows are read as `read` says. work_of_head(num_keys): what attend does of such a tile,
+  // in the units of lines.advance().
+  //
+  // As many heads as there is room for are asked for together, in the order of memory, while as
+  // many before them are attended to. After the last tile comes the first of `upcoming`, if there
+  // is one, as memory would rest otherwise. Ends early where the call is interrupted.
+  template <class Work, class Attend>
+  static void run(const AttentionTask& read, const AttentionPart& part,
+                  const AttentionPart* upcoming, Work work_of_head, Attend attend) {
+    const bool staged = read.stored != nullptr;
+    const AttentionTask& task = staged ? *read.stored : read;
+    const AttentionUnit& unit = part.unit;
+    const std::int64_t together =
+        Stretches::heads_at_a_time(task, kKeys, unit.kv_head_end - unit.kv_head_begin);
+    if (upcoming != nullptr && upcoming->key_begin >= upcoming->key_end) upcoming = nullptr;
+    Tile tiles[2];
+    Tile copies;
+    Stretches stretches;
+    int current = 0;
+    int walked = 0;
+    tiles[current].find(task, unit, part.key_begin, part.key_end);
+    for (std::int64_t key = part.key_begin; key < part.key_end; key += kKeys) {
+      const Tile& tile = tiles[current];
+      Tile& next = tiles[current ^ 1];
+      const bool last = key + kKeys >= part.key_end;
+      const bool none = last && upcoming == nullptr;
+      if (!last) next.find(task, unit, key + kKeys, part.key_end);
+      if (last && !none) {
+        next.find(task, upcoming->unit, upcoming->key_begin, upcoming->key_end);
+      }
+      const AttentionUnit& next_unit = last && !none ? upcoming->unit : unit;
+      const std::int64_t next_heads = next_unit.kv_head_end - next_unit.kv_head_begin;
+      const std::int64_t work = work_of_head(tile.num_keys());
+      for (std::int64_t head = unit.kv_head_begin; head < unit.kv_head_end;) {
+        const std::int64_t end = Rows::smaller(head + together, unit.kv_head_end);
+        if (end < unit.kv_head_end) {
+          stretches.assign(task, tile, end, Rows::smaller(together, unit.kv_head_end - end));
+        } else if (!none) {
+          stretches.assign(task, next, next_unit.kv_head_begin,
+                           Rows::smaller(together, next_heads));
+        } else {
+          stretches.clear();
+        }
+        Lines lines(stretches, work * (end - head));
+        for (; head < end; ++head) {
+          if (staged) StagedTile<S, kKeys>::make(task, tile, head, read.staging, copies);
+          attend(staged ? copies : tile, head, lines);
+        }
+      }
+      current ^= 1;
+      if (++walked % kTilesPerLook == 0 && is_interrupted()) return;
+    }
+  }
+};
+
+}  // namespace quire

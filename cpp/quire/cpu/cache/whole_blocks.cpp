@@ -1,0 +1,105 @@
+#include "quire/cpu/cache/whole_blocks.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "quire/base/thread_pool.h"
+
+namespace quire {
+namespace {
+
+// Numbers sealed that pay for one more thread.
+constexpr std::int64_t kNumbersPerThread = 64 * 1024;
+
+// Between rows of copies, so that those of one head do not all lie in the same few sets of a cache.
+constexpr std::int64_t kGap = 64;
+
+// Keys or values.
+class Writer {
+ public:
+  Writer(const ArrayView& rows, const ArrayView& cache, const ArrayView& scale, DType open_dtype,
+         bool is_key, const Kernels& kernels)
+      : rows_(rows),
+        cache_(cache),
+        scale_(scale),
+        open_dtype_(open_dtype),
+        seals_all_(is_key && cache.dtype == DType::int4),
+        kernels_(kernels) {}
+
+  // Of the copies of a block's rows.
+  std::int64_t scratch_bytes() const {
+    return rows_.dtype == open_dtype_ ? 0 : block_size() * copy_stride();
+  }
+
+  void write(std::int64_t first, std::int64_t block, std::byte* scratch) const {
+    const ArrayView rows = rounded(first, scratch);
+    const int grid_axis = seals_all_ ? 1 : 2;  // of heads
+    for (std::int64_t head = 0; head < rows.shape[1]; ++head) {
+      const RowsToSeal from = {rows.at(0, head), rows.strides[0], rows.dtype, block_size(),
+                               rows.shape[2]};
+      const SealedRows to = {cache_.at(block, 0, head), cache_.strides[1],
+                             scale_.at(block) + head * scale_.strides[grid_axis],
+                             scale_.strides[1]};
+      if (cache_.dtype != DType::int4) {
+        kernels_.seal.rows(from, cache_.dtype, to);
+      } else {
+        (seals_all_ ? kernels_.seal.keys : kernels_.seal.values)(from, to);
+      }
+    }
+  }
+
+ private:
+  std::int64_t block_size() const { return cache_.shape[1]; }
+  std::int64_t copy_stride() const {
+    return rows_.shape[1] * rows_.shape[2] * static_cast<std::int64_t>(size_of(open_dtype_)) + kGap;
+  }
+
+  // A block's rows from `first` on, in the dtype that they would be open in. All heads of a token
+  // at once where they lie together, as memory is read fastest in its order.
+  ArrayView rounded(std::int64_t first, std::byte* scratch) const {
+    ArrayView rows = rows_;
+    rows.data = rows_.at(first);
+    rows.shape[0] = block_size();
+    if (rows_.dtype == open_dtype_) return rows;
+    ArrayView copy = rows;
+    copy.data = scratch;
+    copy.dtype = open_dtype_;
+    copy.strides[2] = static_cast<std::int64_t>(size_of(open_dtype_));
+    copy.strides[1] = rows.shape[2] * copy.strides[2];
+    copy.strides[0] = copy_stride();
+    const bool is_one = rows.strides[1] == rows.shape[2] * rows.strides[2];
+    for (std::int64_t head = 0; head < (is_one ? 1 : rows.shape[1]); ++head) {
+      kernels_.convert({rows.at(0, head), rows.strides[0], copy.at(0, head), copy.strides[0],
+                        block_size(), (is_one ? rows.shape[1] : 1) * rows.shape[2]},
+                       rows.dtype, copy.dtype);
+    }
+    return copy;
+  }
+
+  ArrayView rows_, cache_, scale_;
+  DType open_dtype_;
+  bool seals_all_;  // the rows of a block share their grids
+  const Kernels& kernels_;
+};
+
+}  // namespace
+
+void write_whole_blocks(const WholeBlocks& args, DType open_dtype, const Kernels& kernels,
+                        int num_threads) {
+  const Writer k(args.k, args.k_cache, args.k_scale, open_dtype, true, kernels);
+  const Writer v(args.v, args.v_cache, args.v_scale, open_dtype, false, kernels);
+  const std::int64_t block_size = args.k_cache.shape[1];
+  const std::int64_t num_blocks = std::ssize(args.blocks);
+  const std::int64_t numbers =
+      num_blocks * block_size * args.k.shape[1] * (args.k.shape[2] + args.v.shape[2]);
+  const Crew crew = crew_for(numbers, kNumbersPerThread, num_blocks, num_threads);
+  const auto scratch = static_cast<std::size_t>(std::max(k.scratch_bytes(), v.scratch_bytes()));
+  std::vector<std::byte> copies(static_cast<std::size_t>(crew.workers) * scratch);
+  deal(crew, num_blocks, [&](std::int64_t i, int worker) {
+    std::byte* const own = copies.data() + static_cast<std::size_t>(worker) * scratch;
+    k.write(i * block_size, args.blocks[i], own);
+    v.write(i * block_size, args.blocks[i], own);
+  });
+}
+
+}  // namespace quire

@@ -1,0 +1,204 @@
+#include "quire/ops/cache/write_kv.h"
+
+#include <algorithm>
+#include <atomic>
+#include <optional>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "quire/base/check.h"
+#include "quire/base/float_mode.h"
+#include "quire/base/thread_pool.h"
+#include "quire/cpu/cache/block_sealer.h"
+#include "quire/cpu/cache/row_magnitudes.h"
+#include "quire/cpu/cache/row_quantiser.h"
+#include "quire/cpu/cache/row_writer.h"
+#include "quire/cpu/cache/stream_copy.h"
+#include "quire/cpu/operations.h"
+#include "quire/ops/attention/validate.h"
+
+namespace quire {
+namespace {
+
+// Bytes written that pay for one more thread.
+constexpr std::int64_t kBytesPerThread = 256 * 1024;
+
+// From here on a call streams: it would drive more from a core's caches than it leaves there for
+// the attention that follows.
+constexpr std::int64_t kStreamedBytes = 1024 * 1024;
+
+// Slots that one thread writes, in the order of rows: of two rows with one slot the last wins,
+// however many threads there are. A large block is several such stretches.
+constexpr std::int64_t kMostSlotsOfStretch = 64;
+
+// Threads take parts of a call as they come, several for each.
+constexpr std::uint64_t kPartsPerThread = 8;
+
+// Runs that a thread writes between two looks for an interruption.
+constexpr std::int64_t kRunsPerLook = 16;
+
+struct Run {
+  SlotRun slots;        // of one stretch
+  std::uint32_t mixed;  // the number of the stretch, hashed
+};
+
+// The slots that are not -1 as runs, in the order of rows.
+std::vector<Run> runs_of(const std::vector<std::int64_t>& slots, std::int64_t block_size) {
+  const std::int64_t stretches = (block_size - 1) / kMostSlotsOfStretch + 1;  // of a block
+  const auto num_rows = static_cast<std::int64_t>(slots.size());
+  std::vector<Run> runs;
+  for (std::int64_t row = 0; row < num_rows;) {
+    if (slots[row] < 0) {
+      ++row;
+      continue;
+    }
+    const std::int64_t block = slots[row] / block_size;
+    const std::int64_t offset = slots[row] % block_size;
+    const std::int64_t stretch = offset / kMostSlotsOfStretch;
+    const std::int64_t end = std::min(block_size, (stretch + 1) * kMostSlotsOfStretch);
+    const std::int64_t most = std::min(end - offset, num_rows - row);
+    std::int64_t count = 1;
+    while (count < most && slots[row + count] == slots[row] + count) ++count;
+    // multiplied by the golden ratio, neighbours and blocks at any even distance end up far apart
+    const auto number = static_cast<std::uint64_t>(block * stretches + stretch);
+    runs.push_back({{row, block, offset, count},
+                    static_cast<std::uint32_t>(number * 0x9e3779b97f4a7c15u >> 32)});
+    row += count;
+  }
+  return runs;
+}
+
+std::int64_t block_size_of(const WriteKvArgs& args) {
+  return args.k_cache.shape[args.layout == Layout::NHD ? 1 : 2];
+}
+
+// Copies of the slots of validated arguments. Another thread might change the caller's after they
+// have been checked, so what was copied is checked itself.
+std::vector<std::int64_t> checked_slots(const WriteKvArgs& args) {
+  const std::int64_t num_slots =
+      (args.k_cache.shape[0] + (args.k_open ? args.k_open->shape[0] : 0)) * block_size_of(args);
+  std::vector<std::int64_t> slots(static_cast<std::size_t>(args.slot_mapping.shape[0]));
+  bool good = true;
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    slots[i] = args.slot_mapping.at(static_cast<std::int64_t>(i));
+    good = good && slots[i] >= -1 && slots[i] < num_slots;
+  }
+  if (!good) {
+    WriteKvArgs copied = args;
+    copied.slot_mapping = contiguous_index_view(slots.data(), {args.slot_mapping.shape[0]});
+    validate(copied);  // says which
+  }
+  return slots;
+}
+
+// Of keys or of values, into a cache of plain floats or a quantised one.
+using CacheWriter = std::variant<RowWriter, RowQuantiser>;
+
+CacheWriter writer_of(std::string_view function, std::string_view argument, const ArrayView& rows,
+                      const std::vector<std::int64_t>& slots, const ArrayView& cache,
+                      const std::optional<ArrayView>& scale, Layout layout, const Kernels& kernels,
+                      int num_threads) {
+  if (!scale) return RowWriter(rows, cache, layout, kernels);
+  return RowQuantiser(function, argument, rows, slots, cache, *scale, layout, kernels, num_threads);
+}
+
+void write(const CacheWriter& writer, const SlotRun& slots, bool streamed) {
+  if (const auto* rows = std::get_if<RowWriter>(&writer)) return rows->write(slots, streamed);
+  std::get<RowQuantiser>(writer).write(slots);
+}
+
+// Rows of k and of v, on as many threads as `bytes` of them are worth.
+void write_rows(const CacheWriter& k, const CacheWriter& v, const std::vector<std::int64_t>& slots,
+                std::int64_t block_size, std::int64_t bytes, int num_threads) {
+  const std::vector<Run> runs = runs_of(slots, block_size);
+  const bool streamed = bytes >= kStreamedBytes;
+  const Crew crew = crew_for(bytes, kBytesPerThread, std::ssize(runs), num_threads);
+  const std::uint64_t num_parts = crew.workers == 1 ? 1 : crew.workers * kPartsPerThread;
+  std::atomic<std::uint64_t> next{0};
+  run_on_threads(crew, [&](int) {
+    std::int64_t written = 0;  // runs
+    for (std::uint64_t part = next++; part < num_parts; part = next++) {
+      for (const Run& run : runs) {
+        if (run.mixed * num_parts >> 32 != part) continue;
+        write(k, run.slots, streamed);
+        write(v, run.slots, streamed);
+        if (++written % kRunsPerLook == 0) check_interruption();
+      }
+    }
+    if (streamed) stream_fence();
+  });
+}
+
+std::int64_t bytes_of(const ArrayView& rows, DType dtype) {
+  return rows.shape[0] * rows.shape[1] * rows.shape[2] * static_cast<std::int64_t>(size_of(dtype));
+}
+
+std::int64_t first_open_slot(const WriteKvArgs& args) {
+  return args.k_cache.shape[0] * block_size_of(args);
+}
+
+// Rows of open blocks, if there are any; the others' slots are skipped.
+void write_open(const WriteKvArgs& args, std::vector<std::int64_t> slots, int num_threads,
+                const Kernels& kernels) {
+  if (!args.k_open || !args.v_open) return;
+  const std::int64_t first = first_open_slot(args);
+  for (std::int64_t& slot : slots) slot = slot < first ? -1 : slot - first;
+  write_rows(RowWriter(args.k, *args.k_open, args.layout, kernels),
+             RowWriter(args.v, *args.v_open, args.layout, kernels), slots, block_size_of(args),
+             bytes_of(args.k, args.k_open->dtype) + bytes_of(args.v, args.v_open->dtype),
+             num_threads);
+}
+
+// Whole blocks of the caches, and rows of open ones.
+void write_int4(const WriteKvArgs& args, std::vector<std::int64_t> slots, int num_threads,
+                const Kernels& kernels, std::string_view function) {
+  const BlockSealer sealer(function, args, slots);
+  for (const auto& [name, rows] : {std::pair{"k", &args.k}, std::pair{"v", &args.v}}) {
+    magnitudes_of(function, name, *rows, slots, DType::int4, kernels, num_threads);
+  }
+  sealer.write(kernels, num_threads);
+  write_open(args, std::move(slots), num_threads, kernels);
+}
+
+// Throws for a row that is infinite in its open block.
+void check_open_rows(const WriteKvArgs& args, std::vector<std::int64_t> slots, int num_threads,
+                     const Kernels& kernels, std::string_view function) {
+  if (!args.k_open || !args.v_open) return;
+  for (std::int64_t& slot : slots) slot = slot < first_open_slot(args) ? -1 : slot;
+  magnitudes_of(function, "k", args.k, slots, args.k_open->dtype, kernels, num_threads);
+  magnitudes_of(function, "v", args.v, slots, args.v_open->dtype, kernels, num_threads);
+}
+
+}  // namespace
+
+void write_kv(const WriteKvArgs& args, int num_threads) {
+  write_kv(args, default_execution(num_threads, "write_kv"));
+}
+
+void write_kv(const WriteKvArgs& args, const Execution& how, std::string_view function) {
+  const Kernels& kernels = *how.plain;  // one vocabulary writes every dtype
+  const int num_threads = how.num_threads;
+  const DefaultFloatMode mode;
+  validate(args, function);
+  std::vector<std::int64_t> slots = checked_slots(args);
+  if (args.k_cache.dtype == DType::int4) {
+    return write_int4(args, std::move(slots), num_threads, kernels, function);
+  }
+  std::vector<std::int64_t> all_slots;
+  if (args.k_open) {
+    check_open_rows(args, slots, num_threads, kernels, function);
+    all_slots = slots;
+    for (std::int64_t& slot : slots) slot = slot < first_open_slot(args) ? slot : -1;
+  }
+  const CacheWriter k = writer_of(function, "k", args.k, slots, args.k_cache, args.k_scale,
+                                  args.layout, kernels, num_threads);
+  const CacheWriter v = writer_of(function, "v", args.v, slots, args.v_cache, args.v_scale,
+                                  args.layout, kernels, num_threads);
+  write_rows(k, v, slots, block_size_of(args),
+             bytes_of(args.k, args.k_cache.dtype) + bytes_of(args.v, args.v_cache.dtype),
+             num_threads);
+  write_open(args, std::move(all_slots), num_threads, kernels);
+}
+
+}  // namespace quire

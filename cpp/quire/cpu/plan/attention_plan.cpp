@@ -1,0 +1,31 @@
+#include "quire/cpu/plan/attention_plan.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "quire/cpu/attention/kernel_call.h"
+
+namespace quire {
+
+PlanKind plan_kind(const PagedAttentionArgs& args, const Kernels& kernels) {
+  return {kernels.name, args.q.shape[1], args.sliding_window, args.num_sink_tokens, args.causal};
+}
+
+void plan_attention(const PagedAttentionArgs& args, const Kernels& kernels, AttentionPlan& plan) {
+  plan_work(args, plan.cut);
+  plan.work.assign(args, plan.cut, KernelCall(args, kernels));
+  plan.order.clear();
+}
+
+const std::vector<std::int64_t>& AttentionPlan::costly_first() {
+  const std::vector<WorkItem>& items = work.items;
+  if (order.size() == items.size()) return order;
+  order.resize(items.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
+    return items[a].cost != items[b].cost ? items[a].cost > items[b].cost : a < b;
+  });
+  return order;
+}
+
+}  // namespace quire

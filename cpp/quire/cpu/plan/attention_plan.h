@@ -1,0 +1,41 @@
+// How one call of fused attention is cut and dealt to workers: a value, so that calls which have
+// the same lengths and shapes, as the layers of a step have, make it once.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "quire/cpu/kernels.h"
+#include "quire/cpu/plan/split.h"
+#include "quire/cpu/plan/work_items.h"
+#include "quire/ops/attention/paged_attention.h"
+
+namespace quire {
+
+// What a plan depends on, of calls over the same tables, lengths and caches.
+struct PlanKind {
+  std::string_view instruction_set;
+  std::int64_t num_heads;
+  std::optional<std::int64_t> sliding_window;
+  std::int64_t num_sink_tokens;
+  bool causal;
+
+  bool operator==(const PlanKind&) const = default;
+};
+PlanKind plan_kind(const PagedAttentionArgs& args, const Kernels& kernels);
+
+struct AttentionPlan {
+  WorkPlan cut;
+  WorkItems work;
+  std::vector<std::int64_t> order;  // of items, the most costly first: empty until it is asked for
+
+  // Makes the order, where threads take items.
+  const std::vector<std::int64_t>& costly_first();
+};
+
+// Replaces `plan` by that of checked arguments.
+void plan_attention(const PagedAttentionArgs& args, const Kernels& kernels, AttentionPlan& plan);
+
+}  // namespace quire

@@ -1,0 +1,109 @@
+#include "quire/cpu/plan/split.h"
+
+#include <algorithm>
+
+namespace quire {
+namespace {
+
+// A part is worth its own state and merging from this many bytes and keys on.
+constexpr std::int64_t kPartBytes = 256 * 1024;
+constexpr std::int64_t kPartKeys = 256;
+constexpr std::int64_t kShortPartKeys = 128;  // where there would be few parts otherwise
+constexpr std::int64_t kFewParts = 16;
+constexpr std::int64_t kKeyStep =
+    128;  // parts end at multiples of this, counted from the first key
+
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+class Planner {
+ public:
+  Planner(const PagedAttentionArgs& args, WorkPlan& plan)
+      : args_(args), sizes_(sizes_of(args)), plan_(plan) {
+    const auto row_bytes = [](const ArrayView& cache) {
+      return cache.shape[3] * static_cast<std::int64_t>(size_of(cache.dtype));
+    };
+    bytes_per_key_ = row_bytes(args.k_cache) + row_bytes(args.v_cache);
+  }
+
+  void add_sequence(std::int64_t seq) {
+    const QueryRows rows = query_rows(args_, seq);
+    const std::int64_t tokens = rows.end - rows.begin;
+    if (tokens == 0) return;
+    const bool all_heads = tokens * sizes_.num_heads <= kRowsOfAllHeads || sizes_.num_kv_heads == 1;
+    const std::int64_t unit_heads = all_heads ? sizes_.num_kv_heads : 1;
+    const std::int64_t unit_tokens = all_heads && tokens * sizes_.num_heads <= kRowsOfAllHeads
+                                         ? tokens
+                                         : std::max<std::int64_t>(1, kRowsOfOneHead / sizes_.group);
+    const std::int64_t num_units =
+        ceil_div(tokens, unit_tokens) * ceil_div(sizes_.num_kv_heads, unit_heads);
+    for (std::int64_t head = 0; head < sizes_.num_kv_heads; head += unit_heads) {
+      for (std::int64_t token = 0; token < tokens; token += unit_tokens) {
+        add_unit(seq, rows, token, std::min(token + unit_tokens, tokens), head, head + unit_heads,
+                 num_units);
+      }
+    }
+  }
+
+ private:
+  void add_unit(std::int64_t seq, const QueryRows& rows, std::int64_t token_begin,
+                std::int64_t token_end, std::int64_t head_begin, std::int64_t head_end,
+                std::int64_t num_units) {
+    WorkUnit unit{};
+    unit.seq = seq;
+    unit.token_begin = rows.begin + token_begin;
+    unit.token_end = rows.begin + token_end;
+    unit.kv_head_begin = head_begin;
+    unit.kv_head_end = head_end;
+    unit.keys = visible_keys(args_, rows, token_begin, token_end);
+    const KeyRange& sink_tokens = unit.keys.sink_tokens;
+    const KeyRange& window = unit.keys.window;
+    const std::int64_t num_keys = sink_tokens.end + window.end - window.begin;
+    const std::int64_t heads = head_end - head_begin;
+    // two ranges may need one part more than one does
+    const std::int64_t most_parts =
+        std::max<std::int64_t>(1, kMostKeyParts / num_units - (sink_tokens.end > 0));
+    const std::int64_t least_keys =
+        std::max(std::clamp(num_keys / kFewParts, kShortPartKeys, kPartKeys),
+                 ceil_div(kPartBytes, heads * bytes_per_key_));
+    unit.part_keys =
+        ceil_div(std::max(least_keys, ceil_div(num_keys, most_parts)), kKeyStep) * kKeyStep;
+    unit.first_part = static_cast<std::int64_t>(plan_.parts.size());
+
+    const std::int64_t passes = passes_of((token_end - token_begin) * sizes_.group);
+    const auto cost_per_key = static_cast<double>(heads * bytes_per_key_ * passes);
+    if (sink_tokens.end > 0) add_parts(unit, sink_tokens, false, cost_per_key);
+    add_parts(unit, window, unit.keys.windowed, cost_per_key);
+    plan_.units.push_back(unit);
+  }
+
+  // One at least, also of no keys.
+  void add_parts(WorkUnit& unit, const KeyRange& keys, bool windowed, double cost_per_key) {
+    std::int64_t begin = keys.begin;
+    do {
+      const std::int64_t end = std::min(begin + unit.part_keys, keys.end);
+      const double cost = static_cast<double>(end - begin) * cost_per_key;
+      plan_.parts.push_back(
+          {static_cast<std::int64_t>(plan_.units.size()), {begin, end}, windowed, cost});
+      plan_.cost += cost;
+      ++unit.num_parts;
+      begin = end;
+    } while (begin < keys.end);
+  }
+
+  const PagedAttentionArgs& args_;
+  const PagedAttentionSizes sizes_;
+  WorkPlan& plan_;
+  std::int64_t bytes_per_key_;
+};
+
+}  // namespace
+
+void plan_work(const PagedAttentionArgs& args, WorkPlan& plan) {
+  plan.units.clear();
+  plan.parts.clear();
+  plan.cost = 0;
+  Planner planner(args, plan);
+  for (std::int64_t seq = 0; seq < args.seq_lens.shape[0]; ++seq) planner.add_sequence(seq);
+}
+
+}  // namespace quire

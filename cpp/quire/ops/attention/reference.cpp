@@ -1,0 +1,164 @@
+#include "quire/ops/attention/reference.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "quire/base/interruption.h"
+#include "quire/ops/attention/visible_keys.h"
+#include "quire/ops/cache/cache_scales.h"
+
+namespace quire {
+namespace {
+
+// Between two looks for an interruption.
+constexpr std::size_t kKeysPerLook = 64;
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+double load(const std::byte* row, DType dtype, std::int64_t i) {
+  return visit_cache_dtype(dtype, [&](auto type) -> double {
+    return to_float(reinterpret_cast<const decltype(type)*>(row)[i]);
+  });
+}
+
+void store(std::byte* row, DType dtype, std::int64_t i, double value) {
+  visit_dtype(dtype, [&](auto type) {
+    using T = decltype(type);
+    reinterpret_cast<T*>(row)[i] = from_float<T>(static_cast<float>(value));
+  });
+}
+
+// A row of a cache, for one head, and what its elements are multiples of; or grids.
+struct CacheRow {
+  const std::byte* data;
+  DType dtype;
+  double scale;
+  const Int4Grid* grids;
+  std::int64_t grid_step;  // 0: all share the first
+
+  double at(std::int64_t d) const {
+    if (dtype != DType::int4) return load(data, dtype, d);
+    const Int4Grid grid = grids[d * grid_step];
+    return to_float(grid.middle) + (int4_at(data, d) - 8.0) * to_float(grid.step);
+  }
+};
+
+// Key `key` of sequence `seq`, or its value.
+CacheRow cache_row(const PagedAttentionArgs& args, bool of_keys, std::int64_t seq, std::int64_t key,
+                   std::int64_t kv_head) {
+  const PagedAttentionSizes sizes = sizes_of(args);
+  const std::int64_t block = args.block_tables.at(seq, key / sizes.block_size);
+  const std::int64_t offset = key % sizes.block_size;
+  const ArrayView* const open_cache = get_if(of_keys ? args.k_open : args.v_open);
+  const bool open = open_cache != nullptr && block >= sizes.num_blocks;
+  const ArrayView& cache = open ? *open_cache : of_keys ? args.k_cache : args.v_cache;
+  const std::int64_t place = open ? block - sizes.num_blocks : block;
+  CacheRow row{args.layout == Layout::NHD ? cache.at(place, offset, kv_head)
+                                          : cache.at(place, kv_head, offset),
+               cache.dtype, 1.0, nullptr, of_keys};
+  const ArrayView* const scale = get_if(of_keys ? args.k_scale : args.v_scale);
+  if (!is_quantised(cache.dtype) || scale == nullptr) return row;
+  if (cache.dtype != DType::int4) {
+    row.scale = *scale_at(*scale, block, offset, kv_head);
+  } else {
+    row.grids = of_keys ? key_grids_at(*scale, block, kv_head)
+                        : value_grid_at(*scale, block, offset, kv_head);
+  }
+  return row;
+}
+
+double score_of(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes,
+                const std::byte* q_row, const CacheRow& k_row, std::int64_t head,
+                std::int64_t distance) {
+  double dot = 0;
+  for (std::int64_t d = 0; d < sizes.head_dim; ++d) {
+    dot += load(q_row, args.q.dtype, d) * k_row.at(d);
+  }
+  dot *= k_row.scale;
+  double score = dot * args.scale.value_or(1.0 / std::sqrt(static_cast<double>(sizes.head_dim)));
+  if (args.softcap) score = *args.softcap * std::tanh(score / *args.softcap);
+  if (args.alibi_slopes) {
+    score += load(args.alibi_slopes->at(head), args.alibi_slopes->dtype, 0) *
+             static_cast<double>(distance);
+  }
+  return score;
+}
+
+std::vector<std::int64_t> keys_of(const VisibleKeys& visible) {
+  std::vector<std::int64_t> keys;
+  for (const KeyRange& range : {visible.sink_tokens, visible.window}) {
+    for (std::int64_t key = range.begin; key < range.end; ++key) keys.push_back(key);
+  }
+  return keys;
+}
+
+void attend_row(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes, std::int64_t seq,
+                const QueryRows& rows, std::int64_t row, std::int64_t head) {
+  const std::int64_t position =
+      rows.seq_len == 0 ? 0 : position_of(args, seq, rows.key(row - rows.begin));
+  const std::int64_t kv_head = head / sizes.group;
+
+  const std::vector<std::int64_t> keys = keys_of(visible_keys(args, rows, row - rows.begin));
+  std::vector<double> scores;
+  double largest = -kInfinity;
+  for (const std::int64_t key : keys) {
+    if (scores.size() % kKeysPerLook == 0) check_interruption();
+    scores.push_back(score_of(args, sizes, args.q.at(row, head),
+                              cache_row(args, true, seq, key, kv_head), head,
+                              position_of(args, seq, key) - position));
+    largest = std::max(largest, scores.back());
+  }
+  double sum = 0;
+  if (args.sinks && !scores.empty()) {
+    const double sink = load(args.sinks->at(head), args.sinks->dtype, 0);
+    largest = std::max(largest, sink);
+    sum = std::exp(sink - largest);
+  }
+  std::vector<double> out(static_cast<std::size_t>(sizes.v_head_dim), 0.0);
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    if (i % kKeysPerLook == 0) check_interruption();
+    const double weight = std::exp(scores[i] - largest);
+    const CacheRow v_row = cache_row(args, false, seq, keys[i], kv_head);
+    sum += weight;
+    for (std::int64_t d = 0; d < sizes.v_head_dim; ++d) {
+      out[d] += weight * v_row.scale * v_row.at(d);
+    }
+  }
+  for (std::int64_t d = 0; d < sizes.v_head_dim; ++d) {
+    store(args.out.at(row, head), args.out.dtype, d, scores.empty() ? 0.0 : out[d] / sum);
+  }
+  if (args.block_mass != nullptr) {
+    float* const columns =
+        args.block_mass + (row * sizes.num_heads + head) * args.block_tables.shape[1];
+    double mass = 0;
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      mass += std::exp(scores[i] - largest) / sum;
+      const std::int64_t column = keys[i] / sizes.block_size;
+      if (i + 1 < keys.size() && keys[i + 1] / sizes.block_size == column) continue;
+      columns[column] = static_cast<float>(mass);
+      mass = 0;
+    }
+  }
+  if (args.lse != nullptr) {
+    args.lse[row * sizes.num_heads + head] = scores.empty()
+                                                 ? -std::numeric_limits<float>::infinity()
+                                                 : static_cast<float>(largest + std::log(sum));
+  }
+}
+
+}  // namespace
+
+void reference_attention(const PagedAttentionArgs& args) {
+  const PagedAttentionSizes sizes = sizes_of(args);
+  for (std::int64_t seq = 0; seq < sizes.num_seqs; ++seq) {
+    const QueryRows rows = query_rows(args, seq);
+    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+      for (std::int64_t head = 0; head < sizes.num_heads; ++head) {
+        attend_row(args, sizes, seq, rows, row, head);
+      }
+    }
+  }
+}
+
+}  // namespace quire

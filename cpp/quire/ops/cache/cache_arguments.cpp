@@ -1,0 +1,199 @@
+#include "quire/ops/cache/cache_arguments.h"
+
+#include <cmath>
+
+#include "quire/ops/cache/cache_scales.h"
+
+namespace quire {
+namespace {
+
+using Checker = ArgumentChecker;
+
+// Sizes of a cache of four axes.
+struct CacheSizes {
+  std::int64_t num_blocks, block_size, heads, last;
+};
+
+CacheSizes sizes_of(const ArrayView& cache, Layout layout) {
+  const bool nhd = layout == Layout::NHD;
+  return {cache.shape[0], cache.shape[nhd ? 1 : 2], cache.shape[nhd ? 2 : 1], cache.shape[3]};
+}
+
+// Two numbers of a row share a byte.
+void check_even(const Checker& check, std::string_view argument, Length head_size) {
+  if (!head_size || *head_size % 2 == 0) return;
+  check.fail<ValueError>(argument, "got a last axis of ", *head_size,
+                         ", expected an even one for caches of int4");
+}
+
+// Shapes for messages, of int4 and in layout NHD or not.
+struct Spelled {
+  const char *k_cache, *v_cache;
+};
+constexpr Spelled kSpelled[2][2] = {{{"[num_blocks, Hkv, block_size, D] in layout HND",
+                                      "[num_blocks, Hkv, block_size, Dv], as k_cache"},
+                                     {"[num_blocks, block_size, Hkv, D] in layout NHD",
+                                      "[num_blocks, block_size, Hkv, Dv], as k_cache"}},
+                                    {{"[num_blocks, Hkv, block_size, D / 2] in layout HND",
+                                      "[num_blocks, Hkv, block_size, Dv / 2], as k_cache"},
+                                     {"[num_blocks, block_size, Hkv, D / 2] in layout NHD",
+                                      "[num_blocks, block_size, Hkv, Dv / 2], as k_cache"}}};
+
+// k_cache and v_cache: one shape but for the last axis.
+void check_shapes(const Checker& check, const CacheArguments& caches, const RowSizes& rows) {
+  const ArrayView &k_cache = caches.k_cache, &v_cache = caches.v_cache;
+  const bool nhd = caches.layout == Layout::NHD;
+  const bool int4 = k_cache.dtype == DType::int4;
+  if (int4 != (v_cache.dtype == DType::int4)) {
+    check.fail<TypeError>("v_cache", "got ", name_of(v_cache.dtype), ", expected ",
+                          int4 ? "int4 (uint8)" : "no int4 (uint8)", ", as k_cache is of ",
+                          name_of(k_cache.dtype));
+  }
+  if (int4) {
+    check_even(check, rows.k_argument, rows.head_dim);
+    check_even(check, rows.v_argument, rows.v_head_dim);
+  }
+  const auto row_length = [&](Length numbers) {
+    return numbers ? Length(*numbers / numbers_of(k_cache.dtype)) : std::nullopt;
+  };
+  // a cache of no blocks is legal: every sequence is then empty
+  const Length blocks = k_cache.ndim == 4 ? Length(k_cache.shape[0]) : std::nullopt;
+  const Length heads = rows.num_kv_heads;
+  const Spelled& spelled = kSpelled[int4][nhd];
+  check.array(
+      "k_cache", k_cache,
+      {blocks, nhd ? std::nullopt : heads, nhd ? heads : std::nullopt, row_length(rows.head_dim)},
+      spelled.k_cache);
+  check.array("v_cache", v_cache,
+              {k_cache.shape[0], k_cache.shape[1], k_cache.shape[2], row_length(rows.v_head_dim)},
+              spelled.v_cache);
+}
+
+// The grids of an int4 cache, whose axes are as `lengths`; the last `contiguous` follow one
+// another.
+void check_grids(const Checker& check, std::string_view argument, const ArrayView& grids,
+                 std::initializer_list<Length> lengths, int contiguous, const char* spelled) {
+  if (grids.ndim == 0) {
+    check.fail<ValueError>(argument, "got a number, expected float16 ", spelled);
+  }
+  if (grids.dtype != DType::float16) {
+    check.fail<TypeError>(argument, "got ", name_of(grids.dtype), ", expected float16 ", spelled);
+  }
+  check.strided_array(argument, grids, lengths, spelled);
+  if (is_empty(grids)) return;
+  std::int64_t expected = size_of(DType::float16);
+  for (int axis = 3; axis > 3 - contiguous; --axis) {
+    if (grids.strides[axis] != expected) {
+      check.fail<ValueError>(argument, "got strides of ", counted(grids.strides[axis], "byte"),
+                             " on axis ", axis, ", expected ", expected);
+    }
+    expected *= grids.shape[axis];
+  }
+}
+
+// The scales of a quantised cache that is not int4.
+void check_scale(const Checker& check, std::string_view argument, const ArrayView& scale,
+                 const CacheSizes& sizes) {
+  if (scale.dtype != DType::float32) {
+    check.fail<TypeError>(argument, "got ", name_of(scale.dtype), ", expected float32");
+  }
+  const auto check_value = [&](std::int64_t head) {
+    const float value = *scale_at(scale, 0, 0, head);
+    if (std::isfinite(value) && value > 0) return;
+    check.fail<ValueError>(argument, "got ", value, " at head ", head,
+                           ", expected a positive finite number");
+  };
+  if (scale.ndim == 0) return check_value(0);
+  constexpr const char* spelled =
+      "[num_blocks, block_size, Hkv] in either layout, or [Hkv], or a number";
+  if (scale.ndim == 1) {
+    check.array(argument, scale, {sizes.heads}, spelled);
+    for (std::int64_t head = 0; head < sizes.heads; ++head) check_value(head);
+    return;
+  }
+  check.strided_array(argument, scale, {sizes.num_blocks, sizes.block_size, sizes.heads}, spelled);
+}
+
+// k_scale or v_scale; null where `cache`, of `cache_name`, has none.
+const ArrayView* scales_of(const Checker& check, std::string_view argument,
+                           const std::optional<ArrayView>& scale, std::string_view cache_name,
+                           const ArrayView& cache) {
+  if (is_quantised(cache.dtype) && !scale) {
+    check.fail<ValueError>(argument, "got None, expected the ",
+                           cache.dtype == DType::int4 ? "grids" : "scales", " of a ", cache_name,
+                           " of ", name_of(cache.dtype));
+  }
+  if (!is_quantised(cache.dtype) && scale) {
+    check.fail<ValueError>(argument, "got a scale for a ", cache_name, " of ", name_of(cache.dtype),
+                           ", expected None");
+  }
+  return get_if(scale);
+}
+
+void check_scales(const Checker& check, const CacheArguments& caches) {
+  const CacheSizes k = sizes_of(caches.k_cache, caches.layout);
+  const CacheSizes v = sizes_of(caches.v_cache, caches.layout);
+  const bool int4 = caches.k_cache.dtype == DType::int4;
+  if (const auto* scale =
+          scales_of(check, "k_scale", caches.k_scale, caches.names.k_cache, caches.k_cache)) {
+    if (int4) {
+      check_grids(check, "k_scale", *scale, {k.num_blocks, k.heads, 2 * k.last, 2}, 2,
+                  "[num_blocks, Hkv, D, 2] in either layout, each channel's step and middle");
+    } else {
+      check_scale(check, "k_scale", *scale, k);
+    }
+  }
+  if (const auto* scale =
+          scales_of(check, "v_scale", caches.v_scale, caches.names.v_cache, caches.v_cache)) {
+    if (int4) {
+      check_grids(check, "v_scale", *scale, {v.num_blocks, v.block_size, v.heads, 2}, 1,
+                  "[num_blocks, block_size, Hkv, 2] in either layout, each row's step and middle");
+    } else {
+      check_scale(check, "v_scale", *scale, v);
+    }
+  }
+}
+
+void check_open(const Checker& check, const CacheArguments& caches) {
+  const std::optional<ArrayView>&k_open = caches.k_open, &v_open = caches.v_open;
+  for (const auto& [name, open] : {std::pair{"k_open", &k_open}, std::pair{"v_open", &v_open}}) {
+    for (const auto& [cache_name, cache] :
+         {std::pair{"k_cache", &caches.k_cache}, std::pair{"v_cache", &caches.v_cache}}) {
+      if (!*open || is_quantised(cache->dtype)) continue;
+      check.fail<ValueError>(name, "got open blocks beside a ", cache_name, " of ",
+                             name_of(cache->dtype), ", expected None");
+    }
+  }
+  if (k_open.has_value() != v_open.has_value()) {
+    check.fail<ValueError>(k_open ? "v_open" : "k_open", "got None, expected open blocks as ",
+                           k_open ? "k_open" : "v_open", " has");
+  }
+  if (!k_open) return;
+  const auto check_one = [&](const char* name, const ArrayView& open, const ArrayView& cache,
+                             Length number, const char* spelled) {
+    const std::int64_t row = cache.shape[3] * numbers_of(cache.dtype);
+    if (!number) {
+      check.fail<ValueError>(name, "got shape ", shape_text(open), ", expected [num_open, ",
+                             cache.shape[1], ", ", cache.shape[2], ", ", row, "] (", spelled, ")");
+    }
+    check.array(name, open, {number, cache.shape[1], cache.shape[2], row}, spelled);
+    check.plain_floats(name, open);
+  };
+  // as many as it has, or else as the other one
+  const Length blocks = k_open->ndim == 4   ? Length(k_open->shape[0])
+                        : v_open->ndim == 4 ? Length(v_open->shape[0])
+                                            : std::nullopt;
+  check_one("k_open", *k_open, caches.k_cache, blocks, "[num_open, ...] with blocks as k_cache, D");
+  check_one("v_open", *v_open, caches.v_cache, blocks, "as k_open, with blocks as v_cache, Dv");
+}
+
+}  // namespace
+
+void check_caches(const ArgumentChecker& check, const CacheArguments& caches,
+                  const RowSizes& rows) {
+  check_shapes(check, caches, rows);
+  check_scales(check, caches);
+  check_open(check, caches);
+}
+
+}  // namespace quire

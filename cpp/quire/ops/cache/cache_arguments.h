@@ -1,0 +1,38 @@
+// What attention and write_kv check alike: caches, the scales or grids beside them, and blocks that
+// are open.
+#pragma once
+
+#include <optional>
+
+#include "quire/ops/argument_checker.h"
+#include "quire/ops/attention/paged_attention.h"
+
+namespace quire {
+
+struct CacheArguments {
+  const ArrayView &k_cache, &v_cache;
+  const std::optional<ArrayView>&k_scale, &v_scale;
+  const std::optional<ArrayView>&k_open, &v_open;
+  Layout layout;
+  const ArgumentNames& names;
+};
+
+template <class Args>
+CacheArguments cache_arguments(const Args& args) {
+  return {args.k_cache, args.v_cache, args.k_scale, args.v_scale,
+          args.k_open,  args.v_open,  args.layout,  args.names};
+}
+
+// What rows of keys and of values are like, and the arguments that say so.
+struct RowSizes {
+  const char* k_argument;
+  std::int64_t head_dim;
+  const char* v_argument;
+  Length v_head_dim, num_kv_heads;
+};
+
+// Throws where shapes, dtypes or strides are wrong, or static scales; values of dynamic ones and of
+// grids are checked where they are read (cache_scales.h).
+void check_caches(const ArgumentChecker& check, const CacheArguments& caches, const RowSizes& rows);
+
+}  // namespace quire

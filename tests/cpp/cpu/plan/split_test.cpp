@@ -1,0 +1,127 @@
+#include "quire/cpu/plan/split.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+
+#include "support/attention_problem.h"
+
+namespace quire::testing {
+namespace {
+
+// Every key that a row sees is in one part of one unit that holds the row, for each KV head.
+TEST(Split, EveryVisibleKeyOnce) {
+  std::mt19937 random(1);
+  for (int trial = 0; trial < 60; ++trial) {
+    ProblemSizes sizes;
+    sizes.head_dim = sizes.v_head_dim = 8;
+    sizes.num_kv_heads = 1 + static_cast<std::int64_t>(random() % 3);
+    sizes.group = 1 + static_cast<std::int64_t>(random() % 40);
+    sizes.seq_lens.clear();
+    for (int seq = 0; seq < 3; ++seq) {
+      const std::int64_t length = static_cast<std::int64_t>(random() % 5000);
+      sizes.seq_lens.push_back(length);
+      const auto tokens = static_cast<std::int64_t>(random() % 30);
+      sizes.q_lens.push_back(length == 0 ? tokens : std::min(tokens, length));
+    }
+    Problem problem(sizes, static_cast<unsigned>(trial));
+    PagedAttentionArgs args = problem.args();
+    args.causal = random() % 2 == 0;
+    if (random() % 2 == 0) args.sliding_window = 1 + static_cast<std::int64_t>(random() % 3000);
+    if (random() % 2 == 0) args.num_sink_tokens = static_cast<std::int64_t>(random() % 2500);
+    WorkPlan plan;
+    plan_work(args, plan);
+
+    std::map<std::pair<std::int64_t, std::int64_t>, int> rows;  // (row of q, KV head): units
+    double cost = 0;
+    std::size_t part = 0;
+    for (std::size_t i = 0; i < plan.units.size(); ++i) {
+      const WorkUnit& unit = plan.units[i];
+      ASSERT_EQ(unit.first_part, static_cast<std::int64_t>(part));
+      ASSERT_LE(unit.num_parts, kMostKeyParts);
+      const KeyRange &sink_tokens = unit.keys.sink_tokens, &window = unit.keys.window;
+      ASSERT_LE(sink_tokens.end, window.begin);
+      std::int64_t next = sink_tokens.end > 0 ? 0 : window.begin;
+      for (std::int64_t p = 0; p < unit.num_parts; ++p, ++part) {
+        ASSERT_EQ(plan.parts[part].unit, static_cast<std::int64_t>(i));
+        ASSERT_EQ(plan.parts[part].keys.begin, next);
+        next = plan.parts[part].keys.end;
+        // a part is of one range, and sees all of the sink tokens
+        if (next <= sink_tokens.end) {
+          ASSERT_FALSE(plan.parts[part].windowed);
+          if (next == sink_tokens.end) next = window.begin;
+        } else {
+          ASSERT_EQ(plan.parts[part].windowed, unit.keys.windowed);
+        }
+        cost += plan.parts[part].cost;
+      }
+      ASSERT_EQ(next, window.end);
+      const QueryRows query = query_rows(args, unit.seq);
+      for (std::int64_t row = unit.token_begin; row < unit.token_end; ++row) {
+        const VisibleKeys seen = visible_keys(args, query, row - query.begin);
+        if (seen.window.begin < seen.window.end) {
+          ASSERT_LE(sink_tokens.end > 0 ? 0 : window.begin, seen.window.begin);
+          ASSERT_GE(window.end, seen.window.end);
+        }
+        ASSERT_LE(seen.sink_tokens.end, sink_tokens.end);
+        for (std::int64_t h = unit.kv_head_begin; h < unit.kv_head_end; ++h) ++rows[{row, h}];
+      }
+    }
+    ASSERT_EQ(part, plan.parts.size());
+    ASSERT_EQ(cost, plan.cost);
+    ASSERT_EQ(static_cast<std::int64_t>(rows.size()), problem.q.shape[0] * sizes.num_kv_heads);
+    for (const auto& [row, units] : rows) ASSERT_EQ(units, 1);
+  }
+}
+
+// Of 16,384 keys a part would have 256, and the two ranges would be cut into 65.
+TEST(Split, TwoRangesHaveRoomForTheirParts) {
+  ProblemSizes sizes;
+  sizes.num_kv_heads = sizes.group = 1;
+  sizes.head_dim = sizes.v_head_dim = 128;
+  sizes.seq_lens = {20'000};
+  Problem problem(sizes, 1);
+  PagedAttentionArgs args = problem.args();
+  args.sliding_window = 16'284;
+  args.num_sink_tokens = 100;
+  WorkPlan plan;
+  plan_work(args, plan);
+  ASSERT_EQ(plan.units.size(), 1u);
+  EXPECT_LE(plan.units[0].num_parts, kMostKeyParts);
+  EXPECT_EQ(plan.units[0].keys.sink_tokens.end, 100);
+  EXPECT_EQ(plan.units[0].keys.window.begin, 3716);
+}
+
+// The cut of a sequence does not look at the others.
+TEST(Split, DependsOnTheSequenceAlone) {
+  ProblemSizes sizes;
+  sizes.seq_lens = {3000, 100, 9000};
+  sizes.q_lens = {1, 4, 64};
+  Problem batch(sizes, 1);
+  WorkPlan together;
+  plan_work(batch.args(), together);
+  for (std::size_t seq = 0; seq < 3; ++seq) {
+    ProblemSizes one = sizes;
+    one.seq_lens = {sizes.seq_lens[seq]};
+    one.q_lens = {sizes.q_lens[seq]};
+    Problem alone(one, 2);
+    WorkPlan plan;
+    plan_work(alone.args(), plan);
+    std::size_t i = 0;
+    for (const WorkUnit& unit : together.units) {
+      if (unit.seq != static_cast<std::int64_t>(seq)) continue;
+      ASSERT_LT(i, plan.units.size());
+      const WorkUnit& own = plan.units[i++];
+      EXPECT_EQ(unit.part_keys, own.part_keys);
+      EXPECT_EQ(unit.num_parts, own.num_parts);
+      EXPECT_EQ(unit.keys.window.begin, own.keys.window.begin);
+      EXPECT_EQ(unit.keys.window.end, own.keys.window.end);
+      EXPECT_EQ(unit.token_end - unit.token_begin, own.token_end - own.token_begin);
+    }
+    EXPECT_EQ(i, plan.units.size());
+  }
+}
+
+}  // namespace
+}  // namespace quire::testing

@@ -1,0 +1,62 @@
+#include "quire/cpu/probe/arithmetic_peak.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "quire/base/check.h"
+#include "quire/cpu/kernel_list.h"
+
+namespace quire {
+namespace {
+
+constexpr DType kKinds[] = {DType::float32, DType::bfloat16};
+
+// All factors are 1: the sum counts the multiply-adds that were really done.
+TEST(ArithmeticPeak, EveryFlopThatIsCountedIsDone) {
+  for (const KernelChoice& choice : kernel_list()) {
+    if (!choice.runs_here()) continue;
+    const Kernels& kernels = *choice.kernels;
+    for (const DType dtype : kKinds) {
+      for (const std::int64_t rounds : {1, 2, 1000}) {
+        float total = -1;
+        const double flops = kernels.arithmetic(dtype, rounds, &total);
+        if (flops == 0) {
+          EXPECT_EQ(dtype, DType::bfloat16) << kernels.name;
+          EXPECT_EQ(total, -1) << kernels.name;
+          continue;
+        }
+        EXPECT_EQ(2 * static_cast<double>(total), flops) << kernels.name;
+        EXPECT_EQ(flops, static_cast<double>(rounds) * kernels.arithmetic(dtype, 1, &total));
+      }
+    }
+  }
+}
+
+TEST(ArithmeticPeak, EveryInstructionSetHasOne) {
+  for (const KernelChoice& choice : kernel_list()) {
+    if (!choice.runs_here()) continue;
+    for (const int num_threads : {1, 3}) {
+      EXPECT_GT(arithmetic_peak(DType::float32, num_threads, *choice.kernels), 0);
+    }
+  }
+}
+
+TEST(ArithmeticPeak, RefusesWhatAnInstructionSetCannotDo) {
+  const auto refused = [](DType dtype) -> std::string {
+    try {
+      arithmetic_peak(dtype, 1, kScalarKernels);
+    } catch (const ValueError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(refused(DType::bfloat16),
+            "arithmetic_peak: kind: got \"bfloat16\", expected float32, as scalar has no such "
+            "multiply-add");
+  EXPECT_NE(refused(DType::float16), "");
+  EXPECT_EQ(refused(DType::float32), "");
+}
+
+}  // namespace
+}  // namespace quire
