@@ -1,4 +1,5 @@
 #include <optional>
+#include <span>
 #include <string_view>
 
 #include "attention_call.h"
@@ -8,6 +9,7 @@
 #include "quire/base/check.h"
 #include "quire/kv/block_table.h"
 #include "quire/paged/attend.h"
+#include "result_array.h"
 #include "table_list.h"
 
 namespace quire::python {
@@ -76,26 +78,31 @@ py::object py_last_implementation() {
   return py::str(last.data(), last.size());
 }
 
-py::object py_merge_states(py::handle outs, py::handle lses) {
+py::object py_merge_states(py::handle outs, py::handle lses, py::handle out, py::handle lse) {
   constexpr const char* function = "merge_states";
   const FloatArray outs_array = to_float_array({function, "outs"}, outs);
   const FloatArray lses_array = to_float_array({function, "lses"}, lses);
-  MergeStatesArgs args{};
-  args.outs = outs_array.view;
-  args.lses = lses_array.view;
-  py::object out, lse;
-  if (args.outs.ndim == 4) {
-    const auto& shape = args.outs.shape;
-    ArrayView lse_view;
-    out = new_float_array(args.outs.dtype, {shape[1], shape[2], shape[3]}, &args.out);
-    lse = new_float_array(DType::float32, {shape[1], shape[2]}, &lse_view);
-    args.lse = reinterpret_cast<float*>(lse_view.data);
+  const std::optional<FloatArray> given_out = to_optional_floats({function, "out"}, out);
+  const std::optional<FloatArray> given_lse = to_optional_floats({function, "lse"}, lse);
+  MergeStatesArgs args{outs_array.view, lses_array.view, {}, {}};
+  ResultArray new_out, new_lse;
+  if (args.outs.ndim >= 2) {  // of fewer axes there is nothing to make, and validate says so
+    const auto shape = std::span(args.outs.shape).first(static_cast<std::size_t>(args.outs.ndim));
+    if (!given_out) new_out = ResultArray(outs, args.outs.dtype, shape.subspan(1));
+    if (!given_lse) {
+      new_lse = ResultArray(outs, DType::float32, shape.subspan(1, shape.size() - 2));
+    }
   }
+  args.out = given_out ? given_out->view : new_out.view();
+  args.lse = given_lse ? given_lse->view : new_lse.view();
   {
     const WithoutGil unlocked;
     merge_states(args);
   }
-  return py::make_tuple(out, lse);
+  const auto result = [](py::handle given, ResultArray& made) {
+    return given.is_none() ? made.take() : py::reinterpret_borrow<py::object>(given);
+  };
+  return py::make_tuple(result(out, new_out), result(lse, new_lse));
 }
 
 }  // namespace
@@ -110,7 +117,8 @@ void bind_attention(py::module_& m) {
   FastFunction<&py_last_implementation>::define(m, "last_implementation",
                                                 docs::kLastImplementation);
   FastFunction<&py_merge_states>::define(m, "merge_states", docs::kMergeStates, py::arg("outs"),
-                                         py::arg("lses"));
+                                         py::arg("lses"), py::kw_only(),
+                                         py::arg("out") = py::none(), py::arg("lse") = py::none());
 }
 
 }  // namespace quire::python

@@ -1,6 +1,9 @@
 #include "attention_call.h"
 
+#include <array>
+#include <span>
 #include <string_view>
+#include <utility>
 
 #include "quire/base/check.h"
 
@@ -17,7 +20,10 @@ thread_local std::string_view last;
 std::string_view last_implementation() { return last; }
 
 AttentionCall::AttentionCall(const char* function, py::handle q, const AttentionOptions& options)
-    : function_(function), k_scale_option_(options.k_scale), v_scale_option_(options.v_scale) {
+    : function_(function),
+      q_object_(q),
+      k_scale_option_(options.k_scale),
+      v_scale_option_(options.v_scale) {
   q_ = to_float_array({function, "q"}, q);
   query_.q = q_.view;
   if (!options.cu_seqlens_q.is_none()) {
@@ -56,7 +62,7 @@ AttentionCall::AttentionCall(const char* function, py::handle q, const Attention
   if (options.out.is_none()) return;
   given_out_ = to_float_array({function, "out"}, options.out);
   query_.out = given_out_.view;
-  out_ = py::reinterpret_borrow<py::object>(options.out);
+  given_out_object_ = py::reinterpret_borrow<py::object>(options.out);
 }
 
 void AttentionCall::require_options_of_tables() const {
@@ -80,29 +86,30 @@ void AttentionCall::take_scales(DType k_cache, DType v_cache) {
 // Where q has another number of axes there is nothing to make, and validate says so.
 void AttentionCall::make_outputs(std::int64_t v_head_dim) {
   if (query_.q.ndim != 3) return;
-  const std::int64_t tokens = query_.q.shape[0], heads = query_.q.shape[1];
-  if (!out_) out_ = new_float_array(query_.q.dtype, {tokens, heads, v_head_dim}, &query_.out);
+  const std::array shape = {query_.q.shape[0], query_.q.shape[1], v_head_dim};
+  if (!given_out_object_) {
+    out_ = ResultArray(q_object_, query_.q.dtype, shape);
+    query_.out = out_.view();
+  }
   if (return_lse_) {
-    ArrayView lse;
-    lse_ = new_float_array(DType::float32, {tokens, heads}, &lse);
-    query_.lse = reinterpret_cast<float*>(lse.data);
+    lse_ = ResultArray(q_object_, DType::float32, std::span(shape).first(2));
+    query_.lse = reinterpret_cast<float*>(lse_.view().data);
   }
 }
 
 py::object AttentionCall::result() {
   last = name_of(implementation_);
+  const py::object out = given_out_object_ ? given_out_object_ : out_.take();
   if (!return_block_mass_) {
-    if (!return_lse_) return out_;
-    return py::make_tuple(out_, lse_);
+    if (!return_lse_) return out;
+    return py::make_tuple(out, lse_.take());
   }
-  const py::capsule owner(block_mass_.values.get(),
-                          [](void* floats) { delete[] static_cast<float*>(floats); });
   const ArrayView view =
-      contiguous_view(block_mass_.values.release(), DType::float32,
+      contiguous_view(block_mass_.values.get(), DType::float32,
                       {query_.q.shape[0], query_.q.shape[1], block_mass_.max_blocks});
-  const py::object mass = array_over(view, owner);
-  if (!return_lse_) return py::make_tuple(out_, mass);
-  return py::make_tuple(out_, lse_, mass);
+  const py::object mass = ResultArray(q_object_, view, std::move(block_mass_.values)).take();
+  if (!return_lse_) return py::make_tuple(out, mass);
+  return py::make_tuple(out, lse_.take(), mass);
 }
 
 }  // namespace quire::python

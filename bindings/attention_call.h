@@ -10,6 +10,7 @@
 #include "quire/cpu/operations.h"
 #include "quire/ops/attention/block_mass_result.h"
 #include "quire/ops/attention/paged_attention.h"
+#include "result_array.h"
 
 namespace quire::python {
 
@@ -34,12 +35,13 @@ class AttentionCall {
   // Where block mass goes; null where it is not wanted.
   BlockMassResult* block_mass() { return return_block_mass_ ? &block_mass_ : nullptr; }
 
-  // What the call returns once it has been computed: out, the new or the given one; with what else
-  // was wanted, (out, lse, mass of blocks). Once.
+  // What the call returns once it has been computed: out, the given one or a new one of q's
+  // library; with what else was wanted, (out, lse, mass of blocks). Once.
   pybind11::object result();
 
  private:
   const char* const function_;
+  const pybind11::handle q_object_;
   AttentionQuery query_;
   FloatArray q_, given_out_, slopes_, sinks_;
   const pybind11::handle k_scale_option_, v_scale_option_;
@@ -48,7 +50,8 @@ class AttentionCall {
   std::optional<IndexView> positions_;
   Layout layout_ = Layout::NHD;
   bool return_lse_ = false, return_block_mass_ = false;
-  pybind11::object out_, lse_;
+  pybind11::object given_out_object_;
+  ResultArray out_, lse_;
   BlockMassResult block_mass_;  // Python's in the end
   Implementation implementation_ = Implementation::fused;
   Execution how_{};

@@ -50,7 +50,7 @@ constexpr std::array<Option, kNumAttentionOptions> kOptions = {{
      "middle of each value; the last axis is contiguous."},
     {"layout", "'NHD'", &AttentionOptions::layout, "\"NHD\" or \"HND\", of all caches."},
     {"out", "None", &AttentionOptions::out,
-     "[T, Hq, Dv] to write into; None: a new array of q's dtype."},
+     "[T, Hq, Dv] to write into, which is returned; None: a new array of q's library and dtype."},
     {"return_lse", "False", &AttentionOptions::return_lse,
      "also return the natural logarithm of each softmax's sum, [T, Hq] float32."},
     {"return_block_mass", "False", &AttentionOptions::return_block_mass,

@@ -11,13 +11,6 @@ namespace {
 
 namespace py = pybind11;
 
-constexpr std::int32_t kCpu = 1;
-constexpr std::int32_t kCudaHost = 3;  // CPU memory that a GPU can read
-// Flags of a versioned tensor. What is written to a copy would never reach its owner.
-constexpr std::uint64_t kReadOnly = 1, kIsCopied = 2;
-
-enum Code : std::uint8_t { kInt = 0, kUInt = 1, kFloat = 2, kBfloat = 4, kFloat8E4M3Fn = 10 };
-
 // NumPy's and ml_dtypes' names of the codes, in their order; the bits follow where none are named.
 constexpr const char* kNames[] = {"int",
                                   "uint",
@@ -39,7 +32,7 @@ constexpr const char* kNames[] = {"int",
                                   "float4_e2m1fn"};
 
 void require_cpu(Argument argument, std::int32_t type, std::int32_t id) {
-  if (type == kCpu || type == kCudaHost) return;
+  if (type == dlpack::kCpu || type == dlpack::kCudaHost) return;
   raise<TypeError>(argument.place(), "got a tensor on DLPack device (", type, ", ", id,
                    "), expected one in CPU memory (1, 0)");
 }
@@ -55,27 +48,48 @@ py::object capsule_of(py::handle object) {
   return method();
 }
 
+// The destructor of a capsule that we have made and nobody has taken.
+void delete_versioned(PyObject* capsule) {
+  auto* const tensor =
+      static_cast<dlpack::Versioned*>(PyCapsule_GetPointer(capsule, dlpack::kVersionedName));
+  if (tensor != nullptr && tensor->deleter != nullptr) tensor->deleter(tensor);
+}
+
+// The same without Python's code, where the library has functions for it.
+py::object capsule_by(const dlpack::ExchangeApi& api, py::handle object) {
+  dlpack::Versioned* tensor = nullptr;
+  if (api.from_object(object.ptr(), &tensor) != 0) throw py::error_already_set();
+  PyObject* const capsule = PyCapsule_New(tensor, dlpack::kVersionedName, &delete_versioned);
+  if (capsule == nullptr) {
+    tensor->deleter(tensor);
+    throw py::error_already_set();
+  }
+  return py::reinterpret_steal<py::object>(capsule);
+}
+
+bool needs_gradient(py::handle object) {
+  static const py::handle name = py::str("requires_grad").release();  // never destroyed
+  const auto needs = py::reinterpret_steal<py::object>(PyObject_GetAttr(object.ptr(), name.ptr()));
+  if (!needs) throw py::error_already_set();
+  const int truth = PyObject_IsTrue(needs.ptr());
+  if (truth < 0) throw py::error_already_set();
+  return truth != 0;
+}
+
 }  // namespace
-
-struct DlpackView::Tensor {
-  struct DataType {
-    std::uint8_t code;
-    std::uint8_t bits;
-    std::uint16_t lanes;
-  };
-
-  void* data;
-  std::int32_t device_type;
-  std::int32_t device_id;
-  std::int32_t ndim;
-  DataType dtype;
-  std::int64_t* shape;
-  std::int64_t* strides;  // in elements; null: contiguous
-  std::uint64_t byte_offset;
-};
 
 bool has_dlpack(py::handle object) {
   return py::hasattr(object, "__dlpack__") && py::hasattr(object, "__dlpack_device__");
+}
+
+bool can_be_opened(const ArrayLibrary& library, py::handle object) {
+  return library.opens != nullptr && !(library.has_gradients && needs_gradient(object));
+}
+
+DlpackView::DlpackView(Argument argument, const ArrayLibrary& library, py::handle object)
+    : argument_(argument) {
+  capsule_ = ask_of(argument, object, [&] { return capsule_by(*library.opens, object); });
+  take_versioned();
 }
 
 DlpackView::DlpackView(Argument argument, py::handle object) : argument_(argument) {
@@ -87,31 +101,30 @@ DlpackView::DlpackView(Argument argument, py::handle object) : argument_(argumen
   const auto number = [&](int i) { return static_cast<std::int32_t>(to_int(argument, device[i])); };
   require_cpu(argument, number(0), number(1));  // before memory of a device is asked for
   capsule_ = ask_of(argument, object, [&] { return capsule_of(object); });
-  if (PyCapsule_IsValid(capsule_.ptr(), "dltensor")) {
-    tensor_ = static_cast<const Tensor*>(PyCapsule_GetPointer(capsule_.ptr(), "dltensor"));
+  if (PyCapsule_IsValid(capsule_.ptr(), dlpack::kManagedName)) {
+    tensor_ = &static_cast<const dlpack::Managed*>(
+                   PyCapsule_GetPointer(capsule_.ptr(), dlpack::kManagedName))
+                   ->tensor;
     require_cpu(argument, tensor_->device_type, tensor_->device_id);
     return;
   }
-  struct Versioned {
-    std::uint32_t major, minor;
-    void* manager_context;
-    void (*deleter)(void*);
-    std::uint64_t flags;
-    Tensor tensor;
-  };
-  if (!PyCapsule_IsValid(capsule_.ptr(), "dltensor_versioned")) {
+  if (!PyCapsule_IsValid(capsule_.ptr(), dlpack::kVersionedName)) {
     raise<TypeError>(argument.place(), "got a __dlpack__ that returns ", type_name(capsule_),
                      ", expected a DLPack capsule");
   }
-  const auto* versioned =
-      static_cast<const Versioned*>(PyCapsule_GetPointer(capsule_.ptr(), "dltensor_versioned"));
+  take_versioned();
+}
+
+void DlpackView::take_versioned() {
+  const auto* versioned = static_cast<const dlpack::Versioned*>(
+      PyCapsule_GetPointer(capsule_.ptr(), dlpack::kVersionedName));
   if (versioned->major != 1) {
-    raise<TypeError>(argument.place(), "got DLPack version ", versioned->major, ".",
+    raise<TypeError>(argument_.place(), "got DLPack version ", versioned->major, ".",
                      versioned->minor, ", expected 1");
   }
   tensor_ = &versioned->tensor;
-  require_cpu(argument, tensor_->device_type, tensor_->device_id);
-  writable_ = (versioned->flags & (kReadOnly | kIsCopied)) == 0;
+  require_cpu(argument_, tensor_->device_type, tensor_->device_id);
+  writable_ = (versioned->flags & (dlpack::kReadOnly | dlpack::kIsCopied)) == 0;
 }
 
 namespace {
@@ -154,17 +167,17 @@ template <class Tensor>
 ArrayView DlpackView::float_view(bool quantised, const char* expected) const {
   ArrayView view;
   const auto [code, bits, lanes] = tensor_->dtype;
-  if (lanes == 1 && code == kFloat && bits == 32) {
+  if (lanes == 1 && code == dlpack::kFloat && bits == 32) {
     view.dtype = DType::float32;
-  } else if (lanes == 1 && code == kFloat && bits == 16) {
+  } else if (lanes == 1 && code == dlpack::kFloat && bits == 16) {
     view.dtype = DType::float16;
-  } else if (lanes == 1 && code == kBfloat && bits == 16) {
+  } else if (lanes == 1 && code == dlpack::kBfloat && bits == 16) {
     view.dtype = DType::bfloat16;
-  } else if (quantised && lanes == 1 && code == kInt && bits == 8) {
+  } else if (quantised && lanes == 1 && code == dlpack::kInt && bits == 8) {
     view.dtype = DType::int8;
-  } else if (quantised && lanes == 1 && code == kFloat8E4M3Fn && bits == 8) {
+  } else if (quantised && lanes == 1 && code == dlpack::kFloat8E4M3Fn && bits == 8) {
     view.dtype = DType::float8_e4m3fn;
-  } else if (quantised && lanes == 1 && code == kUInt && bits == 8) {
+  } else if (quantised && lanes == 1 && code == dlpack::kUInt && bits == 8) {
     view.dtype = DType::int4;
   } else {
     refuse_dtype(argument_, *tensor_, expected);
@@ -177,7 +190,7 @@ ArrayView DlpackView::float_view(bool quantised, const char* expected) const {
 
 IndexView DlpackView::index_view() const {
   const auto [code, bits, lanes] = tensor_->dtype;
-  if (lanes != 1 || code != kInt || (bits != 32 && bits != 64)) {
+  if (lanes != 1 || code != dlpack::kInt || (bits != 32 && bits != 64)) {
     refuse_dtype(argument_, *tensor_, "int32 or int64");
   }
   IndexView view;

@@ -13,7 +13,10 @@ inline constexpr const char* kPagedAttention =
 Arrays are ndarrays, or objects in CPU memory with __array_interface__ or __dlpack__. Of floats the
 last axis is contiguous, the others have any strides, and nothing is copied. What is written may not
 be read-only, nor be a DLPack capsule without a version, which cannot say (NumPy's rule): JAX's
-arrays are not written, and tensors of a PyTorch before DLPack 1.0 are as tensor.numpy().
+arrays are not written, and tensors of a PyTorch before DLPack 1.0 are as tensor.numpy(). New arrays
+belong to the library that q came from, as array API's from_dlpack, or the one of its package, makes
+them: PyTorch's tensors for a tensor, JAX's arrays for an array of JAX, without a copy; for everything
+else NumPy's.
 
 Args:
     q: [T, Hq, D], float32, float16 or bfloat16. Without cu_seqlens_q T == B: the last token of each
@@ -83,20 +86,27 @@ Example:
 )";
 
 inline constexpr const char* kMergeStates =
-    R"(merge_states(outs, lses)
+    R"(merge_states(outs, lses, *, out=None, lse=None)
 --
 
 Joins partial results of attention over disjoint sets of keys.
 
+lse = log(sum_i exp(lses[i])), out = sum_i exp(lses[i] - lse) * outs[i] (arXiv 2501.01005, section
+2.2), in float64 in the order of i.
+
 Args:
-    outs: [n, T, H, Dv], float32, float16 or bfloat16.
-    lses: [n, T, H] float32. (0, -inf) is the identity.
+    outs: [n, ..., Dv], float32, float16 or bfloat16, at most five axes.
+    lses: [n, ...] float32, any strides. An infinite one, of either sign, is that of a part without
+        keys, whose values are not read: -inf is what paged_attention gives, +inf what
+        FlashAttention-2 does. (0, -inf) is the identity.
+    out: [..., Dv] to write into, of any of the three dtypes; None: a new array of outs' dtype.
+    lse: [...] float32 to write into, any strides; None: a new array.
 
 Returns:
-    (out [T, H, Dv] of outs' dtype, lse [T, H] float32). Sums run in float64 in the order of n.
+    (out, lse), those given, or new arrays of outs' library. Without any key 0 and -inf.
 
 Raises:
-    TypeError, ValueError.
+    TypeError, ValueError. Nothing has been written then.
 
 Example:
     >>> out, lse = merge_states(np.stack([out1, out2]), np.stack([lse1, lse2]))

@@ -1,4 +1,5 @@
 #include "bindings.h"
+#include "dlpack_export.h"
 #include "errors.h"
 #include "numpy_view.h"
 
@@ -10,6 +11,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   quire::python::initialise_numpy();
   quire::python::bind_errors(m);
   quire::python::bind_config(m);
+  quire::python::bind_dlpack_export(m);
   quire::python::bind_write_kv(m);
   quire::python::bind_block_pool(m);
   quire::python::bind_block_table(m);

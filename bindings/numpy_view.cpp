@@ -23,9 +23,17 @@ struct TypeNumbers {
 };
 TypeNumbers numbers;
 
+// The tensor behind an object that its library can open; none for ndarrays and where it cannot.
+std::optional<DlpackView> as_tensor(Argument argument, py::handle object) {
+  if (is_ndarray(object)) return std::nullopt;
+  const ArrayLibrary library = library_of(object);
+  if (!can_be_opened(library, object)) return std::nullopt;
+  return DlpackView(argument, library, object);
+}
+
 // The array behind `object`, if need be through __array_interface__; null where there is none.
 py::object as_ndarray(Argument argument, py::handle object) {
-  if (py::isinstance<py::array>(object)) return py::reinterpret_borrow<py::object>(object);
+  if (is_ndarray(object)) return py::reinterpret_borrow<py::object>(object);
   if (!py::hasattr(object, "__array_interface__")) return py::object();
   const py::object asarray = py::module_::import("numpy").attr("asarray");
   py::object array = ask_of(argument, object, [&] { return asarray(object); });
@@ -97,6 +105,9 @@ namespace {
 // An array of any dtype of a cache; `expected` and `dtypes` are for messages.
 FloatArray to_array(Argument argument, py::handle object, bool quantised, const char* expected,
                     const char* dtypes) {
+  if (const auto tensor = as_tensor(argument, object)) {
+    return {tensor->float_view(quantised, dtypes), tensor->owner()};
+  }
   const py::object found = as_ndarray(argument, object);
   if (!found) {
     if (!has_dlpack(object)) refuse(argument, object, expected);
@@ -132,6 +143,8 @@ FloatArray to_array(Argument argument, py::handle object, bool quantised, const 
 
 }  // namespace
 
+bool is_ndarray(py::handle object) { return py::isinstance<py::array>(object); }
+
 FloatArray to_float_array(Argument argument, py::handle object) {
   return to_array(argument, object, false, kFloats, "float32, float16 or bfloat16");
 }
@@ -150,7 +163,7 @@ namespace {
 
 // Whether an object is no mere number. NumPy's numbers have an array interface as well.
 bool shows_array(py::handle object) {
-  if (py::isinstance<py::array>(object)) return true;
+  if (is_ndarray(object)) return true;
   if (PyFloat_Check(object.ptr()) || PyLong_Check(object.ptr())) return false;
   if (PyObject_TypeCheck(object.ptr(), reinterpret_cast<PyTypeObject*>(numbers.scalar)) != 0) {
     return false;
@@ -177,6 +190,9 @@ ScaleArray::ScaleArray(Argument argument, py::handle object, DType cache_dtype) 
 }
 
 IndexArray to_index_array(Argument argument, py::handle object) {
+  if (const auto tensor = as_tensor(argument, object)) {
+    return {tensor->index_view(), tensor->owner()};
+  }
   const py::object found = as_ndarray(argument, object);
   if (!found) {
     if (!has_dlpack(object)) refuse(argument, object, kIndices);
@@ -218,6 +234,10 @@ py::object numpy_dtype(DType dtype) {
 
 py::object new_float_array(DType dtype, std::initializer_list<std::int64_t> shape,
                            ArrayView* view) {
+  return new_float_array(dtype, std::span(shape.begin(), shape.size()), view);
+}
+
+py::object new_float_array(DType dtype, std::span<const std::int64_t> shape, ArrayView* view) {
   // straight from NumPy: py::array would copy the shape, and strides of its own making, to the heap
   const auto& numpy = py::detail::npy_api::get();
   std::array<Py_ssize_t, kMaxDims> lengths{};

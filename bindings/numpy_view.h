@@ -5,6 +5,7 @@
 
 #include <initializer_list>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "arguments.h"
@@ -14,6 +15,8 @@ namespace quire::python {
 
 // Looks up NumPy and the dtype of bfloat16; once, when the module is imported.
 void initialise_numpy();
+
+bool is_ndarray(pybind11::handle object);
 
 // A view, and what keeps its memory alive.
 struct FloatArray {
@@ -68,6 +71,7 @@ ByteArray to_byte_array(Argument argument, pybind11::handle object);
 // A new uninitialised array of at most kMaxDims axes; `view` becomes one of its memory.
 pybind11::object new_float_array(DType dtype, std::initializer_list<std::int64_t> shape,
                                  ArrayView* view);
+pybind11::object new_float_array(DType dtype, std::span<const std::int64_t> shape, ArrayView* view);
 
 // A new uninitialised array; `data` becomes its memory.
 template <class T>

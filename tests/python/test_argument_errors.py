@@ -314,10 +314,10 @@ def test_write_kv_into_wrong_memory() -> None:
             "outs: got dtype float64",
         ),
         (
-            np.ones((3, 4, 5), np.float32),
-            np.ones((3, 4), np.float32),
+            np.ones(3, np.float32),
+            np.ones((), np.float32),
             ValueError,
-            "outs: got shape",
+            r"outs: got shape \[3\], expected \[n, ..., Dv\]",
         ),
         (
             np.ones((2, 3, 4, 5), np.float32),

@@ -67,3 +67,76 @@ def test_no_parts_and_no_tokens() -> None:
     assert np.isneginf(lse).all()
     out, _ = quire.merge_states(np.zeros((2, 0, 3, 4), np.float32), np.zeros((2, 0, 3), np.float32))
     assert out.shape == (0, 3, 4)
+
+
+@pytest.mark.parametrize("axes", [(), (6,), (2, 3), (2, 1, 3)])
+def test_rows_of_any_axes(axes: tuple[int, ...]) -> None:
+    """The bits are those of the same rows as [n, T, H, Dv]."""
+    random = np.random.default_rng(3)
+    outs = random.standard_normal((4, *axes, 5)).astype(np.float32)
+    lses = random.standard_normal((4, *axes)).astype(np.float32)
+    out, lse = quire.merge_states(outs, lses)
+    assert out.shape == (*axes, 5)
+    assert lse.shape == axes
+    flat_out, flat_lse = quire.merge_states(outs.reshape(4, -1, 1, 5), lses.reshape(4, -1, 1))
+    assert out.tobytes() == flat_out.tobytes()
+    assert lse.tobytes() == flat_lse.tobytes()
+
+
+def test_given_arrays_are_written_whatever_their_strides_and_dtype() -> None:
+    random = np.random.default_rng(4)
+    outs = random.standard_normal((3, 4, 5, 8)).astype(np.float32)
+    lses = random.standard_normal((3, 5, 4)).astype(np.float32).transpose(0, 2, 1)
+    expected_out, expected_lse = quire.merge_states(outs, lses.copy())
+    wide, tall = np.full((4, 10, 8), 7, DTYPES["bfloat16"]), np.full((5, 8), 7, np.float32)
+    out, lse = wide[:, ::2], tall[:, ::2].T
+    got_out, got_lse = quire.merge_states(outs, lses, out=out, lse=lse)
+    assert got_out is out
+    assert got_lse is lse
+    assert out.tobytes() == expected_out.astype(DTYPES["bfloat16"]).tobytes()
+    assert lse.tobytes() == expected_lse.tobytes()
+    assert (wide[:, 1::2] == 7).all()
+    assert (tall[:, 1::2] == 7).all()
+
+
+@pytest.mark.parametrize("nothing", [np.inf, -np.inf])
+def test_parts_without_keys_are_nothing(nothing: float) -> None:
+    """Of infinite lse of either sign; what they hold is not read."""
+    outs = np.stack([np.full((2, 4), np.nan), np.ones((2, 4)), np.full((2, 4), np.nan)])
+    lses = np.array([[nothing, nothing], [0.25, nothing], [-np.inf, np.inf]], np.float32)
+    out, lse = quire.merge_states(outs.astype(np.float32), lses)
+    assert out.tolist() == [[1] * 4, [0] * 4]
+    assert lse.tolist() == [0.25, -np.inf]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "error", "message"),
+    [
+        ("out", np.ones((3, 4, 6), np.float32), ValueError, r"got shape \[3, 4, 6\]"),
+        ("out", np.ones((3, 4, 5)), TypeError, "got dtype float64"),
+        ("out", np.ones((4, 5, 3), np.float32).transpose(2, 0, 1), ValueError, "got a last axis"),
+        ("lse", np.ones((3, 4, 1), np.float32), ValueError, r"got shape \[3, 4, 1\]"),
+        ("lse", np.ones((3, 4), np.float16), TypeError, "got float16, expected float32"),
+        ("lse", np.broadcast_to(np.float32(1), (3, 4)), ValueError, "got a read-only array"),
+    ],
+)
+def test_what_cannot_be_written(
+    name: str, given: Any, error: type[Exception], message: str
+) -> None:
+    outs, lses = np.zeros((2, 3, 4, 5), np.float32), np.zeros((2, 3, 4), np.float32)
+    with pytest.raises(error, match=f"merge_states: {name}: {message}"):
+        quire.merge_states(outs, lses, **{name: given})
+    assert (given == 1).all()
+
+
+def test_what_is_written_lies_apart_from_what_is_read() -> None:
+    outs, lses = np.ones((2, 3, 4, 5), np.float32), np.ones((2, 3, 4), np.float32)
+    for given, message in [
+        ({"out": outs[0]}, "out: got memory that overlaps outs's"),
+        ({"lse": lses[1]}, "lse: got memory that overlaps lses's"),
+        ({"lse": outs[0, ..., 0]}, "lse: got memory that overlaps outs's"),
+    ]:
+        with pytest.raises(ValueError, match=f"merge_states: {message}"):
+            quire.merge_states(outs, lses, **given)
+    assert (outs == 1).all()
+    assert (lses == 1).all()

@@ -70,10 +70,22 @@ def attend_arguments(**others: Any) -> dict[str, Any]:
     return {"q": Q, "tables": [table], "out": np.zeros((1, 2, 8), np.float32), **others}
 
 
+def merge_arguments(**others: Any) -> dict[str, Any]:
+    return {
+        "outs": np.ones((2, 1, 2, 8), np.float32),
+        "lses": np.ones((2, 1, 2), np.float32),
+        "out": np.zeros((1, 2, 8), np.float32),
+        "lse": np.zeros((1, 2), np.float32),
+        **others,
+    }
+
+
 # Every argument that is written. What is not named here no function writes (see the test below).
 WRITTEN: list[tuple[Any, Callable[..., dict[str, Any]], str]] = [
     (quire.paged_attention, attention_arguments, "out"),
     (quire.attend, attend_arguments, "out"),
+    (quire.merge_states, merge_arguments, "out"),
+    (quire.merge_states, merge_arguments, "lse"),
     *(
         (quire.write_kv, write_kv_arguments, name)
         for name in ("k_cache", "v_cache", "k_scale", "v_scale", "k_open", "v_open")

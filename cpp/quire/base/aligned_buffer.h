@@ -1,4 +1,5 @@
-// Memory for kernels to work in, kept from call to call.
+// Memory on cache lines' boundaries: for results, and for kernels to work in, kept from call to
+// call.
 #pragma once
 
 #include <cstddef>
@@ -9,23 +10,35 @@
 
 namespace quire {
 
-// Floats on a cache line's boundary, uninitialised.
+struct FreeFloats {
+  void operator()(float* floats) const { std::free(floats); }
+};
+using AlignedFloats = std::unique_ptr<float[], FreeFloats>;
+
+// Floats on a cache line's boundary, uninitialised; a place in memory also where there are none.
+// Throws bad_alloc.
+inline AlignedFloats aligned_floats(std::int64_t count) {
+  constexpr std::size_t kAlignment = 64;
+  constexpr std::int64_t kMost = std::int64_t{1} << 48;  // more than any address space
+  if (count < 0 || count > kMost) throw std::bad_alloc();
+  const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(float);
+  const std::size_t lines = bytes / kAlignment + 1;
+  AlignedFloats floats(static_cast<float*>(std::aligned_alloc(kAlignment, lines * kAlignment)));
+  if (floats == nullptr) throw std::bad_alloc();
+  return floats;
+}
+
+// The same, kept for the next call.
 class AlignedBuffer {
  public:
-  static constexpr std::size_t kAlignment = 64;
-
   // Room for `times` times `each` floats. What the buffer held before is lost.
   float* reserve(std::int64_t each, std::int64_t times = 1) {
-    constexpr std::int64_t kMost = std::int64_t{1} << 48;  // more than any address space
-    if (each < 0 || each > kMost / times) throw std::bad_alloc();
-    const std::int64_t count = each * times;
+    std::int64_t count = 0;
+    if (__builtin_mul_overflow(each, times, &count) || count < 0) throw std::bad_alloc();
     if (count > capacity_) {
       data_.reset();
       capacity_ = 0;
-      const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(float);
-      const std::size_t lines = (bytes + kAlignment - 1) / kAlignment;
-      data_.reset(static_cast<float*>(std::aligned_alloc(kAlignment, lines * kAlignment)));
-      if (data_ == nullptr) throw std::bad_alloc();
+      data_ = aligned_floats(count);
       capacity_ = count;
     }
     return data_.get();
@@ -39,10 +52,7 @@ class AlignedBuffer {
   }
 
  private:
-  struct Free {
-    void operator()(float* p) const { std::free(p); }
-  };
-  std::unique_ptr<float[], Free> data_;
+  AlignedFloats data_;
   std::int64_t capacity_ = 0;
 };
 

@@ -11,7 +11,7 @@ namespace quire {
 namespace {
 
 template <class View>
-void set_contiguous(View& view, std::initializer_list<std::int64_t> shape, std::int64_t item) {
+void set_contiguous(View& view, std::span<const std::int64_t> shape, std::int64_t item) {
   assert(shape.size() <= view.shape.size());
   view.ndim = static_cast<int>(shape.size());
   std::copy(shape.begin(), shape.end(), view.shape.begin());
@@ -21,12 +21,16 @@ void set_contiguous(View& view, std::initializer_list<std::int64_t> shape, std::
   }
 }
 
+std::span<const std::int64_t> span_of(std::initializer_list<std::int64_t> shape) {
+  return {shape.begin(), shape.size()};
+}
+
 template <class T>
 IndexView index_view(const T* data, std::initializer_list<std::int64_t> shape) {
   IndexView view;
   view.data = reinterpret_cast<const std::byte*>(data);
   view.type = sizeof(T) == 4 ? IndexType::int32 : IndexType::int64;
-  set_contiguous(view, shape, sizeof(T));
+  set_contiguous(view, span_of(shape), sizeof(T));
   return view;
 }
 
@@ -41,6 +45,11 @@ std::string text_of(std::span<const std::int64_t> shape) {
 }  // namespace
 
 ArrayView contiguous_view(void* data, DType dtype, std::initializer_list<std::int64_t> shape,
+                          bool writable) {
+  return contiguous_view(data, dtype, span_of(shape), writable);
+}
+
+ArrayView contiguous_view(void* data, DType dtype, std::span<const std::int64_t> shape,
                           bool writable) {
   ArrayView view;
   view.data = static_cast<std::byte*>(data);

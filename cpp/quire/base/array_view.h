@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <iterator>
 #include <optional>
+#include <span>
 #include <string>
 #include <type_traits>
 
@@ -42,6 +43,8 @@ inline const ArrayView* get_if(const std::optional<ArrayView>& view) {
 
 // A C-contiguous view of `data` with the given shape.
 ArrayView contiguous_view(void* data, DType dtype, std::initializer_list<std::int64_t> shape,
+                          bool writable = true);
+ArrayView contiguous_view(void* data, DType dtype, std::span<const std::int64_t> shape,
                           bool writable = true);
 
 // Throws ValueError where an array of this shape has more than so many elements, or a length below

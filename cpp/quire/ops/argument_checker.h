@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -17,6 +18,13 @@ namespace quire {
 
 // An expected length of an axis; none: any length >= 1.
 using Length = std::optional<std::int64_t>;
+
+// Those of all axes, written as a list or held in an array.
+class Lengths : public std::span<const Length> {
+ public:
+  Lengths(std::initializer_list<Length> lengths) : span(lengths.begin(), lengths.size()) {}
+  Lengths(std::span<const Length> lengths) : span(lengths) {}
+};
 
 // The bytes from the first to the last entry.
 inline ByteRange range_of(const ArrayView& view) { return byte_range(view); }
@@ -42,8 +50,8 @@ class ArgumentChecker {
   }
 
   // Shape as `lengths` say, described as `spelled`; last axis contiguous, every element aligned.
-  void array(std::string_view argument, const ArrayView& view,
-             std::initializer_list<Length> lengths, std::string_view spelled) const {
+  void array(std::string_view argument, const ArrayView& view, Lengths lengths,
+             std::string_view spelled) const {
     strided_array(argument, view, lengths, spelled);
     const auto item = static_cast<std::int64_t>(size_of(view.dtype));
     const int last = view.ndim - 1;
@@ -54,8 +62,8 @@ class ArgumentChecker {
   }
 
   // The same with any strides.
-  void strided_array(std::string_view argument, const ArrayView& view,
-                     std::initializer_list<Length> lengths, std::string_view spelled) const {
+  void strided_array(std::string_view argument, const ArrayView& view, Lengths lengths,
+                     std::string_view spelled) const {
     shape(argument, view, lengths, spelled);
     if (is_empty(view)) return;  // its strides mean nothing
     const auto item = static_cast<std::int64_t>(size_of(view.dtype));
@@ -78,7 +86,7 @@ class ArgumentChecker {
   }
 
   template <class View>
-  void shape(std::string_view argument, const View& view, std::initializer_list<Length> lengths,
+  void shape(std::string_view argument, const View& view, Lengths lengths,
              std::string_view spelled) const {
     bool good = view.ndim == static_cast<int>(lengths.size());
     int axis = 0;

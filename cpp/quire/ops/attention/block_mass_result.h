@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 
+#include "quire/base/aligned_buffer.h"
 #include "quire/ops/attention/paged_attention.h"
 
 namespace quire {
@@ -11,7 +11,7 @@ namespace quire {
 // [T, Hq, max_blocks] contiguous, 0 where a row sees no key of a block; over tables max_blocks is
 // the number of columns of the longest. With the sink's share a row sums to 1.
 struct BlockMassResult {
-  std::unique_ptr<float[]> values;
+  AlignedFloats values;
   std::int64_t max_blocks = 0;
 };
 

@@ -9,13 +9,16 @@ namespace quire {
 //
 //   lse = log(sum_i exp(lses[i]))        out = sum_i exp(lses[i] - lse) * outs[i]
 //
-// (0, -inf) is the identity. Sums run in float64 in the order of i.
+// (0, -inf) is the identity. A part whose lse is infinite, of either sign, has seen no key: its
+// values are not read. -inf is what Quire gives a row without keys, and FlashAttention-3 and
+// FlashInfer too; FlashAttention-2 gives +inf, which vLLM's merge_attn_states takes the same way.
+// Sums run in float64 in the order of i.
 // Source: Ye et al., "Cascade Inference", and "FlashInfer" (arXiv:2501.01005), section 2.2.
 struct MergeStatesArgs {
-  ArrayView outs;  // [n, T, H, Dv], any DType
-  ArrayView lses;  // [n, T, H], float32
-  ArrayView out;   // [T, H, Dv], written
-  float* lse;      // [T, H] contiguous, written
+  ArrayView outs;  // [n, ..., Dv], float32, float16 or bfloat16
+  ArrayView lses;  // [n, ...], float32, any strides
+  ArrayView out;   // [..., Dv], of any of the three, written
+  ArrayView lse;   // [...], float32, any strides, written
 };
 
 // Throws ValueError or TypeError before anything is written.

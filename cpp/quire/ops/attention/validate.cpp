@@ -4,6 +4,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "quire/base/check.h"
 #include "quire/ops/argument_checker.h"
@@ -273,20 +274,31 @@ void validate(const WriteKvArgs& args, std::string_view function) {
 void validate(const MergeStatesArgs& args, std::string_view function) {
   const Checker check(function);
   const ArrayView& outs = args.outs;
-  // no partial result at all, or no token, is legal
-  const auto any = [&](int axis) {
-    return outs.ndim == 4 ? Length(outs.shape[axis]) : std::nullopt;
-  };
-  check.array("outs", outs, {any(0), any(1), any(2), any(3)}, "[n, T, H, Dv]");
-  check.array("lses", args.lses, {outs.shape[0], outs.shape[1], outs.shape[2]},
-              "[n, T, H], as outs");
-  if (args.lses.dtype != DType::float32) {
-    check.fail<TypeError>("lses", "got ", name_of(args.lses.dtype), ", expected float32");
+  if (outs.ndim < 2) {
+    check.fail<ValueError>("outs", "got shape ", shape_text(outs), ", expected [n, ..., Dv]");
   }
-  check.array("out", args.out, {outs.shape[1], outs.shape[2], outs.shape[3]}, "[T, H, Dv]");
+  // no partial result at all, or no row, is legal
+  const std::vector<Length> shape(outs.shape.begin(), outs.shape.begin() + outs.ndim);
+  const std::span<const Length> all = shape, rows = all.subspan(1, shape.size() - 2);
+  check.array("outs", outs, all, "[n, ..., Dv]");
+  check.plain_floats("outs", outs);
+  check.strided_array("lses", args.lses, all.first(shape.size() - 1), "[n, ...], as outs");
+  check.array("out", args.out, all.subspan(1), "[..., Dv], as outs");
+  check.plain_floats("out", args.out);
+  check.strided_array("lse", args.lse, rows, "[...], as outs");
+  const auto check_float32 = [&](const char* argument, const ArrayView& view) {
+    if (view.dtype == DType::float32) return;
+    check.fail<TypeError>(argument, "got ", name_of(view.dtype), ", expected float32");
+  };
+  check_float32("lses", args.lses);
+  check_float32("lse", args.lse);
   check.written("out", args.out);
-  check.apart("out", args.out, "outs", args.outs);
+  check.written("lse", args.lse);
+  check.apart("out", args.out, "outs", outs);
   check.apart("out", args.out, "lses", args.lses);
+  check.apart("lse", args.lse, "outs", outs);
+  check.apart("lse", args.lse, "lses", args.lses);
+  check.apart("lse", args.lse, "out", args.out);
 }
 
 }  // namespace quire
