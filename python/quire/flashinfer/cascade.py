@@ -22,7 +22,7 @@ def _merged(outs: Array, lses: Array) -> tuple[Array, Array]:
     largest = lses.max(axis=0, initial=-np.inf)
     base = np.where(np.isfinite(largest), largest, 0).astype(np.float64)
     natural = (lses - base) * math.log(2)
-    out, lse = quire.merge_states(outs, natural.astype(np.float32))
+    out, lse = quire.merge_states(outs, np.ascontiguousarray(natural, np.float32))
     return out, (base + lse / math.log(2)).astype(np.float32)
 
 

@@ -143,13 +143,13 @@ def merge_attn_states(
                 f"{function}: {name}: got {lse.dtype} {list(lse.shape)}, "
                 f"expected float32 [{heads}, {rows}]"
             )
-        lses.append(np.where(lse == np.inf, -np.inf, lse).T)
+        lses.append(np.where(lse == np.inf, np.float32(-np.inf), lse).T)
     target_lse = (
         None
         if output_lse is None
         else written_array(output_lse, (heads, rows), np.float32, f"{function}: output_lse")
     )
-    merged, merged_lse = quire.merge_states(np.stack(outs), np.stack(lses).astype(np.float32))
+    merged, merged_lse = quire.merge_states(np.stack(outs), np.ascontiguousarray(np.stack(lses)))
     if prefill_tokens_with_context is not None:
         alone = slice(int(prefill_tokens_with_context), None)
         merged[alone], merged_lse[alone] = outs[1][alone], lses[1][alone]
