@@ -20,10 +20,6 @@ from quire.flashinfer.cascade import (
     merge_state_in_place,
     merge_states,
 )
-from quire.flashinfer.decode import (
-    BatchDecodeWithPagedKVCacheWrapper,
-    single_decode_with_kv_cache,
-)
 from quire.flashinfer.holistic import BatchAttention, BatchAttentionWithAttentionSinkWrapper
 from quire.flashinfer.latent import BatchMLAPagedAttentionWrapper
 from quire.flashinfer.packing import packbits, segment_packbits
@@ -32,12 +28,16 @@ from quire.flashinfer.page import (
     get_batch_indices_positions,
     get_seq_lens,
 )
-from quire.flashinfer.prefill import (
+from quire.flashinfer.paged_decode import (
+    BatchDecodeWithPagedKVCacheWrapper,
+    single_decode_with_kv_cache,
+)
+from quire.flashinfer.paged_prefill import (
     BatchPrefillWithPagedKVCacheWrapper,
     single_prefill_with_kv_cache,
     single_prefill_with_kv_cache_return_lse,
 )
-from quire.flashinfer.ragged import BatchPrefillWithRaggedKVCacheWrapper
+from quire.flashinfer.ragged_prefill import BatchPrefillWithRaggedKVCacheWrapper
 from quire.flashinfer.sparse import BlockSparseAttentionWrapper
 
 __all__ = [

@@ -9,7 +9,7 @@ import numpy as np
 
 import quire
 from quire.flashinfer.page import check_layout
-from quire.flashinfer.prefill import BatchPrefillWithPagedKVCacheWrapper
+from quire.flashinfer.paged_prefill import BatchPrefillWithPagedKVCacheWrapper
 from quire.flashinfer.refused import refuse
 from quire.tensor_views import Array, array_of, tensor_like, written_array
 

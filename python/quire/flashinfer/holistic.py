@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from quire.flashinfer.decode import planned, run_paged
 from quire.flashinfer.page import check_layout, pages_of
+from quire.flashinfer.paged_decode import planned, run_paged
+from quire.flashinfer.paged_prefill import BatchPrefillWithPagedKVCacheWrapper
 from quire.flashinfer.planned import Given, Plan, Scores, Shape, indptr_of
-from quire.flashinfer.prefill import BatchPrefillWithPagedKVCacheWrapper
 from quire.flashinfer.refused import refuse
 from quire.row_attention import Batch
 from quire.tensor_views import number_of

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from quire.flashinfer.decode import planned
 from quire.flashinfer.page import tables_of
+from quire.flashinfer.paged_decode import planned
 from quire.flashinfer.planned import Given, Plan, Scores, Shape, indptr_of, masks_of
 from quire.flashinfer.refused import refuse
 from quire.row_attention import Batch, Ints

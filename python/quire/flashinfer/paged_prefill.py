@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from quire.flashinfer.decode import planned, run_paged
 from quire.flashinfer.page import as_nhd, check_layout, check_lengths, lengths_of, tables_of
+from quire.flashinfer.paged_decode import planned, run_paged
 from quire.flashinfer.planned import Given, Plan, Scores, Shape, indptr_of, masks_of
 from quire.flashinfer.refused import refuse
 from quire.row_attention import Batch
