@@ -121,7 +121,7 @@ LATENT = sampled(
     num_heads=[4, 16],
     sizes=[(64, 16), (512, 64), (128, 0)],
     causal=[False, True],
-    beside=[False, True],
+    place=["side by side", "apart", "apart with the strides of one array"],
     dtype=list(DTYPES),
 )
 
@@ -133,8 +133,12 @@ def test_batch_mla_paged_attention(point: dict[str, Any]) -> None:
     batch = paged_batch(keys, point["page_size"], 1, size + rest, dtype)
     whole = batch.k_cache[:, :, 0]
     ckv, kpe = whole[..., :size], whole[..., size:]
-    if not point["beside"]:
+    if point["place"] == "apart":
         ckv, kpe = ckv.copy(), kpe.copy()
+    elif point["place"] != "side by side":
+        first, second = whole.copy(), whole.copy()
+        first[..., size:], second[..., :size] = np.nan, np.nan
+        ckv, kpe = first[..., :size], second[..., size:]
     qo_indptr = np.concatenate([[0], np.cumsum(rows)]).astype(np.int32)
     wrapper = flashinfer.BatchMLAPagedAttentionWrapper(None)
     wrapper.plan(

@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from quire import row_attention
 from quire.row_attention import Batch, Options, attend_batch
 from quire.tensor_views import (
     array_of,
@@ -120,3 +121,20 @@ def test_masks_over_caches_whose_slots_cannot_be_numbered(layout: Any) -> None:
     np.testing.assert_array_equal(results[0][0], results[1][0])
     np.testing.assert_array_equal(results[0][1], results[1][1])
     assert np.isfinite(results[0][1]).all()
+
+
+def test_where_masked_rows_are_cut_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(2)
+    k, v = random.standard_normal((2, 5, 16, 2, 32)).astype(np.float32)
+    q = random.standard_normal((37, 4, 32)).astype(np.float32)
+    masks = [random.random((30, 70)) < 0.5, random.random((7, 9)) < 0.5]
+    table = np.array([[3, 0, 2, 4, 1], [4, -1, -1, -1, -1]])
+    batch = Batch(np.array([0, 30, 37]), table, np.array([70, 9]), masks=masks)
+    results = []
+    for most in (1 << 22, 200, 1):
+        monkeypatch.setattr(row_attention, "_MOST_ENTRIES", most)
+        out = np.empty_like(q)
+        results.append((attend_batch(q, k, v, batch, Options(0.2), out), out))
+    for lse, out in results[1:]:
+        assert lse.tobytes() == results[0][0].tobytes()
+        assert out.tobytes() == results[0][1].tobytes()
