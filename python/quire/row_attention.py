@@ -35,9 +35,7 @@ class Batch:
     tables: Ints  # [B, max_blocks]: the blocks of each sequence's keys
     kv_lens: Ints  # [B]
     causal: bool = False  # keys up to the row's own position
-    window_left: int = (
-        -1
-    )  # keys from this many before the row's own position on; -1: from the first
+    window_left: int = -1  # keys before the row's own that it sees; -1: all
     masks: list[Array] | None = None  # bool [n, m] of each sequence, in place of causal
 
 

@@ -73,7 +73,7 @@ def lengths_of(where: str, indptr: Ints, last_page_len: Any, page_size: int) -> 
     wrong = np.flatnonzero((pages > 0) & ((last < 0) | (last > page_size)))
     if len(wrong):
         at = int(wrong[0])
-        raise ValueError(f"{where}: got {last[at]} at {at}, expected 1 to {page_size}")
+        raise ValueError(f"{where}: got {last[at]} at {at}, expected 0 to {page_size}")
     return np.where(pages > 0, (pages - 1) * page_size + last, 0)
 
 

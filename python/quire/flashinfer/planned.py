@@ -182,11 +182,14 @@ class Plan:
             raise NotImplementedError(
                 f"{function}: sinks: got sinks with pos_encoding_mode 'ALIBI', expected None"
             )
+        sinks = None
+        if given.sinks is not None:
+            sinks = array_of(given.sinks, f"{function}: sinks").astype(np.float32)
         options = Options(
             scale,
             self.scores.softcap,
             alibi_slopes_of(self.shape.num_qo_heads) if self.scores.alibi else None,
-            None if given.sinks is None else array_of(given.sinks, f"{function}: sinks"),
+            sinks,
             k_scale if quantised else None,
             v_scale if quantised else None,
         )

@@ -129,13 +129,12 @@ def flash_attn_varlen_func(
         if out is None
         else written_array(out, shape, queries.dtype, f"{function}: out")
     )
-    if q_descale is not None and not (array_of(q_descale, f"{function}: q_descale") == 1).all():
-        raise NotImplementedError(f"{function}: q_descale: got scales, expected None or ones")
+    descale_of(f"{function}: q_descale", q_descale, queries)  # nothing but ones
     options = Options(
         1 / math.sqrt(queries.shape[2]) if softmax_scale is None else softmax_scale,
         softcap if softcap > 0 else None,
         None,
-        None if s_aux is None else array_of(s_aux, f"{function}: s_aux"),
+        None if s_aux is None else array_of(s_aux, f"{function}: s_aux").astype(np.float32),
         descale_of(f"{function}: k_descale", k_descale, keys),
         descale_of(f"{function}: v_descale", v_descale, values),
     )

@@ -83,7 +83,7 @@ def test_rows_of_no_sequence_are_skipped() -> None:
         ({"kv_indices": [-1]}, IndexError, "kv_indices: got -1 at 0, expected a page"),
         ({"kv_indices": []}, ValueError, "kv_indices: got 0 pages, expected 1"),
         ({"kv_indptr": [1, 1]}, ValueError, r"kv_indptr: got \[1\] at 0, expected 0"),
-        ({"kv_last_page_len": [5]}, ValueError, "kv_last_page_len: got 5 at 0, expected 1 to 4"),
+        ({"kv_last_page_len": [5]}, ValueError, "kv_last_page_len: got 5 at 0, expected 0 to 4"),
         ({"kv_layout": "NDH"}, ValueError, "got kv_layout 'NDH', expected 'NHD' or 'HND'"),
         ({"append_key": np.ones((1, 1, 8))}, ValueError, "append_key: got dtype float64"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from peer_attention import (
@@ -194,6 +195,39 @@ def test_a_mask_of_nothing_is_zero() -> None:
     )
     assert (out == 0).all()
     assert (lse == -np.inf).all()
+
+
+@pytest.mark.parametrize("layout", ["NHD", "HND"])
+def test_masks_over_eight_bit_caches(layout: str) -> None:
+    point = {
+        "lengths": [(6, 40), (9, 3)],
+        "causal": False,
+        "window_left": -1,
+        "logits_soft_cap": 0.0,
+        "dtype": "float32",
+    }
+    rows, keys, qo_indptr = lengths_of(point)
+    batch, masks = paged_batch(keys, 16, 2, 64), random_masks(point)
+    caches = batch.cache("packed", layout).astype(ml_dtypes.float8_e4m3fn)
+    wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(None, layout)
+    wrapper.plan(
+        qo_indptr,
+        batch.indptr,
+        batch.indices,
+        batch.last_page_len,
+        4,
+        2,
+        64,
+        16,
+        custom_mask=np.concatenate([mask.reshape(-1) for mask in masks]),
+        q_data_type="float32",
+        kv_data_type=ml_dtypes.float8_e4m3fn,
+    )
+    q = queries(sum(rows), 4, 64)
+    result = wrapper.run(q, caches, k_scale=0.5, v_scale=2.0, return_lse=True)
+    for x, scale in [(batch.keys, 0.5), (batch.values, 2.0)]:
+        x[:] = [rows.astype(caches.dtype).astype(np.float64) * scale for rows in x]
+    check(point, result, q, batch, masks)
 
 
 @pytest.mark.parametrize("dtype", list(DTYPES))

@@ -75,7 +75,7 @@ def test_flash_attn_varlen_func_with_block_table(point: dict[str, Any]) -> None:
     batch = paged_batch(keys, point["block_size"], heads[1], size, dtype)
     q = queries(sum(rows), heads[0], size, dtype)
     random = np.random.default_rng(4)
-    sinks = random.standard_normal(heads[0]).astype(np.float32)
+    sinks = random.standard_normal(heads[0]).astype(DTYPES[dtype])
     slopes = random.random(heads[0]).astype(np.float32)
     given: dict[str, Any] = {"sinks": {"s_aux": sinks}, "alibi": {"alibi_slopes": slopes}}
     out, lse = run(
@@ -310,7 +310,7 @@ def test_merge_attn_states(point: dict[str, Any]) -> None:
         ({"return_attn_probs": True}, NotImplementedError, "return_attn_probs: got True"),
         ({"cp_world_size": 2}, NotImplementedError, "cp_world_size: got 2"),
         ({"mask_mod": len}, NotImplementedError, "mask_mod: got builtin"),
-        ({"q_descale": np.full(1, 2.0)}, NotImplementedError, "q_descale: got scales"),
+        ({"q_descale": 2.0}, ValueError, "q_descale: got scales for float32"),
         ({"alibi_slopes": np.ones(4)}, NotImplementedError, "alibi_slopes: got slopes without"),
         ({"k_descale": np.full(1, 2.0)}, ValueError, "k_descale: got scales for float32"),
         ({"seqused_k": None}, ValueError, "seqused_k: got None"),
