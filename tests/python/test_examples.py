@@ -34,6 +34,18 @@ def test_decode_loop() -> None:
     assert sum(line.startswith("step") for line in lines) == 6
 
 
+def test_kv_cache_manager() -> None:
+    lines = run(sys.executable, ROOT / "examples" / "kv_cache_manager.py").splitlines()
+    assert lines == [
+        "55 tokens: 0 known, 4 new blocks",
+        "53 tokens: 48 known, 1 new blocks",
+        "3 blocks are shared, 5 of 10 used",
+        "room for 160 tokens: False",
+        "room for 160 tokens: True",
+        "0 tokens of the first prompt are left in the cache",
+    ]
+
+
 def shown(cell: Any) -> list[Any]:
     """What a code cell shows, its text as one; of plots, whose bytes depend on fonts and versions,
     and of one that measures time, only that it shows."""

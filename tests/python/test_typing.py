@@ -19,7 +19,9 @@ def mypy(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("what", [["--package", "quire"], ["examples/decode_loop.py"]])
+@pytest.mark.parametrize(
+    "what", [["--package", "quire"], ["examples/decode_loop.py", "examples/kv_cache_manager.py"]]
+)
 def test_strict(what: list[str]) -> None:
     checked = mypy(*what)
     assert checked.returncode == 0, checked.stdout
