@@ -91,8 +91,8 @@ void count_attention(const AttentionCase& c) {
   args.block_tables = contiguous_index_view(table.data(), {1, blocks});
   args.seq_lens = contiguous_index_view(&length, {1});
   args.cu_seqlens_q = contiguous_index_view(cu_seqlens, {2});
-  const Kernels& kernels = selected_kernels();
-  count(c.name, [&] { paged_attention(args, c.implementation, 1, kernels); });
+  const Execution how = default_execution(1);
+  count(c.name, [&] { paged_attention(args, c.implementation, how); });
 }
 
 void count_attentions() {
@@ -160,10 +160,10 @@ class Tables {
     const auto rows = static_cast<std::int64_t>(slots.size());
     write_kv({k.view(), v.view(), pool_->storage().k_cache(0), pool_->storage().v_cache(0),
               contiguous_index_view(slots.data(), {rows}), Layout::NHD},
-             1, kernels_);
+             how_);
   }
 
-  const Kernels& kernels_ = selected_kernels();
+  const Execution how_ = default_execution(1);
   const std::shared_ptr<BlockPool> pool_ =
       std::make_shared<BlockPool>(KvGeometry{.num_blocks = 128,
                                              .block_size = kBlockSize,

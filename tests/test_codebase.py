@@ -27,11 +27,12 @@ VOCABULARIES = "cpp/quire/cpu/simd/"
 SHARED_NAMES = {"CMakeLists.txt", "README.md", "__init__.py", "conftest.py"}
 # One CMake target per folder: what each may include.
 MAY_INCLUDE = {
-    "base": {"base"},
+    "task": {"task"},
+    "base": {"task", "base"},
     "kv": {"base", "kv"},
     "io": {"base", "kv", "io"},
     "ops": {"base", "ops"},
-    "cpu": {"base", "ops", "cpu"},
+    "cpu": {"task", "base", "ops", "cpu"},
     "paged": {"base", "kv", "ops", "cpu", "paged"},
 }
 # What a condition of the preprocessor may ask: macros of the compiler and the system, none of ours.
@@ -91,6 +92,17 @@ def includes_go_one_way(tree: Tree) -> Iterator[str]:
                 yield f"{path}: {included} does not begin with quire/"
             elif folder in MAY_INCLUDE and place[1] not in MAY_INCLUDE[folder]:
                 yield f"{path}: {folder} includes {included}"
+
+
+def tasks_are_plain(tree: Tree) -> Iterator[str]:
+    """Every compiler takes them, also one for a GPU, which has no standard library."""
+    for path, text in with_suffix(tree, ".h", ".cpp", under="cpp/quire/task/"):
+        for included in re.findall(r"#\s*include\s+<(.+)>", text):
+            if included not in {"cstddef", "cstdint"}:
+                yield f"{path}: includes <{included}>"
+        for name in re.findall(r"\bstd::(\w+)", text):
+            if not re.fullmatch(r"byte|u?int\d+_t", name):
+                yield f"{path}: std::{name}"
 
 
 def the_library_does_not_know_python(tree: Tree) -> Iterator[str]:
@@ -240,6 +252,7 @@ BREACHES: dict[Law, tuple[Tree, list[str]]] = {
             "cpp/quire/ops/b.h": '#include "quire/kv/block_pool.h"\n',
             "cpp/quire/base/c.h": '#  include "quire/quire.h"\n',
             "cpp/quire/cpu/d.h": '#include "../base/check.h"\n',
+            "cpp/quire/task/f.h": '#include "quire/base/dtype.h"\n',
             "cpp/quire/cpu/good.h": '#include "quire/base/check.h"\n',
         },
         [
@@ -248,7 +261,17 @@ BREACHES: dict[Law, tuple[Tree, list[str]]] = {
             "cpp/quire/ops/b.h",
             "cpp/quire/base/c.h",
             "cpp/quire/cpu/d.h",
+            "cpp/quire/task/f.h",
         ],
+    ),
+    tasks_are_plain: (
+        {
+            "cpp/quire/task/a.h": "#include <vector>\n",
+            "cpp/quire/task/b.h": "#include <cstddef>\nstd::size_t count(std::byte x);\n",
+            "cpp/quire/task/good.h": "#include <cstdint>\nstd::int64_t x;\nstd::byte* p;\n",
+            "cpp/quire/cpu/good.h": "#include <vector>\n",
+        },
+        ["cpp/quire/task/a.h", "cpp/quire/task/b.h"],
     ),
     the_library_does_not_know_python: (
         {

@@ -10,9 +10,9 @@
 #include <cstring>
 #include <string_view>
 
-namespace quire {
+#include "quire/task/dtype_name.h"
 
-enum class DType : std::uint8_t { float32, float16, bfloat16, int8, float8_e4m3fn, int4 };
+namespace quire {
 
 // The plain floats, and the quantised whose elements are numbers by themselves.
 inline constexpr DType kDTypes[] = {DType::float32, DType::float16, DType::bfloat16};

@@ -5,30 +5,10 @@
 // (quire/cpu/cache/seal_rows.h): whoever seals is told which to use.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-
 #include "quire/base/dtype.h"
+#include "quire/task/cache_task.h"
 
 namespace quire {
-
-// `count` rows of `length` plain floats, `stride` bytes from one to the next. Of int4 `length` is
-// even.
-struct RowsToSeal {
-  const std::byte* from;
-  std::int64_t stride;
-  DType dtype;
-  std::int64_t count, length;
-};
-
-// Where they go: rows of numbers, and what each of them shares, each so many bytes apart. Of keys
-// of int4 there is one such for all: a grid for each channel, one after the other.
-struct SealedRows {
-  std::byte* numbers;
-  std::int64_t stride;
-  std::byte* scales;
-  std::int64_t scale_stride;
-};
 
 // Numbers beyond kLargestOnGrid, as far as a float16 is rounded to it, become that. A grid of one
 // that is larger or not finite is NaN, and so is the scale of a row with one that is not finite, or
