@@ -3,6 +3,7 @@ read, and a plain NumPy reference in float64."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from quire import _core
+from quire.machine_peaks import environment
 
 DTYPES = {
     "float32": np.dtype(np.float32),
@@ -20,10 +22,11 @@ DTYPES = {
 
 
 @pytest.fixture(params=_core.build_info()["instruction_sets_available"])
-def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each of this machine, in turn: what the test calls runs on it."""
-    monkeypatch.setenv("QUIRE_CPU", request.param)
-    return str(request.param)
+    with environment(QUIRE_CPU=request.param):
+        assert _core.build_info()["instruction_set"] == request.param
+        yield str(request.param)
 
 
 @dataclass
