@@ -180,7 +180,7 @@ class Tables {
 int main(int argc, char** argv) {
   if (argc == 2 && std::strcmp(argv[1], "--built-by") == 0) {
     std::printf("compiler %s, glibc %s, instruction set %s\n", __VERSION__, gnu_get_libc_version(),
-                quire::selected_kernels().name);
+                quire::selected_kernels().cache->instruction_set);
     return 0;
   }
   quire::count_attentions();

@@ -25,8 +25,10 @@ py::dict build_info() {
   info["compiler"] = QUIRE_COMPILER;
   info["instruction_sets_built"] = names(built_instruction_sets());
   info["instruction_sets_available"] = names(available_instruction_sets());
-  info["instruction_set"] = selected_kernels().name;
-  info["instruction_set_of_quantised"] = selected_kernels(DType::int8).name;
+  const SelectedKernels& kernels = selected_kernels();
+  const auto set_of = [&](DType cache) { return kernels.attention(cache).direct->instruction_set; };
+  info["instruction_set"] = set_of(DType::bfloat16);
+  info["instruction_set_of_quantised"] = set_of(DType::int8);
   info["num_threads"] = default_num_threads();
   return info;
 }
@@ -76,7 +78,8 @@ double measured_arithmetic_peak(py::handle kind, py::handle num_threads) {
   }
   const DType dtype = name == name_of(DType::float32) ? DType::float32 : DType::bfloat16;
   const int threads = thread_count(function, num_threads);
-  const Kernels& kernels = selected_kernels();  // under the GIL, as it reads the environment
+  // under the GIL, as it may read the environment
+  const ProbeKernels& kernels = *selected_kernels().probe;
   const WithoutGil unlocked;
   return arithmetic_peak(dtype, threads, kernels);
 }
@@ -86,6 +89,7 @@ double measured_arithmetic_peak(py::handle kind, py::handle num_threads) {
 void bind_config(py::module_& m) {
   m.attr("__version__") = QUIRE_VERSION;
   m.def("build_info", &build_info);
+  m.def("read_environment_again", &read_environment_again);
   m.def("read_chunks", &timed_read_chunks, py::arg("buffer"), py::arg("chunk_bytes"),
         py::arg("order"), py::arg("num_threads"));
   m.def("arithmetic_peak", &measured_arithmetic_peak, py::arg("kind"), py::arg("num_threads"));

@@ -53,6 +53,7 @@ def environment(**variables: str) -> Iterator[None]:
     wanted = {name: value for name, value in variables.items() if value}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
+    _core.read_environment_again()
     try:
         yield
     finally:
@@ -61,6 +62,7 @@ def environment(**variables: str) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+        _core.read_environment_again()
 
 
 def arithmetic_of(dtype: str) -> Arithmetic:

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "fuzz_bytes.h"
-#include "quire/cpu/kernel_list.h"
+#include "quire/cpu/select_kernels.h"
 #include "support/any_attention.h"
 #include "support/copying_pager.h"
 #include "support/on_instruction_set.h"
@@ -27,7 +27,7 @@ struct Results {
 };
 
 struct Way {
-  const Kernels& kernels;
+  const SelectedKernels& kernels;
   Implementation implementation = Implementation::fused;
   int num_threads = 1;
 };
@@ -46,8 +46,7 @@ Results run(PagedAttentionArgs args, const Way& way, DType out, bool wants_mass 
     args.block_mass = results.mass.data();
   }
   try {
-    paged_attention(args, way.implementation,
-                    Execution{&way.kernels, &way.kernels, way.num_threads});
+    paged_attention(args, way.implementation, Execution{&way.kernels, way.num_threads});
   } catch (const ValueError& error) {
     results.error = error.what();
     const auto is_untouched = [](float x) { return x == kUntouched; };
@@ -108,7 +107,7 @@ void expect_near(const Results& results, const Results& expected, double toleran
 }
 
 // What does not depend on how a call is made: threads, other sequences, who asks for more.
-void expect_bits_everywhere(const AnyAttention& attention, const Kernels& kernels,
+void expect_bits_everywhere(const AnyAttention& attention, const SelectedKernels& kernels,
                             const Results& results) {
   const PagedAttentionArgs& args = attention.args();
   const DType out = args.out.dtype;
@@ -145,16 +144,14 @@ void expect_bits_everywhere(const AnyAttention& attention, const Kernels& kernel
 void compare_all(const AnyAttention& attention) {
   const PagedAttentionArgs& args = attention.args();
   const DType out = args.out.dtype;
-  const Results expected =
-      run(args, {*kernel_list().back().kernels, Implementation::dense}, DType::float32);
+  const Results expected = run(args, {selected_kernels(), Implementation::dense}, DType::float32);
   // a score's rounding is in proportion to it, and grows a little with the sum's length; where
   // whole numbers are multiplied queries and weights are rounded to 16 bits
   const double times = std::max(1.0, attention.largest_score() / 8);
   const double floats = 2e-6 * times, whole_numbers = 1e-4 * times;
-  for (const KernelChoice& choice : kernel_list()) {
-    if (!choice.runs_here()) continue;
-    const Kernels& kernels = *choice.kernels;
-    SCOPED_TRACE(kernels.name);
+  for (const std::string_view name : available_instruction_sets()) {
+    const SelectedKernels& kernels = kernels_named(name);
+    SCOPED_TRACE(name);
     const double direct = attention.is_sealed() ? whole_numbers : floats;
     {
       SCOPED_TRACE("gather");
@@ -168,7 +165,7 @@ void compare_all(const AnyAttention& attention) {
     expect_bits_everywhere(attention, kernels, fused);
   }
   SCOPED_TRACE("dense");
-  expect_same_bits(run(args, {*kernel_list()[0].kernels, Implementation::dense, 3}, DType::float32),
+  expect_same_bits(run(args, {selected_kernels(), Implementation::dense, 3}, DType::float32),
                    expected);
 }
 

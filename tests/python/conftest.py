@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from quire import _core
+from quire.machine_peaks import environment
 
 # PyTorch, which no sanitizer knows, is left out there: its tests are skipped, and say so.
 if "QUIRE_SANITIZED" in os.environ:
@@ -26,10 +28,11 @@ DTYPES = {
 
 
 @pytest.fixture(params=_core.build_info()["instruction_sets_available"])
-def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each of this machine, in turn: what the test calls runs on it."""
-    monkeypatch.setenv("QUIRE_CPU", request.param)
-    return str(request.param)
+    with environment(QUIRE_CPU=request.param):
+        assert _core.build_info()["instruction_set"] == request.param
+        yield str(request.param)
 
 
 @dataclass

@@ -9,7 +9,6 @@ import pytest
 from conftest import DTYPES
 
 import quire
-from quire import _core
 from quire.trace import shipped_trace
 
 MOST = 1.5  # times the error of plain float32
@@ -37,14 +36,11 @@ def as_blocks(rows: Any) -> Any:
     return np.concatenate([rows, padding]).reshape(-1, BLOCK_SIZE, *rows.shape[1:])
 
 
-@pytest.mark.parametrize("cpu", _core.build_info()["instruction_sets_available"])
+@pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("implementation", ["fused", "gather"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("layer", [1, 4])
-def test_errs_little_more_than_plain_float32(
-    monkeypatch: pytest.MonkeyPatch, cpu: str, implementation: Any, dtype: str, layer: int
-) -> None:
-    monkeypatch.setenv("QUIRE_CPU", cpu)
+def test_errs_little_more_than_plain_float32(implementation: Any, dtype: str, layer: int) -> None:
     trace = shipped_trace(layer=layer)
     for tokens in (1, 2, 8, 200):  # rows that are read directly, and that go through packed keys
         q, k, v = (x.astype(DTYPES[dtype]) for x in (trace.q[-tokens:], trace.k, trace.v))

@@ -12,10 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import quire
-from quire import _core
 
 IMPLEMENTATIONS = ("fused", "gather", "dense")
-INSTRUCTION_SETS = _core.build_info()["instruction_sets_available"]
 
 
 def by_block(probabilities: Any, block_size: int, num_columns: int) -> Any:
@@ -49,14 +47,12 @@ def mass_cases(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("cpu", INSTRUCTION_SETS)
+@pytest.mark.usefixtures("instruction_set")
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(case=mass_cases())
-def test_mass_of_each_block(cpu: str, case: dict[str, Any]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QUIRE_CPU", cpu)
-        for implementation in IMPLEMENTATIONS:
-            check_mass(case, implementation)
+def test_mass_of_each_block(case: dict[str, Any]) -> None:
+    for implementation in IMPLEMENTATIONS:
+        check_mass(case, implementation)
 
 
 def check_mass(case: dict[str, Any], implementation: str) -> None:

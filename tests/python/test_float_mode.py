@@ -12,7 +12,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 from float_mode import current_mode, unusual_mode
-from quantised_cases import INSTRUCTION_SETS
 
 import quire
 
@@ -20,12 +19,6 @@ TINY = 2.0**-133  # subnormal in float32 and bfloat16
 FLOATS = [np.float32, np.float16, ml_dtypes.bfloat16]
 POOLS = [("float32", None), ("float16", None), ("bfloat16", None), ("int8", 0), ("int8", 1),
          ("float8_e4m3fn", 0), ("float8_e4m3fn", 1), ("int4", 1)]  # fmt: skip
-
-
-@pytest.fixture(params=INSTRUCTION_SETS)
-def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("QUIRE_CPU", request.param)
-    return str(request.param)
 
 
 def numbers(*shape: int, seed: int = 0) -> Any:

@@ -12,10 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import quire
-from quire import _core
 
 IMPLEMENTATIONS = ("fused", "gather", "dense")
-INSTRUCTION_SETS = _core.build_info()["instruction_sets_available"]
 EPSILON = {"float32": 2e-5, "float16": 2e-3, "bfloat16": 1.5e-2}
 
 
@@ -41,13 +39,11 @@ def keep_cases(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("cpu", INSTRUCTION_SETS)
+@pytest.mark.usefixtures("instruction_set")
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(case=keep_cases())
-def test_attention_over_the_kept_tokens(cpu: str, case: dict[str, Any]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QUIRE_CPU", cpu)
-        check_kept_tokens(case)
+def test_attention_over_the_kept_tokens(case: dict[str, Any]) -> None:
+    check_kept_tokens(case)
 
 
 def check_kept_tokens(case: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from quantised_cases import INSTRUCTION_SETS
 
 import quire
 
@@ -13,13 +12,10 @@ DTYPES = ["float32", "float16", "bfloat16", "int8", "float8_e4m3fn"]
 Q_DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 
-@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+@pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("q_dtype", Q_DTYPES)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_they_see_what_dense_sees(
-    instruction_set: str, q_dtype: str, dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("QUIRE_CPU", instruction_set)
+def test_they_see_what_dense_sees(q_dtype: str, dtype: str) -> None:
     random = np.random.default_rng(7)
     pool = quire.BlockPool(16, num_kv_heads=1, head_dim=64, dtype=dtype)
     table = quire.BlockTable(pool)
@@ -52,13 +48,10 @@ def test_they_see_what_dense_sees(
                     )
 
 
-@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+@pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_room_for_them_changes_no_bit(
-    instruction_set: str, dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_room_for_them_changes_no_bit(dtype: str) -> None:
     """Large scales have none, and a power of two may stand in either."""
-    monkeypatch.setenv("QUIRE_CPU", instruction_set)
     random = np.random.default_rng(8)
     pool = quire.BlockPool(16, num_kv_heads=2, head_dim=64, dtype=dtype)
     table = quire.BlockTable(pool)

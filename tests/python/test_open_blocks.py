@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from dense_oracle import attention
-from int4_cases import FLOATS, IMPLEMENTATIONS, INSTRUCTION_SETS, as_layout
+from int4_cases import FLOATS, IMPLEMENTATIONS, as_layout
 
 import quire
 
@@ -58,14 +58,11 @@ def slots_of(table: Any, length: int) -> Any:
     return np.asarray(table)[positions // BLOCK_SIZE] * BLOCK_SIZE + positions % BLOCK_SIZE
 
 
-@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+@pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("layout", ["NHD", "HND"])
 @pytest.mark.parametrize("q_dtype", ["float32", "bfloat16"])
-def test_what_was_written_is_attended(
-    dtype: str, instruction_set: str, layout: str, q_dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_written_is_attended(dtype: str, layout: str, q_dtype: str) -> None:
     """Open blocks last, first, between, alone, and nowhere."""
-    monkeypatch.setenv("QUIRE_CPU", instruction_set)
     random = np.random.default_rng(1)
     open_dtypes = ("bfloat16", "float32") if q_dtype == "float32" else ("float16", "bfloat16")
     stored = Stored(dtype, open_dtypes, layout)

@@ -8,19 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from quantised_cases import INSTRUCTION_SETS
 
 import quire
 
 BOUND = 1e-4  # of the largest result
 KEYS, HEAD_DIM, CHANNEL = 500, 128, 5
 DTYPES = ("int8", "float8_e4m3fn", "int4")
-
-
-@pytest.fixture(params=INSTRUCTION_SETS)
-def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("QUIRE_CPU", request.param)
-    return str(request.param)
 
 
 def rows(seed: int, heads: int = 2) -> tuple[Any, Any, Any]:

@@ -9,7 +9,6 @@ import dense_oracle
 import numpy as np
 import pytest
 from filled_pool import fill, new_pool
-from quantised_cases import INSTRUCTION_SETS
 
 import quire
 
@@ -31,13 +30,10 @@ def family(pool: quire.BlockPool, random: np.random.Generator) -> tuple[list[Any
     return tables, keys, values
 
 
-@pytest.mark.parametrize("cpu", INSTRUCTION_SETS)
+@pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "float8_e4m3fn"])
 @pytest.mark.parametrize("heads", [(2, 1), (2, 4), (1, 16)])
-def test_forks_have_the_bits_of_each_alone(
-    cpu: str, dtype: str, heads: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("QUIRE_CPU", cpu)
+def test_forks_have_the_bits_of_each_alone(dtype: str, heads: tuple[int, int]) -> None:
     random = np.random.default_rng(0)
     num_kv_heads, group = heads
     pool = new_pool(

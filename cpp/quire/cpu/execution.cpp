@@ -2,7 +2,6 @@
 
 #include "quire/base/check.h"
 #include "quire/base/thread_pool.h"
-#include "quire/cpu/select_kernels.h"
 
 namespace quire {
 
@@ -10,8 +9,7 @@ Execution default_execution(int num_threads, std::string_view function) {
   if (num_threads < 0) {
     raise<ValueError>(place(function, "num_threads"), "got ", num_threads, ", expected >= 1");
   }
-  return {&selected_kernels(DType::bfloat16), &selected_kernels(DType::int8),
-          num_threads == 0 ? default_num_threads() : num_threads};
+  return {&selected_kernels(), num_threads == 0 ? default_num_threads() : num_threads};
 }
 
 }  // namespace quire

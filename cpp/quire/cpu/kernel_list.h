@@ -4,28 +4,26 @@
 
 #include <span>
 
-#include "quire/cpu/kernels.h"
+#include "quire/cpu/kernel_set.h"
 
 namespace quire {
 
-extern const Kernels kScalarKernels;
-extern const Kernels kAvx2Kernels;
-extern const Kernels kAvx512Kernels;
-extern const Kernels kAvx512Bf16Kernels;
-extern const Kernels kNeonKernels;
+extern const KernelSet kScalarKernels;
+extern const KernelSet kAvx2Kernels;
+extern const KernelSet kAvx512Kernels;
+extern const KernelSet kAvx512Bf16Kernels;
+extern const KernelSet kNeonKernels;
 
-struct KernelChoice {
-  const Kernels* kernels;
+struct KernelSource {
+  const KernelSet* kernels;
   bool (*runs_here)();  // whether this processor and its operating system have the instructions
-  // Whether it is worth being chosen unasked, where it runs, for caches that are quantised or not;
-  // null: always.
-  bool (*pays_here)(bool quantised) = nullptr;
 };
 
 // Whether this processor multiplies pairs of bfloat16 as often per cycle as floats.
 bool has_fast_pairs();
 
-// The first that runs and pays is chosen; the last runs anywhere.
-std::span<const KernelChoice> kernel_list();
+// The richest first; the last runs anywhere. Each operator chooses for itself
+// (kernel_candidates.h).
+std::span<const KernelSource> kernel_list();
 
 }  // namespace quire

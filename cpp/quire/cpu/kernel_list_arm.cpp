@@ -4,14 +4,14 @@ namespace quire {
 namespace {
 
 // Advanced SIMD is part of every Armv8-A processor.
-constexpr KernelChoice kList[] = {
+constexpr KernelSource kList[] = {
     {&kNeonKernels, [] { return true; }},
     {&kScalarKernels, [] { return true; }},
 };
 
 }  // namespace
 
-std::span<const KernelChoice> kernel_list() { return kList; }
+std::span<const KernelSource> kernel_list() { return kList; }
 
 bool has_fast_pairs() { return false; }  // no kernel here knows them
 

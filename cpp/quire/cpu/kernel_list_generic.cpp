@@ -3,11 +3,11 @@
 namespace quire {
 namespace {
 
-constexpr KernelChoice kList[] = {{&kScalarKernels, [] { return true; }}};
+constexpr KernelSource kList[] = {{&kScalarKernels, [] { return true; }}};
 
 }  // namespace
 
-std::span<const KernelChoice> kernel_list() { return kList; }
+std::span<const KernelSource> kernel_list() { return kList; }
 
 bool has_fast_pairs() { return false; }  // no kernel here knows them
 

@@ -19,12 +19,8 @@ bool has_avx512bf16() {
          __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
 }
 
-// Where pairs are slow AVX-512 without them is faster. But whole numbers are multiplied in one
-// instruction, and float8s widened by two tables: of quantised caches it is the faster one.
-bool pays_bfloat16(bool quantised) { return quantised || has_fast_pairs(); }
-
-constexpr KernelChoice kList[] = {
-    {&kAvx512Bf16Kernels, has_avx512bf16, pays_bfloat16},
+constexpr KernelSource kList[] = {
+    {&kAvx512Bf16Kernels, has_avx512bf16},
     {&kAvx512Kernels, has_avx512},
     {&kAvx2Kernels, has_avx2},
     {&kScalarKernels, [] { return true; }},
@@ -32,7 +28,7 @@ constexpr KernelChoice kList[] = {
 
 }  // namespace
 
-std::span<const KernelChoice> kernel_list() { return kList; }
+std::span<const KernelSource> kernel_list() { return kList; }
 
 // AMD's do: twice the arithmetic. Those of Intel that have AMX as well do it a quarter as often
 // (measured: 121 against 243 GFLOP/s a core of an Emerald Rapids).

@@ -4,6 +4,6 @@
 
 namespace quire {
 
-extern constexpr Kernels kAvx2Kernels = InstructionSet<Avx2>::kernels("avx2");
+extern constexpr KernelSet kAvx2Kernels = InstructionSet<Avx2>::kernels("avx2");
 
 }  // namespace quire

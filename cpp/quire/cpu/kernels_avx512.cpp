@@ -4,6 +4,6 @@
 
 namespace quire {
 
-extern constexpr Kernels kAvx512Kernels = InstructionSet<Avx512>::kernels("avx512");
+extern constexpr KernelSet kAvx512Kernels = InstructionSet<Avx512>::kernels("avx512");
 
 }  // namespace quire

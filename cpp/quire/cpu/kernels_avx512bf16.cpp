@@ -4,6 +4,6 @@
 
 namespace quire {
 
-extern constexpr Kernels kAvx512Bf16Kernels = InstructionSet<Avx512Bf16>::kernels("avx512bf16");
+extern constexpr KernelSet kAvx512Bf16Kernels = InstructionSet<Avx512Bf16>::kernels("avx512bf16");
 
 }  // namespace quire

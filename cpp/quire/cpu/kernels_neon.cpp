@@ -4,6 +4,6 @@
 
 namespace quire {
 
-extern constexpr Kernels kNeonKernels = InstructionSet<Neon>::kernels("neon");
+extern constexpr KernelSet kNeonKernels = InstructionSet<Neon>::kernels("neon");
 
 }  // namespace quire

@@ -4,6 +4,6 @@
 
 namespace quire {
 
-extern constexpr Kernels kScalarKernels = InstructionSet<Scalar>::kernels("scalar");
+extern constexpr KernelSet kScalarKernels = InstructionSet<Scalar>::kernels("scalar");
 
 }  // namespace quire

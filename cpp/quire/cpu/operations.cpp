@@ -80,7 +80,7 @@ void paged_attention(const PagedAttentionArgs& args, Implementation implementati
 void run_attention(const PagedAttentionArgs& args, Implementation implementation,
                    const Execution& how, std::string_view function, AttentionPlan* plan) {
   const DefaultFloatMode mode;
-  const Kernels& kernels = how.kernels_of(args.k_cache.dtype);
+  const AttentionChoice& kernels = how.kernels->attention(args.k_cache.dtype);
   if (implementation != Implementation::fused) check_dynamic_scales(args, function);
   switch (implementation) {
     case Implementation::dense:

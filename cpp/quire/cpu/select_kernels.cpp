@@ -1,54 +1,103 @@
 #include "quire/cpu/select_kernels.h"
 
+#include <atomic>
 #include <cstdlib>
+#include <span>
 #include <string>
 
 #include "quire/base/check.h"
+#include "quire/cpu/kernel_candidates.h"
 #include "quire/cpu/kernel_list.h"
 
 namespace quire {
 namespace {
 
-const Kernels& best_kernels(bool quantised) {
-  for (const KernelChoice& choice : kernel_list()) {
-    const bool pays = choice.pays_here == nullptr || choice.pays_here(quantised);
-    if (choice.runs_here() && pays) return *choice.kernels;
+SelectedKernels select_from(const KernelCandidates& candidates) {
+  SelectedKernels selected{};
+  for (std::size_t i = 0; i < selected.attention_of.size(); ++i) {
+    selected.attention_of[i] = choose_attention(candidates, static_cast<DType>(i));
   }
-  return kScalarKernels;
+  // one vocabulary writes every dtype, and is what the probe says the speed of
+  const auto first = [&](auto table) {
+    return candidates.first([table](const KernelSet& set) -> const auto& { return set.*table; },
+                            DType::bfloat16);
+  };
+  selected.cache = first(&KernelSet::cache);
+  selected.probe = first(&KernelSet::probe);
+  return selected;
 }
 
-const Kernels& named_kernels(std::string_view name) {
-  for (const KernelChoice& choice : kernel_list()) {
-    if (choice.kernels->name == name && choice.runs_here()) return *choice.kernels;
+// Everything that can be selected on this processor. Never destroyed, so that no exit order can
+// matter.
+class Selections {
+ public:
+  static const Selections& all() {
+    static const Selections& selections = *new Selections;
+    return selections;
   }
-  std::string available;
-  for (const std::string_view known : available_instruction_sets()) {
-    available += concat(available.empty() ? "" : ", ", known);
+
+  const SelectedKernels& best() const { return best_; }
+
+  // Null where this processor has none of that name.
+  const SelectedKernels* named(std::string_view name) const {
+    for (std::size_t i = 0; i < sets_.size(); ++i) {
+      if (sets_[i]->name == name) return &of_each_[i];
+    }
+    return nullptr;
   }
-  raise<ValueError>("QUIRE_CPU", "got \"", name,
-                    "\", expected one that this machine has: ", available);
-}
+
+ private:
+  Selections() {
+    for (const KernelSource& source : kernel_list()) {
+      if (source.runs_here()) sets_.push_back(source.kernels);
+    }
+    best_ = select_from({sets_, nullptr, has_fast_pairs()});
+    // what one does not offer the next poorer does
+    for (std::size_t i = 0; i < sets_.size(); ++i) {
+      of_each_.push_back(select_from({std::span(sets_).subspan(i), sets_[i], has_fast_pairs()}));
+    }
+  }
+
+  std::vector<const KernelSet*> sets_;
+  SelectedKernels best_;
+  std::vector<SelectedKernels> of_each_;
+};
+
+std::atomic<const SelectedKernels*> selected{nullptr};
 
 }  // namespace
 
-const Kernels& selected_kernels(DType cache) {
-  static const Kernels& best = best_kernels(false);
-  static const Kernels& best_of_quantised = best_kernels(true);
-  const char* name = std::getenv("QUIRE_CPU");
-  if (name != nullptr && *name != '\0') return named_kernels(name);
-  return is_quantised(cache) ? best_of_quantised : best;
+const SelectedKernels& selected_kernels() {
+  if (const SelectedKernels* known = selected.load(std::memory_order_acquire)) return *known;
+  const char* const name = std::getenv("QUIRE_CPU");
+  const bool is_named = name != nullptr && *name != '\0';
+  const SelectedKernels& found = is_named ? kernels_named(name) : Selections::all().best();
+  selected.store(&found, std::memory_order_release);
+  return found;
+}
+
+void read_environment_again() { selected.store(nullptr, std::memory_order_release); }
+
+const SelectedKernels& kernels_named(std::string_view instruction_set) {
+  if (const SelectedKernels* known = Selections::all().named(instruction_set)) return *known;
+  std::string available;
+  for (const std::string_view name : available_instruction_sets()) {
+    available += concat(available.empty() ? "" : ", ", name);
+  }
+  raise<ValueError>("QUIRE_CPU", "got \"", instruction_set,
+                    "\", expected one that this machine has: ", available);
 }
 
 std::vector<std::string_view> built_instruction_sets() {
   std::vector<std::string_view> names;
-  for (const KernelChoice& choice : kernel_list()) names.emplace_back(choice.kernels->name);
+  for (const KernelSource& source : kernel_list()) names.emplace_back(source.kernels->name);
   return names;
 }
 
 std::vector<std::string_view> available_instruction_sets() {
   std::vector<std::string_view> names;
-  for (const KernelChoice& choice : kernel_list()) {
-    if (choice.runs_here()) names.emplace_back(choice.kernels->name);
+  for (const KernelSource& source : kernel_list()) {
+    if (source.runs_here()) names.emplace_back(source.kernels->name);
   }
   return names;
 }

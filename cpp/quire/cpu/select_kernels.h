@@ -1,17 +1,40 @@
-// Which instruction set runs.
+// Which kernels run.
 #pragma once
 
+#include <array>
 #include <string_view>
 #include <vector>
 
-#include "quire/cpu/kernels.h"
+#include "quire/base/dtype.h"
+#include "quire/cpu/attention/attention_choice.h"
+#include "quire/cpu/cache/cache_kernels.h"
+#include "quire/cpu/probe/probe_kernels.h"
 
 namespace quire {
 
-// The fastest that this processor has for caches of such a dtype, or the one that the environment
+// For each operator and path the fastest kernels of those that were there to choose from.
+struct SelectedKernels {
+  const AttentionChoice& attention(DType dtype) const {
+    return attention_of[static_cast<std::size_t>(dtype)];
+  }
+
+  std::array<AttentionChoice, static_cast<std::size_t>(DType::int4) + 1> attention_of;
+  const CacheKernels* cache;
+  const ProbeKernels* probe;
+};
+
+// The fastest that this processor has, or those of the instruction set that the environment
 // variable QUIRE_CPU names. Throws ValueError where it names one that is not built in or that the
-// processor lacks.
-const Kernels& selected_kernels(DType cache = DType::bfloat16);
+// processor lacks. The environment is read by the first call that finds nothing wrong, and not
+// again: what was selected is the process's own until it ends.
+const SelectedKernels& selected_kernels();
+
+// Has the next call of selected_kernels() read the environment anew, for who changes it and knows
+// that nobody else does meanwhile. What was selected before stays valid.
+void read_environment_again();
+
+// Those of one instruction set, as if QUIRE_CPU named it. Throws as selected_kernels() does.
+const SelectedKernels& kernels_named(std::string_view instruction_set);
 
 // Names, the richest first: of all that this build holds, and of those that this processor has.
 std::vector<std::string_view> built_instruction_sets();

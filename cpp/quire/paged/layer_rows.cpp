@@ -84,8 +84,8 @@ void check_rows(const BlockPool& pool, std::int64_t layer, const LayerRows& rows
   if (!is_quantised(dtype)) return;
   // Of int4 the limit is lower than that of the open blocks where rows are written first.
   const DType held = dtype == DType::int4 ? dtype : args.k_cache.dtype;
-  require_finite_rows(function, "k", where, args.k, held, *how.plain, how.num_threads);
-  require_finite_rows(function, "v", where, args.v, held, *how.plain, how.num_threads);
+  require_finite_rows(function, "k", where, args.k, held, *how.kernels->cache, how.num_threads);
+  require_finite_rows(function, "v", where, args.v, held, *how.kernels->cache, how.num_threads);
 }
 
 void write_rows(const BlockPool& pool, std::int64_t layer, const LayerRows& rows,
@@ -109,7 +109,7 @@ void write_sealed_rows(const BlockPool& pool, std::int64_t layer, const LayerRow
   const KvStorage& storage = pool.storage();
   write_whole_blocks({rows.k, rows.v, storage.k_cache(layer), storage.v_cache(layer),
                       storage.k_scale(layer), storage.v_scale(layer), blocks},
-                     pool.open_blocks()->k_open(layer).dtype, *how.plain, how.num_threads);
+                     pool.open_blocks()->k_open(layer).dtype, *how.kernels->cache, how.num_threads);
 }
 
 }  // namespace quire

@@ -7,7 +7,7 @@ std::shared_ptr<BlockPool> make_pool(const KvGeometry& geometry, const BackingFi
   auto pool = std::make_shared<BlockPool>(geometry, file);
   if (pool->open_blocks() == nullptr) return pool;
   if (!how) how = default_execution();
-  pool->seal_with(how->plain->seal, how->num_threads);
+  pool->seal_with(how->kernels->cache->seal, how->num_threads);
   return pool;
 }
 

@@ -145,7 +145,7 @@ PagedAttentionArgs Step::checked_args(const AttentionQuery& query, std::int64_t 
 // the window of the layer.
 AttentionPlan& Step::plan_of(const PagedAttentionArgs& args, const Execution& how,
                              std::string_view function) {
-  const Kernels& kernels = how.kernels_of(args.k_cache.dtype);
+  const AttentionChoice& kernels = how.kernels->attention(args.k_cache.dtype);
   const PlanKind kind = plan_kind(args, kernels);
   for (PlannedLayers& layers : planned_) {
     if (layers.kind == kind) return layers.plan;

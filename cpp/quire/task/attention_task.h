@@ -22,7 +22,6 @@ struct AttentionTask {
   double scale;
   double softcap;  // 0: none
   bool causal;
-  bool has_fast_pairs;  // of bfloat16, as many products a cycle as of floats: kernel_list.h
   // Where rows are read from copies that are made of a tile at a time (staged_tile.h): the task as
   // it is stored, and room for the copies. Else null.
   const AttentionTask* stored;

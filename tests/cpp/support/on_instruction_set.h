@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <initializer_list>
 #include <random>
 #include <string>
@@ -13,6 +12,7 @@
 #include "quire/cpu/operations.h"
 #include "quire/cpu/select_kernels.h"
 #include "support/attention_problem.h"
+#include "support/with_instruction_set.h"
 
 namespace quire::testing {
 
@@ -106,8 +106,7 @@ inline void expect_block_mass(Problem& problem, PagedAttentionArgs args,
 
 class OnInstructionSet : public ::testing::TestWithParam<std::string> {
  protected:
-  void SetUp() override { setenv("QUIRE_CPU", GetParam().c_str(), 1); }
-  void TearDown() override { unsetenv("QUIRE_CPU"); }
+  const WithInstructionSet instruction_set_{GetParam()};
 
   void expect_all(Problem& problem, const PagedAttentionArgs& args, double tolerance = 5e-6) {
     const Answer answer = oracle(problem, args);

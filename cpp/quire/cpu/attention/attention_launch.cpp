@@ -40,11 +40,10 @@ bool looks_at_scales_by_part(const PagedAttentionArgs& args, const WorkPlan& pla
 
 class FusedLaunch {
  public:
-  FusedLaunch(const PagedAttentionArgs& args, const Kernels& kernels, AttentionPlan& plan,
+  FusedLaunch(const PagedAttentionArgs& args, const AttentionChoice& kernels, AttentionPlan& plan,
               Workspace& workspace)
       : args_(args),
         call_(args, kernels),
-        kernels_(kernels),
         whole_plan_(plan),
         plan_(plan.cut),
         work_(plan.work),
@@ -56,9 +55,15 @@ class FusedLaunch {
     for (const WorkPart& part : plan_.parts) {
       most_keys = std::max(most_keys, part.keys.end - part.keys.begin);
     }
-    carried_at_ = round_to_line(kernels.fused_scratch(call_.task(), work_.most_rows));
-    state_at_ = carried_at_ + call_.carried_floats(work_.most_rows, most_keys);
-    worker_floats_ = state_at_ + call_.state_floats(work_.most_rows);
+    carried_at_ = round_to_line(call_.most_of_fused([&](const FusedKernels& kernels) {
+      return kernels.scratch_floats(call_.task(), work_.most_rows);
+    }));
+    state_at_ = carried_at_ + call_.most_of_fused([&](const FusedKernels& kernels) {
+      return call_.carried_floats(kernels, work_.most_rows, most_keys);
+    });
+    worker_floats_ = state_at_ + call_.most_of_fused([&](const FusedKernels& kernels) {
+      return call_.state_floats(kernels, work_.most_rows);
+    });
   }
 
   FusedLaunch(const FusedLaunch&) = delete;
@@ -127,17 +132,17 @@ class FusedLaunch {
     return result;
   }
 
-  StateView state_of(const WorkItem& item) const {
-    return call_.state_at(states_ + item.state_begin,
+  StateView state_of(const FusedKernels& kernels, const WorkItem& item) const {
+    return call_.state_at(kernels, states_ + item.state_begin,
                           (item.kv_head_end - item.kv_head_begin) * item.head_rows);
   }
 
   // The rows of a KV head of a part's unit.
-  StateView state_rows(std::int64_t part, std::int64_t head) const {
+  StateView state_rows(const FusedKernels& kernels, std::int64_t part, std::int64_t head) const {
     const PartPlace& place = work_.places[part];
     const std::int64_t heads_before = head - unit_of(part).kv_head_begin;
     const WorkItem& item = work_.items[place.first_item + heads_before / place.item_heads];
-    return call_.rows_from(state_of(item),
+    return call_.rows_from(kernels, state_of(kernels, item),
                            (head - item.kv_head_begin) * item.head_rows + place.row);
   }
 
@@ -158,19 +163,20 @@ class FusedLaunch {
     AttentionPart next_part;
     const AttentionPart* next = nullptr;
     if (upcoming != kNone) next = &(next_part = part_of(work_.items[upcoming]));
+    const FusedKernels& kernels = call_.fused(unit_of(work_.members[item.first_member]));
     float* const scratch = scratch_ + worker * worker_floats_;
-    if (by_part_ && kernels_.looks_at_scales(call_.task(), part)) {
+    if (by_part_ && kernels.looks_at_scales(call_.task(), part)) {
       part.has_bad_scale = &found_bad_scale_;
     } else if (by_part_ && !scales_are_sound(item)) {
       std::atomic_ref(found_bad_scale_).store(true, std::memory_order_relaxed);
     }
     const bool is_alone = item.state_begin == WorkItem::kNoState;
-    StateView state =
-        is_alone ? call_.state_at(scratch + state_at_, work_.most_rows) : state_of(item);
+    StateView state = is_alone ? call_.state_at(kernels, scratch + state_at_, work_.most_rows)
+                               : state_of(kernels, item);
     if (part.key_end - part.key_begin > kSumKeys) state.carried = scratch + carried_at_;
-    kernels_.fused_part(call_.task(), part, next, scratch, state);
+    kernels.part(call_.task(), part, next, scratch, state);
     confirm_uninterrupted();
-    if (is_alone) return kernels_.finish(call_.task(), part.unit, &state, 1);
+    if (is_alone) return kernels.finish(call_.task(), part.unit, &state, 1);
     if (by_part_) return;
     for (std::int64_t member = 0; member < item.num_members; ++member) {
       const std::int64_t unit = plan_.parts[work_.members[item.first_member + member]].unit;
@@ -181,21 +187,21 @@ class FusedLaunch {
 
   // Whoever computes the last of a unit's parts merges them all, in the order of keys.
   void finish(const WorkUnit& work_unit) const {
+    const FusedKernels& kernels = call_.fused(work_unit);
     AttentionUnit unit = call_.unit(work_unit, work_unit.keys.windowed);
     for (std::int64_t head = work_unit.kv_head_begin; head < work_unit.kv_head_end; ++head) {
       StateView views[kMostKeyParts];
       for (std::int64_t p = 0; p < work_unit.num_parts; ++p) {
-        views[p] = state_rows(work_unit.first_part + p, head);
+        views[p] = state_rows(kernels, work_unit.first_part + p, head);
       }
       unit.kv_head_begin = head;
       unit.kv_head_end = head + 1;
-      kernels_.finish(call_.task(), unit, views, work_unit.num_parts);
+      kernels.finish(call_.task(), unit, views, work_unit.num_parts);
     }
   }
 
   const PagedAttentionArgs& args_;
   const KernelCall call_;
-  const Kernels& kernels_;
   AttentionPlan& whole_plan_;
   const WorkPlan& plan_;
   const WorkItems& work_;
@@ -212,7 +218,7 @@ class FusedLaunch {
 
 }  // namespace
 
-void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads,
+void launch_fused(const PagedAttentionArgs& args, const AttentionChoice& kernels, int num_threads,
                   std::string_view function, AttentionPlan* given) {
   const Lent<Workspace> lent;
   Workspace& work = *lent;
@@ -224,7 +230,8 @@ void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int nu
   FusedLaunch(args, kernels, plan, work).run(num_threads, function);
 }
 
-void launch_gather(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads) {
+void launch_gather(const PagedAttentionArgs& args, const AttentionChoice& kernels,
+                   int num_threads) {
   // A sequence and one of its KV heads at a time, all of its query tokens and keys together.
   const KernelCall launch(args, kernels);
   const PagedAttentionSizes sizes = sizes_of(args);
@@ -233,7 +240,7 @@ void launch_gather(const PagedAttentionArgs& args, const Kernels& kernels, int n
     most_keys = std::max(most_keys, args.seq_lens.at(seq));
   }
   const std::int64_t worker_floats =
-      round_to_line(kernels.gather_scratch(launch.task(), most_keys));
+      round_to_line(kernels.gather->scratch_floats(launch.task(), most_keys));
   const std::int64_t items = sizes.num_seqs * sizes.num_kv_heads;
   const double cost = static_cast<double>(items) * static_cast<double>(most_keys) *
                       static_cast<double>(sizes.head_dim + sizes.v_head_dim);
@@ -250,8 +257,8 @@ void launch_gather(const PagedAttentionArgs& args, const Kernels& kernels, int n
     work.token_begin = rows.begin;
     work.token_end = rows.end;
     const VisibleKeys keys = visible_keys(args, rows, 0, rows.end - rows.begin);
-    kernels.gather(launch.task(), launch.unit(work, keys.windowed), keys.sink_tokens.end,
-                   keys.window.begin, keys.window.end, scratch + worker * worker_floats);
+    kernels.gather->run(launch.task(), launch.unit(work, keys.windowed), keys.sink_tokens.end,
+                        keys.window.begin, keys.window.end, scratch + worker * worker_floats);
   });
 }
 

@@ -3,7 +3,7 @@
 
 #include <string_view>
 
-#include "quire/cpu/kernels.h"
+#include "quire/cpu/attention/attention_choice.h"
 #include "quire/ops/attention/paged_attention.h"
 
 namespace quire {
@@ -15,8 +15,8 @@ namespace quire {
 // and with a pager all of a cache that is not in memory. With a plan (attention_plan.h) of these
 // arguments it does not make its own.
 struct AttentionPlan;
-void launch_fused(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads,
+void launch_fused(const PagedAttentionArgs& args, const AttentionChoice& kernels, int num_threads,
                   std::string_view function, AttentionPlan* plan = nullptr);
-void launch_gather(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads);
+void launch_gather(const PagedAttentionArgs& args, const AttentionChoice& kernels, int num_threads);
 
 }  // namespace quire

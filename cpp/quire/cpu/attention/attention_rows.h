@@ -4,7 +4,8 @@
 
 #include <cstdint>
 
-#include "quire/cpu/kernels.h"
+#include "quire/base/dtype.h"
+#include "quire/task/attention_task.h"
 
 namespace quire {
 

@@ -38,15 +38,15 @@ struct MassItem {
 
 class MassLaunch {
  public:
-  MassLaunch(const PagedAttentionArgs& args, const Kernels& kernels)
-      : args_(args), sizes_(sizes_of(args)), call_(args, kernels), kernels_(kernels) {
+  MassLaunch(const PagedAttentionArgs& args, const AttentionChoice& kernels)
+      : args_(args), sizes_(sizes_of(args)), call_(args, kernels), kernels_(*kernels.block_mass) {
     for (std::int64_t seq = 0; seq < sizes_.num_seqs; ++seq) add_sequence(seq);
     maxima_.assign(num_maxima_, kNoKey);
   }
 
   void run(int num_threads) {
     const std::int64_t floats =
-        round_to_line(kernels_.block_mass_scratch(call_.task(), std::max(kRows, sizes_.group)));
+        round_to_line(kernels_.scratch_floats(call_.task(), std::max(kRows, sizes_.group)));
     const auto num_items = static_cast<std::int64_t>(items_.size());
     const Crew crew = attention_crew(cost_, num_items, num_threads);
     AlignedBuffer memory;
@@ -128,7 +128,7 @@ class MassLaunch {
                              maxima_.data() + item.first_maximum};
     AttentionPart part{call_.unit(units_[item.unit].work, windowed), keys.begin, keys.end};
     part.is_beside_open = is_beside_open;
-    kernels_.block_mass(call_.task(), part, scratch, mass);
+    kernels_.run(call_.task(), part, scratch, mass);
   }
 
   // An item's keys in pieces, in their order and each from where a tile begins, so that the sums
@@ -235,7 +235,7 @@ class MassLaunch {
   const PagedAttentionArgs& args_;
   const PagedAttentionSizes sizes_;
   const KernelCall call_;
-  const Kernels& kernels_;
+  const BlockMassKernels& kernels_;
   std::vector<MassUnit> units_;
   std::vector<MassItem> items_;
   std::vector<float> maxima_;
@@ -245,7 +245,8 @@ class MassLaunch {
 
 }  // namespace
 
-void launch_block_mass(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads) {
+void launch_block_mass(const PagedAttentionArgs& args, const AttentionChoice& kernels,
+                       int num_threads) {
   MassLaunch(args, kernels).run(num_threads);
 }
 

@@ -1,7 +1,7 @@
 // Attention mass by block: a second pass over the keys, on threads.
 #pragma once
 
-#include "quire/cpu/kernels.h"
+#include "quire/cpu/attention/attention_choice.h"
 #include "quire/ops/attention/paged_attention.h"
 
 namespace quire {
@@ -9,6 +9,7 @@ namespace quire {
 // Fills args.block_mass of checked arguments, but for the columns of blocks that a row does not
 // see, which are 0 already. With a pager that is another pass in stretches. The same bits for a
 // sequence whatever the batch, the threads and the stretches.
-void launch_block_mass(const PagedAttentionArgs& args, const Kernels& kernels, int num_threads);
+void launch_block_mass(const PagedAttentionArgs& args, const AttentionChoice& kernels,
+                       int num_threads);
 
 }  // namespace quire

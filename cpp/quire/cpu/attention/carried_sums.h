@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "quire/cpu/attention/online_softmax.h"
-#include "quire/cpu/kernels.h"
+#include "quire/task/attention_state.h"
 
 namespace quire {
 

@@ -1,6 +1,6 @@
 // Attention over keys and values copied together first: the plain way, kept as a second opinion on
 // the fused kernel and as the baseline that it has to beat. Two passes over the scores of a row
-// (largest, then weights), values last; it shares no algorithm with fused_attention.h.
+// (largest, then weights), values last; it shares no algorithm with fused_paths.h.
 #pragma once
 
 #include "quire/base/is_interrupted.h"

@@ -45,11 +45,9 @@ class Int4Attention {
         q_(grids_ + Int4Rows<S>::grid_floats(d_) + Int4Queries<S>::scratch_floats(task.head_dim)),
         natural_q_(q_ + (unit.kv_head_end - unit.kv_head_begin) * rows_.count() * q_stride_) {}
 
-  // More rows are worth packed copies. Those of other sequences do not count, as the two ways round
-  // differently.
-  static bool takes(const AttentionTask& task, const AttentionUnit& unit) {
-    return unit.tokens_of_one_seq * task.group <= kMostRowsOfSeq &&
-           task.head_dim <= IntegerRow<S>::kMostHeadDim;
+  // FusedKernels::takes, of int4 caches: more rows are worth packed copies.
+  static bool takes(const AttentionTask& task, std::int64_t rows) {
+    return rows <= kMostRowsOfSeq && task.head_dim <= IntegerRow<S>::kMostHeadDim;
   }
 
   void run(const AttentionPart& part, const AttentionPart* upcoming) {

@@ -3,7 +3,6 @@
 #include <cmath>
 #include <limits>
 
-#include "quire/cpu/kernel_list.h"
 #include "quire/ops/cache/cache_scales.h"
 
 namespace quire {
@@ -52,7 +51,7 @@ CacheView cache_view(const ArrayView& cache, Layout layout, const ScaleView& sca
 
 }  // namespace
 
-KernelCall::KernelCall(const PagedAttentionArgs& args, const Kernels& kernels)
+KernelCall::KernelCall(const PagedAttentionArgs& args, const AttentionChoice& kernels)
     : args_(args),
       kernels_(kernels),
       slopes_(per_head_floats(args.alibi_slopes)),
@@ -82,7 +81,6 @@ KernelCall::KernelCall(const PagedAttentionArgs& args, const Kernels& kernels)
   // a cap that no float32 score can feel is none
   task_.softcap = args.softcap && *args.softcap < kLargestSoftcap ? *args.softcap : 0.0;
   task_.causal = args.causal;
-  task_.has_fast_pairs = has_fast_pairs();
 }
 
 AttentionUnit KernelCall::unit(const WorkUnit& work, bool windowed) const {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "quire/base/thread_pool.h"
-#include "quire/cpu/kernels.h"
+#include "quire/cpu/attention/attention_choice.h"
 #include "quire/cpu/plan/split.h"
 #include "quire/ops/attention/paged_attention.h"
 
@@ -18,7 +18,7 @@ constexpr std::int64_t round_to_line(std::int64_t floats) { return (floats + 15)
 // Of checked arguments, which outlive it.
 class KernelCall {
  public:
-  KernelCall(const PagedAttentionArgs& args, const Kernels& kernels);
+  KernelCall(const PagedAttentionArgs& args, const AttentionChoice& kernels);
 
   const AttentionTask& task() const { return task_; }
 
@@ -38,35 +38,49 @@ class KernelCall {
     return rows <= kRowStep ? rows : (rows + kRowStep - 1) / kRowStep * kRowStep;
   }
 
-  // A state's memory, in floats: a multiple of a cache line.
-  std::int64_t state_floats(std::int64_t rows) const {
-    return round_to_line(rows * (padded_values() + kernels_.width + 1));
+  // The way of fused attention that a unit takes, and all that share its keys.
+  const FusedKernels& fused(const WorkUnit& unit) const {
+    return kernels_.fused(task_, unit.num_tokens() * task_.group);
   }
 
-  StateView state_at(float* memory, std::int64_t rows) const {
-    float* const sums = memory + rows * padded_values();
-    return {sums + rows * kernels_.width, sums, memory};
+  // The most floats that count(kernels) is for any way.
+  template <class Count>
+  std::int64_t most_of_fused(Count count) const {
+    std::int64_t most = 0;
+    kernels_.for_fused([&](const FusedKernels& kernels) { most = std::max(most, count(kernels)); });
+    return most;
+  }
+
+  // A state's memory, in floats: a multiple of a cache line.
+  std::int64_t state_floats(const FusedKernels& kernels, std::int64_t rows) const {
+    return round_to_line(rows * (padded_values(kernels) + kernels.width + 1));
+  }
+
+  StateView state_at(const FusedKernels& kernels, float* memory, std::int64_t rows) const {
+    float* const sums = memory + rows * padded_values(kernels);
+    return {sums + rows * kernels.width, sums, memory};
   }
 
   // Memory that the state of a part with so many keys takes while they come in; 0 for few.
-  std::int64_t carried_floats(std::int64_t rows, std::int64_t keys) const {
-    return keys > kSumKeys ? round_to_line(2 * rows * (padded_values() + 2)) : 0;
+  std::int64_t carried_floats(const FusedKernels& kernels, std::int64_t rows,
+                              std::int64_t keys) const {
+    return keys > kSumKeys ? round_to_line(2 * rows * (padded_values(kernels) + 2)) : 0;
   }
 
   // A finished state's rows from `row` on.
-  StateView rows_from(const StateView& state, std::int64_t row) const {
-    return {state.maximum + row, state.sums + row * kernels_.width,
-            state.values + row * padded_values()};
+  StateView rows_from(const FusedKernels& kernels, const StateView& state, std::int64_t row) const {
+    return {state.maximum + row, state.sums + row * kernels.width,
+            state.values + row * padded_values(kernels)};
   }
 
  private:
-  std::int64_t padded_values() const {
-    const std::int64_t chunk = 2 * kernels_.width;
+  std::int64_t padded_values(const FusedKernels& kernels) const {
+    const std::int64_t chunk = 2 * kernels.width;
     return (task_.v_head_dim + chunk - 1) / chunk * chunk;
   }
 
   const PagedAttentionArgs& args_;
-  const Kernels& kernels_;
+  const AttentionChoice& kernels_;
   std::vector<float> slopes_, sinks_;
   AttentionTask task_{};
 };

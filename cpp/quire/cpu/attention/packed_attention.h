@@ -21,9 +21,11 @@ class PackedAttention {
     return (2 * rows + kPanel + 2) * kKeys + (kPanel + rows + 1) * Rows::padded(task.head_dim);
   }
 
+  // `pairs_of_bytes`: numbers of 8 bits are multiplied as bfloat16s, if the vocabulary has those.
   PackedAttention(const AttentionTask& task, const AttentionUnit& unit, float* scratch,
-                  StateView state)
-      : task_(task),
+                  StateView state, bool pairs_of_bytes)
+      : pairs_of_bytes_(pairs_of_bytes),
+        task_(task),
         unit_(unit),
         rows_(task, unit, state),
         q_stride_(Rows::padded(task.head_dim)),
@@ -226,11 +228,10 @@ class PackedAttention {
     }
   }
 
-  // Whose numbers are bfloat16s, so that products of pairs of them are exact; those of 8 bits where
-  // that is worth it.
+  // Whose numbers are bfloat16s, so that products of pairs of them are exact.
   bool is_pairs(DType dtype) const {
     if (dtype == DType::bfloat16) return true;
-    return task_.has_fast_pairs && (dtype == DType::int8 || dtype == DType::float8_e4m3fn);
+    return pairs_of_bytes_ && (dtype == DType::int8 || dtype == DType::float8_e4m3fn);
   }
   template <class Visitor>
   static void visit_pairs(DType dtype, Visitor visitor) {
@@ -273,6 +274,7 @@ class PackedAttention {
     });
   }
 
+  const bool pairs_of_bytes_;
   const AttentionTask& task_;
   const AttentionUnit& unit_;
   const PartRows<S> rows_;

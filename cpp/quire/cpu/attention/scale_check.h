@@ -1,5 +1,5 @@
 // Whether the scales that go by are what they must be, for kernels that look at them as they
-// multiply (Kernels::looks_at_scales).
+// multiply (FusedKernels::looks_at_scales).
 #pragma once
 
 namespace quire {

@@ -17,24 +17,27 @@ namespace {
 
 class StreamedLaunch {
  public:
-  StreamedLaunch(const PagedAttentionArgs& args, const Kernels& kernels, const WorkPlan& plan,
-                 int num_threads)
+  StreamedLaunch(const PagedAttentionArgs& args, const AttentionChoice& kernels,
+                 const WorkPlan& plan, int num_threads)
       : call_(args, kernels),
-        kernels_(kernels),
         plan_(plan),
         num_threads_(static_cast<int>(std::clamp<std::int64_t>(
             static_cast<std::int64_t>(plan.parts.size()), 1, num_threads))) {
     std::int64_t floats = 0;
     std::int64_t most_rows = 0;
     for (const WorkPart& part : plan.parts) {
-      const std::int64_t rows = call_.rows_of(plan.units[part.unit]);
+      const WorkUnit& unit = plan.units[part.unit];
+      const FusedKernels& fused = call_.fused(unit);
+      const std::int64_t rows = call_.rows_of(unit);
       most_rows = std::max(most_rows, rows);
       state_begin_.push_back(floats);
-      floats += call_.state_floats(rows) + call_.carried_floats(rows, num_keys_of(part));
-      has_open_.push_back(call_.has_open(plan.units[part.unit], part.keys));
+      floats +=
+          call_.state_floats(fused, rows) + call_.carried_floats(fused, rows, num_keys_of(part));
+      has_open_.push_back(call_.has_open(unit, part.keys));
     }
     states_ = states_memory_.reserve(floats);
-    scratch_floats_ = round_to_line(kernels.fused_scratch(call_.task(), most_rows));
+    scratch_floats_ = round_to_line(call_.most_of_fused(
+        [&](const FusedKernels& fused) { return fused.scratch_floats(call_.task(), most_rows); }));
     scratch_ = scratch_memory_.reserve(scratch_floats_, num_threads_);
   }
 
@@ -54,7 +57,8 @@ class StreamedLaunch {
       const WorkUnit& unit = plan_.units[i];
       StateView views[kMostKeyParts];
       for (std::int64_t p = 0; p < unit.num_parts; ++p) views[p] = state(unit.first_part + p);
-      kernels_.finish(call_.task(), call_.unit(unit, unit.keys.windowed), views, unit.num_parts);
+      call_.fused(unit).finish(call_.task(), call_.unit(unit, unit.keys.windowed), views,
+                               unit.num_parts);
     });
   }
 
@@ -69,27 +73,29 @@ class StreamedLaunch {
 
   // What is carried lies behind it, as pieces of other parts come between its own.
   StateView state(std::int64_t part) const {
-    const std::int64_t rows = call_.rows_of(plan_.units[plan_.parts[part].unit]);
+    const WorkUnit& unit = plan_.units[plan_.parts[part].unit];
+    const FusedKernels& fused = call_.fused(unit);
+    const std::int64_t rows = call_.rows_of(unit);
     float* const memory = states_ + state_begin_[part];
-    StateView state = call_.state_at(memory, rows);
-    if (num_keys_of(plan_.parts[part]) > kSumKeys)
-      state.carried = memory + call_.state_floats(rows);
+    StateView state = call_.state_at(fused, memory, rows);
+    if (num_keys_of(plan_.parts[part]) > kSumKeys) {
+      state.carried = memory + call_.state_floats(fused, rows);
+    }
     return state;
   }
 
   void run_piece(const WorkPiece& piece, int worker) {
     const WorkPart& part = plan_.parts[piece.part];
-    AttentionPart some{call_.unit(plan_.units[part.unit], part.windowed), piece.keys.begin,
-                       piece.keys.end};
+    const WorkUnit& unit = plan_.units[part.unit];
+    AttentionPart some{call_.unit(unit, part.windowed), piece.keys.begin, piece.keys.end};
     some.keys_before = piece.keys.begin - part.keys.begin;
     some.goes_on = piece.keys.end < part.keys.end;
     some.is_beside_open = has_open_[piece.part];
-    kernels_.fused_part(call_.task(), some, nullptr, scratch_ + worker * scratch_floats_,
-                        state(piece.part));
+    call_.fused(unit).part(call_.task(), some, nullptr, scratch_ + worker * scratch_floats_,
+                           state(piece.part));
   }
 
   const KernelCall call_;
-  const Kernels& kernels_;
   const WorkPlan& plan_;
   const int num_threads_;
   std::vector<std::int64_t> state_begin_;  // of each part
@@ -124,8 +130,8 @@ std::vector<SequenceKeys> keys_of(const WorkPlan& plan, std::span<const WorkPiec
 
 }  // namespace
 
-bool launch_streamed(const PagedAttentionArgs& args, const Kernels& kernels, const WorkPlan& plan,
-                     int num_threads, std::string_view function) {
+bool launch_streamed(const PagedAttentionArgs& args, const AttentionChoice& kernels,
+                     const WorkPlan& plan, int num_threads, std::string_view function) {
   const StretchPlan stretches = plan_stretches(args, plan, args.pager->most_blocks());
   if (!args.pager->start(stretches.blocks)) return false;
   StreamedLaunch launch(args, kernels, plan, num_threads);

@@ -3,7 +3,7 @@
 
 #include <string_view>
 
-#include "quire/cpu/kernels.h"
+#include "quire/cpu/attention/attention_choice.h"
 #include "quire/cpu/plan/split.h"
 #include "quire/ops/attention/paged_attention.h"
 
@@ -16,7 +16,7 @@ namespace quire {
 //
 // Looks at the scales of a stretch when it has come, and throws as check_dynamic_scales does, under
 // the name of `function`; results are written once all stretches have passed.
-bool launch_streamed(const PagedAttentionArgs& args, const Kernels& kernels, const WorkPlan& plan,
-                     int num_threads, std::string_view function);
+bool launch_streamed(const PagedAttentionArgs& args, const AttentionChoice& kernels,
+                     const WorkPlan& plan, int num_threads, std::string_view function);
 
 }  // namespace quire

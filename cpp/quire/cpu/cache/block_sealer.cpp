@@ -71,7 +71,7 @@ bool BlockSealer::add(std::span<const RowsOfBlock> some, std::span<const std::in
   return num_named == block_size_;
 }
 
-void BlockSealer::write(const Kernels& kernels, int num_threads) const {
+void BlockSealer::write(const CacheKernels& kernels, int num_threads) const {
   const std::int64_t heads = args_.k.shape[1];
   const std::int64_t most_length = std::max(args_.k.shape[2], args_.v.shape[2]);
   const auto num_blocks = static_cast<std::int64_t>(blocks_.size());
@@ -104,7 +104,7 @@ RowsToSeal BlockSealer::rows_of(std::int64_t index, const ArrayView& rows, std::
   return {scratch, bytes, rows.dtype, block_size_, length};
 }
 
-void BlockSealer::seal(std::int64_t index, const Kernels& kernels, std::byte* scratch) const {
+void BlockSealer::seal(std::int64_t index, const CacheKernels& kernels, std::byte* scratch) const {
   const std::int64_t block = blocks_[index];
   const ArrayView& k_grids = *get_if(args_.k_scale);
   const ArrayView& v_grids = *get_if(args_.v_scale);

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "quire/cpu/kernels.h"
+#include "quire/cpu/cache/cache_kernels.h"
 #include "quire/ops/cache/write_kv.h"
 
 namespace quire {
@@ -19,7 +19,7 @@ class BlockSealer {
               std::span<const std::int64_t> slots);
 
   // Rows that go to no open block are in the blocks. The same bits whatever num_threads is.
-  void write(const Kernels& kernels, int num_threads) const;
+  void write(const CacheKernels& kernels, int num_threads) const;
 
   // Rows [begin, end) that follow each other and go to one block.
   struct RowsOfBlock {
@@ -30,7 +30,7 @@ class BlockSealer {
   bool add(std::span<const RowsOfBlock> some, std::span<const std::int64_t> slots);
   RowsToSeal rows_of(std::int64_t index, const ArrayView& rows, std::int64_t head,
                      std::byte* scratch) const;
-  void seal(std::int64_t index, const Kernels& kernels, std::byte* scratch) const;
+  void seal(std::int64_t index, const CacheKernels& kernels, std::byte* scratch) const;
 
   const WriteKvArgs& args_;
   std::int64_t block_size_;

@@ -63,7 +63,7 @@ template <class... Parts>
 
 void require_finite_rows(std::string_view function, std::string_view argument,
                          std::string_view where, const ArrayView& rows, DType cache_dtype,
-                         const Kernels& kernels, int num_threads) {
+                         const CacheKernels& kernels, int num_threads) {
   const DefaultFloatMode mode;
   const std::int64_t heads = rows.shape[1];
   std::atomic<bool> fit_all{true};
@@ -83,7 +83,7 @@ void require_finite_rows(std::string_view function, std::string_view argument,
 
 std::vector<float> magnitudes_of(std::string_view function, std::string_view argument,
                                  const ArrayView& rows, std::span<const std::int64_t> slots,
-                                 DType cache_dtype, const Kernels& kernels, int num_threads) {
+                                 DType cache_dtype, const CacheKernels& kernels, int num_threads) {
   const std::int64_t heads = rows.shape[1];
   std::vector<float> largest(static_cast<std::size_t>(rows.shape[0] * heads));
   for_tokens_on_threads(rows, num_threads, [&](std::int64_t token) {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "quire/base/array_view.h"
-#include "quire/cpu/kernels.h"
+#include "quire/cpu/cache/cache_kernels.h"
 
 namespace quire {
 
@@ -18,12 +18,12 @@ namespace quire {
 // the place. On at most num_threads threads.
 void require_finite_rows(std::string_view function, std::string_view argument,
                          std::string_view where, const ArrayView& rows, DType cache_dtype,
-                         const Kernels& kernels, int num_threads);
+                         const CacheKernels& kernels, int num_threads);
 
 // The largest magnitude of each row, [n, heads], 0 where its slot is -1. Reads all others, on at
 // most num_threads threads. Throws ValueError, with the place, for one that a cache cannot hold.
 std::vector<float> magnitudes_of(std::string_view function, std::string_view argument,
                                  const ArrayView& rows, std::span<const std::int64_t> slots,
-                                 DType cache_dtype, const Kernels& kernels, int num_threads);
+                                 DType cache_dtype, const CacheKernels& kernels, int num_threads);
 
 }  // namespace quire

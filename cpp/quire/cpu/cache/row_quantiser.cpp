@@ -9,7 +9,7 @@ namespace quire {
 RowQuantiser::RowQuantiser(std::string_view function, std::string_view argument,
                            const ArrayView& rows, std::span<const std::int64_t> slots,
                            const ArrayView& cache, const ArrayView& scale, Layout layout,
-                           const Kernels& kernels, int num_threads)
+                           const CacheKernels& kernels, int num_threads)
     : rows_(rows),
       cache_(cache),
       scale_(scale),

@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "quire/cpu/cache/cache_kernels.h"
 #include "quire/cpu/cache/row_writer.h"
-#include "quire/cpu/kernels.h"
 #include "quire/ops/cache/write_kv.h"
 
 namespace quire {
@@ -20,14 +20,14 @@ class RowQuantiser {
   // the place, for one that is not finite.
   RowQuantiser(std::string_view function, std::string_view argument, const ArrayView& rows,
                std::span<const std::int64_t> slots, const ArrayView& cache, const ArrayView& scale,
-               Layout layout, const Kernels& kernels, int num_threads);
+               Layout layout, const CacheKernels& kernels, int num_threads);
 
   void write(const SlotRun& run) const;
 
  private:
   ArrayView rows_, cache_, scale_;
   Layout layout_;
-  const Kernels& kernels_;
+  const CacheKernels& kernels_;
   std::vector<float> largest_;  // [n, heads]: magnitude of each row
 };
 

@@ -19,7 +19,7 @@ void prefetch(const std::byte* from, std::int64_t bytes) {
 }  // namespace
 
 RowWriter::RowWriter(const ArrayView& rows, const ArrayView& cache, Layout layout,
-                     const Kernels& kernels)
+                     const CacheKernels& kernels)
     : rows_{rows.data, rows.strides[0], cache.data, cache.strides[layout == Layout::NHD ? 1 : 2],
             0,         rows.shape[2]},
       from_dtype_(rows.dtype),

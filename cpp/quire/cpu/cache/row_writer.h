@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "quire/base/array_view.h"
-#include "quire/cpu/kernels.h"
+#include "quire/cpu/cache/cache_kernels.h"
 #include "quire/ops/attention/paged_attention.h"
 
 namespace quire {
@@ -17,7 +17,8 @@ struct SlotRun {
 // Writes k [n, heads, length] to k_cache, or v to v_cache, rounded to the cache's dtype.
 class RowWriter {
  public:
-  RowWriter(const ArrayView& rows, const ArrayView& cache, Layout layout, const Kernels& kernels);
+  RowWriter(const ArrayView& rows, const ArrayView& cache, Layout layout,
+            const CacheKernels& kernels);
 
   // `streamed`: past the caches where tokens are adjacent in the cache; stream_fence() then has to
   // follow.
@@ -32,7 +33,7 @@ class RowWriter {
   std::int64_t from_item_, item_;  // bytes of an element
   std::int64_t heads_;
   std::int64_t from_head_stride_, head_stride_, block_stride_;
-  const Kernels& kernels_;
+  const CacheKernels& kernels_;
 };
 
 }  // namespace quire

@@ -18,7 +18,7 @@ constexpr std::int64_t kGap = 64;
 class Writer {
  public:
   Writer(const ArrayView& rows, const ArrayView& cache, const ArrayView& scale, DType open_dtype,
-         bool is_key, const Kernels& kernels)
+         bool is_key, const CacheKernels& kernels)
       : rows_(rows),
         cache_(cache),
         scale_(scale),
@@ -79,12 +79,12 @@ class Writer {
   ArrayView rows_, cache_, scale_;
   DType open_dtype_;
   bool seals_all_;  // the rows of a block share their grids
-  const Kernels& kernels_;
+  const CacheKernels& kernels_;
 };
 
 }  // namespace
 
-void write_whole_blocks(const WholeBlocks& args, DType open_dtype, const Kernels& kernels,
+void write_whole_blocks(const WholeBlocks& args, DType open_dtype, const CacheKernels& kernels,
                         int num_threads) {
   const Writer k(args.k, args.k_cache, args.k_scale, open_dtype, true, kernels);
   const Writer v(args.v, args.v_cache, args.v_scale, open_dtype, false, kernels);

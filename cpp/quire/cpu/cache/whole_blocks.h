@@ -6,7 +6,7 @@
 #include <span>
 
 #include "quire/base/array_view.h"
-#include "quire/cpu/kernels.h"
+#include "quire/cpu/cache/cache_kernels.h"
 
 namespace quire {
 
@@ -20,7 +20,7 @@ struct WholeBlocks {
 
 // The bits that the rows have once they were written to open blocks, rounded to `open_dtype`, and
 // sealed. On at most num_threads threads.
-void write_whole_blocks(const WholeBlocks& args, DType open_dtype, const Kernels& kernels,
+void write_whole_blocks(const WholeBlocks& args, DType open_dtype, const CacheKernels& kernels,
                         int num_threads);
 
 }  // namespace quire

@@ -97,8 +97,8 @@ using CacheWriter = std::variant<RowWriter, RowQuantiser>;
 
 CacheWriter writer_of(std::string_view function, std::string_view argument, const ArrayView& rows,
                       const std::vector<std::int64_t>& slots, const ArrayView& cache,
-                      const std::optional<ArrayView>& scale, Layout layout, const Kernels& kernels,
-                      int num_threads) {
+                      const std::optional<ArrayView>& scale, Layout layout,
+                      const CacheKernels& kernels, int num_threads) {
   if (!scale) return RowWriter(rows, cache, layout, kernels);
   return RowQuantiser(function, argument, rows, slots, cache, *scale, layout, kernels, num_threads);
 }
@@ -140,7 +140,7 @@ std::int64_t first_open_slot(const WriteKvArgs& args) {
 
 // Rows of open blocks, if there are any; the others' slots are skipped.
 void write_open(const WriteKvArgs& args, std::vector<std::int64_t> slots, int num_threads,
-                const Kernels& kernels) {
+                const CacheKernels& kernels) {
   if (!args.k_open || !args.v_open) return;
   const std::int64_t first = first_open_slot(args);
   for (std::int64_t& slot : slots) slot = slot < first ? -1 : slot - first;
@@ -152,7 +152,7 @@ void write_open(const WriteKvArgs& args, std::vector<std::int64_t> slots, int nu
 
 // Whole blocks of the caches, and rows of open ones.
 void write_int4(const WriteKvArgs& args, std::vector<std::int64_t> slots, int num_threads,
-                const Kernels& kernels, std::string_view function) {
+                const CacheKernels& kernels, std::string_view function) {
   const BlockSealer sealer(function, args, slots);
   for (const auto& [name, rows] : {std::pair{"k", &args.k}, std::pair{"v", &args.v}}) {
     magnitudes_of(function, name, *rows, slots, DType::int4, kernels, num_threads);
@@ -163,7 +163,7 @@ void write_int4(const WriteKvArgs& args, std::vector<std::int64_t> slots, int nu
 
 // Throws for a row that is infinite in its open block.
 void check_open_rows(const WriteKvArgs& args, std::vector<std::int64_t> slots, int num_threads,
-                     const Kernels& kernels, std::string_view function) {
+                     const CacheKernels& kernels, std::string_view function) {
   if (!args.k_open || !args.v_open) return;
   for (std::int64_t& slot : slots) slot = slot < first_open_slot(args) ? -1 : slot;
   magnitudes_of(function, "k", args.k, slots, args.k_open->dtype, kernels, num_threads);
@@ -177,7 +177,7 @@ void write_kv(const WriteKvArgs& args, int num_threads) {
 }
 
 void write_kv(const WriteKvArgs& args, const Execution& how, std::string_view function) {
-  const Kernels& kernels = *how.plain;  // one vocabulary writes every dtype
+  const CacheKernels& kernels = *how.kernels->cache;
   const int num_threads = how.num_threads;
   const DefaultFloatMode mode;
   validate(args, function);

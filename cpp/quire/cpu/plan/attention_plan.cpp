@@ -7,11 +7,12 @@
 
 namespace quire {
 
-PlanKind plan_kind(const PagedAttentionArgs& args, const Kernels& kernels) {
-  return {kernels.name, args.q.shape[1], args.sliding_window, args.num_sink_tokens, args.causal};
+PlanKind plan_kind(const PagedAttentionArgs& args, const AttentionChoice& kernels) {
+  return {&kernels, args.q.shape[1], args.sliding_window, args.num_sink_tokens, args.causal};
 }
 
-void plan_attention(const PagedAttentionArgs& args, const Kernels& kernels, AttentionPlan& plan) {
+void plan_attention(const PagedAttentionArgs& args, const AttentionChoice& kernels,
+                    AttentionPlan& plan) {
   plan_work(args, plan.cut);
   plan.work.assign(args, plan.cut, KernelCall(args, kernels));
   plan.order.clear();

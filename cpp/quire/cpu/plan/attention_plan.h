@@ -4,10 +4,9 @@
 
 #include <cstdint>
 #include <optional>
-#include <string_view>
 #include <vector>
 
-#include "quire/cpu/kernels.h"
+#include "quire/cpu/attention/attention_choice.h"
 #include "quire/cpu/plan/split.h"
 #include "quire/cpu/plan/work_items.h"
 #include "quire/ops/attention/paged_attention.h"
@@ -16,7 +15,7 @@ namespace quire {
 
 // What a plan depends on, of calls over the same tables, lengths and caches.
 struct PlanKind {
-  std::string_view instruction_set;
+  const AttentionChoice* kernels;
   std::int64_t num_heads;
   std::optional<std::int64_t> sliding_window;
   std::int64_t num_sink_tokens;
@@ -24,7 +23,7 @@ struct PlanKind {
 
   bool operator==(const PlanKind&) const = default;
 };
-PlanKind plan_kind(const PagedAttentionArgs& args, const Kernels& kernels);
+PlanKind plan_kind(const PagedAttentionArgs& args, const AttentionChoice& kernels);
 
 struct AttentionPlan {
   WorkPlan cut;
@@ -36,6 +35,7 @@ struct AttentionPlan {
 };
 
 // Replaces `plan` by that of checked arguments.
-void plan_attention(const PagedAttentionArgs& args, const Kernels& kernels, AttentionPlan& plan);
+void plan_attention(const PagedAttentionArgs& args, const AttentionChoice& kernels,
+                    AttentionPlan& plan);
 
 }  // namespace quire

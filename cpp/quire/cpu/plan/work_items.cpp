@@ -61,13 +61,14 @@ class WorkItems::Builder {
       if (num_members > 1) add_tokens(unit_of(index));
     }
     work_.most_rows = std::max(work_.most_rows, item_heads * item.head_rows);
+    const FusedKernels& kernels = call_.fused(unit);
     for (std::int64_t head = unit.kv_head_begin; head < unit.kv_head_end; head += item_heads) {
       item.kv_head_begin = head;
       item.kv_head_end = head + item_heads;
       item.state_begin = WorkItem::kNoState;
       if (unit.num_parts > 1) {
         item.state_begin = work_.state_floats;
-        work_.state_floats += call_.state_floats(item_heads * item.head_rows);
+        work_.state_floats += call_.state_floats(kernels, item_heads * item.head_rows);
       }
       work_.cost += item.cost;
       work_.items.push_back(item);

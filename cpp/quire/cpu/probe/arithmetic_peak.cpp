@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "quire/base/check.h"
+#include "quire/base/dtype.h"
 #include "quire/base/thread_pool.h"
 
 namespace quire {
@@ -19,11 +20,12 @@ constexpr std::chrono::milliseconds kDuration{5};
 
 }  // namespace
 
-double arithmetic_peak(DType dtype, int num_threads, const Kernels& kernels) {
+double arithmetic_peak(DType dtype, int num_threads, const ProbeKernels& kernels) {
   float total;
   if (kernels.arithmetic(dtype, kRounds, &total) == 0) {
     raise<ValueError>("arithmetic_peak: kind", "got \"", name_of(dtype),
-                      "\", expected float32, as ", kernels.name, " has no such multiply-add");
+                      "\", expected float32, as ", kernels.instruction_set,
+                      " has no such multiply-add");
   }
   std::atomic<double> flops{0};
   const Clock::time_point begin = Clock::now();

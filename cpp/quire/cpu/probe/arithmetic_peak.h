@@ -1,7 +1,7 @@
 // The speed of arithmetic, as the kernels use it.
 #pragma once
 
-#include "quire/cpu/kernels.h"
+#include "quire/cpu/probe/probe_kernels.h"
 
 namespace quire {
 
@@ -12,6 +12,6 @@ namespace quire {
 //
 // Throws ValueError where the instruction set has no arithmetic of `dtype`; its kernels then
 // compute in float32.
-double arithmetic_peak(DType dtype, int num_threads, const Kernels& kernels);
+double arithmetic_peak(DType dtype, int num_threads, const ProbeKernels& kernels);
 
 }  // namespace quire

@@ -29,12 +29,13 @@ DType any_sealed(std::mt19937& random) { return kSealed[random() % std::size(kSe
 void run(const PagedAttentionArgs& args, Implementation implementation, int num_threads = 1) {
   IndexSnapshot snapshot;
   const PagedAttentionArgs copied = snapshot.take(args);
+  const AttentionChoice& kernels = selected_kernels().attention(args.k_cache.dtype);
   if (implementation == Implementation::gather) {
-    launch_gather(copied, selected_kernels(), num_threads);
+    launch_gather(copied, kernels, num_threads);
   } else {
-    launch_fused(copied, selected_kernels(), num_threads, "test");
+    launch_fused(copied, kernels, num_threads, "test");
   }
-  if (args.block_mass != nullptr) launch_block_mass(copied, selected_kernels(), num_threads);
+  if (args.block_mass != nullptr) launch_block_mass(copied, kernels, num_threads);
 }
 
 struct Results {

@@ -12,7 +12,6 @@
 
 #include "quire/base/check.h"
 #include "quire/cpu/operations.h"
-#include "quire/cpu/select_kernels.h"
 #include "support/on_instruction_set.h"
 
 namespace quire::testing {
@@ -305,27 +304,6 @@ TEST(PagedAttention, ASequenceLongerThanAnyMemoryIsRefused) {
   const std::int64_t longer = kKeys * 4;
   args.seq_lens = contiguous_index_view(&longer, {1});
   EXPECT_THROW(paged_attention(args, Implementation::gather), ValueError);
-}
-
-TEST(SelectKernels, RefusesWhatTheMachineLacks) {
-  setenv("QUIRE_CPU", "pentium", 1);
-  try {
-    selected_kernels();
-    FAIL();
-  } catch (const ValueError& error) {
-    EXPECT_NE(std::string(error.what()).find("QUIRE_CPU: got \"pentium\""), std::string::npos);
-    EXPECT_NE(std::string(error.what()).find("scalar"), std::string::npos);
-  }
-  unsetenv("QUIRE_CPU");
-  const std::vector<std::string_view> here = available_instruction_sets();
-  EXPECT_EQ(std::count(here.begin(), here.end(), selected_kernels().name), 1);
-  EXPECT_EQ(selected_kernels().name == here.back(), here.size() == 1) << "scalar only where alone";
-  EXPECT_EQ(std::count(here.begin(), here.end(), selected_kernels(DType::int8).name), 1);
-  setenv("QUIRE_CPU", std::string(here.back()).c_str(), 1);
-  for (const DType cache : {DType::bfloat16, DType::int8, DType::int4}) {
-    EXPECT_EQ(selected_kernels(cache).name, here.back());
-  }
-  unsetenv("QUIRE_CPU");
 }
 
 }  // namespace

@@ -12,9 +12,9 @@
 
 #include "quire/base/row_scale.h"
 #include "quire/cpu/operations.h"
-#include "quire/cpu/select_kernels.h"
+#include "support/with_instruction_set.h"
 
-namespace quire {
+namespace quire::testing {
 namespace {
 
 struct Row {
@@ -72,7 +72,7 @@ INSTANTIATE_TEST_SUITE_P(All, RowScale, ::testing::ValuesIn(kQuantisedDTypes),
 void expect_as_written(const std::vector<float>& row, DType dtype) {
   const Row expected = sealed(row, dtype);
   for (const std::string_view name : available_instruction_sets()) {
-    setenv("QUIRE_CPU", std::string(name).c_str(), 1);
+    const WithInstructionSet on_it(name);
     ASSERT_EQ(written(row, dtype), expected) << name;
   }
 }
@@ -156,7 +156,7 @@ TEST_P(RowScale, WhatIsReadBackIsFiniteWhateverTheScale) {
     const float scale = std::min(kMax, std::exp2(exponent(random)));
     const std::vector<float> row = {kMax, -kMax, std::exp2(exponent(random)) / 2};
     for (const std::string_view name : available_instruction_sets()) {
-      setenv("QUIRE_CPU", std::string(name).c_str(), 1);
+      const WithInstructionSet on_it(name);
       for (const float x : opened(written(row, GetParam(), scale), GetParam())) {
         ASSERT_TRUE(std::isfinite(x)) << name << ", scale " << scale;
       }
@@ -181,4 +181,4 @@ TEST_P(RowScale, OpenedRowsAreNumbersTimesTheirScale) {
 }
 
 }  // namespace
-}  // namespace quire
+}  // namespace quire::testing

@@ -11,7 +11,7 @@ class SealRowsTest : public OnInstructionSet {};
 INSTANTIATE_TEST_SUITE_P(All, SealRowsTest, ::testing::ValuesIn(instruction_sets()));
 
 TEST_P(SealRowsTest, TheBitsOfThePlainFunctions) {
-  const SealFunctions& seal = selected_kernels().seal;
+  const SealFunctions& seal = selected_kernels().cache->seal;
   std::mt19937 random(4);
   for (int trial = 0; trial < 100 * kKindsOfRows; ++trial) {
     const RowsAndRoom rows = hard_rows(random, trial % kKindsOfRows);

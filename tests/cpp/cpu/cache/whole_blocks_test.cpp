@@ -125,7 +125,7 @@ TEST_P(WholeBlocksTest, AsIfTheyHadBeenOpen) {
     }
     write_whole_blocks({k_view, v.view(), caches.k.view(), caches.v.view(), caches.k_scale.view(),
                         caches.v_scale.view(), blocks},
-                       DType::bfloat16, selected_kernels(), static_cast<int>(pick(1, 2, 5)));
+                       DType::bfloat16, *selected_kernels().cache, static_cast<int>(pick(1, 2, 5)));
     ASSERT_TRUE(caches == expected) << trial << " " << name_of(dtype);
   }
 }
@@ -146,7 +146,7 @@ TEST_P(WholeBlocksTest, ThreadsWriteTheSameBytes) {
     Caches caches = empty;
     write_whole_blocks({k.view(), v.view(), caches.k.view(), caches.v.view(), caches.k_scale.view(),
                         caches.v_scale.view(), blocks},
-                       DType::bfloat16, selected_kernels(), num_threads);
+                       DType::bfloat16, *selected_kernels().cache, num_threads);
     if (!first) first = caches;
     ASSERT_TRUE(caches == *first) << num_threads;
   }

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <map>
 #include <numeric>
 #include <random>
@@ -12,8 +11,8 @@
 #include "quire/base/int4_grid.h"
 #include "quire/base/row_sealing.h"
 #include "quire/cpu/operations.h"
-#include "quire/cpu/select_kernels.h"
 #include "support/attention_problem.h"
+#include "support/with_instruction_set.h"
 
 namespace quire::testing {
 namespace {
@@ -123,7 +122,7 @@ TEST(WriteKvInt4, AsSealedBlockByBlockOnEveryInstructionSet) {
     return all[random() % sizeof...(choices)];
   };
   for (const std::string_view name : available_instruction_sets()) {
-    setenv("QUIRE_CPU", std::string(name).c_str(), 1);
+    const WithInstructionSet on_it(name);
     for (int trial = 0; trial < 60; ++trial) {
       const std::int64_t block_size = pick(1, 3, 16, 100), heads = pick(1, 2), open = pick(0, 2, 5);
       const std::int64_t dim = pick(2, 8, 66, 128), v_dim = pick(2, 40, 130);
@@ -155,7 +154,6 @@ TEST(WriteKvInt4, AsSealedBlockByBlockOnEveryInstructionSet) {
       }
     }
   }
-  unsetenv("QUIRE_CPU");
 }
 
 TEST(WriteKvInt4, ThreadsWriteTheSameBytes) {

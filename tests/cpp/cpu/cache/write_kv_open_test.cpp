@@ -3,14 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <limits>
 #include <random>
 
 #include "quire/base/check.h"
 #include "quire/cpu/operations.h"
-#include "quire/cpu/select_kernels.h"
 #include "support/attention_problem.h"
+#include "support/with_instruction_set.h"
 
 namespace quire::testing {
 namespace {
@@ -88,7 +87,7 @@ Array drawn(std::mt19937& random, DType dtype, std::int64_t rows, std::int64_t d
 TEST(WriteKvOpen, EachRowAsInACacheOfItsOwn) {
   constexpr std::int64_t kFirstOpen = kBlocks * kSize, kSlots = (kBlocks + kOpen) * kSize;
   for (const std::string_view name : available_instruction_sets()) {
-    setenv("QUIRE_CPU", std::string(name).c_str(), 1);
+    const WithInstructionSet on_it(name);
     for (unsigned trial = 0; trial < 48; ++trial) {
       std::mt19937 random(trial);
       const DType dtype = kQuantisedDTypes[trial % 2];

@@ -4,14 +4,13 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 
 #include "quire/base/check.h"
 #include "quire/cpu/operations.h"
-#include "quire/cpu/select_kernels.h"
 #include "support/attention_problem.h"
+#include "support/with_instruction_set.h"
 
 namespace quire::testing {
 namespace {
@@ -35,7 +34,7 @@ void expect_rounded(const Array& from, const Array& to) {
 TEST(WriteKv, RoundsAsFromFloatOnEveryInstructionSet) {
   std::mt19937 random(1);
   for (const std::string_view name : available_instruction_sets()) {
-    setenv("QUIRE_CPU", std::string(name).c_str(), 1);
+    const WithInstructionSet on_it(name);
     for (const DType dtype : kDTypes) {
       for (const std::int64_t dim : {1, 3, 16, 31, 64, 100}) {
         constexpr std::int64_t kRows = 200;
@@ -53,7 +52,6 @@ TEST(WriteKv, RoundsAsFromFloatOnEveryInstructionSet) {
       }
     }
   }
-  unsetenv("QUIRE_CPU");
 }
 
 // Numbers of a row divided by `scale`, as the library's own scalar conversion rounds them.
@@ -71,7 +69,7 @@ TEST(WriteKv, QuantisesAsFromFloatOnEveryInstructionSet) {
   std::mt19937 random(2);
   std::uniform_int_distribution<std::uint32_t> bits(0, 0x7f7fffffu);
   for (const std::string_view name : available_instruction_sets()) {
-    setenv("QUIRE_CPU", std::string(name).c_str(), 1);
+    const WithInstructionSet on_it(name);
     for (const DType dtype : kQuantisedDTypes) {
       for (const std::int64_t dim : {1, 3, 16, 31, 64, 100}) {
         constexpr std::int64_t kRows = 300;
@@ -110,7 +108,6 @@ TEST(WriteKv, QuantisesAsFromFloatOnEveryInstructionSet) {
       }
     }
   }
-  unsetenv("QUIRE_CPU");
 }
 
 TEST(WriteKv, LastRowOfASlotWinsAndSkippedRowsAreSkipped) {

@@ -98,20 +98,18 @@ TEST_P(OnInstructionSet, SharedPrefixesAreExactAndHaveTheBitsOfEachAlone) {
 }
 
 std::atomic<std::int64_t> keys_read{0};  // of each KV head
-const Kernels* kernels_counted = nullptr;
+const FusedKernels* kernels_counted = nullptr;
 
 void count_keys(const AttentionTask& task, const AttentionPart& part, const AttentionPart* upcoming,
                 float* scratch, StateView state) {
   keys_read += (part.key_end - part.key_begin) * (part.unit.kv_head_end - part.unit.kv_head_begin);
-  kernels_counted->fused_part(task, part, upcoming, scratch, state);
+  kernels_counted->part(task, part, upcoming, scratch, state);
 }
 
 // 24 sequences over 512 keys in common and 264 of their own; also with as many rows as take two
 // passes.
 TEST_P(OnInstructionSet, ASharedKeyIsReadOncePerPassOnAnyNumberOfThreads) {
-  kernels_counted = &selected_kernels();
-  Kernels counting = *kernels_counted;
-  counting.fused_part = &count_keys;
+  AttentionChoice kernels = selected_kernels().attention(DType::float32);
   for (const std::int64_t group : {1, 16}) {
     ProblemSizes sizes;
     sizes.seq_lens.assign(24, 776);
@@ -119,14 +117,21 @@ TEST_P(OnInstructionSet, ASharedKeyIsReadOncePerPassOnAnyNumberOfThreads) {
     sizes.group = group;
     sizes.head_dim = sizes.v_head_dim = 128;
     Problem problem(sizes, 1);
+    // one token a sequence: group rows
+    const FusedKernels*& way = group == 1 ? kernels.direct : kernels.packed;
+    kernels_counted = way;
+    FusedKernels counting = *way;
+    counting.part = &count_keys;
+    way = &counting;
     for (std::int64_t seq = 1; seq < 24; ++seq) share_blocks(problem, 0, seq, 512);
     const std::int64_t passes = group == 1 ? 1 : 2;
     for (const int threads : {1, 3}) {
       keys_read = 0;
       IndexSnapshot indices;
-      launch_fused(indices.take(problem.args()), counting, threads, "paged_attention");
+      launch_fused(indices.take(problem.args()), kernels, threads, "paged_attention");
       EXPECT_EQ(keys_read, 2 * (passes * 512 + 24 * 264)) << "group " << group;
     }
+    way = kernels_counted;
     expect_bits_of_each_alone(problem, problem.args());
   }
 }

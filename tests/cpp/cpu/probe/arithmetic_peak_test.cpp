@@ -14,19 +14,19 @@ constexpr DType kKinds[] = {DType::float32, DType::bfloat16};
 
 // All factors are 1: the sum counts the multiply-adds that were really done.
 TEST(ArithmeticPeak, EveryFlopThatIsCountedIsDone) {
-  for (const KernelChoice& choice : kernel_list()) {
-    if (!choice.runs_here()) continue;
-    const Kernels& kernels = *choice.kernels;
+  for (const KernelSource& source : kernel_list()) {
+    if (!source.runs_here()) continue;
+    const ProbeKernels& kernels = source.kernels->probe;
     for (const DType dtype : kKinds) {
       for (const std::int64_t rounds : {1, 2, 1000}) {
         float total = -1;
         const double flops = kernels.arithmetic(dtype, rounds, &total);
         if (flops == 0) {
-          EXPECT_EQ(dtype, DType::bfloat16) << kernels.name;
-          EXPECT_EQ(total, -1) << kernels.name;
+          EXPECT_EQ(dtype, DType::bfloat16) << kernels.instruction_set;
+          EXPECT_EQ(total, -1) << kernels.instruction_set;
           continue;
         }
-        EXPECT_EQ(2 * static_cast<double>(total), flops) << kernels.name;
+        EXPECT_EQ(2 * static_cast<double>(total), flops) << kernels.instruction_set;
         EXPECT_EQ(flops, static_cast<double>(rounds) * kernels.arithmetic(dtype, 1, &total));
       }
     }
@@ -34,10 +34,10 @@ TEST(ArithmeticPeak, EveryFlopThatIsCountedIsDone) {
 }
 
 TEST(ArithmeticPeak, EveryInstructionSetHasOne) {
-  for (const KernelChoice& choice : kernel_list()) {
-    if (!choice.runs_here()) continue;
+  for (const KernelSource& source : kernel_list()) {
+    if (!source.runs_here()) continue;
     for (const int num_threads : {1, 3}) {
-      EXPECT_GT(arithmetic_peak(DType::float32, num_threads, *choice.kernels), 0);
+      EXPECT_GT(arithmetic_peak(DType::float32, num_threads, source.kernels->probe), 0);
     }
   }
 }
@@ -45,7 +45,7 @@ TEST(ArithmeticPeak, EveryInstructionSetHasOne) {
 TEST(ArithmeticPeak, RefusesWhatAnInstructionSetCannotDo) {
   const auto refused = [](DType dtype) -> std::string {
     try {
-      arithmetic_peak(dtype, 1, kScalarKernels);
+      arithmetic_peak(dtype, 1, kScalarKernels.probe);
     } catch (const ValueError& error) {
       return error.what();
     }

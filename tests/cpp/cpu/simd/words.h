@@ -2,7 +2,7 @@
 //
 // A word is compiled with the flags of its instruction set, and what tests it with those of any
 // processor: so that a test can run, or say that it is skipped, wherever it is built, only plain
-// data and function pointers pass between the two, as in quire/cpu/kernels.h.
+// data and function pointers pass between the two, as in quire/cpu/kernel_set.h.
 //
 // A vector is `width` floats, a pair twice as many, lo then hi, and whole numbers 2 * width of 16
 // bits or width of 32. Arguments come before what a function fills.
