@@ -46,6 +46,13 @@ def test_kv_cache_manager() -> None:
     ]
 
 
+def test_torch_decoder() -> None:
+    pytest.importorskip("torch")
+    lines = run(sys.executable, ROOT / "examples" / "torch_decoder.py").splitlines()
+    assert lines[0].startswith("4 of 16 blocks are in use by [BlockTable(44 tokens")
+    assert lines[1:] == ["same tokens as without a cache: True"]
+
+
 def shown(cell: Any) -> list[Any]:
     """What a code cell shows, its text as one; of plots, whose bytes depend on fonts and versions,
     and of one that measures time, only that it shows."""

@@ -1,0 +1,372 @@
+"""Quire's cache for transformers: blocks, prefixes, rows; what is refused changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import torch
+import transformers
+from tiny_models import WINDOW, eagerly, free_blocks, generate, paged, prompts, tiny
+
+import quire
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # what torch and transformers warn of is theirs
+
+
+def forward(model: Any, cache: Any, ids: Any, mask: Any = None) -> Any:
+    """Logits of one pass."""
+    with torch.no_grad():
+        return model(input_ids=ids, attention_mask=mask, past_key_values=cache).logits
+
+
+# Room
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "qwen3_5"])
+def test_prompts_that_do_not_fit(family: str) -> None:
+    model = tiny(family)
+    cache = paged(model, num_blocks=6)
+    with pytest.raises(quire.OutOfBlocks):
+        generate(model, cache, prompts(21, 13))
+    assert free_blocks(cache) == [6] * len(cache.pools)
+    assert cache.get_seq_length() == 0
+    cache.reset()
+    inputs = prompts(9)
+    ours = generate(model, cache, inputs, max_new_tokens=4)
+    assert torch.equal(ours.sequences, eagerly(model, inputs, max_new_tokens=4).sequences)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_tokens_that_do_not_fit(family: str) -> None:
+    """The pass that fails leaves the tables as they were, and they go on once there is room."""
+    model, inputs = tiny(family), prompts(15, 7)
+    cache = paged(model, num_blocks=8)
+    with pytest.raises(quire.OutOfBlocks):
+        generate(model, cache, inputs, max_new_tokens=30)
+    # 16 + 4 n tokens and 8 + 4 n in blocks of 4: both rows want a ninth at once
+    lengths = [len(cache.tables(row)[0]) for row in range(2)]
+    assert lengths == [20, 12]
+    assert cache.get_seq_length() == 20
+    assert free_blocks(cache) == [0]
+    held = [cache.tables(row)[0].gather() for row in range(2)]
+    cache.batch_select_indices(torch.tensor([0]))
+    assert free_blocks(cache) == [3]
+    np.testing.assert_array_equal(cache.tables(0)[0].gather()[0], held[0][0])
+    eager = eagerly(model, {name: rows[:1] for name, rows in inputs.items()}, max_new_tokens=12)
+    longer = {"input_ids": eager.sequences[:, :21], "attention_mask": torch.ones(1, 21)}
+    ours = generate(model, cache, longer, max_new_tokens=6)
+    assert torch.equal(ours.sequences, eager.sequences)
+
+
+def test_no_room_in_one_of_two_pools() -> None:
+    """Layers with windows come first in gemma3, those without find their pool full."""
+    model = tiny("gemma3")
+    cache = paged(model, num_blocks=16)
+    full, windows = cache.pools
+    taken = full.allocate(13)
+    with pytest.raises(quire.OutOfBlocks):
+        generate(model, cache, prompts(21))
+    assert (full.num_used, windows.num_used) == (13, 0)
+    full.release(taken)
+
+
+def test_states_do_not_go_back() -> None:
+    """In a hybrid model a pass that failed has changed the states of the layers before."""
+    model = tiny("qwen3_5")
+    cache = paged(model, num_blocks=3)
+    with pytest.raises(quire.OutOfBlocks):
+        generate(model, cache, prompts(9), max_new_tokens=9)
+    ids = prompts(1)["input_ids"]
+    with pytest.raises(RuntimeError, match="expected one that was reset"):
+        forward(model, cache, ids)
+    cache.reset()
+    np.testing.assert_allclose(
+        forward(model, cache, ids), forward(model, None, ids), rtol=0, atol=1e-4
+    )
+
+
+def test_a_pass_that_ended_early_is_taken_back() -> None:
+    """An error between the layers, which attention does not see."""
+    model, inputs = tiny("llama"), prompts(9)
+    cache = paged(model)
+    generate(model, cache, inputs, max_new_tokens=1)
+    hook = model.model.layers[1].register_forward_pre_hook(lambda *_: 1 / 0)
+    next_id = torch.tensor([[5]])
+    with pytest.raises(ZeroDivisionError):
+        forward(model, cache, next_id)
+    hook.remove()
+    assert cache.get_seq_length() == 9
+    logits = forward(model, cache, next_id)
+    whole = torch.cat([inputs["input_ids"], next_id], dim=1)
+    assert len(cache.tables(0)[0]) == 10
+    np.testing.assert_allclose(logits[:, -1], forward(model, None, whole)[:, -1], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["gemma3", "qwen2_windows"])
+def test_blocks_behind_a_window_go_back(family: str) -> None:
+    model, inputs = tiny(family), prompts(37, 21)
+    cache = paged(model)
+    generate(model, cache, inputs, max_new_tokens=20)
+    full, windows = cache.pools
+    assert full.num_used == 14 + 10
+    assert windows.num_used <= 2 * (WINDOW // 4 + 2)
+
+
+# Prefixes
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3"])
+def test_prefixes_are_shared(family: str) -> None:
+    model, inputs = tiny(family), prompts(22, 15)
+    cache = paged(model, prefix_cache=True)
+    eager = eagerly(model, inputs)
+    assert cache.start(**inputs) == [0, 0]
+    assert torch.equal(generate(model, cache, inputs).sequences, eager.sequences)
+    blocks = [cache.tables(row)[0].blocks for row in range(2)]
+    # all but the last token of each; the shorter row begins 7 columns later, so both end alike
+    assert cache.start(**inputs) == [21, 14]
+    assert cache.get_seq_length() == 21
+    for row, full_blocks in enumerate([5, 3]):
+        np.testing.assert_array_equal(
+            cache.tables(row)[0].blocks[:full_blocks], blocks[row][:full_blocks]
+        )
+    seen: list[int] = []
+    hook = model.model.embed_tokens.register_forward_hook(
+        lambda _, ids, __: seen.append(ids[0].shape[1])
+    )
+    again = generate(model, cache, inputs)
+    hook.remove()
+    assert seen == [1] * 12
+    assert torch.equal(again.sequences, eager.sequences)
+    cache.reset()
+    for prefixes in cache.prefix_caches:
+        prefixes.clear()
+    assert free_blocks(cache) == [64] * len(cache.pools)
+
+
+def test_rows_begin_where_all_have_something() -> None:
+    """Of two rows one is known in part, the other not at all: both begin at the other's."""
+    model = tiny("llama")
+    cache = paged(model, prefix_cache=True)
+    known, fresh = prompts(24), prompts(18, seed=8)
+    cache.start(**known)
+    generate(model, cache, known, max_new_tokens=2)
+    both = prompts(24, 18)
+    both["input_ids"][0] = known["input_ids"][0]
+    both["input_ids"][1, 6:] = fresh["input_ids"][0]
+    assert cache.start(**both) == [6, 0]
+    ours = generate(model, cache, both)
+    assert torch.equal(ours.sequences, eagerly(model, both).sequences)
+
+
+def test_beams_share_what_start_found() -> None:
+    model, inputs = tiny("llama"), prompts(33, 20)
+    cache = paged(model, num_blocks=128, prefix_cache=True)
+    eager = eagerly(model, inputs, num_beams=3)
+    for found in ([0, 0], [32, 19]):
+        assert cache.start(**inputs) == found
+        ours = generate(model, cache, inputs, num_beams=3)
+        assert torch.equal(ours.sequences, eager.sequences)
+    with pytest.raises(ValueError, match=r"^remember: cache: got one of beams"):
+        cache.remember(ours.sequences)
+
+
+def test_a_conversation() -> None:
+    """remember makes what was generated matchable, padding of the prompt left out."""
+    model, inputs = tiny("llama"), prompts(15, 8)
+    cache = paged(model, prefix_cache=True)
+    cache.start(**inputs)
+    first = generate(model, cache, inputs, max_new_tokens=9).sequences
+    cache.remember(first)
+    turn = {"input_ids": first[1:, 7:], "attention_mask": torch.ones(1, 17, dtype=torch.long)}
+    assert cache.start(**turn) == [16]
+    ours = generate(model, cache, turn)
+    assert torch.equal(ours.sequences, eagerly(model, turn).sequences)
+
+
+def test_namespaces() -> None:
+    model, inputs = tiny("llama"), prompts(21)
+    cache = paged(model, prefix_cache=True)
+    cache.start(**inputs, namespace="one")
+    generate(model, cache, inputs, max_new_tokens=1)
+    assert cache.start(**inputs, namespace="two") == [0]
+    assert cache.start(**inputs, namespace="one") == [20]
+
+
+# Rows
+
+
+def test_rows_are_selected_and_repeated() -> None:
+    model, inputs = tiny("llama"), prompts(12, 7, 10)
+    cache = paged(model)
+    generate(model, cache, inputs, max_new_tokens=1)
+    before = [cache.tables(row)[0].gather(1)[0] for row in range(3)]
+    used = cache.pools[0].num_used
+    cache.batch_repeat_interleave(2)
+    assert cache.pools[0].num_used == used
+    cache.reorder_cache(torch.tensor([5, 0, 2, 2]))
+    for row, was in enumerate([2, 0, 1, 1]):
+        np.testing.assert_array_equal(cache.tables(row)[0].gather(1)[0], before[was])
+    rows = [2, 0, 1, 1]
+    more = {"input_ids": torch.tensor([[4], [5], [6], [7]]), "attention_mask": torch.ones(4, 1)}
+    whole = {name: torch.cat([inputs[name][rows], more[name].long()], 1) for name in inputs}
+    ours = generate(model, cache, whole)
+    assert torch.equal(ours.sequences, eagerly(model, whole).sequences)
+    free_blocks(cache)
+
+
+def test_crop_leaves_no_trace() -> None:
+    model, inputs = tiny("llama"), prompts(12, 7)
+    cache = paged(model)
+    first = generate(model, cache, inputs, max_new_tokens=8)
+    free = free_blocks(cache)
+    whole = {
+        "input_ids": first.sequences,
+        "attention_mask": torch.cat([inputs["attention_mask"], torch.ones(2, 8).long()], 1),
+    }
+    further = generate(model, cache, whole)
+    cache.crop(-(cache.get_seq_length() - 19))
+    assert free_blocks(cache) == free
+    assert [len(cache.tables(row)[0]) for row in range(2)] == [19, 14]
+    again = generate(model, cache, whole)
+    assert torch.equal(again.sequences, further.sequences)
+    for step, expected in zip(again.logits, further.logits, strict=True):
+        assert torch.equal(step, expected)
+
+
+# What is refused
+
+
+@pytest.fixture(scope="module")
+def llama() -> Any:
+    return tiny("llama")
+
+
+def test_another_attention(llama: Any) -> None:
+    llama.set_attn_implementation("sdpa")
+    try:
+        with pytest.raises(ValueError, match=r"^cache: model: got attn_implementation 'sdpa'"):
+            paged(llama)
+    finally:
+        llama.set_attn_implementation("quire")
+    cache = paged(llama)
+    llama.set_attn_implementation("eager")
+    try:
+        with pytest.raises(RuntimeError, match="has not read the keys of layer 0"):
+            forward(llama, cache, prompts(9)["input_ids"])
+    finally:
+        llama.set_attn_implementation("quire")
+    assert free_blocks(cache) == [64]
+
+
+def test_models_that_are_not_supported() -> None:
+    with pytest.raises(ValueError, match=r"^cache: prefix_cache: got True, expected False"):
+        paged(tiny("qwen3_5"), prefix_cache=True)
+    model = tiny("llama")
+    model.config.layer_types = ["full_attention", "chunked_attention"]
+    with pytest.raises(ValueError, match=r"^cache: model: got 'chunked_attention' as layer 1"):
+        paged(model)
+    model.config.layer_types = None
+    model.config.num_kv_shared_layers = 1
+    with pytest.raises(ValueError, match=r"^cache: model: got 1 layers that share keys"):
+        paged(model)
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "message"),
+    [
+        ((2, 4), np.ones((2, 12), int), "attention_mask: got .*, expected"),
+        ((2, 3), np.ones((2, 12), int), "attention_mask: got another padding"),
+        ((2, 3), None, "attention_mask: got another padding"),
+        ((3, 3), None, "batch: got 3 rows, expected 2"),
+    ],
+)
+def test_masks_that_do_not_belong(llama: Any, ids: Any, mask: Any, message: str) -> None:
+    """The message, and that the cache is as before."""
+    cache = paged(llama)
+    generate(llama, cache, prompts(9, 5), max_new_tokens=1)
+    free = free_blocks(cache)
+    mask = mask if mask is None else torch.from_numpy(mask)
+    with pytest.raises(ValueError, match=message):
+        forward(llama, cache, torch.ones(ids, dtype=torch.long), mask)
+    assert free_blocks(cache) == free
+    assert cache.get_seq_length() == 9
+
+
+def test_padding_on_the_right() -> None:
+    """Keys of padding are left out wherever it stands, but not in a model with windows."""
+    ids = prompts(9, 9)["input_ids"]
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0
+    model = tiny("llama")
+    cache = paged(model)
+    logits = forward(model, cache, ids, mask)
+    alone = forward(model, paged(model), ids[1:, :5])
+    np.testing.assert_allclose(logits[1, :5], alone[0], rtol=0, atol=1e-4)
+    assert [len(cache.tables(row)[0]) for row in range(2)] == [9, 5]
+    model = tiny("gemma3")
+    for cache in (paged(model), None):
+        with pytest.raises(ValueError, match="attention_mask: got padding after a token"):
+            forward(model, cache, ids, mask)
+
+
+def test_masks_of_other_kinds(llama: Any) -> None:
+    ids = prompts(8)["input_ids"]
+    with pytest.raises(ValueError, match=r"attention_mask: got .*, expected two axes"):
+        forward(llama, paged(llama), ids, torch.ones(1, 1, 8, 8, dtype=torch.bool))
+    with torch.no_grad(), pytest.raises(ValueError, match="mask: got one that is more than causal"):
+        llama(input_ids=ids, position_ids=torch.arange(8)[None] % 4, use_cache=False)
+    static = transformers.StaticCache(config=llama.config, max_cache_len=32)
+    with pytest.raises(ValueError, match="a static cache is not supported"):
+        forward(llama, static, ids)
+
+
+def test_gradients(llama: Any) -> None:
+    with pytest.raises(RuntimeError, match="query: got one that requires a gradient"):
+        llama(input_ids=prompts(8)["input_ids"])
+
+
+def test_crops_that_cannot_be() -> None:
+    model = tiny("gemma3")
+    cache = paged(model)
+    generate(model, cache, prompts(37), max_new_tokens=9)
+    state = free_blocks(cache), cache.get_seq_length()
+    for count, message in [
+        (3, "crop: tokens_to_remove: got 3, expected 0 or below"),
+        (-46, "crop: tokens_to_remove: got -46, expected at least -45"),
+        (-20, "crop: tokens_to_remove: got 20 tokens of row 0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            cache.crop(count)
+        assert (free_blocks(cache), cache.get_seq_length()) == state
+    cache.crop(-1)
+    model = tiny("qwen3_5")
+    cache = paged(model)
+    generate(model, cache, prompts(9), max_new_tokens=3)
+    with pytest.raises(ValueError, match="expected 0 in a model whose linear-attention layers"):
+        cache.crop(-1)
+
+
+def test_prefixes_that_cannot_be(llama: Any) -> None:
+    inputs = prompts(9, 5)
+    with pytest.raises(ValueError, match=r"^start: cache: got one without prefix_cache"):
+        paged(llama).start(**inputs)
+    cache = paged(llama, prefix_cache=True)
+    with pytest.raises(RuntimeError, match=r"expected start\(input_ids\) before a pass"):
+        generate(llama, cache, inputs)
+    with pytest.raises(ValueError, match=r"^start: attention_mask: got a row that does not end"):
+        cache.start(inputs["input_ids"], inputs["attention_mask"].flip(1))
+    with pytest.raises(ValueError, match=r"^start: input_ids: got \[9\]"):
+        cache.start(inputs["input_ids"][0])
+    cache.start(**inputs)
+    with pytest.raises(ValueError, match="tokens: got 10, expected at most 9"):
+        generate(llama, cache, prompts(10, 6))
+    generate(llama, cache, inputs, max_new_tokens=3)
+    with pytest.raises(ValueError, match=r"^remember: sequences: got \[2, 9\], expected \[2, 11"):
+        cache.remember(inputs["input_ids"])
