@@ -12,11 +12,23 @@ pytest.importorskip("transformers")
 
 import torch
 import transformers
-from tiny_models import WINDOW, eagerly, free_blocks, generate, paged, prompts, tiny
+from tiny_models import (
+    WINDOW,
+    eagerly,
+    free_blocks,
+    generate,
+    one_thread,  # noqa: F401, a fixture
+    paged,
+    prompts,
+    tiny,
+)
 
 import quire
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # what torch and transformers warn of is theirs
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # what torch and transformers warn of is theirs
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 def forward(model: Any, cache: Any, ids: Any, mask: Any = None) -> Any:

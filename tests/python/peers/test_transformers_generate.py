@@ -11,9 +11,22 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch
-from tiny_models import FAMILIES, STATEFUL, eagerly, free_blocks, generate, paged, prompts, tiny
+from tiny_models import (
+    FAMILIES,
+    STATEFUL,
+    eagerly,
+    free_blocks,
+    generate,
+    one_thread,  # noqa: F401, a fixture
+    paged,
+    prompts,
+    tiny,
+)
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # what torch and transformers warn of is theirs
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # what torch and transformers warn of is theirs
+    pytest.mark.usefixtures("one_thread"),
+]
 # float32 on both sides: sums in another order, through all layers; logits are about 10 in size. The
 # gated delta rule of qwen3_5 turns such differences into 3e-4, attention alone into 2e-5.
 CLOSE = {family: 1e-3 if family in STATEFUL else 1e-4 for family in FAMILIES}
