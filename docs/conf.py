@@ -13,8 +13,8 @@ project = "Quire"
 author = "The Quire authors"
 release = version = quire.__version__
 copyright = author
-extensions = ["myst_parser", "sphinx.ext.autodoc", "cpp_reference", "docstrings"]
-exclude_patterns = ["extensions"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "cpp_reference", "docstrings", "paths"]
+exclude_patterns = ["extensions", "decisions/README.md"]  # decisions.md includes it
 
 myst_enable_extensions = ["attrs_inline"]
 myst_heading_anchors = 3

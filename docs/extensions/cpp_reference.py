@@ -98,7 +98,7 @@ class CppHeaders(Directive):
 
 
 def stretches(comment: list[str]) -> Iterator[tuple[bool, list[str]]]:
-    """(whether it is code, lines) of a comment: each of its paragraphs and of its pieces of code."""
+    """(whether it is code, lines) of each paragraph and each piece of code of a comment."""
     lines: list[str] = []
     was_code = False
     for line in [*comment, ""]:

@@ -1,7 +1,7 @@
 """Docstrings as reStructuredText, for autodoc.
 
-They are plain text for help(): paragraphs; "Args:", "Raises:" and the like with what belongs to them
-further in; `>>>` examples. Names of Quire's own classes and functions become links.
+They are plain text for help(): paragraphs; "Args:", "Raises:" and the like, with what belongs to
+them further in; `>>>` examples. Names of Quire's own classes and functions become links.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ERRORS = re.compile(r"(?<=\.) (?=(?:\w+Error|OutOfBlocks)\b[:.])")
 
 
 def to_rst(docstring: str, names: Iterable[str]) -> list[str]:
-    """Lines of reStructuredText. `names` are those that are linked to, as in "BlockTable.append"."""
+    """Lines of reStructuredText. `names`, as "BlockTable.append", are those that become links."""
     link = re.compile(
         r"\b(" + "|".join(map(re.escape, sorted(names, key=len, reverse=True))) + r")\b(?![\w.]*')"
     )
@@ -58,7 +58,7 @@ def paragraphs(docstring: str) -> list[tuple[int, list[str]]]:
 
 
 def entries(lines: list[str], link: re.Pattern[str]) -> list[str]:
-    """A list of an indented stretch: an entry begins at its margin with a name, or goes on further in."""
+    """A list of an indented stretch: an entry begins with a name, at the margin."""
     margin = min(len(line) - len(line.lstrip()) for line in lines)
     items: list[str] = []
     for line in lines:
@@ -69,7 +69,7 @@ def entries(lines: list[str], link: re.Pattern[str]) -> list[str]:
         else:
             items.append(text)
     rst = []
-    for item in (part for item in items for part in ERRORS.split(item)):
+    for item in [part for whole in items for part in ERRORS.split(whole)]:
         entry = ENTRY.match(item)
         if entry:
             rst.append(f"* **{escaped(entry[1])}**: {linked(entry[2], link)}")
@@ -91,7 +91,7 @@ def escaped(text: str) -> str:
 
 
 def linkable(module: Any) -> set[str]:
-    """Names that cannot be taken for words: of classes, of members, and those with an underscore."""
+    """Names that nobody takes for words: of classes, members, and those with an underscore."""
     names = set()
     for name in module.__all__:
         thing = getattr(module, name)

@@ -19,7 +19,7 @@ TRAILING = re.compile(r"\s+//.*$", re.MULTILINE)
 
 @dataclass
 class Declaration:
-    """Declarations that one comment is of, or a type with members that have comments of their own."""
+    """Declarations that one comment is of, or a type whose members have comments of their own."""
 
     comment: list[str]
     code: str
@@ -36,7 +36,7 @@ class Header:
 
 
 def public_headers(root: Path) -> list[str]:
-    """quire/quire.h and all that it includes, directly or not: what is installed. `root` has quire/."""
+    """quire/quire.h and all that it includes, directly or not; `root` is the folder of quire/."""
     found: list[str] = []
     to_read = ["quire/quire.h"]
     while to_read:
@@ -74,6 +74,9 @@ def declarations(lines: list[str], is_public: bool) -> Iterator[Declaration]:
     depth = 0
     for line in [*lines, ""]:
         text = line.strip()
+        if group and text.startswith("//") and indent_of(line) > indent_of(group[-1]):
+            group[-1] += "\n" + line  # the comment beside a declaration goes on
+            continue
         if not statement and (not text or text.startswith("//")) and group:
             yield of_group(comment, group)
             comment, group = [], []
@@ -126,7 +129,7 @@ def joined(head: str, members: list[Declaration]) -> str:
     """A type whose members need no words."""
     if not members:
         return head.rstrip() + ";"
-    indent = " " * (len(head) - len(head.lstrip()) + 2)
+    indent = " " * (indent_of(head) + 2)
     body = "\n".join(indent + line for member in members for line in member.code.splitlines())
     return f"{head.rstrip()} {{\n{body}\n{indent[2:]}}};"
 
@@ -152,9 +155,13 @@ def name_of(statement: str) -> str:
     return ""
 
 
+def indent_of(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
+
+
 def dedented(code: str) -> str:
     """Code as far to the left as its first line allows."""
-    indent = len(code) - len(code.lstrip(" "))
+    indent = indent_of(code)
     return "\n".join(
         line[indent:] if line[:indent].isspace() else line for line in code.splitlines()
     )

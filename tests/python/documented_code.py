@@ -23,7 +23,7 @@ OPTIONAL = {"flashinfer", "jax", "torch", "transformers", "vllm"}
 
 @dataclass(frozen=True)
 class CodeBlock:
-    """A block of a document, the line on which its code begins, and the text shown right after it."""
+    """A block of a document, the line where its code begins, and the text shown right after it."""
 
     language: str
     code: str

@@ -19,7 +19,7 @@ from headers import public_headers, read_header
 import quire
 
 DOCS = ROOT / "docs"
-PAGES = [DOCS / "quickstart.md", *sorted((DOCS / "guides").glob("*.md"))]
+PAGES = [DOCS / "index.md", DOCS / "quickstart.md", *sorted((DOCS / "guides").glob("*.md"))]
 CPP_PAGES = [page for page in PAGES if code_blocks(page, "cpp")]
 
 
@@ -93,7 +93,9 @@ inline constexpr int kSides = 6;
 // with a lid.
 class Box : public Thing {
  public:
-  explicit Box(int size) : size_(size) {}  // in metres
+  explicit Box(int size) : size_(size) {}
+  int width;  // in
+              // metres
   Box(const Box&) = delete;
 
   // Puts it in.
@@ -122,7 +124,7 @@ def test_a_header_is_read() -> None:
     assert (box.name, box.comment) == ("class Box", [" A box", " with a lid."])
     assert box.code == "class Box : public Thing;"
     assert [member.code for member in box.members] == [
-        "explicit Box(int size);",
+        "explicit Box(int size);\nint width;  // in\n            // metres",
         "template <class T>\nvoid put(const T& thing);\nvoid take();",
     ]
     assert (box.members[1].name, box.members[1].comment) == ("put, take", [" Puts it in."])

@@ -112,7 +112,7 @@ project(owner LANGUAGES CXX)
 include(FetchContent)
 FetchContent_Declare(quire SOURCE_DIR "{ROOT}")
 FetchContent_MakeAvailable(quire)
-set(CMAKE_OPTIMIZE_DEPENDENCIES ON)  # objects alone are made: the library need not be, which takes minutes
+set(CMAKE_OPTIMIZE_DEPENDENCIES ON)  # objects without the library, which takes minutes
 add_library(part OBJECT part.cpp)
 target_link_libraries(part PRIVATE quire::quire)
 install(FILES part.cpp DESTINATION share)
