@@ -92,7 +92,7 @@ pip_build() {
     --no-build-isolation --config-settings=build-dir="$folder" "$@" .
 }
 
-# Installs Quire with the extras named ("test", "lint"). Its wheel is built when a source has changed.
+# Installs Quire with the extras named ("test", "lint", "docs"). Its wheel is built when a source has changed.
 install_quire() {
   local stamp=.venv/quire-installed wheels=build/wheel
   local sources=(CMakeLists.txt pyproject.toml README.md LICENSE THIRD_PARTY_NOTICES.md bindings cpp python)

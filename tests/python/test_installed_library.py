@@ -4,40 +4,19 @@ CMake, or a folder of another project."""
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-BUILD = Path(os.environ.get("QUIRE_BUILD_DIR", ROOT / "build" / "release"))
-CMAKE = shutil.which("cmake")
+from compiled_code import BUILD, CMAKE, ROOT, check_that_it_compiles, cmake, run
+from documented_code import code_blocks, only_block
+from headers import public_headers
 
 pytestmark = [
     pytest.mark.skipif("QUIRE_SANITIZED" in os.environ, reason="builds anew what it runs"),
     pytest.mark.skipif(CMAKE is None, reason="no CMake"),
 ]
-
-
-def run(*command: str | Path) -> str:
-    """What the command prints; fails with all of it where the command does."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def cmake(*arguments: str | Path) -> str:
-    assert CMAKE is not None
-    return run(CMAKE, *arguments)
-
-
-def readme_block(language: str) -> str:
-    text = (ROOT / "README.md").read_text()
-    (block,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-    return str(block)
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +39,25 @@ def test_minimal_cpp(prefix: Path, tmp_path: Path) -> None:
     assert run(tmp_path / "minimal") == "40 tokens in 3 blocks, attention 19.500\n"
 
 
-def test_the_consumer_of_the_readme(prefix: Path, tmp_path: Path) -> None:
-    source = tmp_path / "source"
+def build_consumer(prefix: Path, code: str, folder: Path) -> Path:
+    """The README's project with this app.cpp, built: the program."""
+    source = folder / "source"
     source.mkdir()
-    (source / "CMakeLists.txt").write_text(readme_block("cmake"))
-    (source / "app.cpp").write_text(readme_block("cpp"))
-    build_against(prefix, source, tmp_path / "build")
-    assert run(tmp_path / "build" / "app", tmp_path / "table") == "20 tokens, 20 tokens\n"
+    (source / "CMakeLists.txt").write_text(only_block(ROOT / "README.md", "cmake"))
+    (source / "app.cpp").write_text(code)
+    build_against(prefix, source, folder / "build")
+    return folder / "build" / "app"
+
+
+def test_the_consumer_of_the_readme(prefix: Path, tmp_path: Path) -> None:
+    app = build_consumer(prefix, only_block(ROOT / "README.md", "cpp"), tmp_path)
+    assert run(app, tmp_path / "table") == "20 tokens, 20 tokens\n"
     assert (tmp_path / "table").exists()
+
+
+def test_the_program_of_the_guide(prefix: Path, tmp_path: Path) -> None:
+    (block,) = code_blocks(ROOT / "docs" / "guides" / "cpp.md", "cpp")
+    assert run(build_consumer(prefix, block.code, tmp_path)) == block.shown
 
 
 def installed_headers(prefix: Path) -> set[str]:
@@ -76,13 +66,7 @@ def installed_headers(prefix: Path) -> set[str]:
 
 
 def test_what_is_installed_is_reached_from_quire_h(prefix: Path) -> None:
-    reached: set[str] = set()
-    to_read = ["quire/quire.h"]
-    while to_read:
-        header = to_read.pop()
-        if header not in reached:
-            reached.add(header)
-            to_read += re.findall(r'#\s*include\s+"(.+)"', (ROOT / "cpp" / header).read_text())
+    reached = set(public_headers(ROOT / "cpp"))
     assert installed_headers(prefix) == reached
     assert {"quire/io/table_file.h", "quire/io/cache_file.h"} <= reached
     assert not any("simd" in header or "kernel_list" in header for header in reached)
@@ -95,21 +79,10 @@ def test_beside_headers_and_libraries_only_the_licence_is_installed(prefix: Path
 
 
 def test_each_installed_header_compiles_alone(prefix: Path, tmp_path: Path) -> None:
-    cache = (BUILD / "CMakeCache.txt").read_text()
-    (compiler,) = re.findall(r"^CMAKE_CXX_COMPILER:\w+=(.+)$", cache, re.MULTILINE)
-    flags = (
-        "-std=c++20",
-        "-fsyntax-only",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        f"-I{prefix / 'include'}",
-    )
-
     def compile_alone(header: str) -> None:
         source = tmp_path / (header.replace("/", "_") + ".cpp")
         source.write_text(f'#include "{header}"\n')
-        run(compiler, *flags, source)
+        check_that_it_compiles(source, prefix / "include")
 
     headers = installed_headers(prefix)
     assert len(headers) > 20

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import Any
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+from documented_code import ROOT, run_python
+
+README = ROOT / "README.md"
 
 
 def test_the_example() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(code, names)
+    names = run_python(README)
     assert names["out"].shape == (2, 8, 64)
     assert len(names["table"]) == 100
     assert names["pool"].stats().copies_on_write == 1
