@@ -27,6 +27,7 @@ def by_name(page: Path) -> str:
     return page.stem
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of the libraries that guides bring in
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
 def test_python_of(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = code_blocks(page, "python")
