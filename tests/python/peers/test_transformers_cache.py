@@ -240,6 +240,20 @@ def test_crop_leaves_no_trace() -> None:
         assert torch.equal(step, expected)
 
 
+def test_what_is_recorded_can_be_cropped() -> None:
+    """After activate_past_recording nothing behind a window goes until the next crop."""
+    model, inputs = tiny("gemma3"), prompts(37)
+    cache = paged(model)
+    generate(model, cache, inputs, max_new_tokens=1)
+    cache.activate_past_recording()
+    ids = prompts(24, seed=4)["input_ids"]
+    first = [forward(model, cache, ids[:, i : i + 1]) for i in range(24)]
+    cache.crop(-20)
+    assert cache.pools[1].num_used <= WINDOW // 4 + 2
+    for i in range(4, 24):
+        assert torch.equal(forward(model, cache, ids[:, i : i + 1]), first[i])
+
+
 # What is refused
 
 
@@ -276,6 +290,15 @@ def test_models_that_are_not_supported() -> None:
     model.config.num_kv_shared_layers = 1
     with pytest.raises(ValueError, match=r"^cache: model: got 1 layers that share keys"):
         paged(model)
+
+
+def test_a_window_that_the_configuration_does_not_have() -> None:
+    model = tiny("gemma3")
+    cache = paged(model)
+    model.model.layers[0].self_attn.sliding_window = WINDOW + 1
+    with pytest.raises(ValueError, match="sliding_window: got 13, expected 12"):
+        forward(model, cache, prompts(9)["input_ids"])
+    assert free_blocks(cache) == [64, 64]
 
 
 @pytest.mark.parametrize(
