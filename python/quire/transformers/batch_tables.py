@@ -145,6 +145,7 @@ class BatchTables:
 
     def remember(self, token_ids: npt.NDArray[np.int64]) -> None:
         """Put what the tables hold, of rows of at least so many columns, into the prefix caches."""
+        self._settle()
         for row, ids in enumerate(token_ids[:, : self.columns]):
             tokens = ids if self._padding is None else ids[self._padding[row]]
             self._insert(row, tokens.tolist())
@@ -193,8 +194,7 @@ class BatchTables:
 
     def _begin(self, batch: int, n: int, mask: Any) -> None:
         """Room for the new tokens of all rows in all pools, or none in any."""
-        if any(group.step is not None for group in self.groups):
-            self._give_up()  # the pass before ended within a layer's other parts
+        self._settle()
         if self._failed and self.has_states:
             raise RuntimeError(
                 "quire attention: cache: got one whose last pass failed after its linear-attention "
@@ -270,6 +270,11 @@ class BatchTables:
             repeats = self._repeats(batch)
             self.select([row // repeats for row in range(batch)])
 
+    def _settle(self) -> None:
+        """Take back a pass that ended early where attention does not see it: in a layer's rest."""
+        if any(group.step is not None for group in self.groups):
+            self._give_up()
+
     def _give_up(self) -> None:
         """Take back the pass: every table has the length that it had before."""
         for group in self.groups:
@@ -300,6 +305,7 @@ class BatchTables:
 
     def select(self, rows: Sequence[int]) -> None:
         """Row i is then what row rows[i] was."""
+        self._settle()
         if self.rows is None:
             return
         outside = [row for row in rows if not 0 <= row < self.rows]
@@ -315,6 +321,7 @@ class BatchTables:
 
     def crop(self, count: int) -> None:
         """Forget the last columns of all rows."""
+        self._settle()
         if count > self.columns:
             raise ValueError(
                 f"crop: tokens_to_remove: got {-count}, expected at least {-self.columns}, as many "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, LinearAttentionLayer
 
 import quire
@@ -170,7 +171,7 @@ class PagedCache(Cache):
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Each row so many times, one after the other; they share their blocks."""
         rows = np.repeat(np.arange(self._tables.rows or 0), repeats)
-        self.batch_select_indices(_tensor(rows))
+        self.batch_select_indices(torch.from_numpy(rows))
 
     def crop(self, tokens_to_remove: int) -> None:
         """Forget the last -tokens_to_remove tokens of each row; 0 or below.
@@ -199,9 +200,3 @@ class PagedCache(Cache):
 
     def _states(self) -> Any:
         return (layer for layer in self.layers if isinstance(layer, LinearAttentionLayer))
-
-
-def _tensor(rows: Any) -> Any:
-    import torch
-
-    return torch.from_numpy(rows)

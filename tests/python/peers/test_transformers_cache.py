@@ -1,8 +1,6 @@
-"""Quire's cache for transformers: blocks, prefixes, rows; what is refused changes nothing."""
+"""Quire's cache for transformers: blocks, prefixes and rows."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +9,10 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch
-import transformers
 from tiny_models import (
     WINDOW,
     eagerly,
+    forward,
     free_blocks,
     generate,
     one_thread,  # noqa: F401, a fixture
@@ -29,12 +27,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # what torch and transformers warn of is theirs
     pytest.mark.usefixtures("one_thread"),
 ]
-
-
-def forward(model: Any, cache: Any, ids: Any, mask: Any = None) -> Any:
-    """Logits of one pass."""
-    with torch.no_grad():
-        return model(input_ids=ids, attention_mask=mask, past_key_values=cache).logits
 
 
 # Room
@@ -103,21 +95,26 @@ def test_states_do_not_go_back() -> None:
     )
 
 
-def test_a_pass_that_ended_early_is_taken_back() -> None:
+@pytest.mark.parametrize("then", ["go on", "crop", "select"])
+def test_a_pass_that_ended_early_is_taken_back(then: str) -> None:
     """An error between the layers, which attention does not see."""
-    model, inputs = tiny("llama"), prompts(9)
+    model, inputs = tiny("llama"), prompts(9, 6)
     cache = paged(model)
     generate(model, cache, inputs, max_new_tokens=1)
     hook = model.model.layers[1].register_forward_pre_hook(lambda *_: 1 / 0)
-    next_id = torch.tensor([[5]])
+    whole = {name: torch.cat([rows, rows[:, -1:]], dim=1) for name, rows in inputs.items()}
     with pytest.raises(ZeroDivisionError):
-        forward(model, cache, next_id)
+        generate(model, cache, whole)
     hook.remove()
     assert cache.get_seq_length() == 9
-    logits = forward(model, cache, next_id)
-    whole = torch.cat([inputs["input_ids"], next_id], dim=1)
-    assert len(cache.tables(0)[0]) == 10
-    np.testing.assert_allclose(logits[:, -1], forward(model, None, whole)[:, -1], rtol=0, atol=1e-4)
+    if then == "crop":
+        cache.crop(-2)
+        assert [len(cache.tables(row)[0]) for row in range(2)] == [7, 4]
+    elif then == "select":
+        cache.reorder_cache(torch.tensor([1, 1]))
+        whole = {name: rows[[1, 1]] for name, rows in whole.items()}
+    ours = generate(model, cache, whole)
+    assert torch.equal(ours.sequences, eagerly(model, whole).sequences)
 
 
 @pytest.mark.parametrize("family", ["gemma3", "qwen2_windows"])
@@ -252,133 +249,15 @@ def test_crop_leaves_no_trace() -> None:
         assert torch.equal(step, expected)
 
 
-# What is refused
-
-
-@pytest.fixture(scope="module")
-def llama() -> Any:
-    return tiny("llama")
-
-
-def test_another_attention(llama: Any) -> None:
-    llama.set_attn_implementation("sdpa")
-    try:
-        with pytest.raises(ValueError, match=r"^cache: model: got attn_implementation 'sdpa'"):
-            paged(llama)
-    finally:
-        llama.set_attn_implementation("quire")
-    cache = paged(llama)
-    llama.set_attn_implementation("eager")
-    try:
-        with pytest.raises(RuntimeError, match="has not read the keys of layer 0"):
-            forward(llama, cache, prompts(9)["input_ids"])
-    finally:
-        llama.set_attn_implementation("quire")
-    assert free_blocks(cache) == [64]
-
-
-def test_models_that_are_not_supported() -> None:
-    with pytest.raises(ValueError, match=r"^cache: prefix_cache: got True, expected False"):
-        paged(tiny("qwen3_5"), prefix_cache=True)
-    model = tiny("llama")
-    model.config.layer_types = ["full_attention", "chunked_attention"]
-    with pytest.raises(ValueError, match=r"^cache: model: got 'chunked_attention' as layer 1"):
-        paged(model)
-    model.config.layer_types = None
-    model.config.num_kv_shared_layers = 1
-    with pytest.raises(ValueError, match=r"^cache: model: got 1 layers that share keys"):
-        paged(model)
-
-
-@pytest.mark.parametrize(
-    ("ids", "mask", "message"),
-    [
-        ((2, 4), np.ones((2, 12), int), "attention_mask: got .*, expected"),
-        ((2, 3), np.ones((2, 12), int), "attention_mask: got another padding"),
-        ((2, 3), None, "attention_mask: got another padding"),
-        ((3, 3), None, "batch: got 3 rows, expected 2"),
-    ],
-)
-def test_masks_that_do_not_belong(llama: Any, ids: Any, mask: Any, message: str) -> None:
-    """The message, and that the cache is as before."""
-    cache = paged(llama)
-    generate(llama, cache, prompts(9, 5), max_new_tokens=1)
-    free = free_blocks(cache)
-    mask = mask if mask is None else torch.from_numpy(mask)
-    with pytest.raises(ValueError, match=message):
-        forward(llama, cache, torch.ones(ids, dtype=torch.long), mask)
-    assert free_blocks(cache) == free
-    assert cache.get_seq_length() == 9
-
-
-def test_padding_on_the_right() -> None:
-    """Keys of padding are left out wherever it stands, but not in a model with windows."""
-    ids = prompts(9, 9)["input_ids"]
-    mask = torch.ones_like(ids)
-    mask[1, 5:] = 0
-    model = tiny("llama")
+def test_what_is_recorded_can_be_cropped() -> None:
+    """After activate_past_recording nothing behind a window goes until the next crop."""
+    model, inputs = tiny("gemma3"), prompts(37)
     cache = paged(model)
-    logits = forward(model, cache, ids, mask)
-    alone = forward(model, paged(model), ids[1:, :5])
-    np.testing.assert_allclose(logits[1, :5], alone[0], rtol=0, atol=1e-4)
-    assert [len(cache.tables(row)[0]) for row in range(2)] == [9, 5]
-    model = tiny("gemma3")
-    for cache in (paged(model), None):
-        with pytest.raises(ValueError, match="attention_mask: got padding after a token"):
-            forward(model, cache, ids, mask)
-
-
-def test_masks_of_other_kinds(llama: Any) -> None:
-    ids = prompts(8)["input_ids"]
-    with pytest.raises(ValueError, match=r"attention_mask: got .*, expected two axes"):
-        forward(llama, paged(llama), ids, torch.ones(1, 1, 8, 8, dtype=torch.bool))
-    with torch.no_grad(), pytest.raises(ValueError, match="mask: got one that is more than causal"):
-        llama(input_ids=ids, position_ids=torch.arange(8)[None] % 4, use_cache=False)
-    static = transformers.StaticCache(config=llama.config, max_cache_len=32)
-    with pytest.raises(ValueError, match="a static cache is not supported"):
-        forward(llama, static, ids)
-
-
-def test_gradients(llama: Any) -> None:
-    with pytest.raises(RuntimeError, match="query: got one that requires a gradient"):
-        llama(input_ids=prompts(8)["input_ids"])
-
-
-def test_crops_that_cannot_be() -> None:
-    model = tiny("gemma3")
-    cache = paged(model)
-    generate(model, cache, prompts(37), max_new_tokens=9)
-    state = free_blocks(cache), cache.get_seq_length()
-    for count, message in [
-        (3, "crop: tokens_to_remove: got 3, expected 0 or below"),
-        (-46, "crop: tokens_to_remove: got -46, expected at least -45"),
-        (-20, "crop: tokens_to_remove: got 20 tokens of row 0"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            cache.crop(count)
-        assert (free_blocks(cache), cache.get_seq_length()) == state
-    cache.crop(-1)
-    model = tiny("qwen3_5")
-    cache = paged(model)
-    generate(model, cache, prompts(9), max_new_tokens=3)
-    with pytest.raises(ValueError, match="expected 0 in a model whose linear-attention layers"):
-        cache.crop(-1)
-
-
-def test_prefixes_that_cannot_be(llama: Any) -> None:
-    inputs = prompts(9, 5)
-    with pytest.raises(ValueError, match=r"^start: cache: got one without prefix_cache"):
-        paged(llama).start(**inputs)
-    cache = paged(llama, prefix_cache=True)
-    with pytest.raises(RuntimeError, match=r"expected start\(input_ids\) before a pass"):
-        generate(llama, cache, inputs)
-    with pytest.raises(ValueError, match=r"^start: attention_mask: got a row that does not end"):
-        cache.start(inputs["input_ids"], inputs["attention_mask"].flip(1))
-    with pytest.raises(ValueError, match=r"^start: input_ids: got \[9\]"):
-        cache.start(inputs["input_ids"][0])
-    cache.start(**inputs)
-    with pytest.raises(ValueError, match="tokens: got 10, expected at most 9"):
-        generate(llama, cache, prompts(10, 6))
-    generate(llama, cache, inputs, max_new_tokens=3)
-    with pytest.raises(ValueError, match=r"^remember: sequences: got \[2, 9\], expected \[2, 11"):
-        cache.remember(inputs["input_ids"])
+    generate(model, cache, inputs, max_new_tokens=1)
+    cache.activate_past_recording()
+    ids = prompts(24, seed=4)["input_ids"]
+    first = [forward(model, cache, ids[:, i : i + 1]) for i in range(24)]
+    cache.crop(-20)
+    assert cache.pools[1].num_used <= WINDOW // 4 + 2
+    for i in range(4, 24):
+        assert torch.equal(forward(model, cache, ids[:, i : i + 1]), first[i])

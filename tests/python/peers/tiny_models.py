@@ -87,6 +87,41 @@ def _gemma3() -> Any:
     )
 
 
+def _gemma2() -> Any:
+    """Scores have a soft cap."""
+    return transformers.Gemma2ForCausalLM(
+        transformers.Gemma2Config(
+            num_hidden_layers=2,
+            head_dim=32,
+            sliding_window=WINDOW,
+            layer_types=[SLIDING, FULL],
+            query_pre_attn_scalar=16,
+            attn_logit_softcapping=4.0,
+            **SIZES,
+            **SPREAD,
+        )
+    )
+
+
+def _gpt_oss() -> Any:
+    """The softmax has a sink for each head."""
+    model = transformers.GptOssForCausalLM(
+        transformers.GptOssConfig(
+            num_hidden_layers=2,
+            head_dim=32,
+            sliding_window=WINDOW,
+            layer_types=[SLIDING, FULL],
+            num_local_experts=4,
+            num_experts_per_tok=2,
+            **SIZES,
+            **SPREAD,
+        )
+    )
+    for layer in model.model.layers:
+        torch.nn.init.normal_(layer.self_attn.sinks, 1.0)
+    return model
+
+
 def _qwen3_5() -> Any:
     """Three linear-attention layers, the first two included, and two with keys and values."""
     return transformers.Qwen3_5ForCausalLM(
@@ -109,7 +144,9 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "qwen2": _qwen2,
     "qwen2_windows": _qwen2_windows,
     "qwen3": _qwen3,
+    "gemma2": _gemma2,
     "gemma3": _gemma3,
+    "gpt_oss": _gpt_oss,
     "qwen3_5": _qwen3_5,
 }
 STATEFUL = {"qwen3_5"}
@@ -142,6 +179,12 @@ def generate(model: Any, cache: Any, inputs: dict[str, Any], **options: Any) -> 
         output_logits=True,
         **options,
     )
+
+
+def forward(model: Any, cache: Any, ids: Any, mask: Any = None) -> Any:
+    """Logits of one pass."""
+    with torch.no_grad():
+        return model(input_ids=ids, attention_mask=mask, past_key_values=cache).logits
 
 
 def eagerly(model: Any, inputs: dict[str, Any], **options: Any) -> Any:
