@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$(?:\n+```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 # What a document may need beyond Quire's own requirements and tests.
-OPTIONAL = {"flashinfer", "jax", "torch", "transformers", "vllm"}
+OPTIONAL = {"flashinfer", "jax", "safetensors", "torch", "transformers", "vllm"}
 
 
 @dataclass(frozen=True)

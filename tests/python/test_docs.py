@@ -3,6 +3,7 @@ public. scripts/docs builds it."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ def test_python_of(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     run_python(page)
 
 
+@pytest.mark.skipif("QUIRE_SANITIZED" in os.environ, reason="the compiler is not ours")
 @pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 @pytest.mark.parametrize("page", CPP_PAGES, ids=by_name)
 def test_cpp_of(page: Path, tmp_path: Path) -> None:
