@@ -42,9 +42,10 @@ bool Interruptible::look(bool has_waited) {
   bool stops = false;
   {
     const Uninterrupted meanwhile;
+    const bool was_looking = thread.is_looking;  // where whoever was asked has called
     thread.is_looking = true;
     stops = stop_is_asked_for_() || !home.is_here();
-    thread.is_looking = false;
+    thread.is_looking = was_looking;
   }
   next_look_ = std::chrono::steady_clock::now() + kLookInterval;
   if (stops) is_stopped_.store(true, std::memory_order_relaxed);

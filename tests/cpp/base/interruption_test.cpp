@@ -107,6 +107,25 @@ TEST_F(Interruption, CallsFromInsideOfTheAnswerAreKnown) {
   EXPECT_FALSE(is_looking());
 }
 
+// A call from inside of the answer looks as well, and the outer one is looking after that, too.
+bool was_looking_after_a_call = false;
+bool call_and_go_on() {
+  {
+    const Interruptible inner(&stop_is_asked_for);
+    is_interrupted(true);
+  }
+  was_looking_after_a_call = is_looking();
+  return false;
+}
+
+TEST_F(Interruption, ALookInsideOfAnotherLeavesIt) {
+  const Interruptible interruptible(&call_and_go_on);
+  EXPECT_FALSE(is_interrupted(true));
+  EXPECT_EQ(asked, 1);
+  EXPECT_TRUE(was_looking_after_a_call);
+  EXPECT_FALSE(is_looking());
+}
+
 // All threads end, and the one that made the call alone is asked, whoever is still at work.
 TEST_F(Interruption, OfAllThreads) {
   for (const int late : {0, 1, 2}) {
