@@ -49,7 +49,7 @@ class Interruptible {
   const bool outer_asks_;
   std::atomic<bool> is_stopped_{false};  // for good
   bool has_begun_ = false;               // this and the next are its own thread's
-  std::chrono::steady_clock::time_point next_look_{};
+  std::chrono::steady_clock::time_point next_look_;
 };
 
 // Throws Interrupted where the call is to end, as is_interrupted() says.
