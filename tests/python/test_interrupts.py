@@ -23,7 +23,12 @@ MEMORY = Path("/dev/shm")
 
 
 # interruption_test.cpp looks for signals under the sanitizers.
-@pytest.mark.skipif("QUIRE_SANITIZED" in os.environ, reason="calls of a second take minutes there")
+long_calls = pytest.mark.skipif(
+    "QUIRE_SANITIZED" in os.environ, reason="calls of a second take minutes there"
+)
+
+
+@long_calls
 @pytest.mark.parametrize("call", CASES)
 def test_a_handler_that_raises_ends_the_call(call: str) -> None:
     script = Path(__file__).with_name("interrupted_child.py")
@@ -137,6 +142,7 @@ def test_a_handler_may_compute(on_alarm: Any) -> None:
     assert any("from inside of another one" in text for text in refusals)
 
 
+@long_calls
 @pytest.mark.parametrize("num_threads", [1, 3])
 @pytest.mark.parametrize("in_file", [False, True])
 def test_a_handler_may_fork(num_threads: int, in_file: bool, tmp_path: Path) -> None:
