@@ -6,7 +6,6 @@
 
 #include "quire/base/aligned_buffer.h"
 #include "quire/base/check.h"
-#include "quire/base/float_mode.h"
 #include "quire/base/lent.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/attention/kernel_call.h"
@@ -55,14 +54,14 @@ class FusedLaunch {
     for (const WorkPart& part : plan_.parts) {
       most_keys = std::max(most_keys, part.keys.end - part.keys.begin);
     }
-    carried_at_ = round_to_line(call_.most_of_fused([&](const FusedKernels& kernels) {
-      return kernels.scratch_floats(call_.task(), work_.most_rows);
+    carried_at_ = round_to_line(call_.most_of_fused([&](const FusedKernels& fused) {
+      return fused.scratch_floats(call_.task(), work_.most_rows);
     }));
-    state_at_ = carried_at_ + call_.most_of_fused([&](const FusedKernels& kernels) {
-      return call_.carried_floats(kernels, work_.most_rows, most_keys);
+    state_at_ = carried_at_ + call_.most_of_fused([&](const FusedKernels& fused) {
+      return call_.carried_floats(fused, work_.most_rows, most_keys);
     });
-    worker_floats_ = state_at_ + call_.most_of_fused([&](const FusedKernels& kernels) {
-      return call_.state_floats(kernels, work_.most_rows);
+    worker_floats_ = state_at_ + call_.most_of_fused([&](const FusedKernels& fused) {
+      return call_.state_floats(fused, work_.most_rows);
     });
   }
 
@@ -90,29 +89,13 @@ class FusedLaunch {
   }
 
  private:
-  static constexpr std::int64_t kNone = -1;
-
   void run_items(const Crew& crew) {
-    const auto num_items = static_cast<std::int64_t>(work_.items.size());
-    if (crew.workers == 1) {
-      const DefaultFloatMode mode;
-      for (std::int64_t i = 0; i < num_items; ++i)
-        run_item(i, i + 1 < num_items ? i + 1 : kNone, 0);
-      return;
-    }
-    const std::vector<std::int64_t>& order = whole_plan_.costly_first();
-    std::atomic<std::int64_t> next{0};
-    run_on_threads(crew, [&](int worker) {
-      std::int64_t i = next++;
-      while (i < num_items) {
-        // Taken before this one is done, so that its memory can be asked for; but the last ones are
-        // left to whoever is first.
-        const bool ahead = i + crew.workers + 1 < num_items;
-        const std::int64_t upcoming = ahead ? next++ : num_items;
-        run_item(order[i], upcoming < num_items ? order[upcoming] : kNone, worker);
-        i = ahead ? upcoming : next++;
-      }
-    });
+    const std::int64_t* const order =
+        crew.workers == 1 ? nullptr : whole_plan_.costly_first().data();
+    deal_ahead(crew, std::ssize(work_.items), order,
+               [&](std::int64_t item, std::int64_t upcoming, int worker) {
+                 run_item(item, upcoming, worker);
+               });
   }
 
   const WorkUnit& unit_of(std::int64_t part) const { return plan_.units[plan_.parts[part].unit]; }
@@ -152,17 +135,16 @@ class FusedLaunch {
                                     item.kv_head_begin, item.kv_head_end);
   }
 
-  // `upcoming`: what this worker does next, or kNone.
+  // `upcoming`: what this worker does next, or kNoItem.
   //
   // Scales are looked at right before their keys are, which brings them near, unless the kernel
   // does so as it multiplies.
   void run_item(std::int64_t index, std::int64_t upcoming, int worker) {
-    check_interruption();
     const WorkItem& item = work_.items[index];
     AttentionPart part = part_of(item);
     AttentionPart next_part;
     const AttentionPart* next = nullptr;
-    if (upcoming != kNone) next = &(next_part = part_of(work_.items[upcoming]));
+    if (upcoming != kNoItem) next = &(next_part = part_of(work_.items[upcoming]));
     const FusedKernels& kernels = call_.fused(unit_of(work_.members[item.first_member]));
     float* const scratch = scratch_ + worker * worker_floats_;
     if (by_part_ && kernels.looks_at_scales(call_.task(), part)) {
