@@ -16,7 +16,7 @@ namespace {
 
 // Never destroyed, so that no exit order can matter.
 union Shared {
-  constexpr Shared() : workers() {}
+  constexpr Shared() noexcept : workers() {}
   ~Shared() {}  // NOLINT(modernize-use-equals-default): a default one would be deleted
 
   Workers workers;
@@ -45,7 +45,7 @@ Workers::Set& Workers::set() {
 }
 
 Workers::~Workers() {
-  Set* const set = current_.load(std::memory_order_acquire);
+  const Set* const set = current_.load(std::memory_order_acquire);
   if (set != nullptr && set->home.is_here()) delete set;
 }
 

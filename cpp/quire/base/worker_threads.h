@@ -64,7 +64,7 @@ class WorkerThreads {
   std::atomic<bool> ends_{false};
   std::atomic<int> finished_workers_{0};
   std::atomic<int> caller_core_{-1};
-  std::chrono::steady_clock::time_point last_end_{};  // of a round
+  std::chrono::steady_clock::time_point last_end_;  // of a round
   const std::function<void(int)>* body_ = nullptr;
   Interruptible* call_ = nullptr;  // that the round is part of
   std::atomic_flag has_failed_;

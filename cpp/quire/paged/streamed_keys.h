@@ -3,7 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
+#include <memory>
 #include <vector>
 
 #include "quire/kv/residency/block_stream.h"
@@ -19,7 +19,8 @@ class StreamedKeys final : public KeyPager {
   std::int64_t most_blocks() const override { return residency_.stretch_blocks(); }
   bool start(const std::vector<std::vector<std::int32_t>>& stretches) override {
     stream_.reset();  // which would wait for itself
-    return stream_.emplace(residency_, layer_).start(stretches);
+    stream_ = std::make_unique<BlockStream>(residency_, layer_);
+    return stream_->start(stretches);
   }
   void wait_for(std::size_t stretch) override { stream_->wait_for(stretch); }
   void done_with(std::size_t stretch) override { stream_->done_with(stretch); }
@@ -27,7 +28,7 @@ class StreamedKeys final : public KeyPager {
  private:
   Residency& residency_;
   const std::int64_t layer_;
-  std::optional<BlockStream> stream_;
+  std::unique_ptr<BlockStream> stream_;
 };
 
 }  // namespace quire
