@@ -275,7 +275,7 @@ BlockTable::~BlockTable() {
     std::shared_ptr<void> lease;
   };
   new Left{std::move(blocks_), std::move(history_), std::move(positions_), std::move(lease_)};
-}
+}  // NOLINT(clang-analyzer-cplusplus.NewDeleteLeaks): nothing may destroy it
 
 HeldTables::HeldTables(std::string_view function, std::span<const BlockTable* const> tables)
     : tables_(tables.begin(), tables.end()) {

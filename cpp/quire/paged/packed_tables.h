@@ -11,6 +11,7 @@ namespace quire {
 
 class PackedTables {
  public:
+  PackedTables() = default;  // of no tables
   explicit PackedTables(const HeldTables& held)
       : num_seqs_(held.size()), max_blocks_(held.max_blocks()), max_tokens_(held.max_tokens()) {
     block_tables_.resize(static_cast<std::size_t>(num_seqs_ * max_blocks_));
@@ -34,7 +35,7 @@ class PackedTables {
   }
 
  private:
-  std::int64_t num_seqs_, max_blocks_, max_tokens_;
+  std::int64_t num_seqs_ = 0, max_blocks_ = 0, max_tokens_ = 0;
   std::vector<std::int64_t> block_tables_;  // [num_seqs, max_blocks]
   std::vector<std::int64_t> seq_lens_;      // [num_seqs]
   std::vector<std::int64_t> positions_;     // [num_seqs, max_tokens] where some table has such

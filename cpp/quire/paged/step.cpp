@@ -28,10 +28,12 @@ Step::Step(std::vector<std::shared_ptr<BlockTable>> tables,
   }
   require_different_tables();
   for (const auto& table : tables_) pointers_.push_back(table.get());
-  HeldTables(function, pointers_);  // refuses freed tables, and those of two pools
+  {  // refuses freed tables, and those of two pools
+    const HeldTables held(function, pointers_);
+  }
   extend_all(num_tokens);
   try {
-    packed_.emplace(HeldTables(function, pointers_));
+    packed_ = PackedTables(HeldTables(function, pointers_));
   } catch (...) {
     take_back();
     throw;
@@ -72,7 +74,7 @@ void Step::extend_all(std::span<const std::int64_t> num_tokens) {
 
 HeldTables Step::hold(std::string_view function) const {
   HeldTables held(function, pointers_);
-  if (PackedTables(held) == *packed_) return held;
+  if (PackedTables(held) == packed_) return held;
   raise<ValueError>(place(function, "tables"),
                     "got one that has changed since the step was made, expected all as they were");
 }
@@ -117,8 +119,8 @@ void Step::attend(const AttentionQuery& query, const ArrayView& k, const ArrayVi
   PagedAttentionArgs call = checked_args(query, layer, function);
   AttentionPlan& plan = plan_of(call, how, function);
   write_held(k, v, layer, how, function);
-  attend_layer(*tables_[0]->pool(), layer, call, *packed_, block_mass, implementation, how,
-               function, &plan);
+  attend_layer(*tables_[0]->pool(), layer, call, packed_, block_mass, implementation, how, function,
+               &plan);
 }
 
 void Step::attend(const AttentionQuery& query, std::int64_t layer, Implementation implementation,
@@ -127,14 +129,14 @@ void Step::attend(const AttentionQuery& query, std::int64_t layer, Implementatio
   const BlockPool::Delivery delivery(*tables_[0]->pool());
   const HeldTables held = hold(function);
   PagedAttentionArgs call = checked_args(query, layer, function);
-  attend_layer(*tables_[0]->pool(), layer, call, *packed_, block_mass, implementation, how,
-               function, &plan_of(call, how, function));
+  attend_layer(*tables_[0]->pool(), layer, call, packed_, block_mass, implementation, how, function,
+               &plan_of(call, how, function));
 }
 
 PagedAttentionArgs Step::checked_args(const AttentionQuery& query, std::int64_t layer,
                                       std::string_view function) const {
   PagedAttentionArgs call = layer_args(*tables_[0]->pool(), layer, query, function);
-  packed_->describe(call);
+  packed_.describe(call);
   call.cu_seqlens_q =
       contiguous_index_view(wide_cu_seqlens_q_.data(), {std::ssize(wide_cu_seqlens_q_)});
   validate_arrays(call, function);
@@ -160,7 +162,8 @@ void Step::take_back() noexcept {
   for (std::size_t i = 0; i < old_lengths_.size(); ++i) {
     try {
       if (tables_[i]->num_tokens() > old_lengths_[i]) tables_[i]->truncate(old_lengths_[i]);
-    } catch (const Error&) {  // freed meanwhile: there is nothing to take back
+    } catch (const Error&) {
+      continue;  // freed meanwhile: there is nothing to take back
     }
   }
   old_lengths_.clear();

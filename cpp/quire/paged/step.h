@@ -13,7 +13,6 @@
 #include <exception>
 #include <list>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -104,7 +103,7 @@ class Step {
   std::vector<std::int32_t> cu_seqlens_q_;
   std::vector<std::int64_t> wide_cu_seqlens_q_;  // the same, as kernels take it
   std::vector<std::int64_t> slot_mapping_;
-  std::optional<PackedTables> packed_;
+  PackedTables packed_;
   std::list<PlannedLayers> planned_;
 };
 
