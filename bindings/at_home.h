@@ -5,9 +5,9 @@
 
 #include <pybind11/pybind11.h>
 
-#include "quire/kv/block_pool.h"
-#include "quire/kv/block_table.h"
-#include "quire/kv/prefix_cache.h"
+#include "quire/kv/pool/block_pool.h"
+#include "quire/kv/prefix/prefix_cache.h"
+#include "quire/kv/table/block_table.h"
 
 namespace quire::python {
 

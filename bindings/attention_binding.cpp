@@ -7,7 +7,7 @@
 #include "docstrings.h"
 #include "gil.h"
 #include "quire/base/check.h"
-#include "quire/kv/block_table.h"
+#include "quire/kv/table/block_table.h"
 #include "quire/paged/attend.h"
 #include "result_array.h"
 #include "table_list.h"

@@ -9,7 +9,7 @@
 #include "offload_docs.h"
 #include "open_docs.h"
 #include "quire/base/check.h"
-#include "quire/kv/block_pool.h"
+#include "quire/kv/pool/block_pool.h"
 #include "quire/paged/make_pool.h"
 
 namespace quire::python {

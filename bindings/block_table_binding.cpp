@@ -11,7 +11,7 @@
 #include "numpy_view.h"
 #include "offload_docs.h"
 #include "quire/base/check.h"
-#include "quire/kv/block_table.h"
+#include "quire/kv/table/block_table.h"
 #include "quire/paged/append.h"
 #include "table_list.h"
 

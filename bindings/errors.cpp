@@ -8,8 +8,8 @@
 #include "quire/base/check.h"
 #include "quire/base/file_error.h"
 #include "quire/base/interruption.h"
-#include "quire/kv/block_ledger.h"
-#include "quire/kv/kv_storage.h"
+#include "quire/kv/ledger/block_ledger.h"
+#include "quire/kv/residency/kv_storage.h"
 
 namespace quire::python {
 namespace {

@@ -7,7 +7,7 @@
 #include "gil.h"
 #include "numpy_view.h"
 #include "quire/base/check.h"
-#include "quire/kv/block_table.h"
+#include "quire/kv/table/block_table.h"
 
 namespace quire::python {
 namespace {

@@ -8,7 +8,7 @@
 #include "numpy_view.h"
 #include "on_event_docs.h"
 #include "quire/base/check.h"
-#include "quire/kv/block_pool.h"
+#include "quire/kv/pool/block_pool.h"
 
 namespace quire::python {
 namespace {

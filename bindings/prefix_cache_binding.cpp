@@ -11,7 +11,7 @@
 #include "numpy_view.h"
 #include "prefix_cache_docs.h"
 #include "quire/base/check.h"
-#include "quire/kv/prefix_cache.h"
+#include "quire/kv/prefix/prefix_cache.h"
 
 namespace quire::python {
 namespace {

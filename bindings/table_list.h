@@ -9,7 +9,7 @@
 #include "arguments.h"
 #include "bound_class.h"
 #include "quire/base/check.h"
-#include "quire/kv/block_table.h"
+#include "quire/kv/table/block_table.h"
 
 namespace quire::python {
 

@@ -4,7 +4,7 @@
 #include <optional>
 
 #include "fuzz_bytes.h"
-#include "kv/open_rows.h"
+#include "kv/table/open_rows.h"
 
 namespace quire::testing {
 

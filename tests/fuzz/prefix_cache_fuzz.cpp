@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kv/prefix_cache_machine.h"
+#include "kv/prefix/prefix_cache_machine.h"
 #include "model_bytes.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

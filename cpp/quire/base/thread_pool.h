@@ -86,12 +86,38 @@ void run_on_threads(const Crew& crew, const std::function<void(int)>& body);
 template <class Body>
 void deal(const Crew& crew, std::int64_t count, const Body& body) {
   std::atomic<std::int64_t> next{0};
-  run_on_threads(crew, [&](int worker) {
+  const auto work = [&](int worker) {
     for (std::int64_t item = next++; item < count; item = next++) {
       check_interruption();
       body(item, worker);
     }
-  });
+  };
+  run_on_threads(crew, std::ref(work));  // by reference, as a copy would be allocated
+}
+
+inline constexpr std::int64_t kNoItem = -1;
+
+// The same in the order of order[0, count), or as they are counted where that is null, by workers
+// that take an item before they are done with the one before: body(item, upcoming, worker) may ask
+// for the memory of what is next. The last items are nobody's before their time: they go to whoever
+// is first, and for those before them `upcoming` is kNoItem. One worker alone knows them all.
+template <class Body>
+void deal_ahead(const Crew& crew, std::int64_t count, const std::int64_t* order, const Body& body) {
+  std::atomic<std::int64_t> next{0};
+  const auto item_at = [&](std::int64_t i) {
+    if (i >= count) return kNoItem;
+    return order == nullptr ? i : order[i];
+  };
+  const auto work = [&](int worker) {
+    for (std::int64_t i = next++; i < count;) {
+      check_interruption();
+      const bool ahead = crew.workers == 1 || i + crew.workers + 1 < count;
+      const std::int64_t upcoming = ahead ? next++ : count;
+      body(item_at(i), item_at(upcoming), worker);
+      i = ahead ? upcoming : next++;
+    }
+  };
+  run_on_threads(crew, std::ref(work));
 }
 
 }  // namespace quire

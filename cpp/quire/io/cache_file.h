@@ -16,7 +16,7 @@
 #include <string_view>
 
 #include "quire/io/file_bytes.h"
-#include "quire/kv/prefix_cache.h"
+#include "quire/kv/prefix/prefix_cache.h"
 
 namespace quire {
 

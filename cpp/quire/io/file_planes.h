@@ -21,7 +21,7 @@
 #include <vector>
 
 #include "quire/base/array_view.h"
-#include "quire/kv/block_pool.h"
+#include "quire/kv/pool/block_pool.h"
 
 namespace quire {
 

@@ -17,7 +17,7 @@
 #include "quire/io/file_bytes.h"
 #include "quire/io/safetensors_header.h"
 #include "quire/io/safetensors_writer.h"
-#include "quire/kv/kv_storage.h"
+#include "quire/kv/residency/kv_storage.h"
 
 namespace quire {
 

@@ -11,8 +11,8 @@
 
 #include "quire/io/file_planes.h"
 #include "quire/io/kv_file.h"
-#include "quire/kv/block_pool.h"
-#include "quire/kv/prefix_snapshot.h"
+#include "quire/kv/pool/block_pool.h"
+#include "quire/kv/prefix/prefix_snapshot.h"
 
 namespace quire {
 

@@ -24,7 +24,7 @@
 #include <string>
 
 #include "quire/io/file_bytes.h"
-#include "quire/kv/block_table.h"
+#include "quire/kv/table/block_table.h"
 
 namespace quire {
 

@@ -3,7 +3,7 @@
 
 #include "quire/base/array_view.h"
 #include "quire/cpu/execution.h"
-#include "quire/kv/block_table.h"
+#include "quire/kv/table/block_table.h"
 
 namespace quire {
 

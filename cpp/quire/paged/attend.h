@@ -7,7 +7,7 @@
 
 #include "quire/cpu/execution.h"
 #include "quire/cpu/operations.h"
-#include "quire/kv/block_table.h"
+#include "quire/kv/table/block_table.h"
 #include "quire/ops/attention/attention_query.h"
 #include "quire/ops/attention/block_mass_result.h"
 

@@ -9,7 +9,7 @@
 
 #include "quire/base/array_view.h"
 #include "quire/cpu/execution.h"
-#include "quire/kv/block_pool.h"
+#include "quire/kv/pool/block_pool.h"
 
 namespace quire {
 

@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "quire/cpu/execution.h"
-#include "quire/kv/block_pool.h"
+#include "quire/kv/pool/block_pool.h"
 
 namespace quire {
 

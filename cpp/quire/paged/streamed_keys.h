@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "quire/kv/block_stream.h"
+#include "quire/kv/residency/block_stream.h"
 #include "quire/ops/attention/key_pager.h"
 
 namespace quire {

@@ -5,7 +5,7 @@
 #include <cerrno>
 
 #include "io/save_faults.h"
-#include "kv/token_rows.h"
+#include "kv/table/token_rows.h"
 #include "quire/io/atomic_file.h"
 
 namespace quire::testing {

@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "io/save_faults.h"
-#include "kv/prefix_rows.h"
+#include "kv/prefix/prefix_rows.h"
 #include "quire/io/cache_file.h"
 
 namespace quire::testing {

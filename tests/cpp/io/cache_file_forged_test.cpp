@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "io/file_support.h"
-#include "kv/prefix_rows.h"
+#include "kv/prefix/prefix_rows.h"
 #include "quire/io/cache_file.h"
 #include "quire/io/kv_rows.h"
 

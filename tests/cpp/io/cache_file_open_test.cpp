@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "io/file_support.h"
-#include "kv/open_bits.h"
-#include "kv/open_rows.h"
-#include "kv/token_rows.h"
+#include "kv/table/open_bits.h"
+#include "kv/table/open_rows.h"
+#include "kv/table/token_rows.h"
 #include "quire/io/cache_file.h"
 #include "quire/io/kv_rows.h"
 

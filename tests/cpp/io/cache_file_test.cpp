@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "io/file_support.h"
-#include "kv/prefix_rows.h"
+#include "kv/prefix/prefix_rows.h"
 
 namespace quire::testing {
 namespace {

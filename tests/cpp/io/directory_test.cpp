@@ -6,7 +6,7 @@
 #include <cerrno>
 
 #include "io/file_support.h"
-#include "kv/token_rows.h"
+#include "kv/table/token_rows.h"
 #include "support/file_faults.h"
 
 namespace quire::testing {

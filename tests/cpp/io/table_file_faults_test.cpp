@@ -4,7 +4,7 @@
 #include <numeric>
 
 #include "io/save_faults.h"
-#include "kv/token_rows.h"
+#include "kv/table/token_rows.h"
 #include "quire/io/table_file.h"
 
 namespace quire::testing {

@@ -8,8 +8,8 @@
 #include <optional>
 
 #include "io/file_support.h"
-#include "kv/open_rows.h"
-#include "kv/token_rows.h"
+#include "kv/table/open_rows.h"
+#include "kv/table/token_rows.h"
 #include "quire/io/kv_rows.h"
 #include "quire/io/table_file.h"
 

@@ -9,7 +9,7 @@
 #include <random>
 
 #include "io/file_support.h"
-#include "kv/token_rows.h"
+#include "kv/table/token_rows.h"
 #include "quire/io/kv_rows.h"
 #include "quire/io/table_file.h"
 

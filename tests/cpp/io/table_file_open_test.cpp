@@ -8,12 +8,12 @@
 #include <thread>
 
 #include "io/file_support.h"
-#include "kv/open_bits.h"
-#include "kv/open_sequence.h"
-#include "kv/token_rows.h"
+#include "kv/table/open_bits.h"
+#include "kv/table/open_sequence.h"
+#include "kv/table/token_rows.h"
 #include "quire/io/safetensors_header.h"
 #include "quire/io/table_file.h"
-#include "quire/kv/prefix_cache.h"
+#include "quire/kv/prefix/prefix_cache.h"
 
 namespace quire::testing {
 namespace {

@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "io/file_support.h"
-#include "kv/token_rows.h"
+#include "kv/table/token_rows.h"
 
 namespace quire::testing {
 namespace {

@@ -9,7 +9,7 @@
 
 #include "io/as_nobody.h"
 #include "io/file_support.h"
-#include "kv/token_rows.h"
+#include "kv/table/token_rows.h"
 #include "quire/io/atomic_file.h"
 #include "support/file_faults.h"
 

@@ -6,10 +6,10 @@
 
 #include "quire/base/aligned_buffer.h"
 #include "quire/base/check.h"
-#include "quire/base/float_mode.h"
 #include "quire/base/lent.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/attention/kernel_call.h"
+#include "quire/cpu/attention/kernel_launch.h"
 #include "quire/cpu/attention/streamed_launch.h"
 #include "quire/cpu/plan/attention_plan.h"
 #include "quire/ops/cache/cache_scales.h"
@@ -51,18 +51,14 @@ class FusedLaunch {
         by_part_(looks_at_scales_by_part(args, plan.cut)) {
     workspace.items_left = work_.items_left;
     states_ = workspace.states.reserve(work_.state_floats);
-    std::int64_t most_keys = 0;  // of a part
-    for (const WorkPart& part : plan_.parts) {
-      most_keys = std::max(most_keys, part.keys.end - part.keys.begin);
-    }
-    carried_at_ = round_to_line(call_.most_of_fused([&](const FusedKernels& kernels) {
-      return kernels.scratch_floats(call_.task(), work_.most_rows);
+    carried_at_ = round_to_line(call_.most_of_fused([&](const FusedKernels& fused) {
+      return fused.scratch_floats(call_.task(), work_.most_rows);
     }));
-    state_at_ = carried_at_ + call_.most_of_fused([&](const FusedKernels& kernels) {
-      return call_.carried_floats(kernels, work_.most_rows, most_keys);
+    state_at_ = carried_at_ + call_.most_of_fused([&](const FusedKernels& fused) {
+      return call_.carried_floats(fused, work_.most_rows, plan_.most_part_keys);
     });
-    worker_floats_ = state_at_ + call_.most_of_fused([&](const FusedKernels& kernels) {
-      return call_.state_floats(kernels, work_.most_rows);
+    worker_floats_ = state_at_ + call_.most_of_fused([&](const FusedKernels& fused) {
+      return call_.state_floats(fused, work_.most_rows);
     });
   }
 
@@ -76,45 +72,23 @@ class FusedLaunch {
   // Throws as check_dynamic_scales does, under the name of `function`.
   void run(int num_threads, std::string_view function) {
     if (!by_part_) check_dynamic_scales(args_, function);
-    const auto num_items = static_cast<std::int64_t>(work_.items.size());
-    const Crew crew = attention_crew(work_.cost, num_items, num_threads);
-    scratch_ = workspace_.scratch.reserve(worker_floats_, crew.workers);
-    run_items(crew);
+    const KernelLaunch launch(workspace_.scratch, worker_floats_, num_threads);
+    launch.deal_ahead(
+        work_.cost, std::ssize(work_.items), [&] { return whole_plan_.costly_first().data(); },
+        [&](std::int64_t item, std::int64_t upcoming, float* scratch) {
+          run_item(item, upcoming, scratch);
+        });
     if (!by_part_) return;
     if (found_bad_scale_) {
       check_dynamic_scales(args_, function);
       raise<ValueError>(place(function, "k_scale"), "got one that was not positive and finite, ",
                         "expected nobody to write scales meanwhile");
     }
-    deal(crew, std::ssize(plan_.units), [&](std::int64_t i, int) { finish(plan_.units[i]); });
+    launch.deal(work_.cost, std::ssize(plan_.units),
+                [&](std::int64_t i, float*) { finish(plan_.units[i]); });
   }
 
  private:
-  static constexpr std::int64_t kNone = -1;
-
-  void run_items(const Crew& crew) {
-    const auto num_items = static_cast<std::int64_t>(work_.items.size());
-    if (crew.workers == 1) {
-      const DefaultFloatMode mode;
-      for (std::int64_t i = 0; i < num_items; ++i)
-        run_item(i, i + 1 < num_items ? i + 1 : kNone, 0);
-      return;
-    }
-    const std::vector<std::int64_t>& order = whole_plan_.costly_first();
-    std::atomic<std::int64_t> next{0};
-    run_on_threads(crew, [&](int worker) {
-      std::int64_t i = next++;
-      while (i < num_items) {
-        // Taken before this one is done, so that its memory can be asked for; but the last ones are
-        // left to whoever is first.
-        const bool ahead = i + crew.workers + 1 < num_items;
-        const std::int64_t upcoming = ahead ? next++ : num_items;
-        run_item(order[i], upcoming < num_items ? order[upcoming] : kNone, worker);
-        i = ahead ? upcoming : next++;
-      }
-    });
-  }
-
   const WorkUnit& unit_of(std::int64_t part) const { return plan_.units[plan_.parts[part].unit]; }
 
   AttentionPart part_of(const WorkItem& item) const {
@@ -152,19 +126,17 @@ class FusedLaunch {
                                     item.kv_head_begin, item.kv_head_end);
   }
 
-  // `upcoming`: what this worker does next, or kNone.
+  // `upcoming`: what this worker does next, or kNoItem.
   //
   // Scales are looked at right before their keys are, which brings them near, unless the kernel
   // does so as it multiplies.
-  void run_item(std::int64_t index, std::int64_t upcoming, int worker) {
-    check_interruption();
+  void run_item(std::int64_t index, std::int64_t upcoming, float* scratch) {
     const WorkItem& item = work_.items[index];
     AttentionPart part = part_of(item);
     AttentionPart next_part;
     const AttentionPart* next = nullptr;
-    if (upcoming != kNone) next = &(next_part = part_of(work_.items[upcoming]));
+    if (upcoming != kNoItem) next = &(next_part = part_of(work_.items[upcoming]));
     const FusedKernels& kernels = call_.fused(unit_of(work_.members[item.first_member]));
-    float* const scratch = scratch_ + worker * worker_floats_;
     if (by_part_ && kernels.looks_at_scales(call_.task(), part)) {
       part.has_bad_scale = &found_bad_scale_;
     } else if (by_part_ && !scales_are_sound(item)) {
@@ -185,19 +157,11 @@ class FusedLaunch {
     }
   }
 
-  // Whoever computes the last of a unit's parts merges them all, in the order of keys.
-  void finish(const WorkUnit& work_unit) const {
-    const FusedKernels& kernels = call_.fused(work_unit);
-    AttentionUnit unit = call_.unit(work_unit, work_unit.keys.windowed);
-    for (std::int64_t head = work_unit.kv_head_begin; head < work_unit.kv_head_end; ++head) {
-      StateView views[kMostKeyParts];
-      for (std::int64_t p = 0; p < work_unit.num_parts; ++p) {
-        views[p] = state_rows(kernels, work_unit.first_part + p, head);
-      }
-      unit.kv_head_begin = head;
-      unit.kv_head_end = head + 1;
-      kernels.finish(call_.task(), unit, views, work_unit.num_parts);
-    }
+  // Whoever computes the last of a unit's parts merges them all.
+  void finish(const WorkUnit& unit) const {
+    call_.finish(unit, [&](const FusedKernels& kernels, std::int64_t part, std::int64_t head) {
+      return state_rows(kernels, part, head);
+    });
   }
 
   const PagedAttentionArgs& args_;
@@ -209,7 +173,6 @@ class FusedLaunch {
   const bool by_part_;
   bool found_bad_scale_ = false;  // by several threads, until they are done
   float* states_ = nullptr;
-  float* scratch_ = nullptr;
   // A worker's memory begins with the kernel's; in floats.
   std::int64_t carried_at_ = 0;  // of a long part
   std::int64_t state_at_ = 0;    // of a unit's only part
@@ -233,21 +196,19 @@ void launch_fused(const PagedAttentionArgs& args, const AttentionChoice& kernels
 void launch_gather(const PagedAttentionArgs& args, const AttentionChoice& kernels,
                    int num_threads) {
   // A sequence and one of its KV heads at a time, all of its query tokens and keys together.
-  const KernelCall launch(args, kernels);
+  const KernelCall call(args, kernels);
   const PagedAttentionSizes sizes = sizes_of(args);
   std::int64_t most_keys = 0;
   for (std::int64_t seq = 0; seq < sizes.num_seqs; ++seq) {
     most_keys = std::max(most_keys, args.seq_lens.at(seq));
   }
-  const std::int64_t worker_floats =
-      round_to_line(kernels.gather->scratch_floats(launch.task(), most_keys));
   const std::int64_t items = sizes.num_seqs * sizes.num_kv_heads;
   const double cost = static_cast<double>(items) * static_cast<double>(most_keys) *
                       static_cast<double>(sizes.head_dim + sizes.v_head_dim);
-  const Crew crew = attention_crew(cost, items, num_threads);
   AlignedBuffer memory;
-  float* const scratch = memory.reserve(worker_floats, crew.workers);
-  deal(crew, items, [&](std::int64_t i, int worker) {
+  const KernelLaunch launch(memory, kernels.gather->scratch_floats(call.task(), most_keys),
+                            num_threads);
+  launch.deal(cost, items, [&](std::int64_t i, float* scratch) {
     WorkUnit work{};
     work.seq = i / sizes.num_kv_heads;
     work.kv_head_begin = i % sizes.num_kv_heads;
@@ -257,8 +218,8 @@ void launch_gather(const PagedAttentionArgs& args, const AttentionChoice& kernel
     work.token_begin = rows.begin;
     work.token_end = rows.end;
     const VisibleKeys keys = visible_keys(args, rows, 0, rows.end - rows.begin);
-    kernels.gather->run(launch.task(), launch.unit(work, keys.windowed), keys.sink_tokens.end,
-                        keys.window.begin, keys.window.end, scratch + worker * worker_floats);
+    kernels.gather->run(call.task(), call.unit(work, keys.windowed), keys.sink_tokens.end,
+                        keys.window.begin, keys.window.end, scratch);
   });
 }
 

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "quire/base/aligned_buffer.h"
-#include "quire/base/thread_pool.h"
 #include "quire/cpu/attention/kernel_call.h"
+#include "quire/cpu/attention/kernel_launch.h"
 #include "quire/cpu/plan/stretches.h"
 #include "quire/ops/attention/visible_keys.h"
 
@@ -45,22 +45,18 @@ class MassLaunch {
   }
 
   void run(int num_threads) {
-    const std::int64_t floats =
-        round_to_line(kernels_.scratch_floats(call_.task(), std::max(kRows, sizes_.group)));
-    const auto num_items = static_cast<std::int64_t>(items_.size());
-    const Crew crew = attention_crew(cost_, num_items, num_threads);
     AlignedBuffer memory;
-    float* const scratch = memory.reserve(floats, crew.workers);
-    const auto scratch_of = [&](int worker) { return scratch + worker * floats; };
-    if (args_.pager == nullptr || !run_in_stretches(crew, scratch_of)) {
-      deal(crew, num_items, [&](std::int64_t i, int worker) {
+    const KernelLaunch launch(
+        memory, kernels_.scratch_floats(call_.task(), std::max(kRows, sizes_.group)), num_threads);
+    if (args_.pager == nullptr || !run_in_stretches(launch)) {
+      launch.deal(cost_, std::ssize(items_), [&](std::int64_t i, float* scratch) {
         const auto item = static_cast<std::size_t>(i);
         for_ranges(items_[item], [&](const KeyRange& keys, bool windowed) {
-          add_weights(item, keys, windowed, false, scratch_of(worker));
+          add_weights(item, keys, windowed, false, scratch);
         });
       });
     }
-    deal(crew, std::ssize(units_), [&](std::int64_t i, int) { divide(units_[i]); });
+    launch.deal(cost_, std::ssize(units_), [&](std::int64_t i, float*) { divide(units_[i]); });
   }
 
  private:
@@ -133,8 +129,7 @@ class MassLaunch {
 
   // An item's keys in pieces, in their order and each from where a tile begins, so that the sums
   // are those of the item as a whole. False, and nothing done, where all is in memory.
-  template <class ScratchOf>
-  bool run_in_stretches(const Crew& crew, ScratchOf scratch_of) {
+  bool run_in_stretches(const KernelLaunch& launch) {
     WorkPlan plan;
     std::vector<std::size_t> item_of;  // of each part
     std::vector<bool> has_open;        // each part
@@ -146,12 +141,9 @@ class MassLaunch {
         has_open.push_back(call_.has_open(units_[items_[i].unit].work, keys));
       });
     }
-    const StretchPlan stretches = plan_stretches(args_, plan, args_.pager->most_blocks());
-    if (!args_.pager->start(stretches.blocks)) return false;
-    std::size_t begin = 0;
-    for (std::size_t i = 0; i < stretches.end.size(); ++i) {
-      const auto end = static_cast<std::size_t>(stretches.end[i]);
-      const auto pieces = std::span(stretches.pieces).subspan(begin, end - begin);
+    StretchWalk walk(args_, plan);
+    if (!walk.start()) return false;
+    walk.run([&](std::span<const WorkPiece> pieces) {
       // Those of one item go to one thread, as they write the same columns.
       std::vector<std::size_t> first_of_item;
       for (std::size_t p = 0; p < pieces.size(); ++p) {
@@ -160,17 +152,14 @@ class MassLaunch {
         }
       }
       first_of_item.push_back(pieces.size());
-      args_.pager->wait_for(i);
-      deal(crew, std::ssize(first_of_item) - 1, [&](std::int64_t group, int worker) {
+      launch.deal(cost_, std::ssize(first_of_item) - 1, [&](std::int64_t group, float* scratch) {
         for (std::size_t p = first_of_item[group]; p < first_of_item[group + 1]; ++p) {
           const WorkPiece& piece = pieces[p];
           add_weights(item_of[piece.part], piece.keys, plan.parts[piece.part].windowed,
-                      has_open[piece.part], scratch_of(worker));
+                      has_open[piece.part], scratch);
         }
       });
-      args_.pager->done_with(i);
-      begin = end;
-    }
+    });
     return true;
   }
 

@@ -73,10 +73,27 @@ class KernelCall {
             state.values + row * padded_values(kernels)};
   }
 
+  // Merges the states of a unit's parts, in the order of keys, and writes its results, a KV head at
+  // a time: state_of(kernels, part, head) is the state of that head's rows.
+  template <class StateOf>
+  void finish(const WorkUnit& work, StateOf state_of) const {
+    const FusedKernels& kernels = fused(work);
+    AttentionUnit rows = unit(work, work.keys.windowed);
+    for (std::int64_t head = work.kv_head_begin; head < work.kv_head_end; ++head) {
+      StateView states[kMostKeyParts];
+      for (std::int64_t p = 0; p < work.num_parts; ++p) {
+        states[p] = state_of(kernels, work.first_part + p, head);
+      }
+      rows.kv_head_begin = head;
+      rows.kv_head_end = head + 1;
+      kernels.finish(task_, rows, states, work.num_parts);
+    }
+  }
+
  private:
   std::int64_t padded_values(const FusedKernels& kernels) const {
-    const std::int64_t chunk = 2 * kernels.width;
-    return (task_.v_head_dim + chunk - 1) / chunk * chunk;
+    const std::int64_t chunk = 2 * kernels.width;  // a power of two
+    return (task_.v_head_dim + chunk - 1) & -chunk;
   }
 
   const PagedAttentionArgs& args_;

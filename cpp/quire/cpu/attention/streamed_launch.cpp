@@ -1,14 +1,14 @@
 #include "quire/cpu/attention/streamed_launch.h"
 
 #include <algorithm>
-#include <cstddef>
+#include <optional>
 #include <span>
 #include <tuple>
 #include <vector>
 
 #include "quire/base/aligned_buffer.h"
-#include "quire/base/thread_pool.h"
 #include "quire/cpu/attention/kernel_call.h"
+#include "quire/cpu/attention/kernel_launch.h"
 #include "quire/cpu/plan/stretches.h"
 #include "quire/ops/cache/cache_scales.h"
 
@@ -19,10 +19,7 @@ class StreamedLaunch {
  public:
   StreamedLaunch(const PagedAttentionArgs& args, const AttentionChoice& kernels,
                  const WorkPlan& plan, int num_threads)
-      : call_(args, kernels),
-        plan_(plan),
-        num_threads_(static_cast<int>(std::clamp<std::int64_t>(
-            static_cast<std::int64_t>(plan.parts.size()), 1, num_threads))) {
+      : call_(args, kernels), plan_(plan) {
     std::int64_t floats = 0;
     std::int64_t most_rows = 0;
     for (const WorkPart& part : plan.parts) {
@@ -36,29 +33,27 @@ class StreamedLaunch {
       has_open_.push_back(call_.has_open(unit, part.keys));
     }
     states_ = states_memory_.reserve(floats);
-    scratch_floats_ = round_to_line(call_.most_of_fused(
-        [&](const FusedKernels& fused) { return fused.scratch_floats(call_.task(), most_rows); }));
-    scratch_ = scratch_memory_.reserve(scratch_floats_, num_threads_);
+    const std::int64_t floats_of_worker = call_.most_of_fused(
+        [&](const FusedKernels& fused) { return fused.scratch_floats(call_.task(), most_rows); });
+    launch_.emplace(scratch_memory_, floats_of_worker, num_threads);
   }
 
   // Pieces of different parts.
   void run(std::span<const WorkPiece> pieces) {
     double cost = 0;
     for (const WorkPiece& piece : pieces) cost += cost_of(piece);
-    const auto count = static_cast<std::int64_t>(pieces.size());
-    deal(attention_crew(cost, count, num_threads_), count,
-         [&](std::int64_t i, int worker) { run_piece(pieces[i], worker); });
+    launch_->deal(cost, std::ssize(pieces),
+                  [&](std::int64_t i, float* scratch) { run_piece(pieces[i], scratch); });
   }
 
   // Once all pieces are done.
   void finish() {
-    const auto count = static_cast<std::int64_t>(plan_.units.size());
-    deal(attention_crew(plan_.cost, count, num_threads_), count, [&](std::int64_t i, int) {
+    launch_->deal(plan_.cost, std::ssize(plan_.units), [&](std::int64_t i, float*) {
       const WorkUnit& unit = plan_.units[i];
-      StateView views[kMostKeyParts];
-      for (std::int64_t p = 0; p < unit.num_parts; ++p) views[p] = state(unit.first_part + p);
-      call_.fused(unit).finish(call_.task(), call_.unit(unit, unit.keys.windowed), views,
-                               unit.num_parts);
+      call_.finish(unit, [&](const FusedKernels& kernels, std::int64_t part, std::int64_t head) {
+        const std::int64_t rows = call_.rows_of(unit) / unit.num_heads();
+        return call_.rows_from(kernels, state(part), (head - unit.kv_head_begin) * rows);
+      });
     });
   }
 
@@ -84,26 +79,23 @@ class StreamedLaunch {
     return state;
   }
 
-  void run_piece(const WorkPiece& piece, int worker) {
+  void run_piece(const WorkPiece& piece, float* scratch) {
     const WorkPart& part = plan_.parts[piece.part];
     const WorkUnit& unit = plan_.units[part.unit];
     AttentionPart some{call_.unit(unit, part.windowed), piece.keys.begin, piece.keys.end};
     some.keys_before = piece.keys.begin - part.keys.begin;
     some.goes_on = piece.keys.end < part.keys.end;
     some.is_beside_open = has_open_[piece.part];
-    call_.fused(unit).part(call_.task(), some, nullptr, scratch_ + worker * scratch_floats_,
-                           state(piece.part));
+    call_.fused(unit).part(call_.task(), some, nullptr, scratch, state(piece.part));
   }
 
   const KernelCall call_;
   const WorkPlan& plan_;
-  const int num_threads_;
   std::vector<std::int64_t> state_begin_;  // of each part
   std::vector<bool> has_open_;             // each part
   AlignedBuffer states_memory_, scratch_memory_;
   float* states_ = nullptr;
-  float* scratch_ = nullptr;
-  std::int64_t scratch_floats_ = 0;
+  std::optional<KernelLaunch> launch_;
 };
 
 // The keys of pieces, each once for a sequence: units of other heads and query rows read the same.
@@ -132,19 +124,13 @@ std::vector<SequenceKeys> keys_of(const WorkPlan& plan, std::span<const WorkPiec
 
 bool launch_streamed(const PagedAttentionArgs& args, const AttentionChoice& kernels,
                      const WorkPlan& plan, int num_threads, std::string_view function) {
-  const StretchPlan stretches = plan_stretches(args, plan, args.pager->most_blocks());
-  if (!args.pager->start(stretches.blocks)) return false;
+  StretchWalk walk(args, plan);
+  if (!walk.start()) return false;
   StreamedLaunch launch(args, kernels, plan, num_threads);
-  std::size_t begin = 0;
-  for (std::size_t i = 0; i < stretches.end.size(); ++i) {
-    const auto end = static_cast<std::size_t>(stretches.end[i]);
-    const auto pieces = std::span(stretches.pieces).subspan(begin, end - begin);
-    args.pager->wait_for(i);
+  walk.run([&](std::span<const WorkPiece> pieces) {
     check_dynamic_scales(args, keys_of(plan, pieces), function);
     launch.run(pieces);
-    args.pager->done_with(i);
-    begin = end;
-  }
+  });
   launch.finish();
   return true;
 }

@@ -1,7 +1,6 @@
 #include "quire/ops/cache/write_kv.h"
 
 #include <algorithm>
-#include <atomic>
 #include <optional>
 #include <utility>
 #include <variant>
@@ -33,7 +32,7 @@ constexpr std::int64_t kStreamedBytes = 1024 * 1024;
 constexpr std::int64_t kMostSlotsOfStretch = 64;
 
 // Threads take parts of a call as they come, several for each.
-constexpr std::uint64_t kPartsPerThread = 8;
+constexpr std::int64_t kPartsPerThread = 8;
 
 // Runs that a thread writes between two looks for an interruption.
 constexpr std::int64_t kRunsPerLook = 16;
@@ -114,17 +113,17 @@ void write_rows(const CacheWriter& k, const CacheWriter& v, const std::vector<st
   const std::vector<Run> runs = runs_of(slots, block_size);
   const bool streamed = bytes >= kStreamedBytes;
   const Crew crew = crew_for(bytes, kBytesPerThread, std::ssize(runs), num_threads);
-  const std::uint64_t num_parts = crew.workers == 1 ? 1 : crew.workers * kPartsPerThread;
-  std::atomic<std::uint64_t> next{0};
-  run_on_threads(crew, [&](int) {
+  const std::int64_t num_parts = crew.workers == 1 ? 1 : crew.workers * kPartsPerThread;
+  deal(crew, num_parts, [&](std::int64_t part, int) {
     std::int64_t written = 0;  // runs
-    for (std::uint64_t part = next++; part < num_parts; part = next++) {
-      for (const Run& run : runs) {
-        if (run.mixed * num_parts >> 32 != part) continue;
-        write(k, run.slots, streamed);
-        write(v, run.slots, streamed);
-        if (++written % kRunsPerLook == 0) check_interruption();
+    for (const Run& run : runs) {
+      if (static_cast<std::int64_t>(run.mixed * static_cast<std::uint64_t>(num_parts) >> 32) !=
+          part) {
+        continue;
       }
+      write(k, run.slots, streamed);
+      write(v, run.slots, streamed);
+      if (++written % kRunsPerLook == 0) check_interruption();
     }
     if (streamed) stream_fence();
   });

@@ -85,6 +85,7 @@ class Planner {
       plan_.parts.push_back(
           {static_cast<std::int64_t>(plan_.units.size()), {begin, end}, windowed, cost});
       plan_.cost += cost;
+      plan_.most_part_keys = std::max(plan_.most_part_keys, end - begin);
       ++unit.num_parts;
       begin = end;
     } while (begin < keys.end);
@@ -102,6 +103,7 @@ void plan_work(const PagedAttentionArgs& args, WorkPlan& plan) {
   plan.units.clear();
   plan.parts.clear();
   plan.cost = 0;
+  plan.most_part_keys = 0;
   Planner planner(args, plan);
   for (std::int64_t seq = 0; seq < args.seq_lens.shape[0]; ++seq) planner.add_sequence(seq);
 }

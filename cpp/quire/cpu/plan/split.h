@@ -39,6 +39,7 @@ struct WorkPlan {
   std::vector<WorkUnit> units;
   std::vector<WorkPart> parts;
   double cost = 0;  // of all parts
+  std::int64_t most_part_keys = 0;
 };
 
 inline constexpr std::int64_t kMostKeyParts = 64;  // of one unit

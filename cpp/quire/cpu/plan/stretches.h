@@ -9,9 +9,11 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "quire/cpu/plan/split.h"
+#include "quire/ops/attention/key_pager.h"
 
 namespace quire {
 
@@ -33,5 +35,32 @@ inline constexpr std::int64_t kPieceKeys = 128;
 // `most_blocks`: of a stretch; at least those of 2 * kPieceKeys - 1 keys, wherever they begin.
 StretchPlan plan_stretches(const PagedAttentionArgs& args, const WorkPlan& plan,
                            std::int64_t most_blocks);
+
+// Goes through a plan as its pager brings keys into memory.
+class StretchWalk {
+ public:
+  StretchWalk(const PagedAttentionArgs& args, const WorkPlan& plan)
+      : pager_(*args.pager), plan_(plan_stretches(args, plan, pager_.most_blocks())) {}
+
+  // False where the pager says that all keys are in memory: there is nothing to walk through.
+  bool start() { return pager_.start(plan_.blocks); }
+
+  // Calls visit(pieces) for each stretch while it is in memory.
+  template <class Visit>
+  void run(Visit visit) {
+    std::size_t begin = 0;
+    for (std::size_t i = 0; i < plan_.end.size(); ++i) {
+      const auto end = static_cast<std::size_t>(plan_.end[i]);
+      pager_.wait_for(i);
+      visit(std::span<const WorkPiece>(plan_.pieces).subspan(begin, end - begin));
+      pager_.done_with(i);
+      begin = end;
+    }
+  }
+
+ private:
+  KeyPager& pager_;
+  const StretchPlan plan_;
+};
 
 }  // namespace quire

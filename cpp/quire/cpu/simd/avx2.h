@@ -187,6 +187,11 @@ struct Avx2 {
     store_int4(buffer, x);
     __builtin_memcpy(p, buffer, static_cast<std::size_t>(n / 2));
   }
+  static Vec load_nibbles(const std::byte* p, int shift) {
+    const __m256i moved =
+        _mm256_srlv_epi32(_mm256_loadu_si256(as_256(p)), _mm256_set1_epi32(shift));
+    return _mm256_cvtepi32_ps(_mm256_and_si256(moved, _mm256_set1_epi32(15)));
+  }
   static Pair load_grids(const Int4Grid* p) { return from_grids(_mm256_loadu_si256(as_256(p))); }
   static Pair load_grids(const Int4Grid* p, int n) {
     Int4Grid buffer[kWidth] = {};

@@ -180,6 +180,10 @@ struct Avx512 {
   static void store_int4(std::byte* p, Pair x, int n) {
     _mm512_mask_cvtepi32_storeu_epi8(p, lanes(0, n / 2), to_int4(x));
   }
+  static Vec load_nibbles(const std::byte* p, int shift) {
+    const __m512i moved = _mm512_srlv_epi32(_mm512_loadu_si512(p), _mm512_set1_epi32(shift));
+    return _mm512_cvtepi32_ps(_mm512_and_si512(moved, _mm512_set1_epi32(15)));
+  }
   static Pair load_grids(const Int4Grid* p) { return from_grids(_mm512_loadu_si512(p)); }
   static Pair load_grids(const Int4Grid* p, int n) {
     return from_grids(_mm512_maskz_loadu_epi32(lanes(0, n), p));

@@ -168,6 +168,11 @@ struct Neon {
     store_int4(buffer, x);
     __builtin_memcpy(p, buffer, static_cast<std::size_t>(n / 2));
   }
+  static Vec load_nibbles(const std::byte* p, int shift) {
+    const uint32x4_t words = vreinterpretq_u32_u8(vld1q_u8(reinterpret_cast<const uint8_t*>(p)));
+    const uint32x4_t moved = vshlq_u32(words, vdupq_n_s32(-shift));
+    return vcvtq_f32_u32(vandq_u32(moved, vdupq_n_u32(15)));
+  }
   static Pair load_grids(const Int4Grid* p) {
     const uint16x4x2_t grids = vld2_u16(&p->step.bits);
     return {vcvt_f32_f16(vreinterpret_f16_u16(grids.val[0])),

@@ -141,6 +141,12 @@ struct Scalar {
     *p = static_cast<std::byte>(int4_of(x.lo) | int4_of(x.hi) << 4);
   }
   static void store_int4(std::byte* p, Pair x, int) { store_int4(p, x); }
+  // Of kWidth words of 32 bits the four from bit `shift` on, 0 to 15.
+  static Vec load_nibbles(const std::byte* p, int shift) {
+    std::uint32_t bits;
+    __builtin_memcpy(&bits, p, sizeof bits);
+    return static_cast<float>(bits >> shift & 15u);
+  }
   // Grids of kWidth elements, or n of them with 0 in the other lanes: lo their steps, hi middles.
   static Pair load_grids(const Int4Grid* p) { return {load(&p->step), load(&p->middle)}; }
   static Pair load_grids(const Int4Grid* p, int n) { return n > 0 ? load_grids(p) : Pair{0, 0}; }

@@ -180,6 +180,22 @@ TEST_P(OnVocabulary, StoresParts) {
   });
 }
 
+// Words whose nibbles all differ, and no memory but theirs is read.
+TEST_P(OnVocabulary, NibblesOfWordsAreFloats) {
+  const GuardedArray<std::byte> memory;
+  std::byte* const p = memory.last(4 * width);
+  Floats out(width);
+  for (std::size_t i = 0; i < 4 * width; ++i) p[i] = std::byte(37 * i + 11);
+  for (int shift = 0; shift < 32; shift += 4) {
+    words.load_nibbles(p, shift, out.data());
+    expect_lanes(out, [&](std::size_t lane) {
+      const std::byte byte = p[4 * lane + static_cast<std::size_t>(shift / 8)];
+      return static_cast<float>(
+          std::to_integer<int>(shift % 8 == 0 ? byte & std::byte{15} : byte >> 4));
+    });
+  }
+}
+
 // Bytes of two numbers, all that there are.
 TEST_P(OnVocabulary, LoadsInt4) {
   const GuardedArray<std::byte> array;

@@ -109,6 +109,7 @@ struct Words {
   void (*load_int4_part)(const std::byte* p, int n, float* pair);
   void (*store_int4)(const float* pair, std::byte* p);
   void (*store_int4_part)(const float* pair, int n, std::byte* p);
+  void (*load_nibbles)(const std::byte* p, int shift, float* vector);
   void (*load_grids)(const Int4Grid* p, float* pair);
   void (*load_grids_part)(const Int4Grid* p, int n, float* pair);
   void (*load_bits)(const BFloat16* p, BFloat16* bits);
@@ -123,6 +124,17 @@ struct Words {
   const IntWords* ints;            // null: it has none
   const BFloat16Words* bfloat16s;  // likewise
 };
+
+// Tiles, of simd/amx.h and its model. A tile has 16 rows of 64 bytes.
+struct TileWords {
+  std::string_view name;
+  // c + the products of a's first `rows` rows, loaded as a stream or not, and b.
+  void (*multiply)(int rows, bool streams, const BFloat16* a, const BFloat16* b, float* c);
+  void (*zero)(int rows, float* c);
+};
+
+extern const TileWords kTileModelWords;
+extern const TileWords kAmxWords;  // of x86-64 alone
 
 extern const Words kScalarWords;
 extern const Words kAvx2Words;

@@ -170,6 +170,27 @@ struct BFloat16WordsOf : VectorsOf<S> {
 };
 
 template <class S>
+struct TileWordsOf {
+  static void multiply(int rows, bool streams, const BFloat16* a, const BFloat16* b, float* c) {
+    S::configure_tiles(rows);
+    S::template load_tile<0>(c, 64);
+    streams ? S::template stream_tile<4>(a, 64) : S::template load_tile<4>(a, 64);
+    S::template load_tile<6>(b, 64);
+    S::template multiply_tiles<0, 4, 6>();
+    S::template store_tile<0>(c, 64);
+    S::release_tiles();
+  }
+  static void zero(int rows, float* c) {
+    S::configure_tiles(rows);
+    S::template load_tile<3>(c, 64);
+    S::template zero_tile<3>();
+    S::template store_tile<3>(c, 64);
+    S::release_tiles();
+  }
+  static constexpr TileWords words(std::string_view name) { return {name, &multiply, &zero}; }
+};
+
+template <class S>
 struct WordsOf : VectorsOf<S> {
   using V = VectorsOf<S>;
 
@@ -232,6 +253,9 @@ struct WordsOf : VectorsOf<S> {
   static void store_int4_part(const float* x, int n, std::byte* p) {
     S::store_int4(p, V::in_pair(x), n);
   }
+  static void load_nibbles(const std::byte* p, int shift, float* to) {
+    V::out(to, S::load_nibbles(p, shift));
+  }
   static void load_grids(const Int4Grid* p, float* to) { V::out_pair(to, S::load_grids(p)); }
   static void load_grids_part(const Int4Grid* p, int n, float* to) {
     V::out_pair(to, S::load_grids(p, n));
@@ -289,6 +313,7 @@ struct WordsOf : VectorsOf<S> {
         .load_int4_part = &load_int4_part,
         .store_int4 = &store_int4,
         .store_int4_part = &store_int4_part,
+        .load_nibbles = &load_nibbles,
         .load_grids = &load_grids,
         .load_grids_part = &load_grids_part,
         .load_bits = &load_bits,

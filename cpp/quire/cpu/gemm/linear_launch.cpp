@@ -1,0 +1,182 @@
+#include "quire/cpu/gemm/linear_launch.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <optional>
+#include <vector>
+
+#include "quire/base/aligned_buffer.h"
+#include "quire/base/float_mode.h"
+#include "quire/base/lent.h"
+#include "quire/base/thread_pool.h"
+#include "quire/cpu/gemm/gemm_list.h"
+#include "quire/cpu/select_kernels.h"
+#include "quire/ops/linear/pack_weight.h"
+
+namespace quire {
+namespace {
+
+// In multiplications, of which memory gives a thread some 8 and arithmetic some 100 in a ns: about
+// 20 us of one row, and less of more.
+constexpr std::int64_t kWorkOfOne = 1 << 18;
+
+// What a thread keeps at most between calls: decoding allocates nothing, and a long prefill does
+// not hold memory for good.
+constexpr std::int64_t kMostKept = (16 << 20) / sizeof(float);
+
+class Room {
+ public:
+  std::byte* reserve(std::int64_t bytes, std::int64_t times = 1) {
+    return reinterpret_cast<std::byte*>(
+        buffer_.reserve(round_up(bytes, AlignedBuffer::kAlignment) / 4, times));
+  }
+  void let_go() { buffer_.keep_at_most(kMostKept); }
+
+ private:
+  AlignedBuffer buffer_;
+};
+
+struct Rooms {
+  Room packed, of_workers, bias;
+};
+
+// Of the thread that calls, given back where they have grown large.
+class LentRooms {
+ public:
+  LentRooms() = default;
+  ~LentRooms() {
+    for (Room* const room : {&rooms_->packed, &rooms_->of_workers, &rooms_->bias}) room->let_go();
+  }
+  LentRooms(const LentRooms&) = delete;
+  LentRooms& operator=(const LentRooms&) = delete;
+
+  Rooms* operator->() const { return &*rooms_; }
+
+ private:
+  const Lent<Rooms> rooms_;
+};
+
+// The mode that the numbers of a task are computed in.
+class InModeOf {
+ public:
+  explicit InModeOf(const GemmTask& task) {
+    if (has_sums_of_tiles(task.x_dtype, task.format)) flushing_.emplace();
+  }
+
+ private:
+  std::optional<FlushingFloatMode> flushing_;
+};
+
+GemmTask task_of(const LinearArgs& args, const PackedLayout& layout) {
+  GemmTask task{};
+  task.x_stride = args.x.strides[0];
+  task.x_dtype = args.x.dtype;
+  task.row_length = layout.num_columns;
+  task.format = layout.format;
+  task.depth = layout.depth();
+  task.group_depth = layout.group_depth();
+  task.group_bytes = layout.group_bytes();
+  task.panel_bytes = layout.panel_bytes();
+  task.num_columns = layout.num_rows;
+  task.scales = args.weight != nullptr ? args.weight->scales() : nullptr;
+  task.out_stride = args.out.strides[0];
+  return task;
+}
+
+// The bias as floats, of all columns of the panels.
+const float* floats_of(const ArrayView& bias, std::int64_t num_columns, Room& room) {
+  const std::int64_t padded = round_up(num_columns, kPanelColumns);
+  auto* const floats = reinterpret_cast<float*>(room.reserve(padded * std::int64_t{sizeof(float)}));
+  visit_dtype(bias.dtype, [&](auto type) {
+    const auto* const from = reinterpret_cast<const decltype(type)*>(bias.data);
+    for (std::int64_t n = 0; n < num_columns; ++n) floats[n] = to_float(from[n]);
+  });
+  std::fill(floats + num_columns, floats + padded, 0.0f);
+  return floats;
+}
+
+// The rows of one task. Panels of a weight that is not packed are packed by whoever multiplies
+// them.
+void multiply_rows(const LinearArgs& args, const PackedLayout& layout, const GemmTask& task,
+                   const GemmPath& path, int num_threads, LentRooms& rooms) {
+  const std::int64_t work = task.num_rows * task.row_length * task.num_columns;
+  const std::int64_t num_tiles = (task.num_rows + kTileRows - 1) / kTileRows;
+  std::byte* const packed = rooms->packed.reserve(path.packed_bytes(task));
+  // of a number a hundredth of what all of its products take, or so
+  deal(crew_for(task.num_rows * task.row_length, kWorkOfOne, num_tiles, num_threads), num_tiles,
+       [&](std::int64_t tile, int) {
+         const InModeOf mode(task);
+         path.pack_rows(task, tile, packed);
+       });
+
+  const std::int64_t panels = layout.panels();
+  const Crew crew = crew_for(work, kWorkOfOne, panels, num_threads);
+  // Several times as many items as workers, so that none waits long for the last.
+  const std::int64_t fair = std::max<std::int64_t>(1, panels / (4 * crew.workers));
+  const std::int64_t at_once = std::min(path.panels_at_once(task), fair);
+  const std::int64_t item = std::min<std::int64_t>(fair, 16) / at_once * at_once;
+  const bool is_array = args.weight == nullptr;
+  const std::int64_t scratch = round_up(path.scratch_bytes(task, at_once), 64);
+  const std::int64_t room = scratch + (is_array ? at_once * layout.panel_bytes() : 0);
+  std::byte* const of_workers = rooms->of_workers.reserve(room, crew.workers);
+  deal(crew, (panels + item - 1) / item, [&](std::int64_t index, int worker) {
+    const InModeOf mode(task);
+    std::byte* const mine = of_workers + worker * round_up(room, AlignedBuffer::kAlignment);
+    const std::int64_t end = std::min(panels, (index + 1) * item);
+    for (std::int64_t first = index * item; first < end; first += at_once) {
+      PanelRange range{first, std::min(at_once, end - first), nullptr};
+      if (is_array) {
+        for (std::int64_t i = 0; i < range.count; ++i) {
+          pack_panel(*args.weight_array, layout, first + i, mine + scratch + i * task.panel_bytes);
+        }
+        range.data = mine + scratch;
+      } else {
+        range.data = args.weight->panel(first);
+      }
+      path.multiply(task, packed, range, mine);
+    }
+  });
+}
+
+}  // namespace
+
+GemmExecution default_gemm_execution(int num_threads, std::string_view function) {
+  if (num_threads < 0) {
+    raise<ValueError>(place(function, "num_threads"), "got ", num_threads, ", expected >= 1");
+  }
+  const int threads = num_threads == 0 ? default_num_threads() : num_threads;
+  const char* const name = std::getenv("QUIRE_CPU");
+  if (name == nullptr || *name == '\0') {
+    static const GemmKernels* const best = [] {
+      const auto list = gemm_list();
+      return std::find_if(list.begin(), list.end(), [](const auto& c) { return c.runs_here(); })
+          ->kernels;
+    }();
+    return {best, threads};
+  }
+  const std::string_view instruction_set = selected_kernels().name;  // or it says what is wrong
+  for (const GemmChoice& choice : gemm_list()) {
+    if (choice.instruction_set == instruction_set) return {choice.kernels, threads};
+  }
+  return {&kScalarGemm, threads};
+}
+
+void linear(const LinearArgs& args, const GemmExecution& how, std::string_view function) {
+  const DefaultFloatMode mode;
+  check_linear(args, function);
+  const PackedLayout layout = args.layout();
+  GemmTask task = task_of(args, layout);
+  const bool in_tiles = how.kernels->tiles != nullptr && task.x_dtype == DType::bfloat16 &&
+                        task.format == DType::bfloat16;
+  const GemmPath& path = in_tiles ? *how.kernels->tiles : how.kernels->lanes;
+  LentRooms rooms;
+  if (args.bias) task.bias = floats_of(*args.bias, layout.num_rows, rooms->bias);
+  for (std::int64_t row = 0; row < args.num_rows(); row += kTaskRows) {
+    task.num_rows = std::min(kTaskRows, args.num_rows() - row);
+    task.x = args.x.at(row);
+    task.out = args.out.at(row);
+    multiply_rows(args, layout, task, path, how.num_threads, rooms);
+  }
+}
+
+}  // namespace quire

@@ -1,0 +1,225 @@
+#include "quire/kv/prefix/prefix_cache.h"
+
+#include <algorithm>
+#include <limits>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <utility>
+
+#include "quire/base/check.h"
+
+namespace quire {
+namespace {
+
+std::int64_t checked_max(std::optional<std::int64_t> max_blocks) {
+  if (!max_blocks) return std::numeric_limits<std::int64_t>::max();
+  if (*max_blocks < 0) {
+    raise<ValueError>("PrefixCache: max_blocks", "got ", *max_blocks, ", expected >= 0");
+  }
+  return *max_blocks;
+}
+
+// A copy: the caller's array may change while it is being read, and must be read once.
+std::vector<std::int64_t> checked_ids(std::string_view function, TokenIds ids) {
+  std::vector<std::int64_t> checked(ids.begin(), ids.end());
+  const auto wrong = std::find_if(checked.begin(), checked.end(), [](auto id) { return id < 0; });
+  if (wrong != checked.end()) {
+    raise<ValueError>(place(function, "token_ids"), "got ", *wrong, " at index ",
+                      wrong - checked.begin(), ", expected >= 0");
+  }
+  return checked;
+}
+
+}  // namespace
+
+PrefixCache::PrefixCache(std::shared_ptr<BlockPool> pool, std::optional<std::int64_t> max_blocks)
+    : pool_(std::move(pool)), block_size_(pool_->geometry().block_size), max_blocks_(max_blocks) {
+  const std::int64_t most = checked_max(max_blocks);
+  const BlockPool::Books books(*pool_);
+  tree_ =
+      std::make_unique<RadixTree>(books.ledger(), pool_->geometry().num_blocks, block_size_, most);
+}
+
+std::vector<std::int64_t> PrefixCache::ids_of(std::string_view space) {
+  std::vector<std::int64_t> ids(space.size() + 1, 256);
+  std::transform(space.begin(), space.end(), ids.begin(),
+                 [](char c) { return static_cast<unsigned char>(c); });
+  return ids;
+}
+
+// In a forked child, where another thread may have been changing it, the tree is left as it is.
+PrefixCache::~PrefixCache() {
+  if (!pool_->home().is_here()) {
+    [[maybe_unused]] const RadixTree* const left = tree_.release();
+    return;
+  }
+  const BlockPool::Delivery delivery(*pool_);
+  const BlockPool::Books books(*pool_);
+  tree_->clear();
+  books->leave(*tree_);
+}
+
+std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_view space) {
+  const std::vector<std::int64_t> checked = checked_ids("PrefixCache.match", token_ids);
+  pool_->storage().memory().require_written("PrefixCache.match");
+  const TokenIds ids(checked);
+  const TokenIds wanted = ids.first(ids.empty() ? 0 : ids.size() - 1);
+  const std::vector<std::int64_t> space_ids = ids_of(space);
+  const BlockPool::Delivery delivery(*pool_);
+  auto table = std::make_shared<BlockTable>(pool_);
+  auto lease = std::make_shared<char>();
+  std::vector<std::int32_t> blocks;
+  blocks.reserve(wanted.size() / block_size_ + 1);  // as all else, outside the pool's lock
+
+  std::int64_t matched = 0;
+  RadixTree::Rest rest;
+  std::int32_t copy = -1;
+  const OpenBlocks* const open_blocks = pool_->open_blocks();
+  if (open_blocks != nullptr) table->history_.reserve(1);
+  std::optional<OpenRoom::Claim> claim;
+  if (OpenRoom* const room = pool_->open_room()) {  // a look beforehand
+    {
+      const BlockPool::Books books(*pool_);
+      rest = tree_->find(space_ids, wanted, &blocks);
+    }
+    matched = std::ssize(blocks) * block_size_ + rest.rows;
+    blocks.clear();
+    const Asked asked{"PrefixCache.match", "token_ids", matched};
+    if (rest.rows > 0) claim.emplace(room, asked, 1, 1);
+  }
+  {
+    const BlockPool::Books books(*pool_);
+    rest = tree_->find(space_ids, wanted, &blocks);
+    // No room was claimed for what another thread has only just cached.
+    if (pool_->open_room() != nullptr && !claim) rest.rows = 0;
+    matched = static_cast<std::int64_t>(blocks.size()) * block_size_ + rest.rows;
+    if (rest.rows > 0) {
+      // What is held from now on cannot make room.
+      const auto idle = [&](std::int32_t block) { return books->is_idle(block); };
+      const std::int64_t kept =
+          std::count_if(blocks.begin(), blocks.end(), idle) + idle(rest.block);
+      if (!books.can_free(1 + kept)) {
+        raise<OutOfBlocks>("PrefixCache.match: token_ids", "got ", counted(matched, "cached token"),
+                           ", the last ", rest.rows,
+                           " of which take a block, expected one free or cached");
+      }
+    }
+    books->hold(blocks, block_size_);
+    if (rest.rows > 0) {
+      books->hold({&rest.block, 1}, rest.rows);  // until its rows are copied
+      books.require_free(1, {"PrefixCache.match", "token_ids", matched});
+      books->give_to_table({&copy, 1}, rest.rows);
+      if (open_blocks != nullptr) {
+        table->history_.push(open_blocks->id_of(books->open_slots()->open(copy)));
+      }
+    }
+    stats_.tokens_asked += static_cast<std::int64_t>(ids.size());
+    stats_.tokens_matched += matched;
+    ++(matched > 0 ? stats_.hits : stats_.misses);
+    if (matched == 0) {
+      count_miss(tree_->miss_reason(space_ids, ids));
+      tree_->note_asked(space_ids, ids, lease);
+    }
+  }
+  if (rest.rows > 0) {
+    // The copy's rows are not in its tile yet where they are open.
+    const std::int32_t pair[] = {rest.block, copy};
+    const auto both = std::span(pair).first(open_blocks != nullptr ? 1 : 2);
+    pool_->keep_resident(both);
+    if (open_blocks != nullptr) {
+      open_blocks->copy_rows({rest.block, 0}, {table->history_.ids().back(), 0}, rest.rows);
+    } else {
+      pool_->storage().copy_rows({rest.block, 0}, {copy, 0}, rest.rows);
+    }
+    pool_->settle(both);
+    const BlockPool::Books books(*pool_);
+    books->note_copy(rest.block, copy);
+    books->drop({&rest.block, 1}, rest.rows);
+    blocks.push_back(copy);
+  }
+  table->blocks_ = std::move(blocks);
+  table->num_tokens_ = matched;
+  table->history_.begin(matched);
+  if (matched == 0) table->lease_ = std::move(lease);
+  confirm_uninterrupted();
+  return table;
+}
+
+void PrefixCache::count_miss(MissReason reason) {
+  PrefixCacheStats::Misses& by_reason = stats_.misses_by_reason;
+  switch (reason) {
+    case MissReason::cold:
+      ++by_reason.cold;
+      break;
+    case MissReason::short_:
+      ++by_reason.short_;
+      break;
+    case MissReason::evicted:
+      ++by_reason.evicted;
+      break;
+    case MissReason::other_namespace:
+      ++by_reason.other_namespace;
+      break;
+    case MissReason::preempted:
+      ++by_reason.preempted;
+      break;
+  }
+}
+
+void PrefixCache::insert(TokenIds token_ids, const BlockTable& table, std::string_view space) {
+  constexpr std::string_view function = "PrefixCache.insert";
+  const std::vector<std::int64_t> ids = checked_ids(function, token_ids);
+  const std::vector<std::int64_t> space_ids = ids_of(space);
+  if (table.pool_ != pool_) {
+    raise<ValueError>(place(function, "table"), "got one of another pool, expected the cache's");
+  }
+  const BlockPool::Delivery delivery(*pool_);
+  const std::shared_lock lock(table.mutex_);
+  table.require_in_use(function);
+  if (static_cast<std::int64_t>(ids.size()) > table.num_tokens_) {
+    raise<ValueError>(place(function, "token_ids"), "got ", counted(ids.size(), "token"),
+                      ", expected at most the table's ", table.num_tokens_);
+  }
+  table.require_beginning("PrefixCache.insert: table", static_cast<std::int64_t>(ids.size()));
+  TokenIds kept(ids);
+  if (pool_->open_blocks() != nullptr) {
+    const std::int64_t columns = std::ssize(ids) / block_size_;
+    const std::int64_t first = std::min(table.first_open(), columns);
+    pool_->seal(std::span(table.blocks_).subspan(first, columns - first));
+    kept = kept.first(columns * block_size_);
+  }
+  const BlockPool::Books books(*pool_);
+  tree_->insert(space_ids, kept, table.blocks_);
+}
+
+std::int64_t PrefixCache::evict(std::int64_t num_blocks) {
+  if (num_blocks < 0) {
+    raise<ValueError>("PrefixCache.evict: num_blocks", "got ", num_blocks, ", expected >= 0");
+  }
+  const BlockPool::Delivery delivery(*pool_);
+  const BlockPool::Books books(*pool_);
+  const std::int64_t before = books->num_free();
+  while (books->num_free() - before < num_blocks && tree_->evict_one()) continue;
+  return books->num_free() - before;
+}
+
+void PrefixCache::clear() {
+  const BlockPool::Delivery delivery(*pool_);
+  const BlockPool::Books books(*pool_);
+  tree_->clear();
+}
+
+std::int64_t PrefixCache::size() const {
+  const BlockPool::Books books(*pool_);
+  return tree_->size();
+}
+
+PrefixCacheStats PrefixCache::stats() const {
+  const BlockPool::Books books(*pool_);
+  PrefixCacheStats stats = stats_;
+  stats.evictions = tree_->evictions();
+  return stats;
+}
+
+}  // namespace quire

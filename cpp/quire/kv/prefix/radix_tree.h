@@ -1,0 +1,136 @@
+// Which blocks of a pool hold the keys and values of which token ids: a radix tree, a block a node.
+//
+// Below the root stand the namespaces, below each the first blocks of its sequences, and so on; the
+// drawing is in prefix_nodes.h. For every node but root and namespaces:
+//
+//   it has one reference, a cache's, to its block, whose first `size` rows belong to its ids
+//   1 <= size <= block_size, and size = block_size where it has children
+//   the ids of no sibling begin with its ids
+//   it is listed, once, if its block is idle
+//
+// and a namespace has children. So all that is here is bounded by the blocks of the pool, whatever
+// is inserted, and however long somebody holds a block so that it is not idle:
+//
+//   places(b)    nodes of block b     places(b) <= kMaxPlaces
+//   size         sum of places(b)     size <= max_nodes, where there is such a limit
+//   namespaces   <= size
+//   nodes        = size + namespaces + the root, two heads of lists and one that stands for none
+//                <= 2 * kMaxPlaces * num_blocks + 4
+//
+// A block that is inserted at one place more leaves the one where it was inserted longest ago, with
+// what stands below.
+//
+// Who goes first: idle nodes are listed from the one used least recently to the one used last. A
+// block is in use as long as somebody holds it, so a node comes to the end of the list when the
+// last table lets go of its block. Tables let go from their ends, so a node comes before its
+// parent; where it does not, the parent waits in a second list until it has no children, and is
+// next then. Nodes that are not idle any more are taken off the lists when they are met there. So
+// each step costs O(1), but for O(log siblings) to take a node from its siblings.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "quire/kv/ledger/block_ledger.h"
+#include "quire/kv/prefix/miss_memory.h"
+#include "quire/kv/prefix/prefix_nodes.h"
+#include "quire/kv/prefix/prefix_snapshot.h"
+
+namespace quire {
+
+// For one thread at a time: under the pool's lock.
+class RadixTree final : public BlockCache {
+ public:
+  // Places of a block, which are several where a table is inserted into several namespaces.
+  static constexpr std::int64_t kMaxPlaces = 16;
+
+  // Joins the ledger's caches; clear() and leave it before this goes.
+  RadixTree(BlockLedger& ledger, std::int64_t num_blocks, std::int64_t block_size,
+            std::int64_t max_nodes);
+
+  // Blocks that it holds, one that stands at two places counted twice.
+  std::int64_t size() const { return size_; }
+  std::int64_t evictions() const { return evictions_; }
+
+  // A block whose first rows continue what was found; none where rows == 0.
+  struct Rest {
+    std::int32_t block = -1;
+    std::int64_t rows = 0;
+  };
+  // Appends the blocks that hold ids from the beginning on, all rows of each, to blocks.
+  Rest find(TokenIds space, TokenIds ids, std::vector<std::int32_t>* blocks) const;
+
+  // Keeps blocks, held by a table, which hold the ids; the last may be filled in part. Stops where
+  // max_nodes are reached and none of them is idle, or where the block has all its places on the
+  // way there. Throws std::bad_alloc, having kept the first.
+  void insert(TokenIds space, TokenIds ids, std::span<const std::int32_t> blocks);
+
+  // All that it holds, without a reference. O(blocks of the pool + nodes).
+  PrefixSnapshot snapshot() const;
+  // The block of each node of a snapshot whose ids are here, -1 for the others.
+  std::vector<std::int32_t> blocks_of(const PrefixSnapshot& snapshot,
+                                      std::span<const std::vector<std::int64_t>> spaces) const;
+  // Adds the nodes of a snapshot, whose blocks are held and whose namespaces have these ids, the
+  // newest first; what is there already stays, also where its block has all its places: what was
+  // used before them is left out. Else stops short as insert does, and throws as it does.
+  void restore(const PrefixSnapshot& snapshot, std::span<const std::vector<std::int64_t>> spaces);
+
+  // Drops the idle node used least recently, or, where all that are idle have children, the least
+  // recent of those with all below it. False where none is idle.
+  bool evict_one() noexcept;
+  // Drops everything, and forgets what there was.
+  void clear() noexcept;
+
+  // Why nothing was found for these ids, and that they were asked for.
+  MissReason miss_reason(TokenIds space, TokenIds ids) const;
+  void note_asked(TokenIds space, TokenIds ids, std::weak_ptr<void> lease) noexcept;
+
+  void note_idle(std::int32_t block) noexcept override;
+  void reclaim(std::int64_t num_free) noexcept override;
+  void forget(std::int32_t block) noexcept override;
+  void check(std::vector<std::int32_t>& held) const override;
+
+ private:
+  friend class RadixTreeTest;
+  using Id = PrefixNodes::Id;
+
+  bool is_block(Id node) const { return nodes_[node].block >= 0; }
+  bool is_idle(Id node) const { return is_block(node) && ledger_.is_idle(nodes_[node].block); }
+  Id find_space(TokenIds space) const;
+  // The namespace, or the child with these ids, which is added where it is missing.
+  // add_child: kNone where max_nodes are reached and none of them is idle, or where the block has
+  // all its places and is to stay out then, or cannot leave the oldest, which leads to `parent`.
+  enum class WhenEverywhere { leaves_oldest, stays_out };
+  Id add_space(TokenIds space);
+  Id add_child(Id parent, TokenIds ids, std::int32_t block, WhenEverywhere when);
+  bool leaves_a_place(Id added, WhenEverywhere when) noexcept;
+  void drop_if_empty(Id space) noexcept;
+  std::vector<Id> newest_first() const;
+  Id add_block(Id parent, TokenIds ids, std::int32_t block);
+  bool evict_leaf() noexcept;
+  void drop_leaf(Id node) noexcept;
+  void evict(Id leaf) noexcept;  // drops and counts it
+  void drop_subtree(Id node, bool evicts) noexcept;
+  void make_newest(Id node) noexcept;
+  std::uint64_t space_fingerprint(Id space) const {
+    return nodes_.fingerprint(space, nodes_[space].size);
+  }
+  void check_children(Id parent, std::vector<Id>* inner) const;
+  void check_blocks() const;
+  void check_lists() const;
+
+  BlockLedger& ledger_;
+  const std::int64_t block_size_;
+  const std::int64_t max_nodes_;
+  PrefixNodes nodes_;
+  const Id root_, idle_, waiting_;  // the last two are heads of lists
+  std::vector<Id> nodes_of_block_;  // the newest of each block's nodes
+  std::int64_t size_ = 0;
+  std::int64_t num_spaces_ = 0;
+  std::int64_t evictions_ = 0;
+  MissMemory misses_;
+};
+
+}  // namespace quire

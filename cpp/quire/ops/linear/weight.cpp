@@ -1,0 +1,79 @@
+#include "quire/ops/linear/weight.h"
+
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "quire/base/interruption.h"
+#include "quire/ops/argument_checker.h"
+
+namespace quire {
+namespace {
+
+// A huge page, where there is at least one: a product reads a weight from one end to the other, and
+// each page is looked up once.
+constexpr std::int64_t kHugePage = 2 << 20;
+constexpr std::int64_t kLine = 64;
+
+float scale_at(const std::byte* p) {
+  float scale;
+  std::memcpy(&scale, p, sizeof scale);
+  return scale;
+}
+
+}  // namespace
+
+void Weight::Free::operator()(std::byte* p) const { std::free(p); }
+
+Weight::Weight(const PackedLayout& layout) : layout_(layout) {
+  const std::int64_t alignment = layout.bytes() >= kHugePage ? kHugePage : kLine;
+  const auto bytes = static_cast<std::size_t>(round_up(layout.bytes(), alignment));
+  data_.reset(
+      static_cast<std::byte*>(std::aligned_alloc(static_cast<std::size_t>(alignment), bytes)));
+  if (data_ == nullptr) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+  if (alignment == kHugePage) madvise(data_.get(), bytes, MADV_HUGEPAGE);  // may be declined
+#endif
+  std::memset(data_.get(), 0, bytes);
+}
+
+double Weight::at(std::int64_t n, std::int64_t k) const {
+  const std::int64_t column = n % kPanelColumns;
+  const std::byte* const whole = panel(n / kPanelColumns);
+  const std::byte* const p = whole + layout_.offset(column, k);
+  if (format() == DType::int8) {
+    return static_cast<double>(scales()[n]) * to_float(*reinterpret_cast<const Int8*>(p));
+  }
+  if (format() == DType::int4) {
+    std::uint32_t bits;
+    std::memcpy(&bits, p, sizeof bits);
+    const std::uint32_t number = bits >> PackedLayout::shift(k) & 15u;
+    const std::byte* const scales = whole + (k / group_size() + 1) * layout_.group_bytes() -
+                                    2 * kPanelColumns * static_cast<std::int64_t>(sizeof(float));
+    const double scale = scale_at(scales + column * 4);
+    return scale * number + scale_at(scales + (kPanelColumns + column) * 4);
+  }
+  return visit_dtype(format(), [&](auto type) -> double {
+    return to_float(*reinterpret_cast<const decltype(type)*>(p));
+  });
+}
+
+void unpack_weight(const Weight& weight, const ArrayView& out) {
+  const ArgumentChecker check("Weight.unpack");
+  check.array("out", out, {weight.num_rows(), weight.num_columns()}, "N, K");
+  if (out.dtype != DType::float32) {
+    check.fail<TypeError>("out", "got ", name_of(out.dtype), ", expected float32");
+  }
+  check.written("out", out);
+  for (std::int64_t n = 0; n < weight.num_rows(); ++n) {
+    check_interruption();
+    auto* const row = reinterpret_cast<float*>(out.at(n));
+    for (std::int64_t k = 0; k < weight.num_columns(); ++k) {
+      row[k] = static_cast<float>(weight.at(n, k));
+    }
+  }
+}
+
+}  // namespace quire

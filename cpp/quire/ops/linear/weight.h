@@ -1,0 +1,56 @@
+// The weight of a linear layer, packed once for all products with it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "quire/base/array_view.h"
+#include "quire/ops/linear/packed_layout.h"
+
+namespace quire {
+
+// Owns the packed numbers of w [N, K]. They do not change once it is made, so that threads may
+// share it.
+class Weight {
+ public:
+  // Numbers are zero until they are packed. Throws std::bad_alloc.
+  explicit Weight(const PackedLayout& layout);
+
+  const PackedLayout& layout() const { return layout_; }
+  std::int64_t num_rows() const { return layout_.num_rows; }        // N
+  std::int64_t num_columns() const { return layout_.num_columns; }  // K
+  DType format() const { return layout_.format; }
+  std::int64_t group_size() const { return layout_.group_size; }  // 0: there are no groups
+  std::int64_t nbytes() const { return layout_.bytes(); }
+
+  std::byte* panel(std::int64_t index) { return data_.get() + index * layout_.panel_bytes(); }
+  const std::byte* panel(std::int64_t index) const {
+    return data_.get() + index * layout_.panel_bytes();
+  }
+  // One for each column of the panels; int8's, else null.
+  float* scales() { return const_cast<float*>(std::as_const(*this).scales()); }
+  const float* scales() const {
+    if (layout_.scale_bytes() == 0) return nullptr;
+    return reinterpret_cast<const float*>(panel(layout_.panels()));
+  }
+
+  // Number (n, k) as it is multiplied: exact, but for the rounding of int4's scale * number +
+  // offset and int8's scale * number to float64.
+  double at(std::int64_t n, std::int64_t k) const;
+
+ private:
+  struct Free {
+    void operator()(std::byte* p) const;
+  };
+
+  PackedLayout layout_;
+  std::unique_ptr<std::byte[], Free> data_;
+};
+
+// Writes w [N, K] to `out`, float32 [N, K]: the numbers of at(), rounded. Throws ValueError or
+// TypeError where `out` is another array.
+void unpack_weight(const Weight& weight, const ArrayView& out);
+
+}  // namespace quire

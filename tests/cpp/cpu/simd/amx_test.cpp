@@ -1,0 +1,112 @@
+// Tiles against plain loops, and AMX's against their model, to the bit.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "cpu/simd/words.h"
+#include "quire/base/float_mode.h"
+#include "quire/cpu/gemm/gemm_list.h"
+#include "support/hard_floats.h"
+
+namespace quire::testing {
+namespace {
+
+bool has_amx() {
+  return std::any_of(gemm_list().begin(), gemm_list().end(), [](const GemmChoice& choice) {
+    return choice.kernels->tiles != nullptr && choice.runs_here();
+  });
+}
+
+constexpr const TileWords* kAllTiles[] = {
+    &kTileModelWords,
+#if defined(__x86_64__)
+    &kAmxWords,
+#endif
+};
+
+constexpr std::size_t kFloats = 16 * 16;
+constexpr std::size_t kHalves = 16 * 32;
+
+struct Tiles {
+  std::vector<BFloat16> a = std::vector<BFloat16>(kHalves), b = a;
+  std::vector<float> c = std::vector<float>(kFloats);
+};
+
+class OnTiles : public ::testing::TestWithParam<const TileWords*> {
+ protected:
+  void SetUp() override {
+    if (&words != &kTileModelWords && !has_amx()) GTEST_SKIP() << "this processor has no AMX";
+  }
+  const TileWords& words = *GetParam();
+};
+
+INSTANTIATE_TEST_SUITE_P(All, OnTiles, ::testing::ValuesIn(kAllTiles),
+                         [](const auto& info) { return std::string(info.param->name); });
+
+// Small whole numbers, which are added up exactly in any order; rows past those that are configured
+// stay as they are.
+TEST_P(OnTiles, AreMultipliedAndAddedUp) {
+  std::mt19937 random(1);
+  const auto number = [&] { return static_cast<float>(static_cast<int>(random() % 31) - 15); };
+  for (int rows = 1; rows <= 16; ++rows) {
+    for (const bool streams : {false, true}) {
+      Tiles tiles;
+      for (BFloat16& x : tiles.a) x = from_float<BFloat16>(number());
+      for (BFloat16& x : tiles.b) x = from_float<BFloat16>(number());
+      for (float& x : tiles.c) x = number();
+      std::vector<float> expected = tiles.c;
+      for (int row = 0; row < rows; ++row) {
+        for (int column = 0; column < 16; ++column) {
+          for (int k = 0; k < 32; ++k) {
+            expected[row * 16 + column] += to_float(tiles.a[row * 32 + k]) *
+                                           to_float(tiles.b[k / 2 * 32 + 2 * column + k % 2]);
+          }
+        }
+      }
+      words.multiply(rows, streams, tiles.a.data(), tiles.b.data(), tiles.c.data());
+      ASSERT_EQ(tiles.c, expected) << rows << " rows";
+    }
+  }
+}
+
+TEST_P(OnTiles, BecomeZero) {
+  std::vector<float> c(kFloats, 7);
+  words.zero(5, c.data());
+  for (std::size_t i = 0; i < kFloats; ++i) ASSERT_EQ(c[i], i < 5 * 16 ? 0 : 7) << i;
+}
+
+// Numbers of all sizes, infinities, NaN and subnormal ones: the order of AMX's sums is that of the
+// model, in the mode that knows no subnormal numbers.
+TEST(TileModel, HasTheBitsOfAmx) {
+  if (!has_amx()) GTEST_SKIP() << "this processor has no AMX";
+  const FlushingFloatMode mode;
+  std::mt19937 random(2);
+  std::normal_distribution<float> normal;
+  const std::vector<float> hard = hard_floats();
+  for (int round = 0; round < 600; ++round) {
+    const int spread = round % 3 == 0 ? 0 : round % 3 == 1 ? 8 : 120;
+    const auto number = [&]() -> float {
+      if (round % 4 == 3 && random() % 64 == 0) return hard[random() % hard.size()];
+      const int exponent = spread == 0 ? 0 : static_cast<int>(random() % (2 * spread)) - spread;
+      return std::ldexp(normal(random), exponent);
+    };
+    Tiles tiles;
+    for (BFloat16& x : tiles.a) x = from_float<BFloat16>(number());
+    for (BFloat16& x : tiles.b) x = from_float<BFloat16>(number());
+    for (float& x : tiles.c) x = number();
+    std::vector<float> model = tiles.c;
+    kTileModelWords.multiply(16, false, tiles.a.data(), tiles.b.data(), model.data());
+    kAllTiles[std::size(kAllTiles) - 1]->multiply(16, false, tiles.a.data(), tiles.b.data(),
+                                                  tiles.c.data());
+    for (std::size_t i = 0; i < kFloats; ++i) {
+      ASSERT_TRUE(is_same(tiles.c[i], model[i]))
+          << "round " << round << ", " << i << ": AMX " << tiles.c[i] << ", model " << model[i];
+    }
+  }
+}
+
+}  // namespace
+}  // namespace quire::testing

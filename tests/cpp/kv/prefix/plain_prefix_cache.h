@@ -1,0 +1,227 @@
+// A prefix cache as a plain map from prefixes to blocks, which answers what PrefixCache should.
+//
+// It knows who holds which block from the test, looks at every entry for every question, and keeps
+// its entries in plain lists, by the rule in radix_tree.h.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kv/prefix/prefix_rows.h"
+#include "quire/kv/prefix/radix_tree.h"
+
+namespace quire::testing {
+
+class PlainPrefixCache {
+ public:
+  using Key = std::pair<std::string, Ids>;  // a namespace, and all ids up to the end of a block
+
+  // is_held(block): whether somebody but a cache holds it.
+  PlainPrefixCache(std::size_t block_size, std::size_t max_blocks,
+                   std::function<bool(std::int32_t)> is_held)
+      : block_size_(block_size), max_blocks_(max_blocks), is_held_(std::move(is_held)) {}
+
+  std::int64_t evictions = 0;
+  std::int64_t left_places = 0;  // by blocks that had as many as there may be
+
+  std::size_t size() const { return entries_.size(); }
+  bool has(std::int32_t block) const {
+    return std::any_of(entries_.begin(), entries_.end(),
+                       [&](const auto& entry) { return entry.second.block == block; });
+  }
+  bool is_idle(std::int32_t block) const { return has(block) && !is_held_(block); }
+
+  struct Found {
+    std::vector<std::int32_t> blocks;  // whole ones
+    std::int32_t rest = -1;
+    std::size_t rows = 0;
+  };
+  Found find(const std::string& space, const Ids& ids) const {
+    Found found;
+    for (Key at{space, {}};;) {
+      const Ids wanted = piece(ids, at.second.size());
+      const auto [key, common] = best_child(at, wanted);
+      if (common == 0) return found;
+      const std::int32_t block = entries_.at(key).block;
+      if (common < block_size_) {
+        found.rest = block;
+        found.rows = common;
+        return found;
+      }
+      found.blocks.push_back(block);
+      at = key;
+    }
+  }
+
+  void insert(const std::string& space, const Ids& ids, const std::vector<std::int32_t>& blocks) {
+    Key at{space, {}};
+    for (std::size_t i = 0; at.second.size() < ids.size(); ++i) {
+      const Ids wanted = piece(ids, i * block_size_);
+      const auto [key, common] = best_child(at, wanted);
+      if (common == wanted.size()) {
+        at = key;
+        if (common < block_size_) break;
+        continue;
+      }
+      const Key parent = at;
+      at.second = at.second + wanted;
+      entries_[at] = {blocks[i], ++created_};
+      if (common > 0 && common == key.second.size() - parent.second.size()) drop(key);
+      if (!leaves_a_place(at) || (entries_.size() > max_blocks_ && !evict_leaf())) {
+        drop(at);
+        at = parent;
+        break;
+      }
+    }
+    for (; !at.second.empty(); at = parent_of(at)) make_newest(at);
+  }
+
+  bool evict_one() {
+    if (evict_leaf()) return true;
+    while (!waiting_.empty()) {
+      const Key key = waiting_.front();
+      if (is_idle(entries_.at(key).block)) {
+        evictions += drop_below(key);
+        return true;
+      }
+      waiting_.erase(waiting_.begin());
+    }
+    return false;
+  }
+
+  void forget(std::int32_t block) {
+    while (has(block)) {
+      const auto entry = std::find_if(entries_.begin(), entries_.end(),
+                                      [&](const auto& e) { return e.second.block == block; });
+      evictions += drop_below(entry->first);
+    }
+  }
+
+  void clear() {
+    entries_.clear();
+    idle_.clear();
+    waiting_.clear();
+  }
+
+  // The last holder has let go.
+  void note_idle(std::int32_t block) {
+    std::vector<std::pair<std::int64_t, Key>> latest;
+    for (const auto& [key, entry] : entries_) {
+      if (entry.block == block) latest.emplace_back(-entry.created, key);
+    }
+    std::sort(latest.begin(), latest.end());
+    for (const auto& [created, key] : latest) {
+      make_newest(key);
+    }
+  }
+
+ private:
+  struct Entry {
+    std::int32_t block = -1;
+    std::int64_t created = 0;
+  };
+
+  // What is new is a place too many of its block: it leaves the oldest, unless that leads here.
+  bool leaves_a_place(const Key& added) {
+    const std::int32_t block = entries_.at(added).block;
+    std::int64_t places = 0;
+    Key oldest = added;
+    for (const auto& [key, entry] : entries_) {
+      if (entry.block != block) continue;
+      ++places;
+      if (entry.created < entries_.at(oldest).created) oldest = key;
+    }
+    if (places <= RadixTree::kMaxPlaces) return true;
+    if (oldest.first == added.first &&
+        common_prefix(oldest.second, added.second) == oldest.second.size()) {
+      return false;
+    }
+    evictions += drop_below(oldest);
+    ++left_places;
+    return true;
+  }
+
+  Ids piece(const Ids& ids, std::size_t begin) const {
+    return {ids.begin() + begin, ids.begin() + std::min(ids.size(), begin + block_size_)};
+  }
+  Key parent_of(const Key& key) const {
+    const std::size_t length = (key.second.size() - 1) / block_size_ * block_size_;
+    return {key.first, {key.second.begin(), key.second.begin() + length}};
+  }
+  bool has_children(const Key& key) const {
+    return std::any_of(entries_.begin(), entries_.end(),
+                       [&](const auto& entry) { return parent_of(entry.first) == key; });
+  }
+
+  // Of the neighbours of `wanted` in order, the one that shares more; the one before if equal.
+  std::pair<Key, std::size_t> best_child(const Key& parent, const Ids& wanted) const {
+    std::pair<Key, std::size_t> before, after;
+    for (const auto& [key, entry] : entries_) {
+      if (parent_of(key) != parent) continue;
+      const Ids own = piece(key.second, parent.second.size());
+      const std::size_t common = common_prefix(own, wanted);
+      if (own <= wanted) before = {key, common};
+      if (own > wanted && after.first.second.empty()) after = {key, common};
+    }
+    return before.second >= after.second ? before : after;
+  }
+
+  static void erase(std::vector<Key>& list, const Key& key) { std::erase(list, key); }
+
+  void make_newest(const Key& key) {
+    erase(idle_, key);
+    erase(waiting_, key);
+    if (is_idle(entries_.at(key).block)) idle_.push_back(key);
+  }
+
+  void drop(const Key& key) {
+    const Key parent = parent_of(key);
+    entries_.erase(key);
+    erase(idle_, key);
+    erase(waiting_, key);
+    if (std::count(waiting_.begin(), waiting_.end(), parent) == 0 || has_children(parent)) return;
+    erase(waiting_, parent);
+    idle_.insert(idle_.begin(), parent);
+  }
+
+  std::int64_t drop_below(const Key& top) {
+    const std::size_t before = entries_.size();
+    std::vector<Key> below;
+    for (const auto& [key, entry] : entries_) {
+      if (key.first == top.first && common_prefix(key.second, top.second) == top.second.size()) {
+        below.push_back(key);
+      }
+    }
+    for (; !below.empty(); below.pop_back())
+      drop(below.back());  // the longest of each branch first
+    return static_cast<std::int64_t>(before - entries_.size());
+  }
+
+  bool evict_leaf() {
+    while (!idle_.empty()) {
+      const Key key = idle_.front();
+      const bool idle = is_idle(entries_.at(key).block);
+      if (idle && !has_children(key)) {
+        drop(key);
+        ++evictions;
+        return true;
+      }
+      idle_.erase(idle_.begin());
+      if (idle) waiting_.push_back(key);
+    }
+    return false;
+  }
+
+  const std::size_t block_size_, max_blocks_;
+  const std::function<bool(std::int32_t)> is_held_;
+  std::map<Key, Entry> entries_;
+  std::vector<Key> idle_, waiting_;
+  std::int64_t created_ = 0;
+};
+
+}  // namespace quire::testing

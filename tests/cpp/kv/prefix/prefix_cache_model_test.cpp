@@ -1,0 +1,49 @@
+// Random lives of a pool, its tables and a prefix cache, next to a plain model.
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "kv/prefix/prefix_cache_machine.h"
+#include "kv/table/model_steps.h"
+
+namespace quire::testing {
+namespace {
+
+struct Life {
+  CacheShape shape;
+  std::uint32_t seed;
+};
+
+class PrefixCacheModel : public ::testing::TestWithParam<Life> {};
+
+TEST_P(PrefixCacheModel, AgreesWithAPlainMap) {
+  PrefixCacheMachine machine(GetParam().shape, std::mt19937(GetParam().seed));
+  const int steps = model_steps(20'000);
+  for (int step = 0; step < steps; ++step) {
+    ASSERT_NO_FATAL_FAILURE(machine.step()) << "at step " << step;
+    ASSERT_NO_FATAL_FAILURE(machine.verify_counts()) << "at step " << step;
+    if (step % 16 != 0) continue;
+    ASSERT_NO_FATAL_FAILURE(machine.verify_all()) << "at step " << step;
+  }
+  EXPECT_GT(machine.hits(), 0);
+  EXPECT_GT(machine.refusals(), 0);
+  EXPECT_GT(machine.evictions(), 0);
+  if (GetParam().shape.max_blocks > 100) {
+    EXPECT_GT(machine.left_places(), 0);
+  }
+  machine.finish();
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, PrefixCacheModel,
+                         ::testing::Values(Life{{20, 4, 1000}, 1}, Life{{14, 3, 1000}, 2},
+                                           Life{{24, 2, 9}, 3}, Life{{16, 1, 1000}, 4},
+                                           Life{{30, 4, 1000}, 5}, Life{{12, 3, 5}, 6}));
+
+INSTANTIATE_TEST_SUITE_P(OpenBlocks, PrefixCacheModel,
+                         ::testing::Values(Life{{20, 4, 1000, OpenKind{DType::int4, 2}}, 1},
+                                           Life{{14, 3, 1000, OpenKind{DType::int8, 2}}, 2},
+                                           Life{{24, 2, 9, OpenKind{DType::float8_e4m3fn, 1}}, 3},
+                                           Life{{12, 3, 5, OpenKind{DType::int4, 1}}, 6}));
+
+}  // namespace
+}  // namespace quire::testing

@@ -1,0 +1,114 @@
+// Packed weights: every number is where it is looked for, and near the one that was packed.
+#include "quire/ops/linear/pack_weight.h"
+
+#include <set>
+
+#include "quire/base/check.h"
+#include "quire/ops/linear/affine_numbers.h"
+#include "support/linear_problem.h"
+
+namespace quire::testing {
+namespace {
+
+TEST(PackedLayout, GivesEveryNumberAPlaceOfItsOwn) {
+  for (const DType format :
+       {DType::float32, DType::float16, DType::bfloat16, DType::int8, DType::int4}) {
+    const PackedLayout layout{format, 40, 150, format == DType::int4 ? 64 : 0};
+    std::set<std::int64_t> places;  // in bits
+    const auto bits = static_cast<std::int64_t>(size_of(format)) * 8 / numbers_of(format);
+    for (std::int64_t n = 0; n < kPanelColumns; ++n) {
+      for (std::int64_t k = 0; k < layout.depth(); ++k) {
+        const std::int64_t shift = format == DType::int4 ? PackedLayout::shift(k) : 0;
+        const std::int64_t place = layout.offset(n, k) * 8 + shift;
+        EXPECT_LE(place + bits, layout.panel_bytes() * 8);
+        EXPECT_EQ(place % bits, 0);
+        EXPECT_TRUE(places.insert(place).second) << name_of(format) << " " << n << " " << k;
+      }
+    }
+  }
+}
+
+TEST(PackWeight, RoundsFloatsToNearest) {
+  for (const DType w_dtype : kDTypes) {
+    for (const DType format : kDTypes) {
+      LinearProblem problem(1, 45, 77, DType::float32, w_dtype);
+      const auto weight = problem.packed(format);
+      for (std::int64_t i = 0; i < problem.w.size(); ++i) {
+        const double expected = visit_dtype(format, [&](auto type) -> double {
+          return to_float(from_float<decltype(type)>(static_cast<float>(problem.w.get(i))));
+        });
+        ASSERT_EQ(weight->at(i / 77, i % 77), expected);
+      }
+    }
+  }
+}
+
+TEST(PackWeight, QuantisesToTheNearestStep) {
+  for (const DType w_dtype : kDTypes) {
+    LinearProblem problem(1, 45, 200, DType::float32, w_dtype);
+    for (std::int64_t k = 0; k < 200; ++k) problem.w.set(3 * 200 + k, 0);
+    const auto int8 = problem.packed(DType::int8);
+    for (std::int64_t n = 0; n < 45; ++n) {
+      double largest = 0;
+      for (std::int64_t k = 0; k < 200; ++k) {
+        largest = std::max(largest, std::abs(problem.w.get(n * 200 + k)));
+      }
+      for (std::int64_t k = 0; k < 200; ++k) {
+        ASSERT_NEAR(int8->at(n, k), problem.w.get(n * 200 + k), largest / 127 * 0.50001);
+      }
+    }
+    for (const std::int64_t group_size : {32, 64, 128}) {
+      const auto int4 = pack_weight(problem.w.view(), {DType::int4, group_size}, 2);
+      for (std::int64_t n = 0; n < 45; ++n) {
+        for (std::int64_t k0 = 0; k0 < 200; k0 += group_size) {
+          float group[128];
+          const std::int64_t count = std::min<std::int64_t>(group_size, 200 - k0);
+          for (std::int64_t i = 0; i < count; ++i) {
+            group[i] = static_cast<float>(problem.w.get(n * 200 + k0 + i));
+          }
+          const AffineGrid grid = affine_grid(group, count);
+          // the edge that is not exact may be cut off by as much as the scale was stretched
+          const double rounding = w_dtype == DType::float32 ? 1e-6 : 0x1p-7;
+          for (std::int64_t i = 0; i < count; ++i) {
+            ASSERT_NEAR(int4->at(n, k0 + i), group[i],
+                        1.01 * std::abs(grid.scale) + rounding * std::abs(15 * grid.scale));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(PackWeight, IsTheSameOnThreads) {
+  LinearProblem problem(1, 700, 300, DType::float32, DType::float32);
+  for (const DType format : {DType::bfloat16, DType::int8, DType::int4}) {
+    const auto one = pack_weight(problem.w.view(), {format, std::nullopt}, 1);
+    const auto three = pack_weight(problem.w.view(), {format, std::nullopt}, 3);
+    EXPECT_EQ(std::memcmp(one->panel(0), three->panel(0), static_cast<std::size_t>(one->nbytes())),
+              0);
+  }
+}
+
+TEST(PackWeight, RefusesWhatItCannotPack) {
+  LinearProblem problem(1, 4, 8, DType::float32, DType::float32);
+  const ArrayView w = problem.w.view();
+  EXPECT_THROW(pack_weight(w, {DType::float8_e4m3fn, std::nullopt}, 1), ValueError);
+  EXPECT_THROW(pack_weight(w, {DType::int4, 48}, 1), ValueError);
+  EXPECT_THROW(pack_weight(w, {DType::int8, 64}, 1), ValueError);
+  ArrayView empty = w;
+  empty.shape[0] = 0;
+  EXPECT_THROW(pack_weight(empty, {DType::int8, std::nullopt}, 1), ValueError);
+  problem.w.set(2 * 8 + 5, kInfinity);
+  EXPECT_NO_THROW(pack_weight(w, {DType::float16, std::nullopt}, 1));
+  try {
+    pack_weight(w, {DType::int4, std::nullopt}, 1);
+    FAIL() << "took an infinity";
+  } catch (const ValueError& error) {
+    EXPECT_STREQ(
+        error.what(),
+        "pack_weight: w: got inf at [2, 5], expected finite numbers, as int4 has no others");
+  }
+}
+
+}  // namespace
+}  // namespace quire::testing
