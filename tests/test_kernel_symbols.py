@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# The type whose name every weak symbol of an instruction set's object carries: of its kernels_*.cpp,
-# its gemm_*.cpp and the tests' words_*.cpp. What is scalar is compiled for the baseline, as everything else is:
-# any copy of it will do.
+# The type whose name every weak symbol of an instruction set's object carries: of its kernels_*.cpp
+# and gemm_*.cpp, and of the tests' words_*.cpp. What is scalar is compiled for the baseline, as
+# everything else is: any copy of it will do.
 TYPE_OF_OBJECT = {
     "avx2.cpp.o": "Avx2",
     "avx512.cpp.o": "Avx512",

@@ -34,6 +34,7 @@ _Ints: TypeAlias = npt.NDArray[np.signedinteger[Any]] | _SupportsDLPack | _Suppo
 _Scale: TypeAlias = _Floats | SupportsFloat
 _Layout: TypeAlias = Literal["NHD", "HND"]
 _Implementation: TypeAlias = Literal["auto", "fused", "gather", "dense"]
+_WeightFormat: TypeAlias = Literal["float32", "float16", "bfloat16", "int8", "int4"]
 _Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 _Event: TypeAlias = Literal[
     "allocated", "shared", "copied", "evicted", "offloaded", "restored", "freed"
@@ -338,6 +339,33 @@ def write_kv(
 def merge_states(
     outs: _Floats, lses: _Floats, *, out: _Floats | None = None, lse: _Floats | None = None
 ) -> _OutAndLse: ...
+
+class Weight:
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def format(self) -> _WeightFormat: ...
+    @property
+    def group_size(self) -> int | None: ...
+    @property
+    def nbytes(self) -> int: ...
+    def unpack(self) -> npt.NDArray[np.float32]: ...
+
+def pack_weight(
+    w: _Floats,
+    *,
+    format: _WeightFormat = "bfloat16",
+    group_size: SupportsIndex | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> Weight: ...
+def linear(
+    x: _Floats,
+    weight: Weight | _Floats,
+    *,
+    bias: _Floats | None = None,
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Array: ...
 def last_implementation() -> Literal["fused", "gather", "dense"] | None: ...
 @overload
 def paged_attention(

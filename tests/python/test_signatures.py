@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 import quire
-from quire import _core
+from quire import _core, ops
 
+PUBLIC = {name: getattr(module, name) for module in (ops, quire) for name in module.__all__}
 STUB = ast.parse(Path(_core.__file__).with_name("_core.pyi").read_text())
 
 
@@ -49,13 +50,13 @@ def real_parameters(function: Any) -> list[tuple[str, Any, bool]]:
 def public_functions() -> list[tuple[str, Any, ast.FunctionDef]]:
     found = []
     for node in STUB.body:
-        if isinstance(node, ast.FunctionDef) and node.name in quire.__all__:
-            found.append((node.name, getattr(quire, node.name), node))
-        if not isinstance(node, ast.ClassDef):
+        if isinstance(node, ast.FunctionDef) and node.name in PUBLIC:
+            found.append((node.name, PUBLIC[node.name], node))
+        if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
             continue
         for method in node.body:
             if isinstance(method, ast.FunctionDef) and not method.decorator_list:
-                cls = getattr(quire, node.name, None)
+                cls = PUBLIC.get(node.name)
                 if method.name == "__init__" or not method.name.startswith("_"):
                     found.append((f"{node.name}.{method.name}", getattr(cls, method.name), method))
     return found
@@ -79,9 +80,9 @@ def test_signature(function: Any, stub: ast.FunctionDef) -> None:
     assert len(inspect.getdoc(function) or "") > 40
 
 
-@pytest.mark.parametrize("name", [name for name in quire.__all__ if name != "__version__"])
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name != "__version__"])
 def test_help_shows_the_signature_and_nothing_of_pybind11(name: str) -> None:
-    thing = getattr(quire, name)
+    thing = PUBLIC[name]
     shown = pydoc.plain(pydoc.render_doc(thing))
     head = shown.split("Method resolution order")[0]
     assert "pybind11" not in head.replace("(pybind11_builtins.pybind11_object)", "")
@@ -102,6 +103,7 @@ CLASSES = [
     quire.PoolStats,
     quire.PrefixCache,
     quire.PrefixCacheStats,
+    ops.Weight,
 ]
 
 

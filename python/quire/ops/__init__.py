@@ -1,0 +1,15 @@
+"""Operators of a model beside attention, on NumPy arrays.
+
+A row's bits depend on that row, the weights and the processor: not on the rows beside it, nor on
+threads. Each has a float64 reference of the same name in quire.ops.reference.
+
+    >>> import numpy as np
+    >>> from quire import ops
+    >>> weight = ops.pack_weight(np.ones((4, 8), np.float32))
+    >>> ops.linear(np.ones((1, 8), np.float32), weight)
+    array([[8., 8., 8., 8.]], dtype=float32)
+"""
+
+from quire._core import Weight, linear, pack_weight
+
+__all__ = ["Weight", "linear", "pack_weight"]
