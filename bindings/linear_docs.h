@@ -58,8 +58,8 @@ Sums are float32, and the result is rounded to x's dtype once, after the bias. A
 has the same bits whatever the other rows, how many there are, and on any number of threads: they
 depend on the row of x, the weight and the processor. Where x is bfloat16 and the weight bfloat16,
 int8 or int4, subnormal numbers are taken for zero, and the bits are the same on all processors but
-those without a fused multiply-add: they are those of AMX's tiles, which compute bfloat16 by bfloat16
-where there are any.
+those without a fused multiply-add: they are those of AMX's tiles, which compute these products where
+there are any.
 
 Args:
     x: [M, K], float32, float16 or bfloat16, the last axis contiguous; M may be 0.

@@ -1,26 +1,27 @@
-// Sums of x over the groups of an int4 weight, which its offsets are multiplied by.
+// The sum of x over a group of an int4 weight, which the group's offset is multiplied by.
 #pragma once
 
-#include "quire/cpu/gemm/gemm_kernels.h"
+#include <cstdint>
 
 namespace quire {
 
+// The largest group.
+inline constexpr std::int64_t kMostGroupDepth = 128;
+
 template <class S>
 struct GroupSums {
-  // One for each group of a row of task.depth floats. The order is the same for all instruction
-  // sets: numbers 16 apart, then halves of these sums crosswise.
-  static void run(const GemmTask& task, const float* row, float* sums) {
+  // `depth`: a multiple of 16. The order is the same for all instruction sets: numbers 16 apart,
+  // then halves of these sums crosswise.
+  static float sum(const float* numbers, std::int64_t depth) {
     constexpr int kSums = 16;
-    for (std::int64_t group = 0; group < task.depth / task.group_depth; ++group) {
-      float parts[kSums] = {};
-      for (std::int64_t k = 0; k < task.group_depth; k += kSums) {
-        for (int i = 0; i < kSums; ++i) parts[i] += row[group * task.group_depth + k + i];
-      }
-      for (int half = kSums / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; ++i) parts[i] += parts[i + half];
-      }
-      sums[group] = parts[0];
+    float parts[kSums] = {};
+    for (std::int64_t k = 0; k < depth; k += kSums) {
+      for (int i = 0; i < kSums; ++i) parts[i] += numbers[k + i];
     }
+    for (int half = kSums / 2; half > 0; half /= 2) {
+      for (int i = 0; i < half; ++i) parts[i] += parts[i + half];
+    }
+    return parts[0];
   }
 };
 

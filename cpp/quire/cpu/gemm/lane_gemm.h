@@ -80,7 +80,10 @@ struct LaneGemm {
     }
     std::memset(to + task.row_length, 0,
                 static_cast<std::size_t>(task.depth - task.row_length) * sizeof(float));
-    if (task.format == DType::int4) GroupSums<S>::run(task, to, to + task.depth);
+    if (task.format != DType::int4) return;
+    for (std::int64_t group = 0; group < task.depth / task.group_depth; ++group) {
+      to[task.depth + group] = GroupSums<S>::sum(to + group * task.group_depth, task.group_depth);
+    }
   }
 
   template <class T>

@@ -16,6 +16,10 @@
 namespace quire {
 namespace {
 
+// Numbers of 8 and of 4 bits have to become bfloat16s before tiles can multiply them, which pays
+// from more rows on than these; fewer go through vectors, with the same bits.
+constexpr std::int64_t kRowsInVectors = 8;
+
 // In multiplications, of which memory gives a thread some 8 and arithmetic some 100 in a ns: about
 // 20 us of one row, and less of more.
 constexpr std::int64_t kWorkOfOne = 1 << 18;
@@ -95,6 +99,12 @@ const float* floats_of(const ArrayView& bias, std::int64_t num_columns, Room& ro
   return floats;
 }
 
+const GemmPath& path_of(const GemmKernels& kernels, const GemmTask& task) {
+  const bool in_tiles = kernels.tiles != nullptr && has_sums_of_tiles(task.x_dtype, task.format);
+  const bool pays = task.format == DType::bfloat16 || task.num_rows > kRowsInVectors;
+  return in_tiles && pays ? *kernels.tiles : kernels.lanes;
+}
+
 // The rows of one task. Panels of a weight that is not packed are packed by whoever multiplies
 // them.
 void multiply_rows(const LinearArgs& args, const PackedLayout& layout, const GemmTask& task,
@@ -166,16 +176,13 @@ void linear(const LinearArgs& args, const GemmExecution& how, std::string_view f
   check_linear(args, function);
   const PackedLayout layout = args.layout();
   GemmTask task = task_of(args, layout);
-  const bool in_tiles = how.kernels->tiles != nullptr && task.x_dtype == DType::bfloat16 &&
-                        task.format == DType::bfloat16;
-  const GemmPath& path = in_tiles ? *how.kernels->tiles : how.kernels->lanes;
   LentRooms rooms;
   if (args.bias) task.bias = floats_of(*args.bias, layout.num_rows, rooms->bias);
   for (std::int64_t row = 0; row < args.num_rows(); row += kTaskRows) {
     task.num_rows = std::min(kTaskRows, args.num_rows() - row);
     task.x = args.x.at(row);
     task.out = args.out.at(row);
-    multiply_rows(args, layout, task, path, how.num_threads, rooms);
+    multiply_rows(args, layout, task, path_of(*how.kernels, task), how.num_threads, rooms);
   }
 }
 

@@ -57,6 +57,16 @@ struct TileModel : Scalar {
     }
   }
 
+  // As simd/avx512bf16.h.
+  static Vec pair_up_floats(Vec a, Vec b) {
+    std::uint32_t low, high;
+    std::memcpy(&low, &a, sizeof low);
+    std::memcpy(&high, &b, sizeof high);
+    const std::uint32_t pair = low >> 16 | (high & 0xffff0000u);
+    std::memcpy(&a, &pair, sizeof pair);
+    return a;
+  }
+
  private:
   struct State {
     int rows[8] = {};

@@ -92,12 +92,14 @@ TEST_P(Linear, ARowsBitsAreItsOwn) {
 TEST_P(Linear, ManyRowsHaveTheBitsOfOne) {
   if (is_plain()) GTEST_SKIP() << "slow";
   LinearProblem problem(1100, 70, 4200, DType::bfloat16, DType::bfloat16);
-  const auto weight = problem.packed(DType::bfloat16);
-  Array all, one;
-  linear(problem.args(weight.get(), all, 0, 1100), on(2));
-  for (const std::int64_t row : {0, 15, 16, 511, 512, 1023, 1024, 1099}) {
-    linear(problem.args(weight.get(), one, row, 1), on(1));
-    expect_same_bits(one, all.bytes.data() + row * 140, "one row of many");
+  for (const DType format : {DType::bfloat16, DType::int8, DType::int4}) {
+    const auto weight = problem.packed(format);
+    Array all, one;
+    linear(problem.args(weight.get(), all, 0, 1100), on(2));
+    for (const std::int64_t row : {0, 15, 16, 511, 512, 1023, 1024, 1099}) {
+      linear(problem.args(weight.get(), one, row, 1), on(1));
+      expect_same_bits(one, all.bytes.data() + row * 140, "one row of many");
+    }
   }
 }
 
@@ -147,15 +149,9 @@ TEST(LinearBits, AreThoseOfTilesEverywhere) {
     for (std::int64_t k = 0; k < 330; ++k) problem.x.set(2 * 333 + k, 1e-37f * float(k % 3));
     const auto weight = problem.packed(format);
     Array expected, out;
-    const bool has_tiles = format == DType::bfloat16;  // of the others the model has lanes
-    if (has_tiles) {
-      linear(problem.args(weight.get(), expected, 0, 19), {&kModelGemm, 1});
-    } else {
-      linear(problem.args(weight.get(), expected, 0, 19), {gemm_list()[0].kernels, 1});
-    }
+    linear(problem.args(weight.get(), expected, 0, 19), {&kModelGemm, 1});
     for (const GemmKernels* const kernels : all_kernels()) {
       if (kernels->name == std::string_view("scalar")) continue;
-      if (kernels == &kModelGemm && !has_tiles) continue;
       linear(problem.args(weight.get(), out, 0, 19), {kernels, 1});
       expect_same_bits(out, expected.bytes.data(), kernels->name);
     }
