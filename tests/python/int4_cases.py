@@ -11,10 +11,8 @@ import numpy as np
 from dense_oracle import attention
 
 import quire
-from quire import _core
 
 IMPLEMENTATIONS = ("fused", "gather", "dense")
-INSTRUCTION_SETS = _core.build_info()["instruction_sets_available"]
 FLOATS = {
     "float32": np.dtype(np.float32),
     "float16": np.dtype(np.float16),

@@ -9,7 +9,7 @@
 
 namespace quire {
 
-// One row of a StateView (kernels.h).
+// One row of a StateView (task/attention_state.h).
 struct RowState {
   float* maximum;
   float* sums;    // [kWidth]

@@ -11,7 +11,7 @@ struct QuantiseRow {
   using Rows = AttentionRows<S>;
   using Vec = typename S::Vec;
 
-  // Kernels::largest.
+  // CacheKernels::largest.
   static float largest(const std::byte* from, DType dtype, std::int64_t count) {
     Vec most = S::zero();
     Vec poison = S::zero();  // 0 times all elements: NaN where one is not finite
@@ -28,7 +28,7 @@ struct QuantiseRow {
     return S::reduce_add(poison) == 0 ? S::reduce_max(most) : __builtin_nanf("");
   }
 
-  // Kernels::quantise.
+  // CacheKernels::quantise.
   static void run(const std::byte* from, DType from_dtype, std::byte* to, DType to_dtype,
                   std::int64_t count, float scale) {
     const float most = largest_number(to_dtype, scale);
