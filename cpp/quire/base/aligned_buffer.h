@@ -10,6 +10,8 @@
 
 namespace quire {
 
+inline constexpr std::int64_t kCacheLine = 64;  // bytes
+
 struct FreeFloats {
   void operator()(float* floats) const { std::free(floats); }
 };
@@ -18,12 +20,11 @@ using AlignedFloats = std::unique_ptr<float[], FreeFloats>;
 // Floats on a cache line's boundary, uninitialised; a place in memory also where there are none.
 // Throws bad_alloc.
 inline AlignedFloats aligned_floats(std::int64_t count) {
-  constexpr std::size_t kAlignment = 64;
   constexpr std::int64_t kMost = std::int64_t{1} << 48;  // more than any address space
   if (count < 0 || count > kMost) throw std::bad_alloc();
   const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(float);
-  const std::size_t lines = bytes / kAlignment + 1;
-  AlignedFloats floats(static_cast<float*>(std::aligned_alloc(kAlignment, lines * kAlignment)));
+  const std::size_t lines = bytes / kCacheLine + 1;
+  AlignedFloats floats(static_cast<float*>(std::aligned_alloc(kCacheLine, lines * kCacheLine)));
   if (floats == nullptr) throw std::bad_alloc();
   return floats;
 }

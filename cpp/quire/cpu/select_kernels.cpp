@@ -55,6 +55,7 @@ class Selections {
     // what one does not offer the next poorer does
     for (std::size_t i = 0; i < sets_.size(); ++i) {
       of_each_.push_back(select_from({std::span(sets_).subspan(i), sets_[i], has_fast_pairs()}));
+      of_each_.back().instruction_set = sets_[i]->name;
     }
   }
 

@@ -21,6 +21,7 @@ struct SelectedKernels {
   std::array<AttentionChoice, static_cast<std::size_t>(DType::int4) + 1> attention_of;
   const CacheKernels* cache;
   const ProbeKernels* probe;
+  std::string_view instruction_set;  // the one that was named; empty where none was
 };
 
 // The fastest that this processor has, or those of the instruction set that the environment

@@ -1,7 +1,6 @@
 #include "quire/cpu/gemm/linear_launch.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <optional>
 #include <vector>
 
@@ -31,8 +30,7 @@ constexpr std::int64_t kMostKept = (16 << 20) / sizeof(float);
 class Room {
  public:
   std::byte* reserve(std::int64_t bytes, std::int64_t times = 1) {
-    return reinterpret_cast<std::byte*>(
-        buffer_.reserve(round_up(bytes, AlignedBuffer::kAlignment) / 4, times));
+    return reinterpret_cast<std::byte*>(buffer_.reserve(round_up(bytes, kCacheLine) / 4, times));
   }
   void let_go() { buffer_.keep_at_most(kMostKept); }
 
@@ -131,7 +129,7 @@ void multiply_rows(const LinearArgs& args, const PackedLayout& layout, const Gem
   std::byte* const of_workers = rooms->of_workers.reserve(room, crew.workers);
   deal(crew, (panels + item - 1) / item, [&](std::int64_t index, int worker) {
     const InModeOf mode(task);
-    std::byte* const mine = of_workers + worker * round_up(room, AlignedBuffer::kAlignment);
+    std::byte* const mine = of_workers + worker * round_up(room, kCacheLine);
     const std::int64_t end = std::min(panels, (index + 1) * item);
     for (std::int64_t first = index * item; first < end; first += at_once) {
       PanelRange range{first, std::min(at_once, end - first), nullptr};
@@ -155,8 +153,8 @@ GemmExecution default_gemm_execution(int num_threads, std::string_view function)
     raise<ValueError>(place(function, "num_threads"), "got ", num_threads, ", expected >= 1");
   }
   const int threads = num_threads == 0 ? default_num_threads() : num_threads;
-  const char* const name = std::getenv("QUIRE_CPU");
-  if (name == nullptr || *name == '\0') {
+  const std::string_view instruction_set = selected_kernels().instruction_set;
+  if (instruction_set.empty()) {
     static const GemmKernels* const best = [] {
       const auto list = gemm_list();
       return std::find_if(list.begin(), list.end(), [](const auto& c) { return c.runs_here(); })
@@ -164,7 +162,6 @@ GemmExecution default_gemm_execution(int num_threads, std::string_view function)
     }();
     return {best, threads};
   }
-  const std::string_view instruction_set = selected_kernels().name;  // or it says what is wrong
   for (const GemmChoice& choice : gemm_list()) {
     if (choice.instruction_set == instruction_set) return {choice.kernels, threads};
   }
