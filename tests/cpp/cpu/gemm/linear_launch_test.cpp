@@ -11,6 +11,7 @@
 #include "quire/cpu/gemm/tile_gemm.h"
 #include "quire/cpu/simd/tile_model.h"
 #include "support/linear_problem.h"
+#include "support/with_instruction_set.h"
 
 namespace quire::testing {
 namespace {
@@ -178,11 +179,14 @@ TEST(LinearLaunch, ConcurrentCallsHaveTheSameBits) {
 }
 
 TEST(LinearLaunch, KernelsAreThoseThatAreNamed) {
-  setenv("QUIRE_CPU", "scalar", 1);
-  EXPECT_EQ(default_gemm_execution(1).kernels->name, std::string_view("scalar"));
-  setenv("QUIRE_CPU", "none", 1);
-  EXPECT_THROW(default_gemm_execution(1), ValueError);
-  unsetenv("QUIRE_CPU");
+  {
+    const WithInstructionSet scalar("scalar");
+    EXPECT_EQ(default_gemm_execution(1).kernels->name, std::string_view("scalar"));
+  }
+  {
+    const WithInstructionSet none("none");
+    EXPECT_THROW(default_gemm_execution(1), ValueError);
+  }
   EXPECT_THROW(default_gemm_execution(-1), ValueError);
   EXPECT_EQ(default_gemm_execution(3).num_threads, 3);
 }
