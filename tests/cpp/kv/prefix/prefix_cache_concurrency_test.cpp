@@ -85,7 +85,7 @@ TEST_P(PrefixCacheConcurrency, EveryMatchHoldsItsOwnRows) {
 }
 
 // All match one block in the same moment, while it is the only one that could be evicted: nobody
-// copies from a block that has been given to another.
+// copies from a block that has been given to another. There are too few blocks for all at once.
 TEST_P(PrefixCacheConcurrency, TheBlockThatIsCopiedFromStays) {
   const auto pool = new_pool_of(kThreads + 1, 8);
   PrefixCache cache(pool);
@@ -95,16 +95,19 @@ TEST_P(PrefixCacheConcurrency, TheBlockThatIsCopiedFromStays) {
     std::atomic<int> ready{0};
     run_threads(kThreads, [&](int worker) {
       for (++ready; ready < kThreads;) std::this_thread::yield();
-      if (worker % 2 == 0) {
-        const auto table = cache.match(count_from(1, 6) + Ids{0, 0});
-        ASSERT_TRUE(holds_ids(*table, count_from(1, table->num_tokens())));
-      } else {
-        BlockTable other(pool);
-        append_tokens(other, {7, 7});
-        const auto blocks = pool->allocate(1);
-        ASSERT_TRUE(holds_tokens(other, {7, 7}));
-        pool->release(blocks);
-        if (worker == 1) cache.evict(1);
+      try {
+        if (worker % 2 == 0) {
+          const auto table = cache.match(count_from(1, 6) + Ids{0, 0});
+          ASSERT_TRUE(holds_ids(*table, count_from(1, table->num_tokens())));
+        } else {
+          BlockTable other(pool);
+          append_tokens(other, {7, 7});
+          const auto blocks = pool->allocate(1);
+          ASSERT_TRUE(holds_tokens(other, {7, 7}));
+          pool->release(blocks);
+          if (worker == 1) cache.evict(1);
+        }
+      } catch (const OutOfBlocks&) {  // those of the others were still taken
       }
     });
     pool->check();
