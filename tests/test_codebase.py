@@ -29,11 +29,12 @@ SHARED_NAMES = {"CMakeLists.txt", "README.md", "__init__.py", "conftest.py"}
 MAY_INCLUDE = {
     "task": {"task"},
     "base": {"task", "base"},
-    "kv": {"base", "kv"},
-    "io": {"base", "kv", "io"},
-    "ops": {"base", "ops"},
-    "cpu": {"task", "base", "ops", "cpu"},
-    "paged": {"base", "kv", "ops", "cpu", "paged"},
+    "format": {"task", "base", "format"},
+    "kv": {"base", "format", "kv"},
+    "io": {"base", "format", "kv", "io"},
+    "ops": {"base", "format", "ops"},
+    "cpu": {"task", "base", "format", "ops", "cpu"},
+    "paged": {"base", "format", "kv", "ops", "cpu", "paged"},
 }
 # What a condition of the preprocessor may ask: macros of the compiler and the system, none of ours.
 MAY_ASK = {"__x86_64__", "__aarch64__", "__SANITIZE_THREAD__", "MADV_HUGEPAGE"}

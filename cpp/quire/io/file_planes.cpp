@@ -6,7 +6,8 @@
 
 #include "quire/base/check.h"
 #include "quire/base/float_mode.h"
-#include "quire/base/int4_grid.h"
+#include "quire/format/cache_format.h"
+#include "quire/format/int4_grid.h"
 
 namespace quire {
 namespace {
@@ -121,14 +122,14 @@ std::string FilePlane::flaw(std::span<const std::byte> rows, std::int64_t first)
 std::vector<FilePlane> file_planes(const BlockPool& pool, RowsOf kind, std::int64_t layer) {
   if (kind == RowsOf::open_blocks) {
     if (pool.open_blocks() == nullptr) return {};
-    // Of int4 at most what the largest on a grid is rounded to.
+    // At most what the largest that can be sealed is rounded to.
     const float largest =
-        pool.geometry().dtype == DType::int4 ? kLargestOnGrid : to_float(kLargestBFloat16);
+        std::min(format_of(pool.geometry().dtype).largest, to_float(kLargestBFloat16));
     return {plain("k_open", pool.open_blocks()->k_open(layer), Numbers::bounded, largest),
             plain("v_open", pool.open_blocks()->v_open(layer), Numbers::bounded, largest)};
   }
   const KvStorage& storage = pool.storage();
-  if (storage.geometry().dtype == DType::int4) {
+  if (format_of(storage.geometry().dtype).scales == ScaleKind::grids) {
     return {plain("k", storage.k_cache(layer)), plain("v", storage.v_cache(layer)),
             grids_of_channels("k_scale", storage.k_scale(layer)),
             plain("v_scale", storage.v_scale(layer), Numbers::grids)};

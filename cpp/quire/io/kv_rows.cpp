@@ -5,6 +5,7 @@
 #include <string>
 
 #include "quire/base/interruption.h"
+#include "quire/format/cache_format.h"
 
 namespace quire {
 namespace {
@@ -103,7 +104,7 @@ std::vector<TensorSpec> row_tensors(const BlockPool& pool, RowsOf kind, std::int
     for (const FilePlane& plane : file_planes(pool, kind, layer)) {
       TensorSpec& tensor = tensors.emplace_back();
       tensor.name = tensor_name(layer, plane.name);
-      tensor.dtype = safetensors_name(plane.view.dtype);
+      tensor.dtype = format_of(plane.view.dtype).safetensors_name;
       tensor.shape = {plane.view.shape[1] == block_size ? tokens : blocks, plane.view.shape[2]};
       tensor.shape.insert(tensor.shape.end(), plane.row_shape.begin(), plane.row_shape.end());
     }

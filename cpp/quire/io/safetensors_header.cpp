@@ -89,24 +89,6 @@ void check_range(const FileBytes& file, const std::string& name, const Entry& en
 
 }  // namespace
 
-std::string_view safetensors_name(DType dtype) {
-  switch (dtype) {
-    case DType::float16:
-      return "F16";
-    case DType::bfloat16:
-      return "BF16";
-    case DType::int8:
-      return "I8";
-    case DType::float8_e4m3fn:
-      return "F8_E4M3";
-    case DType::int4:
-      return "U8";  // two numbers a byte
-    case DType::float32:
-      break;
-  }
-  return "F32";
-}
-
 std::int64_t safetensors_item_bytes(std::string_view dtype) {
   constexpr std::pair<std::string_view, std::int64_t> items[] = {
       {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1},

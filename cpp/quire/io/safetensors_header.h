@@ -17,13 +17,9 @@
 #include <string_view>
 #include <vector>
 
-#include "quire/base/dtype.h"
 #include "quire/io/file_bytes.h"
 
 namespace quire {
-
-// "F32", "F16", "BF16".
-std::string_view safetensors_name(DType dtype);
 
 // Bytes of one element; 0 for a name that safetensors does not know.
 std::int64_t safetensors_item_bytes(std::string_view dtype);

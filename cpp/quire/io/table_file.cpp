@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "quire/base/interruption.h"
+#include "quire/format/cache_format.h"
 #include "quire/io/atomic_file.h"
 #include "quire/io/kv_file.h"
 #include "quire/io/kv_rows.h"
@@ -58,7 +59,7 @@ void expect_no_flaw(const FileBytes& file, const TableLayout& layout, std::int64
 // open blocks have none; in a pool that has, all columns of such a table are sealed.
 bool has_open_planes(const KvFile& file, const BlockPool& pool) {
   if (pool.open_blocks() != nullptr) {
-    return pool.geometry().dtype == DType::int4 || file.has_text(kOpenColumns) ||
+    return format_of(pool.geometry().dtype).is_sealed_by_block() || file.has_text(kOpenColumns) ||
            file.has_tensor("layers.0.k_open");
   }
   if (file.has_text(kOpenColumns)) {

@@ -6,6 +6,7 @@
 #include "quire/cpu/cache/row_magnitudes.h"
 #include "quire/cpu/cache/whole_blocks.h"
 #include "quire/cpu/operations.h"
+#include "quire/format/cache_format.h"
 #include "quire/ops/attention/validate.h"
 #include "quire/ops/cache/write_kv.h"
 
@@ -82,8 +83,8 @@ void check_rows(const BlockPool& pool, std::int64_t layer, const LayerRows& rows
   const WriteKvArgs args = write_args(pool, layer, rows, slots);
   validate(args, function);
   if (!is_quantised(dtype)) return;
-  // Of int4 the limit is lower than that of the open blocks where rows are written first.
-  const DType held = dtype == DType::int4 ? dtype : args.k_cache.dtype;
+  // Where rows are written open first, and what is sealed holds less than that.
+  const DType held = format_of(dtype).is_sealed_by_block() ? dtype : args.k_cache.dtype;
   require_finite_rows(function, "k", where, args.k, held, *how.kernels->cache, how.num_threads);
   require_finite_rows(function, "v", where, args.v, held, *how.kernels->cache, how.num_threads);
 }

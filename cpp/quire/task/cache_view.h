@@ -18,13 +18,20 @@ struct RowsView {
   DType dtype;
 };
 
-// The scales of a quantised cache: that of (block, offset, kv_head), a float, lies at the sum of
-// its strides, in bytes. Those of a scale that many share are 0. Without `data` there are none.
-// Of an int4 cache they are grids (int4_grid.h): of a key block and head one for each channel, one
-// after the other, and of a value and head one.
+// What the numbers of a cache are multiplied by.
+enum class ScaleKind : std::uint8_t {
+  none,   // nothing: they are plain floats
+  rows,   // a float, of each row its own or one that many rows share
+  grids,  // a step and a middle (format/int4_grid.h), of each channel of a block's keys, and of
+          // each value
+};
+
+// That of (block, offset, kv_head) lies at the sum of its strides, in bytes; what many share has
+// strides of 0. The grids of a block's keys lie one after the other, by channel.
 struct ScaleView {
   const std::byte* data;
   std::int64_t block_stride, token_stride, head_stride;
+  ScaleKind kind;
 };
 
 // A paged cache: row (block, offset, kv_head) begins at the sum of its strides, in bytes.

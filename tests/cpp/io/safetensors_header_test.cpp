@@ -8,6 +8,9 @@
 #include <string_view>
 #include <vector>
 
+#include "quire/base/dtype.h"
+#include "quire/format/cache_format.h"
+
 namespace quire {
 namespace {
 
@@ -162,7 +165,7 @@ TEST(SafetensorsHeader, OffsetsCoverTheDataOnce) {
 
 TEST(SafetensorsHeader, EveryDTypeHasItsName) {
   for (const DType dtype : kDTypes) {
-    EXPECT_EQ(safetensors_item_bytes(safetensors_name(dtype)),
+    EXPECT_EQ(safetensors_item_bytes(format_of(dtype).safetensors_name),
               static_cast<std::int64_t>(size_of(dtype)));
   }
 }

@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include "quire/base/row_sealing.h"
+#include "quire/format/row_sealing.h"
 
 namespace quire::testing {
 

@@ -1,7 +1,7 @@
 // A problem's keys and values as quantised caches and open blocks, mixed at random.
 #pragma once
 
-#include "quire/base/int4_grid.h"
+#include "quire/format/int4_grid.h"
 #include "support/attention_problem.h"
 
 namespace quire::testing {

@@ -105,7 +105,7 @@ struct PackedPath {
 template <class S>
 struct CodesPath {
   static bool takes(const AttentionTask& task, std::int64_t rows) {
-    return task.k.dtype == DType::int4 && Int4Attention<S>::takes(task, rows);
+    return has_grids(task) && Int4Attention<S>::takes(task, rows);
   }
 
   static bool looks_at_scales(const AttentionTask&, const AttentionPart&) { return true; }
@@ -116,8 +116,11 @@ struct CodesPath {
   }
 
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
-    return task.k.dtype == DType::int4 ? Int4Attention<S>::scratch_floats(task, rows) : 0;
+    return has_grids(task) ? Int4Attention<S>::scratch_floats(task, rows) : 0;
   }
+
+ private:
+  static bool has_grids(const AttentionTask& task) { return task.k.scale.kind == ScaleKind::grids; }
 };
 
 template <class S>

@@ -68,7 +68,7 @@ class GatherAttention {
       const std::int64_t block = open ? id - task_.first_open : id;
       const CacheView& k = open ? task_.k_open : task_.k;
       const CacheView& v = open ? task_.v_open : task_.v;
-      if (k.dtype == DType::int4) {
+      if (k.scale.kind == ScaleKind::grids) {
         int4.load_key(row(k, block, offset, head), grid(k.scale, block, offset, head),
                       task_.head_dim, k_ + i * d_);
         int4.load_value(row(v, block, offset, head), grid(v.scale, block, offset, head),

@@ -15,9 +15,9 @@
 // elements is two vectors of such: first its even elements, then its odd ones.
 #pragma once
 
-#include "quire/base/int4_grid.h"
 #include "quire/cpu/attention/integer_tile.h"
 #include "quire/cpu/attention/scale_check.h"
+#include "quire/format/int4_grid.h"
 
 namespace quire {
 

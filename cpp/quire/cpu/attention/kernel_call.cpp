@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "quire/format/cache_format.h"
 #include "quire/ops/cache/cache_scales.h"
 
 namespace quire {
@@ -29,14 +30,15 @@ RowsView rows_view(const ArrayView& view) {
 
 ScaleView scale_view(const std::optional<ArrayView>& scale, DType dtype, bool of_keys) {
   if (!scale) return {};
-  if (dtype == DType::int4) {  // cache_scales.h
+  const ScaleKind kind = format_of(dtype).scales;
+  if (kind == ScaleKind::grids) {  // cache_scales.h
     const auto& strides = scale->strides;
-    return {scale->data, strides[0], of_keys ? 0 : strides[1], strides[of_keys ? 1 : 2]};
+    return {scale->data, strides[0], of_keys ? 0 : strides[1], strides[of_keys ? 1 : 2], kind};
   }
   if (is_dynamic(*scale)) {
-    return {scale->data, scale->strides[0], scale->strides[1], scale->strides[2]};
+    return {scale->data, scale->strides[0], scale->strides[1], scale->strides[2], kind};
   }
-  return {scale->data, 0, 0, scale->ndim == 1 ? scale->strides[0] : 0};
+  return {scale->data, 0, 0, scale->ndim == 1 ? scale->strides[0] : 0, kind};
 }
 
 CacheView cache_view(const ArrayView& cache, Layout layout, const ScaleView& scale) {

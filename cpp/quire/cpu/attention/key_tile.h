@@ -1,8 +1,8 @@
 // The rows of a tile of keys, looked up once in the block table for all heads.
 #pragma once
 
-#include "quire/base/int4_grid.h"
 #include "quire/cpu/attention/attention_rows.h"
+#include "quire/format/int4_grid.h"
 
 namespace quire {
 

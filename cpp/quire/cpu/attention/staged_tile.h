@@ -17,10 +17,10 @@ struct StagedTile {
   using Tile = KeyTile<S, kKeys>;
 
   static bool may_be_needed(const AttentionTask& task) {
-    return task.k.dtype == DType::int4 || task.k_open.data != nullptr;
+    return has_grids(task) || task.k_open.data != nullptr;
   }
   static bool is_needed(const AttentionTask& task, const AttentionPart& part) {
-    if (task.k.dtype == DType::int4 || part.is_beside_open) return true;
+    if (has_grids(task) || part.is_beside_open) return true;
     if (task.k_open.data == nullptr || part.key_begin >= part.key_end) return false;
     const std::int64_t last = (part.key_end - 1) / task.block_size;
     for (std::int64_t column = part.key_begin / task.block_size; column <= last; ++column) {
@@ -58,12 +58,12 @@ struct StagedTile {
     Int4Rows<S> int4(staging);
     float* const k = staging + Int4Rows<S>::grid_floats(d);
     float* const v = k + kKeys * d;
-    const bool is_int4 = task.k.dtype == DType::int4;
+    const bool on_grids = has_grids(task);
     for (int i = 0; i < tile.num_keys(); ++i) {
       const auto key = tile.stored_k(task, head, i);
       if (key.grid == nullptr) {
         Rows::load_floats(key.data, task.k_open.dtype, task.head_dim, 1.0f, k + i * d);
-      } else if (is_int4) {
+      } else if (on_grids) {
         int4.load_key(key.data, key.grid, task.head_dim, k + i * d);
       } else {
         Rows::load_floats(key.data, task.k.dtype, task.head_dim, key.scale(), k + i * d);
@@ -73,7 +73,7 @@ struct StagedTile {
       const auto value = tile.stored_v(task, head, i);
       if (value.grid == nullptr) {
         Rows::load_floats(value.data, task.v_open.dtype, task.v_head_dim, 1.0f, v + i * dv);
-      } else if (is_int4) {
+      } else if (on_grids) {
         Int4Rows<S>::load_value(value.data, value.grid, task.v_head_dim, v + i * dv);
       } else {
         Rows::load_floats(value.data, task.v.dtype, task.v_head_dim, value.scale(), v + i * dv);
@@ -84,6 +84,8 @@ struct StagedTile {
   }
 
  private:
+  static bool has_grids(const AttentionTask& task) { return task.k.scale.kind == ScaleKind::grids; }
+
   // From natural order to that in which values of `dtype` load.
   static void arrange(DType dtype, std::int64_t padded, float* row) {
     Rows::visit_cache(dtype, [&](auto type) {

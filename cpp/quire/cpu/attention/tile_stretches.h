@@ -42,14 +42,14 @@ class TileStretches {
   template <class Tile>
   void assign(const AttentionTask& task, const Tile& tile, std::int64_t head, std::int64_t heads) {
     count_ = 0;
-    const bool of_int4 = task.k.dtype == DType::int4;
+    const bool has_grids = task.k.scale.kind == ScaleKind::grids;
     for (int i = 0; i < tile.num_blocks() && tile.block_begin(i) < tile.num_sealed(); ++i) {
       const int first = tile.block_begin(i);
       const std::int64_t tokens = tile.block_end(i) - first;
       const auto at = [first](TileRows rows) { return rows.rows[first] + rows.offset; };
       const Scales scales[] = {
-          {at(tile.k_scales(task, head)), task.k.scale, of_int4 ? 1 : tokens,
-           of_int4 ? task.head_dim * std::int64_t{sizeof(Int4Grid)} : kScaleBytes},
+          {at(tile.k_scales(task, head)), task.k.scale, has_grids ? 1 : tokens,
+           has_grids ? task.head_dim * std::int64_t{sizeof(Int4Grid)} : kScaleBytes},
           {at(tile.v_scales(task, head)), task.v.scale, tokens, kScaleBytes}};
       add_block(task, at(tile.k(task, head)), at(tile.v(task, head)), scales, tokens, heads);
     }

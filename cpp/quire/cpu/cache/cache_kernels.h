@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "quire/base/row_sealing.h"
+#include "quire/format/row_sealing.h"
 #include "quire/task/cache_task.h"
 
 namespace quire {

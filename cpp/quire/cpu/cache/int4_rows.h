@@ -1,8 +1,8 @@
-// Rows of int4 caches (quire/base/int4_grid.h) as floats.
+// Rows of int4 caches (quire/format/int4_grid.h) as floats.
 #pragma once
 
-#include "quire/base/int4_grid.h"
 #include "quire/cpu/attention/attention_rows.h"
+#include "quire/format/int4_grid.h"
 
 namespace quire {
 

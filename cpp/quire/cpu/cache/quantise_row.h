@@ -1,8 +1,8 @@
 // Rows of new keys and values as numbers of a quantised dtype.
 #pragma once
 
-#include "quire/base/row_scale.h"
 #include "quire/cpu/attention/attention_rows.h"
+#include "quire/format/row_scale.h"
 
 namespace quire {
 

@@ -6,8 +6,8 @@
 
 #include "quire/base/check.h"
 #include "quire/base/float_mode.h"
-#include "quire/base/int4_grid.h"
 #include "quire/base/thread_pool.h"
+#include "quire/format/cache_format.h"
 
 namespace quire {
 namespace {
@@ -32,8 +32,8 @@ void for_tokens_on_threads(const ArrayView& rows, int num_threads, Visit visit) 
 // Whether a cache can hold a number of this magnitude, NaN where it is not finite.
 bool fits(float magnitude, DType cache_dtype) {
   if (!std::isfinite(magnitude)) return false;
-  if (cache_dtype == DType::int4) return magnitude <= kLargestOnGrid;
-  if (is_quantised(cache_dtype)) return true;  // its scale may be any
+  const CacheFormat& format = format_of(cache_dtype);
+  if (format.scales != ScaleKind::none) return magnitude <= format.largest;
   return visit_dtype(cache_dtype, [magnitude](auto type) {
     return std::isfinite(to_float(from_float<decltype(type)>(magnitude)));
   });
@@ -44,6 +44,7 @@ template <class... Parts>
 [[noreturn]] void refuse_row(std::string_view function, std::string_view argument,
                              std::string_view where, const ArrayView& rows, std::int64_t row,
                              std::int64_t head, DType cache_dtype, const Parts&... after) {
+  const CacheFormat& format = format_of(cache_dtype);
   visit_dtype(rows.dtype, [&](auto type) {
     const auto* first = reinterpret_cast<const decltype(type)*>(rows.at(row, head));
     const auto* found = std::find_if(first, first + rows.shape[2], [&](auto x) {
@@ -53,8 +54,10 @@ template <class... Parts>
     raise<ValueError>(
         place(function, argument), "got ", is_there ? to_float(*found) : NAN, " at ", where, "row ",
         row, ", head ", head, ", element ", found - first, after..., ", expected finite numbers ",
-        cache_dtype == DType::int4 ? "of at most 65504 in magnitude " : "",
-        is_quantised(cache_dtype) ? "for a cache of " : "when rounded to ", name_of(cache_dtype));
+        std::isfinite(format.largest) ? concat("of at most ", format.largest, " in magnitude ")
+                                      : "",
+        format.scales != ScaleKind::none ? "for a cache of " : "when rounded to ",
+        name_of(cache_dtype));
   });
   __builtin_unreachable();
 }

@@ -1,7 +1,7 @@
 #include "quire/cpu/cache/row_quantiser.h"
 
-#include "quire/base/row_scale.h"
 #include "quire/cpu/cache/row_magnitudes.h"
+#include "quire/format/row_scale.h"
 #include "quire/ops/cache/cache_scales.h"
 
 namespace quire {

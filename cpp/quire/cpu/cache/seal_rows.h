@@ -1,11 +1,11 @@
-// Rows of plain floats as those of a sealed block: the bits of quire/base/row_sealing.h.
+// Rows of plain floats as those of a sealed block: the bits of quire/format/row_sealing.h.
 #pragma once
 
-#include "quire/base/int4_grid.h"
-#include "quire/base/row_scale.h"
-#include "quire/base/row_sealing.h"
 #include "quire/cpu/attention/attention_rows.h"
 #include "quire/cpu/cache/quantise_row.h"
+#include "quire/format/int4_grid.h"
+#include "quire/format/row_scale.h"
+#include "quire/format/row_sealing.h"
 
 namespace quire {
 

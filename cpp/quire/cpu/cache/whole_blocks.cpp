@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "quire/base/thread_pool.h"
+#include "quire/format/cache_format.h"
 
 namespace quire {
 namespace {
@@ -23,7 +24,7 @@ class Writer {
         cache_(cache),
         scale_(scale),
         open_dtype_(open_dtype),
-        seals_all_(is_key && cache.dtype == DType::int4),
+        is_key_(is_key),
         kernels_(kernels) {}
 
   // Of the copies of a block's rows.
@@ -33,17 +34,18 @@ class Writer {
 
   void write(std::int64_t first, std::int64_t block, std::byte* scratch) const {
     const ArrayView rows = rounded(first, scratch);
-    const int grid_axis = seals_all_ ? 1 : 2;  // of heads
+    const bool has_grids = format_of(cache_.dtype).scales == ScaleKind::grids;
+    const int head_axis = is_key_ && has_grids ? 1 : 2;  // of what the numbers are multiplied by
     for (std::int64_t head = 0; head < rows.shape[1]; ++head) {
       const RowsToSeal from = {rows.at(0, head), rows.strides[0], rows.dtype, block_size(),
                                rows.shape[2]};
       const SealedRows to = {cache_.at(block, 0, head), cache_.strides[1],
-                             scale_.at(block) + head * scale_.strides[grid_axis],
+                             scale_.at(block) + head * scale_.strides[head_axis],
                              scale_.strides[1]};
-      if (cache_.dtype != DType::int4) {
-        kernels_.seal.rows(from, cache_.dtype, to);
+      if (is_key_) {
+        kernels_.seal.seal_keys(from, cache_.dtype, to);
       } else {
-        (seals_all_ ? kernels_.seal.keys : kernels_.seal.values)(from, to);
+        kernels_.seal.seal_values(from, cache_.dtype, to);
       }
     }
   }
@@ -78,7 +80,7 @@ class Writer {
 
   ArrayView rows_, cache_, scale_;
   DType open_dtype_;
-  bool seals_all_;  // the rows of a block share their grids
+  bool is_key_;
   const CacheKernels& kernels_;
 };
 

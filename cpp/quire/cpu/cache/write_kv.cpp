@@ -15,6 +15,7 @@
 #include "quire/cpu/cache/row_writer.h"
 #include "quire/cpu/cache/stream_copy.h"
 #include "quire/cpu/operations.h"
+#include "quire/format/cache_format.h"
 #include "quire/ops/attention/validate.h"
 
 namespace quire {
@@ -150,11 +151,11 @@ void write_open(const WriteKvArgs& args, std::vector<std::int64_t> slots, int nu
 }
 
 // Whole blocks of the caches, and rows of open ones.
-void write_int4(const WriteKvArgs& args, std::vector<std::int64_t> slots, int num_threads,
-                const CacheKernels& kernels, std::string_view function) {
+void write_blocks(const WriteKvArgs& args, std::vector<std::int64_t> slots, int num_threads,
+                  const CacheKernels& kernels, std::string_view function) {
   const BlockSealer sealer(function, args, slots);
   for (const auto& [name, rows] : {std::pair{"k", &args.k}, std::pair{"v", &args.v}}) {
-    magnitudes_of(function, name, *rows, slots, DType::int4, kernels, num_threads);
+    magnitudes_of(function, name, *rows, slots, args.k_cache.dtype, kernels, num_threads);
   }
   sealer.write(kernels, num_threads);
   write_open(args, std::move(slots), num_threads, kernels);
@@ -181,8 +182,8 @@ void write_kv(const WriteKvArgs& args, const Execution& how, std::string_view fu
   const DefaultFloatMode mode;
   validate(args, function);
   std::vector<std::int64_t> slots = checked_slots(args);
-  if (args.k_cache.dtype == DType::int4) {
-    return write_int4(args, std::move(slots), num_threads, kernels, function);
+  if (format_of(args.k_cache.dtype).is_sealed_by_block()) {
+    return write_blocks(args, std::move(slots), num_threads, kernels, function);
   }
   std::vector<std::int64_t> all_slots;
   if (args.k_open) {

@@ -4,7 +4,7 @@
 #include <arm_neon.h>
 
 #include "quire/base/dtype.h"
-#include "quire/base/int4_grid.h"
+#include "quire/format/int4_grid.h"
 
 namespace quire {
 

@@ -13,7 +13,7 @@
 #include <cstdint>
 
 #include "quire/base/dtype.h"
-#include "quire/base/int4_grid.h"
+#include "quire/format/int4_grid.h"
 
 namespace quire {
 
@@ -128,7 +128,7 @@ struct Scalar {
     return x;
   }
 
-  // 2 * kWidth numbers of four bits (quire/base/int4_grid.h), -8 to 7, in natural order; or n of
+  // 2 * kWidth numbers of four bits (quire/format/int4_grid.h), -8 to 7, in natural order; or n of
   // them, n even, and what there may be in the other lanes.
   static Pair load_int4(const std::byte* p) {
     const auto pair = static_cast<int>(*p);

@@ -9,8 +9,8 @@
 #include <new>
 
 #include "quire/base/float_mode.h"
-#include "quire/base/row_scale.h"
 #include "quire/base/thread_pool.h"
+#include "quire/format/row_scale.h"
 
 namespace quire {
 namespace {
@@ -144,8 +144,8 @@ OpenBlocks::SealedLayer OpenBlocks::sealed(std::int64_t layer) const {
 OpenBlocks::SealedRow OpenBlocks::sealed_key(const SealedLayer& layer, RowPlace from,
                                              std::int64_t head) const {
   return {layer.k.at(from.block, from.row, head),
-          is_int4() ? layer.k_scale.at(from.block, head)
-                    : layer.k_scale.at(from.block, from.row, head)};
+          has_grids() ? layer.k_scale.at(from.block, head)
+                      : layer.k_scale.at(from.block, from.row, head)};
 }
 
 OpenBlocks::SealedRow OpenBlocks::sealed_value(const SealedLayer& layer, RowPlace from,
@@ -156,7 +156,7 @@ OpenBlocks::SealedRow OpenBlocks::sealed_value(const SealedLayer& layer, RowPlac
 void OpenBlocks::read_sealed(SealedRow row, bool is_key, std::int64_t at, std::int64_t count,
                              float* out) const {
   const DefaultFloatMode mode;
-  if (!is_int4()) {
+  if (!has_grids()) {
     open_row(row.numbers + at, geometry().dtype, *reinterpret_cast<const float*>(row.scale), count,
              out);
   } else if (is_key) {
@@ -223,15 +223,10 @@ void OpenBlocks::seal(BlockInSlot from, std::int64_t layer) const {
                       scale.at(from.block, 0, head), scale.strides[1]};
   };
   for (std::int64_t head = 0; head < g.num_kv_heads; ++head) {
-    const SealedRows v = rows_to(to.v, to.v_scale, head);
-    if (is_int4()) {
-      const SealedRow k = sealed_key(to, {from.block, 0}, head);
-      functions_.keys(rows_of(keys, head), {k.numbers, to.k.strides[1], k.scale, 0});
-      functions_.values(rows_of(values, head), v);
-    } else {
-      functions_.rows(rows_of(keys, head), g.dtype, rows_to(to.k, to.k_scale, head));
-      functions_.rows(rows_of(values, head), g.dtype, v);
-    }
+    const SealedRow k = sealed_key(to, {from.block, 0}, head);
+    functions_.seal_keys(rows_of(keys, head), g.dtype,
+                         {k.numbers, to.k.strides[1], k.scale, to.k_scale.strides[1]});
+    functions_.seal_values(rows_of(values, head), g.dtype, rows_to(to.v, to.v_scale, head));
   }
 }
 

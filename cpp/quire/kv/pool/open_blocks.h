@@ -26,8 +26,9 @@
 #include <mutex>
 #include <span>
 
-#include "quire/base/int4_grid.h"
-#include "quire/base/row_sealing.h"
+#include "quire/format/cache_format.h"
+#include "quire/format/int4_grid.h"
+#include "quire/format/row_sealing.h"
 #include "quire/kv/ledger/pool_mutex.h"
 #include "quire/kv/residency/kv_storage.h"
 
@@ -85,7 +86,7 @@ class OpenBlocks {
 
     Int4Grid* grids() const { return reinterpret_cast<Int4Grid*>(scale); }
   };
-  bool is_int4() const { return geometry().dtype == DType::int4; }
+  bool has_grids() const { return format_of(geometry().dtype).scales == ScaleKind::grids; }
   struct SealedLayer {
     ArrayView k, v, k_scale, v_scale;
   };

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <limits>
 
-#include "quire/base/int4_grid.h"
+#include "quire/format/int4_grid.h"
 
 namespace quire {
 namespace {
@@ -23,12 +23,15 @@ void check_open(const KvGeometry& geometry) {
     raise<ValueError>("BlockPool: open_blocks", "got ", geometry.num_open(), " with dtype ",
                       name_of(geometry.dtype), ", expected ", expected...);
   };
-  const bool is_int4 = geometry.dtype == DType::int4;
   if (geometry.num_open() != 0 && !is_quantised(geometry.dtype)) {
     refuse("0 or None: it is in full precision");
   }
-  if (geometry.num_open() < is_int4) {
-    refuse(">= ", is_int4 ? "1: a block of int4 is written open" : "0");
+  const CacheFormat& format = format_of(geometry.dtype);
+  if (geometry.num_open() < format.least_open_blocks) {
+    refuse(">= ", format.least_open_blocks,
+           format.is_sealed_by_block()
+               ? concat(": a block of ", name_of(geometry.dtype), " is written open")
+               : "");
   }
 }
 
@@ -44,11 +47,10 @@ void check_sizes(const KvGeometry& geometry) {
   if (geometry.num_open() > 0) {
     check_size("num_blocks", geometry.num_blocks, (kMaxInt32 - 1) / 2);
   }
-  if (geometry.dtype != DType::int4) return;
-  const auto check_even = [](const char* argument, std::int64_t size) {
-    if (size % 2 == 0) return;
-    raise<ValueError>(place("BlockPool", argument), "got ", size,
-                      ", expected an even number for int4, which has two numbers in a byte");
+  const auto check_even = [&](const char* argument, std::int64_t size) {
+    if (size % numbers_of(geometry.dtype) == 0) return;
+    raise<ValueError>(place("BlockPool", argument), "got ", size, ", expected an even number for ",
+                      name_of(geometry.dtype), ", which has two numbers in a byte");
   };
   check_even("head_dim", geometry.head_dim);
   check_even("v_head_dim", geometry.v_head_dim);
@@ -88,10 +90,9 @@ KvStorage::KvStorage(const KvGeometry& geometry, const std::string& backing_file
   if (is_quantised(geometry.dtype)) {
     constexpr std::int64_t item = sizeof(float);  // and of a grid
     static_assert(sizeof(Int4Grid) == item);
-    const bool has_grids = geometry.dtype == DType::int4;
     bytes.round_up(item);
     k_scale_offset_ = bytes.value;
-    Bytes scales{has_grids ? geometry.head_dim : geometry.block_size};
+    Bytes scales{has_grids() ? geometry.head_dim : geometry.block_size};
     scales *= item;
     bytes += scales.value;
     v_scale_offset_ = bytes.value;
@@ -173,7 +174,7 @@ ArrayView KvStorage::v_cache(std::int64_t layer) const {
 }
 
 KvPlanes KvStorage::planes(std::int64_t layer) const {
-  assert(geometry_.dtype != DType::int4);
+  assert(!format_of(geometry_.dtype).is_sealed_by_block());
   KvPlanes planes;
   planes.add("k", k_cache(layer));
   planes.add("v", v_cache(layer));
@@ -193,7 +194,7 @@ KvPlanes KvStorage::planes(std::int64_t layer) const {
 ArrayView KvStorage::k_scale(std::int64_t layer) const {
   check_quantised("BlockPool.k_scale: pool");
   check_layer("BlockPool.k_scale: layer", layer);
-  if (geometry_.dtype != DType::int4) return scale_view(layer, k_scale_offset_);
+  if (!has_grids()) return scale_view(layer, k_scale_offset_);
   ArrayView grid = grid_view(layer, k_scale_offset_);  // of channels instead of rows
   grid.shape = {geometry_.num_blocks, geometry_.num_kv_heads, geometry_.head_dim, 2};
   grid.strides = {block_bytes_, tile_bytes_, sizeof(Int4Grid), sizeof(Float16)};
@@ -203,8 +204,7 @@ ArrayView KvStorage::k_scale(std::int64_t layer) const {
 ArrayView KvStorage::v_scale(std::int64_t layer) const {
   check_quantised("BlockPool.v_scale: pool");
   check_layer("BlockPool.v_scale: layer", layer);
-  return geometry_.dtype == DType::int4 ? grid_view(layer, v_scale_offset_)
-                                        : scale_view(layer, v_scale_offset_);
+  return has_grids() ? grid_view(layer, v_scale_offset_) : scale_view(layer, v_scale_offset_);
 }
 
 void KvStorage::copy_block(std::int32_t from, std::int32_t to) const {

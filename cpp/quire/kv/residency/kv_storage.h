@@ -37,6 +37,7 @@
 #include "quire/base/array_view.h"
 #include "quire/base/check.h"
 #include "quire/base/dtype.h"
+#include "quire/format/cache_format.h"
 #include "quire/kv/residency/block_memory.h"
 
 namespace quire {
@@ -51,11 +52,11 @@ struct KvGeometry {
   std::int64_t v_head_dim = 0;  // elements of a value
   std::int64_t num_layers = 1;
   DType dtype = DType::bfloat16;
-  // Last blocks of a table that are in full precision (open_blocks.h), of quantised dtypes; none: 2
-  // of int4, which has 1 at least, 0 of others.
+  // Last blocks of a table that are in full precision (open_blocks.h), of quantised dtypes; none:
+  // as many as the dtype's format says.
   std::optional<std::int64_t> open_blocks = std::nullopt;
 
-  std::int64_t num_open() const { return open_blocks.value_or(dtype == DType::int4 ? 2 : 0); }
+  std::int64_t num_open() const { return open_blocks.value_or(format_of(dtype).open_blocks); }
 };
 
 // One array of a layer, which has a row for each head of each slot.
@@ -114,13 +115,15 @@ class KvStorage {
   void copy_block(std::int32_t from, std::int32_t to) const;
 
   // Copies so many rows, with all that belongs to them, in every layer or in one, and touches no
-  // others. The two stretches may not overlap. Not of int4.
+  // others. The two stretches may not overlap. Not where a
+  // block is sealed whole.
   void copy_rows(RowPlace from, RowPlace to, std::int64_t rows) const;
   void copy_rows(std::int64_t layer, RowPlace from, RowPlace to, std::int64_t rows) const;
 
  private:
   void check_layer(const char* place, std::int64_t layer) const;
   void check_quantised(const char* place) const;
+  bool has_grids() const { return format_of(geometry_.dtype).scales == ScaleKind::grids; }
   ArrayView view(std::int64_t layer, std::int64_t offset, std::int64_t row_size) const;
   ArrayView scale_view(std::int64_t layer, std::int64_t offset) const;
   ArrayView grid_view(std::int64_t layer, std::int64_t offset) const;

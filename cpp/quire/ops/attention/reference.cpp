@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "quire/base/interruption.h"
+#include "quire/format/cache_format.h"
 #include "quire/ops/attention/visible_keys.h"
 #include "quire/ops/cache/cache_scales.h"
 
@@ -38,7 +39,7 @@ struct CacheRow {
   std::int64_t grid_step;  // 0: all share the first
 
   double at(std::int64_t d) const {
-    if (dtype != DType::int4) return load(data, dtype, d);
+    if (grids == nullptr) return load(data, dtype, d);
     const Int4Grid grid = grids[d * grid_step];
     return to_float(grid.middle) + (int4_at(data, d) - 8.0) * to_float(grid.step);
   }
@@ -59,7 +60,7 @@ CacheRow cache_row(const PagedAttentionArgs& args, bool of_keys, std::int64_t se
                cache.dtype, 1.0, nullptr, of_keys};
   const ArrayView* const scale = get_if(of_keys ? args.k_scale : args.v_scale);
   if (!is_quantised(cache.dtype) || scale == nullptr) return row;
-  if (cache.dtype != DType::int4) {
+  if (format_of(cache.dtype).scales == ScaleKind::rows) {
     row.scale = *scale_at(*scale, block, offset, kv_head);
   } else {
     row.grids = of_keys ? key_grids_at(*scale, block, kv_head)

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "quire/format/cache_format.h"
 #include "quire/ops/cache/cache_scales.h"
 
 namespace quire {
@@ -19,14 +20,16 @@ CacheSizes sizes_of(const ArrayView& cache, Layout layout) {
   return {cache.shape[0], cache.shape[nhd ? 1 : 2], cache.shape[nhd ? 2 : 1], cache.shape[3]};
 }
 
-// Two numbers of a row share a byte.
-void check_even(const Checker& check, std::string_view argument, Length head_size) {
-  if (!head_size || *head_size % 2 == 0) return;
+bool has_grids(const ArrayView& cache) { return format_of(cache.dtype).scales == ScaleKind::grids; }
+
+// Two numbers of a row may share a byte.
+void check_even(const Checker& check, std::string_view argument, Length head_size, DType dtype) {
+  if (!head_size || *head_size % numbers_of(dtype) == 0) return;
   check.fail<ValueError>(argument, "got a last axis of ", *head_size,
-                         ", expected an even one for caches of int4");
+                         ", expected an even one for caches of ", name_of(dtype));
 }
 
-// Shapes for messages, of int4 and in layout NHD or not.
+// Shapes for messages, of one or two numbers in an element and in layout NHD or not.
 struct Spelled {
   const char *k_cache, *v_cache;
 };
@@ -43,23 +46,21 @@ constexpr Spelled kSpelled[2][2] = {{{"[num_blocks, Hkv, block_size, D] in layou
 void check_shapes(const Checker& check, const CacheArguments& caches, const RowSizes& rows) {
   const ArrayView &k_cache = caches.k_cache, &v_cache = caches.v_cache;
   const bool nhd = caches.layout == Layout::NHD;
-  const bool int4 = k_cache.dtype == DType::int4;
-  if (int4 != (v_cache.dtype == DType::int4)) {
+  if (has_grids(k_cache) != has_grids(v_cache)) {
+    const bool grids = has_grids(k_cache);
     check.fail<TypeError>("v_cache", "got ", name_of(v_cache.dtype), ", expected ",
-                          int4 ? "int4 (uint8)" : "no int4 (uint8)", ", as k_cache is of ",
-                          name_of(k_cache.dtype));
+                          grids ? "" : "no ", name_of(grids ? k_cache.dtype : v_cache.dtype),
+                          " (uint8), as k_cache is of ", name_of(k_cache.dtype));
   }
-  if (int4) {
-    check_even(check, rows.k_argument, rows.head_dim);
-    check_even(check, rows.v_argument, rows.v_head_dim);
-  }
+  check_even(check, rows.k_argument, rows.head_dim, k_cache.dtype);
+  check_even(check, rows.v_argument, rows.v_head_dim, v_cache.dtype);
   const auto row_length = [&](Length numbers) {
     return numbers ? Length(*numbers / numbers_of(k_cache.dtype)) : std::nullopt;
   };
   // a cache of no blocks is legal: every sequence is then empty
   const Length blocks = k_cache.ndim == 4 ? Length(k_cache.shape[0]) : std::nullopt;
   const Length heads = rows.num_kv_heads;
-  const Spelled& spelled = kSpelled[int4][nhd];
+  const Spelled& spelled = kSpelled[numbers_of(k_cache.dtype) - 1][nhd];
   check.array(
       "k_cache", k_cache,
       {blocks, nhd ? std::nullopt : heads, nhd ? heads : std::nullopt, row_length(rows.head_dim)},
@@ -69,7 +70,7 @@ void check_shapes(const Checker& check, const CacheArguments& caches, const RowS
               spelled.v_cache);
 }
 
-// The grids of an int4 cache, whose axes are as `lengths`; the last `contiguous` follow one
+// The grids of a cache, whose axes are as `lengths`; the last `contiguous` follow one
 // another.
 void check_grids(const Checker& check, std::string_view argument, const ArrayView& grids,
                  std::initializer_list<Length> lengths, int contiguous, const char* spelled) {
@@ -91,7 +92,7 @@ void check_grids(const Checker& check, std::string_view argument, const ArrayVie
   }
 }
 
-// The scales of a quantised cache that is not int4.
+// The scales of a cache's rows.
 void check_scale(const Checker& check, std::string_view argument, const ArrayView& scale,
                  const CacheSizes& sizes) {
   if (scale.dtype != DType::float32) {
@@ -120,8 +121,8 @@ const ArrayView* scales_of(const Checker& check, std::string_view argument,
                            const ArrayView& cache) {
   if (is_quantised(cache.dtype) && !scale) {
     check.fail<ValueError>(argument, "got None, expected the ",
-                           cache.dtype == DType::int4 ? "grids" : "scales", " of a ", cache_name,
-                           " of ", name_of(cache.dtype));
+                           has_grids(cache) ? "grids" : "scales", " of a ", cache_name, " of ",
+                           name_of(cache.dtype));
   }
   if (!is_quantised(cache.dtype) && scale) {
     check.fail<ValueError>(argument, "got a scale for a ", cache_name, " of ", name_of(cache.dtype),
@@ -133,10 +134,9 @@ const ArrayView* scales_of(const Checker& check, std::string_view argument,
 void check_scales(const Checker& check, const CacheArguments& caches) {
   const CacheSizes k = sizes_of(caches.k_cache, caches.layout);
   const CacheSizes v = sizes_of(caches.v_cache, caches.layout);
-  const bool int4 = caches.k_cache.dtype == DType::int4;
   if (const auto* scale =
           scales_of(check, "k_scale", caches.k_scale, caches.names.k_cache, caches.k_cache)) {
-    if (int4) {
+    if (has_grids(caches.k_cache)) {
       check_grids(check, "k_scale", *scale, {k.num_blocks, k.heads, 2 * k.last, 2}, 2,
                   "[num_blocks, Hkv, D, 2] in either layout, each channel's step and middle");
     } else {
@@ -145,7 +145,7 @@ void check_scales(const Checker& check, const CacheArguments& caches) {
   }
   if (const auto* scale =
           scales_of(check, "v_scale", caches.v_scale, caches.names.v_cache, caches.v_cache)) {
-    if (int4) {
+    if (has_grids(caches.v_cache)) {
       check_grids(check, "v_scale", *scale, {v.num_blocks, v.block_size, v.heads, 2}, 1,
                   "[num_blocks, block_size, Hkv, 2] in either layout, each row's step and middle");
     } else {

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "quire/base/check.h"
+#include "quire/format/cache_format.h"
 
 namespace quire {
 namespace {
@@ -176,10 +177,11 @@ class CacheScales {
       : args_(args),
         block_size_(sizes_of(args).block_size),
         num_blocks_(sizes_of(args).num_blocks) {
+    const bool has_grids = format_of(args.k_cache.dtype).scales == ScaleKind::grids;
     const auto use = [&](const std::optional<ArrayView>& scale, const char* argument, Entry grid,
                          std::optional<BlockScales>& scales) {
       if (!scale || !is_dynamic(*scale)) return;
-      const Entry entry = args.k_cache.dtype == DType::int4 ? grid : Entry::scale;
+      const Entry entry = has_grids ? grid : Entry::scale;
       scales.emplace(function, argument, *scale, entry, head_begin, head_end);
     };
     use(args.k_scale, "k_scale", Entry::key_grid, k_);

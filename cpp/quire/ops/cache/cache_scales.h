@@ -16,7 +16,7 @@
 #include <span>
 #include <string_view>
 
-#include "quire/base/int4_grid.h"
+#include "quire/format/int4_grid.h"
 #include "quire/ops/attention/paged_attention.h"
 #include "quire/ops/attention/visible_keys.h"
 

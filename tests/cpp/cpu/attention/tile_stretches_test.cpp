@@ -48,8 +48,9 @@ Caches pool_of(DType dtype, std::int64_t block_size, std::int64_t d, std::int64_
   const std::byte* const data = caches.origin();
   ScaleView k_scale{}, v_scale{};
   if (scaled) {
-    k_scale = {const_cast<std::byte*>(data + k_scales_at), block, is_int4 ? 0 : 4, tile};
-    v_scale = {const_cast<std::byte*>(data + v_scales_at), block, 4, tile};
+    const ScaleKind kind = is_int4 ? ScaleKind::grids : ScaleKind::rows;
+    k_scale = {const_cast<std::byte*>(data + k_scales_at), block, is_int4 ? 0 : 4, tile, kind};
+    v_scale = {const_cast<std::byte*>(data + v_scales_at), block, 4, tile, kind};
   }
   caches.task.k = {data, block, k_row, tile, dtype, k_scale};
   caches.task.v = {data + v_at, block, v_row, tile, dtype, v_scale};

@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "quire/base/row_scale.h"
 #include "quire/cpu/operations.h"
+#include "quire/format/row_scale.h"
 #include "support/with_instruction_set.h"
 
 namespace quire::testing {

@@ -8,9 +8,9 @@
 #include <random>
 
 #include "quire/base/check.h"
-#include "quire/base/int4_grid.h"
-#include "quire/base/row_sealing.h"
 #include "quire/cpu/operations.h"
+#include "quire/format/int4_grid.h"
+#include "quire/format/row_sealing.h"
 #include "support/attention_problem.h"
 #include "support/with_instruction_set.h"
 

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "kv/table/open_rows.h"
-#include "quire/base/int4_grid.h"
+#include "quire/format/int4_grid.h"
 #include "quire/kv/residency/kv_storage.h"
 
 namespace quire::testing {

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "kv/table/open_rows.h"
-#include "quire/base/int4_grid.h"
+#include "quire/format/int4_grid.h"
 
 namespace quire::testing {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "kv/table/open_rows.h"
-#include "quire/base/row_sealing.h"
+#include "quire/format/row_sealing.h"
 
 namespace quire::testing {
 

@@ -1,11 +1,11 @@
-#include "quire/base/row_sealing.h"
+#include "quire/format/row_sealing.h"
 
 #include <algorithm>
 #include <cmath>
 
-#include "quire/base/int4_codes.h"
-#include "quire/base/int4_grid.h"
-#include "quire/base/row_scale.h"
+#include "quire/format/int4_codes.h"
+#include "quire/format/int4_grid.h"
+#include "quire/format/row_scale.h"
 
 namespace quire {
 namespace {

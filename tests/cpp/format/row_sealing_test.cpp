@@ -1,10 +1,10 @@
 // Rows of sealed blocks, against one number at a time.
-#include "quire/base/row_sealing.h"
+#include "quire/format/row_sealing.h"
 
 #include <gtest/gtest.h>
 
-#include "quire/base/int4_grid.h"
-#include "quire/base/row_scale.h"
+#include "quire/format/int4_grid.h"
+#include "quire/format/row_scale.h"
 #include "support/adversarial_rows.h"
 
 namespace quire::testing {

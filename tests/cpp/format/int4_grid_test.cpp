@@ -1,4 +1,4 @@
-#include "quire/base/int4_grid.h"
+#include "quire/format/int4_grid.h"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include "quire/base/row_sealing.h"
+#include "quire/format/row_sealing.h"
 
 namespace quire {
 namespace {

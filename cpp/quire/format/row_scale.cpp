@@ -1,4 +1,4 @@
-#include "quire/base/row_scale.h"
+#include "quire/format/row_scale.h"
 
 #include <algorithm>
 #include <bit>

@@ -1,8 +1,8 @@
-#include "quire/base/int4_grid.h"
+#include "quire/format/int4_grid.h"
 
 #include <algorithm>
 
-#include "quire/base/int4_codes.h"
+#include "quire/format/int4_codes.h"
 
 namespace quire {
 namespace {

@@ -1,0 +1,40 @@
+// What a cache of each dtype is. What one number of it is, base/dtype.h says; every other question
+// about the dtype of a cache is answered here, by the format's own file (int8_format.h, ...).
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <string_view>
+
+#include "quire/base/dtype.h"
+#include "quire/task/cache_view.h"
+
+namespace quire {
+
+struct CacheFormat {
+  DType dtype;
+
+  // What the numbers of a row are multiplied by.
+  ScaleKind scales = ScaleKind::none;
+
+  // The largest magnitude that a number of a new row may have, where its rounding does not say so:
+  // what is larger is refused.
+  float largest = std::numeric_limits<float>::infinity();
+
+  // Last blocks of a table that are kept in full precision beside this one (kv/pool/open_blocks.h):
+  // how many unless it is said, and the fewest.
+  std::int64_t open_blocks = 0;
+  std::int64_t least_open_blocks = 0;
+
+  // Of the elements of its arrays in a safetensors file.
+  std::string_view safetensors_name;
+
+  // Whether the rows of a block share what they are multiplied by, so that a block is written
+  // whole, when all of its rows are known.
+  bool is_sealed_by_block() const { return scales == ScaleKind::grids; }
+};
+
+// The format of a cache of that dtype.
+const CacheFormat& format_of(DType dtype);
+
+}  // namespace quire
