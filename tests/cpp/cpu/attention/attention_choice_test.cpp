@@ -6,6 +6,7 @@
 
 #include "quire/cpu/kernel_candidates.h"
 #include "quire/cpu/kernel_list.h"
+#include "quire/format/cache_format.h"
 
 namespace quire {
 namespace {
@@ -77,6 +78,7 @@ TEST(AttentionChoice, RowsDecideTheWay) {
       const AttentionChoice choice = choose_attention({sets, source.kernels}, cache);
       AttentionTask task{};
       task.k.dtype = cache;
+      task.k.scale.kind = format_of(cache).scales;
       task.head_dim = 128;
       const FusedKernels& few =
           cache == DType::int4 && choice.codes != nullptr ? offered.codes : offered.direct;
