@@ -27,6 +27,8 @@ dlpack::DataType data_type_of(DType dtype) {
       return {dlpack::kInt, 8, 1};
     case DType::float8_e4m3fn:
       return {dlpack::kFloat8E4M3Fn, 8, 1};
+    case DType::float8_e5m2:
+      return {dlpack::kFloat8E5M2, 8, 1};
     case DType::int4:
       return {dlpack::kUInt, 8, 1};
   }

@@ -177,6 +177,8 @@ ArrayView DlpackView::float_view(bool quantised, const char* expected) const {
     view.dtype = DType::int8;
   } else if (quantised && lanes == 1 && code == dlpack::kFloat8E4M3Fn && bits == 8) {
     view.dtype = DType::float8_e4m3fn;
+  } else if (quantised && lanes == 1 && code == dlpack::kFloat8E5M2 && bits == 8) {
+    view.dtype = DType::float8_e5m2;
   } else if (quantised && lanes == 1 && code == dlpack::kUInt && bits == 8) {
     view.dtype = DType::int4;
   } else {

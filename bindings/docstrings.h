@@ -22,8 +22,8 @@ Args:
     q: [T, Hq, D], float32, float16 or bfloat16. Without cu_seqlens_q T == B: the last token of each
         sequence.
     k_cache: [num_blocks, block_size, Hkv, D] ("NHD") or [num_blocks, Hkv, block_size, D] ("HND"),
-        any of the three dtypes, or quantised: int8, float8_e4m3fn, or int4. This is an array of
-        uint8 [..., D / 2], D even: element 2 i in the lower half of byte i, element 2 i + 1 in the
+        any of the three dtypes, or quantised: int8, float8_e4m3fn, float8_e5m2, or int4. This is an
+        array of uint8 [..., D / 2], D even: element 2 i in the lower half of byte i, element 2 i + 1 in the
         upper one. A half u stands for middle + (u - 8) * step (arXiv 2402.02750).
     v_cache: as k_cache, with Dv for D; its dtype may differ, but int4 both are or none.
     block_tables: [B, max_blocks] int32 or int64. Entries past ceil(seq_len / block_size) are
@@ -128,8 +128,8 @@ Args:
         with one slot the last wins. A block of int4 caches is written whole: of its slots all have
         rows, in any order, or none.
     k_scale: of a quantised k_cache. float32 [num_blocks, block_size, Hkv] is written: each token
-        and head has a scale of its own, its largest magnitude / 127 (int8) or 448 (float8_e4m3fn).
-        [Hkv] or a number is read: numbers are cut off at 127 or 448 times it. Of int4 the grids
+        and head has a scale of its own, its largest magnitude / 127 (int8), 448 (float8_e4m3fn) or
+        57344 (float8_e5m2). [Hkv] or a number is read: numbers are cut off at so many times it. Of int4 the grids
         that paged_attention describes are written: step = (highest - lowest) / 15, at least 2^-24,
         and middle = lowest + 8 * step, of a channel of a block.
     v_scale: likewise for v_cache; of int4 the grids of each token and head.
@@ -164,8 +164,8 @@ Args:
     num_layers: layers of the model whose keys and values lie here, each with arrays of its own,
         k_cache(layer) and v_cache(layer), and all under one block table a sequence. append takes the
         rows of all of them at once, attend reads one.
-    dtype: float32, float16 or bfloat16, or quantised: int8, float8_e4m3fn or int4, as a name or a
-        NumPy dtype.
+    dtype: float32, float16 or bfloat16, or quantised: int8, float8_e4m3fn, float8_e5m2 or int4, as
+        a name or a NumPy dtype.
     backing_file, resident_bytes, open_blocks: see below.
 
 A pool, its tables and its caches belong to the process that made them: in a child of os.fork() every

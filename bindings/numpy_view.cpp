@@ -16,9 +16,9 @@ namespace py = pybind11;
 // NumPy's numbers for the dtypes that we take. bfloat16 and float8 are registered by ml_dtypes, so
 // their numbers are known only at run time.
 struct TypeNumbers {
-  int float32 = 0, float16 = 0, bfloat16 = 0, int8 = 0, float8 = 0;
+  int float32 = 0, float16 = 0, bfloat16 = 0, int8 = 0, float8 = 0, float8_e5m2 = 0;
   int int32 = 0, int64 = 0, uint8 = 0;
-  PyObject* dtypes[6] = {};    // indexed by DType; owned for the life of the process
+  PyObject* dtypes[7] = {};    // indexed by DType; owned for the life of the process
   PyObject* scalar = nullptr;  // the type of NumPy's numbers, likewise
 };
 TypeNumbers numbers;
@@ -71,7 +71,7 @@ void copy_shape(Argument argument, const py::array& array, View& view) {
 
 constexpr const char* kFloats = "an array of float32, float16 or bfloat16";
 constexpr const char* kCaches =
-    "an array of float32, float16, bfloat16, int8, float8_e4m3fn or uint8 (int4)";
+    "an array of float32, float16, bfloat16, int8, float8_e4m3fn, float8_e5m2 or uint8 (int4)";
 constexpr const char* kIndices = "an array of int32 or int64";
 
 }  // namespace
@@ -83,11 +83,13 @@ void initialise_numpy() {
   const py::module_ ml_dtypes = py::module_::import("ml_dtypes");
   const py::dtype bfloat16 = py::dtype::from_args(ml_dtypes.attr("bfloat16"));
   const py::dtype float8 = py::dtype::from_args(ml_dtypes.attr("float8_e4m3fn"));
+  const py::dtype float8_e5m2 = py::dtype::from_args(ml_dtypes.attr("float8_e5m2"));
   numbers.float32 = py::dtype("float32").num();
   numbers.float16 = py::dtype("float16").num();
   numbers.bfloat16 = bfloat16.num();
   numbers.int8 = py::dtype("int8").num();
   numbers.float8 = float8.num();
+  numbers.float8_e5m2 = float8_e5m2.num();
   numbers.int32 = py::dtype("int32").num();
   numbers.int64 = py::dtype("int64").num();
   numbers.uint8 = py::dtype("uint8").num();
@@ -97,6 +99,7 @@ void initialise_numpy() {
   keep(DType::bfloat16, bfloat16);
   keep(DType::int8, py::dtype("int8"));
   keep(DType::float8_e4m3fn, float8);
+  keep(DType::float8_e5m2, float8_e5m2);
   keep(DType::int4, py::dtype("uint8"));
 }
 
@@ -128,6 +131,8 @@ FloatArray to_array(Argument argument, py::handle object, bool quantised, const 
     result.view.dtype = DType::int8;
   } else if (quantised && number == numbers.float8) {
     result.view.dtype = DType::float8_e4m3fn;
+  } else if (quantised && number == numbers.float8_e5m2) {
+    result.view.dtype = DType::float8_e5m2;
   } else if (quantised && number == numbers.uint8) {
     result.view.dtype = DType::int4;
   } else {
@@ -156,7 +161,7 @@ std::optional<FloatArray> to_optional_floats(Argument argument, py::handle objec
 
 FloatArray to_cache_array(Argument argument, py::handle object) {
   return to_array(argument, object, true, kCaches,
-                  "float32, float16, bfloat16, int8, float8_e4m3fn or uint8 (int4)");
+                  "float32, float16, bfloat16, int8, float8_e4m3fn, float8_e5m2 or uint8 (int4)");
 }
 
 namespace {
@@ -178,7 +183,7 @@ ScaleArray::ScaleArray(Argument argument, py::handle object, DType cache_dtype) 
   if (shows_array(object)) {
     const char* const dtypes =
         cache_dtype == DType::int4  ? "float16 [..., 2], the grids of a cache of int4"
-        : is_quantised(cache_dtype) ? "float32, the scales of a cache of int8 or float8_e4m3fn"
+        : is_quantised(cache_dtype) ? "float32, the scales of a cache of int8 or a float8"
                                     : "None, as the cache is not quantised";
     const FloatArray array = to_array(argument, object, false, kFloats, dtypes);
     view_ = array.view;
@@ -274,7 +279,8 @@ DType to_dtype(Argument argument, py::handle object) {
   try {
     dtype = py::dtype::from_args(py::reinterpret_borrow<py::object>(object));
   } catch (py::error_already_set&) {
-    refuse(argument, object, "float32, float16, bfloat16, int8, float8_e4m3fn or int4");
+    refuse(argument, object,
+           "float32, float16, bfloat16, int8, float8_e4m3fn, float8_e5m2 or int4");
   }
   return dtype_from_name(std::string(py::str(dtype)), argument.place());
 }

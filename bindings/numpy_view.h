@@ -39,8 +39,8 @@ IndexArray to_index_array(Argument argument, pybind11::handle object);
 // The same, or None.
 std::optional<FloatArray> to_optional_floats(Argument argument, pybind11::handle object);
 
-// The same with a quantised dtype of a cache as well: int8, float8_e4m3fn, or int4 as uint8, two
-// numbers in each.
+// The same with a quantised dtype of a cache as well: int8, float8_e4m3fn, float8_e5m2, or
+// int4 as uint8, two numbers in each.
 FloatArray to_cache_array(Argument argument, pybind11::handle object);
 
 // The scales of a quantised cache: an array of floats, or a number, as one of float32 without axes.

@@ -13,6 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from int4_cases import grid_between
+from quantised_cases import LARGEST, QUANTISED
 
 import quire
 
@@ -48,10 +49,10 @@ def on_grid(numbers: Any, axis: int) -> Any:
 
 def scaled(numbers: Any, dtype: str) -> Any:
     """What rows become that have a scale of their own."""
-    most = np.float32(127 if dtype == "int8" else 448)
+    most = np.float32(LARGEST[dtype])
     scale = np.maximum(np.abs(numbers).max(axis=-1, keepdims=True) / most, np.float32(2**-126))
     quotients = np.clip(numbers / scale, -most, most)
-    n = np.rint(quotients) if dtype == "int8" else quotients.astype(ml_dtypes.float8_e4m3fn)
+    n = np.rint(quotients) if dtype == "int8" else quotients.astype(QUANTISED[dtype])
     return n.astype(np.float32) * scale
 
 

@@ -8,8 +8,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-QUANTISED = {"int8": np.dtype(np.int8), "float8_e4m3fn": np.dtype(ml_dtypes.float8_e4m3fn)}
-LARGEST = {"int8": 127.0, "float8_e4m3fn": 448.0}
+QUANTISED = {
+    "int8": np.dtype(np.int8),
+    "float8_e4m3fn": np.dtype(ml_dtypes.float8_e4m3fn),
+    "float8_e5m2": np.dtype(ml_dtypes.float8_e5m2),
+}
+LARGEST = {"int8": 127.0, "float8_e4m3fn": 448.0, "float8_e5m2": 57344.0}
 SMALLEST = np.finfo(np.float32).tiny  # of a scale
 IMPLEMENTATIONS = ("fused", "gather", "dense")
 FLOATS = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}

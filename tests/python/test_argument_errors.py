@@ -81,8 +81,8 @@ def cast(name: str, dtype: Any) -> Any:
 
 INT64 = 2**63 - 1
 FLOATS = "expected float32, float16 or bfloat16"
-CACHES = r"expected float32, float16, bfloat16, int8, float8_e4m3fn or uint8 \(int4\)"
-POOLS = "expected float32, float16, bfloat16, int8, float8_e4m3fn or int4"
+CACHES = r"expected float32, float16, bfloat16, int8, float8_e4m3fn, float8_e5m2 or uint8 \(int4\)"
+POOLS = "expected float32, float16, bfloat16, int8, float8_e4m3fn, float8_e5m2 or int4"
 INTS = "expected int32 or int64"
 CASES: list[tuple[Any, type[Exception], str]] = [
     # dtypes and types

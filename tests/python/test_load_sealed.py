@@ -11,7 +11,7 @@ import pytest
 
 import quire
 
-DTYPES = ("int8", "float8_e4m3fn")
+DTYPES = ("int8", "float8_e4m3fn", "float8_e5m2")
 BLOCK, HEADS, HEAD_DIM = 4, 2, 8
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 from dense_oracle import attention
 from int4_cases import FLOATS, IMPLEMENTATIONS, as_layout
+from quantised_cases import LARGEST, QUANTISED
 
 import quire
 
-SEALED = {"int8": np.int8, "float8_e4m3fn": ml_dtypes.float8_e4m3fn}
-LARGEST = {"int8": 127, "float8_e4m3fn": 448}
+SEALED = QUANTISED
 NUM_BLOCKS, NUM_OPEN, BLOCK_SIZE, HEADS, SIZE, V_SIZE = 12, 7, 8, 2, 37, 20
 
 pytestmark = pytest.mark.parametrize("dtype", SEALED)
@@ -81,7 +80,8 @@ def test_what_was_written_is_attended(dtype: str, layout: str, q_dtype: str) -> 
             for slot, given_row, real_row in zip(slots, given, real, strict=True):
                 if slot < NUM_BLOCKS * BLOCK_SIZE:
                     steps = np.abs(given_row).max(axis=1, keepdims=True) / LARGEST[dtype]
-                    most = 0.5 * steps if dtype == "int8" else np.abs(given_row) / 16 + steps
+                    half = 1 / 8 if dtype == "float8_e5m2" else 1 / 16  # between two float8s
+                    most = 0.5 * steps if dtype == "int8" else np.abs(given_row) * half + steps
                     assert (np.abs(real_row - given_row) <= 1.001 * most).all()
                 else:
                     exact = given_row.astype(FLOATS[open_dtype]).astype(np.float64)

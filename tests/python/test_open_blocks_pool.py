@@ -14,7 +14,7 @@ from open_blocks_model import OpenBlocksModel
 
 import quire
 
-ROW_SCALED = ("int8", "float8_e4m3fn")
+ROW_SCALED = ("int8", "float8_e4m3fn", "float8_e5m2")
 
 
 def new_pool(dtype: str, open_blocks: int | None = None, **sizes: Any) -> quire.BlockPool:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import quire
 
-DTYPES = ["float32", "float16", "bfloat16", "int8", "float8_e4m3fn", "int4"]
+DTYPES = ["float32", "float16", "bfloat16", "int8", "float8_e4m3fn", "float8_e5m2", "int4"]
 CACHE_FILE = "prefix_cache.safetensors"
 
 

@@ -180,6 +180,8 @@ def test_write_kv_stores_the_documented_numbers_and_scales(
 def test_a_static_scale_is_read_and_cuts_off(instruction_set: str, dtype: str, scale: Any) -> None:
     random = np.random.default_rng(2)
     k, v = random.standard_normal((2, 20, 2, 48)).astype(np.float32) * 10
+    if dtype == "float8_e5m2":  # whose largest is so much larger
+        scale = np.asarray(scale, np.float32) / 256
     caches = [np.zeros((2, 16, 2, 48), QUANTISED[dtype]) for _ in "kv"]
     quire.write_kv(k, v, *caches, np.arange(20), k_scale=scale, v_scale=scale)
     for rows, cache in zip((k, v), caches, strict=True):

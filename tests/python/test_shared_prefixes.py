@@ -31,7 +31,7 @@ def family(pool: quire.BlockPool, random: np.random.Generator) -> tuple[list[Any
 
 
 @pytest.mark.usefixtures("instruction_set")
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "float8_e4m3fn"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "float8_e4m3fn", "float8_e5m2"])
 @pytest.mark.parametrize("heads", [(2, 1), (2, 4), (1, 16)])
 def test_forks_have_the_bits_of_each_alone(dtype: str, heads: tuple[int, int]) -> None:
     random = np.random.default_rng(0)

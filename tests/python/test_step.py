@@ -35,7 +35,9 @@ def new_tables(pool: quire.BlockPool, lengths: list[int]) -> list[quire.BlockTab
     return tables
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "float8_e4m3fn", "int4"])
+@pytest.mark.parametrize(
+    "dtype", ["float32", "bfloat16", "int8", "float8_e4m3fn", "float8_e5m2", "int4"]
+)
 def test_a_step_has_the_bits_of_extend_write_and_attend(dtype: str) -> None:
     pool = new_pool(dtype)
     lengths, counts = [0, 5, 16, 33, 100], [3, 1, 0, 20, 1]
@@ -49,7 +51,10 @@ def test_a_step_has_the_bits_of_extend_write_and_attend(dtype: str) -> None:
     expected = [n + i for n, count in zip(lengths, counts, strict=True) for i in range(count)]
     assert step.positions.tolist() == expected
     assert step.slot_mapping.shape == slots.shape
-    has_open, is_quantised = dtype == "int4", dtype in {"int8", "float8_e4m3fn", "int4"}
+    has_open, is_quantised = (
+        dtype == "int4",
+        dtype in {"int8", "float8_e4m3fn", "float8_e5m2", "int4"},
+    )
     for layer in range(LAYERS):
         scales = {}
         if is_quantised:

@@ -19,6 +19,8 @@ std::string_view name_of(DType dtype) {
       return "int8";
     case DType::float8_e4m3fn:
       return "float8_e4m3fn";
+    case DType::float8_e5m2:
+      return "float8_e5m2";
     case DType::int4:
       return "int4";
     case DType::float32:
@@ -35,8 +37,9 @@ DType dtype_from_name(std::string_view name, std::string_view place) {
     if (name == name_of(dtype)) return dtype;
   }
   if (name == name_of(DType::int4)) return DType::int4;
-  raise<TypeError>(place, "got ", name,
-                   ", expected float32, float16, bfloat16, int8, float8_e4m3fn or int4");
+  raise<TypeError>(
+      place, "got ", name,
+      ", expected float32, float16, bfloat16, int8, float8_e4m3fn, float8_e5m2 or int4");
 }
 
 float to_float(Float16 value) {
@@ -95,21 +98,36 @@ Int8 from_float<Int8>(float value) {
   return {static_cast<std::int8_t>(std::nearbyint(std::clamp(value, -kLargest, kLargest)))};
 }
 
-template <>
-Float8E4M3 from_float<Float8E4M3>(float value) {
+namespace {
+
+template <class F>
+F rounded_to(float value, DType dtype) {
+  using Rounding = Float8Rounding<F>;
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
   const auto sign = static_cast<std::uint8_t>((bits >> 24) & 0x80u);
   if (std::isnan(value)) return {static_cast<std::uint8_t>(sign | 0x7fu)};
-  const float magnitude = std::min(std::fabs(value), largest_of(DType::float8_e4m3fn));
-  if (magnitude < 0x1p-6f) {  // at 2^14 floats are 2^-9 apart, as subnormal numbers here
-    const float shifted = magnitude + 0x1p14f;
+  const float magnitude = std::min(std::fabs(value), largest_of(dtype));
+  const std::uint32_t m = std::bit_cast<std::uint32_t>(magnitude);
+  if (m < Rounding::kSmallestNormal) {
+    const float shifted = magnitude + Rounding::kShift;
     const std::uint32_t count =
-        std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(0x1p14f);
+        std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(Rounding::kShift);
     return {static_cast<std::uint8_t>(sign | count)};
   }
-  const std::uint32_t m = std::bit_cast<std::uint32_t>(magnitude);
-  const std::uint32_t rounded = m + 0x7ffffu + ((m >> 20) & 1u);
-  return {static_cast<std::uint8_t>(sign | ((rounded >> 20) - (120u << 3)))};
+  const std::uint32_t rounded = m + Rounding::kHalf + ((m >> Rounding::kDropped) & 1u);
+  return {static_cast<std::uint8_t>(sign | ((rounded >> Rounding::kDropped) - Rounding::kRebias))};
+}
+
+}  // namespace
+
+template <>
+Float8E4M3 from_float<Float8E4M3>(float value) {
+  return rounded_to<Float8E4M3>(value, DType::float8_e4m3fn);
+}
+
+template <>
+Float8E5M2 from_float<Float8E5M2>(float value) {
+  return rounded_to<Float8E5M2>(value, DType::float8_e5m2);
 }
 
 }  // namespace quire

@@ -4,6 +4,7 @@
 // element is then a small number that stands for itself times a scale (quire/attention).
 #pragma once
 
+#include <bit>
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
@@ -16,10 +17,10 @@ namespace quire {
 
 // The plain floats, and the quantised whose elements are numbers by themselves.
 inline constexpr DType kDTypes[] = {DType::float32, DType::float16, DType::bfloat16};
-inline constexpr DType kQuantisedDTypes[] = {DType::int8, DType::float8_e4m3fn};
+inline constexpr DType kQuantisedDTypes[] = {DType::int8, DType::float8_e4m3fn, DType::float8_e5m2};
 
 constexpr bool is_quantised(DType dtype) {
-  return dtype == DType::int8 || dtype == DType::float8_e4m3fn || dtype == DType::int4;
+  return dtype != DType::float32 && dtype != DType::float16 && dtype != DType::bfloat16;
 }
 
 // Numbers in one element of an array: int4 has two in a byte (int4_grid.h).
@@ -32,9 +33,12 @@ constexpr std::size_t size_of(DType dtype) {
 
 // The largest magnitude that a quantised dtype is given, which a scale takes the largest of a row
 // to. int8 is kept symmetric: -128 is read, and never written.
-constexpr float largest_of(DType quantised) { return quantised == DType::int8 ? 127.0f : 448.0f; }
+constexpr float largest_of(DType quantised) {
+  if (quantised == DType::int8) return 127.0f;
+  return quantised == DType::float8_e5m2 ? 57344.0f : 448.0f;
+}
 
-// "float32", "float16", "bfloat16", "int8", "float8_e4m3fn", "int4".
+// "float32", "float16", "bfloat16", "int8", "float8_e4m3fn", "float8_e5m2", "int4".
 std::string_view name_of(DType dtype);
 
 // The inverse of name_of; throws TypeError that lists the supported names.
@@ -59,13 +63,38 @@ struct Int8 {
 // exponent and mantissa are ones. Source: Micikevicius et al., "FP8 Formats for Deep Learning"
 // (arXiv:2209.05433), where it is E4M3.
 struct Float8E4M3 {
+  static constexpr int kMantissaBits = 3, kBias = 7;
   std::uint8_t bits = 0;
+};
+
+// A sign, 5 bits of exponent (bias 15) and 2 of mantissa: the upper byte of a binary16, infinities
+// and NaNs too. E5M2 there.
+struct Float8E5M2 {
+  static constexpr int kMantissaBits = 2, kBias = 15;
+  std::uint8_t bits = 0;
+};
+
+// How the bits of a float become those of a float of 8 bits, F. A number that is normal there loses
+// its last kDropped bits, after kHalf and the last bit that stays are added, so that it is rounded
+// to nearest even, and then its exponent counts from elsewhere. Of smaller ones kShift is added: at
+// that number floats are as far apart as subnormal numbers of F are.
+template <class F>
+struct Float8Rounding {
+  static constexpr int kDropped = 23 - F::kMantissaBits;
+  static constexpr std::uint32_t kHalf = (1u << (kDropped - 1)) - 1;
+  static constexpr std::uint32_t kRebias = (127u - F::kBias) << F::kMantissaBits;
+  static constexpr std::uint32_t kSmallestNormal = (128u - F::kBias) << 23;
+  static constexpr float kShift =
+      std::bit_cast<float>(kSmallestNormal + (static_cast<std::uint32_t>(kDropped) << 23));
 };
 
 // Exact.
 float to_float(Float16 value);
 inline float to_float(Int8 value) { return static_cast<float>(value.bits); }
 float to_float(Float8E4M3 value);
+inline float to_float(Float8E5M2 value) {
+  return to_float(Float16{static_cast<std::uint16_t>(value.bits << 8)});
+}
 inline float to_float(float value) { return value; }
 inline float to_float(BFloat16 value) {
   const std::uint32_t bits = static_cast<std::uint32_t>(value.bits) << 16;
@@ -92,6 +121,8 @@ template <>
 Int8 from_float<Int8>(float value);
 template <>
 Float8E4M3 from_float<Float8E4M3>(float value);
+template <>
+Float8E5M2 from_float<Float8E5M2>(float value);
 
 // The dtype whose storage type T is.
 template <class T>
@@ -118,11 +149,19 @@ decltype(auto) visit_dtype(DType dtype, Visitor&& visitor) {
   return visitor(float{});
 }
 
-// The same with any dtype of a cache.
+// The same with one of kQuantisedDTypes.
+template <class Visitor>
+decltype(auto) visit_quantised_dtype(DType dtype, Visitor&& visitor) {
+  if (dtype == DType::int8) return visitor(Int8{});
+  if (dtype == DType::float8_e5m2) return visitor(Float8E5M2{});
+  assert(dtype == DType::float8_e4m3fn);
+  return visitor(Float8E4M3{});
+}
+
+// The same with any dtype of a cache whose elements are numbers.
 template <class Visitor>
 decltype(auto) visit_cache_dtype(DType dtype, Visitor&& visitor) {
-  if (dtype == DType::int8) return visitor(Int8{});
-  if (dtype == DType::float8_e4m3fn) return visitor(Float8E4M3{});
+  if (is_quantised(dtype)) return visit_quantised_dtype(dtype, visitor);
   return visit_dtype(dtype, visitor);
 }
 

@@ -16,16 +16,19 @@ std::uint8_t rounded(float x, Int8) {
   return static_cast<std::uint8_t>(std::bit_cast<std::uint32_t>(x + 0x1.8p23f));
 }
 
-// At 2^14 floats are 2^-9 apart, as subnormal numbers of a float8 are.
-std::uint8_t rounded(float x, Float8E4M3) {
+template <class F>
+std::uint8_t rounded(float x, F) {
+  using Rounding = Float8Rounding<F>;
   const auto bits = std::bit_cast<std::uint32_t>(x);
   const std::uint32_t sign = (bits >> 24) & 0x80u;
   const std::uint32_t m = bits & 0x7fffffffu;
-  const std::uint32_t normal = ((m + 0x7ffffu + ((m >> 20) & 1u)) >> 20) - (120u << 3);
-  const float shifted = std::bit_cast<float>(m) + 0x1p14f;
+  const std::uint32_t ties = (m >> Rounding::kDropped) & 1u;
+  const std::uint32_t normal =
+      ((m + Rounding::kHalf + ties) >> Rounding::kDropped) - Rounding::kRebias;
+  const float shifted = std::bit_cast<float>(m) + Rounding::kShift;
   const std::uint32_t subnormal =
-      std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(0x1p14f);
-  const std::uint32_t is_subnormal = 0u - static_cast<std::uint32_t>(m < 0x3c800000u);
+      std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(Rounding::kShift);
+  const std::uint32_t is_subnormal = 0u - static_cast<std::uint32_t>(m < Rounding::kSmallestNormal);
   return static_cast<std::uint8_t>(sign | (subnormal & is_subnormal) | (normal & ~is_subnormal));
 }
 
@@ -59,22 +62,17 @@ float largest_number(DType dtype, float scale) {
     while (!std::isfinite(to_float(number) * scale)) --number.bits;
     return to_float(number);
   };
-  return dtype == DType::int8 ? largest_finite(from_float<Int8>(most))
-                              : largest_finite(from_float<Float8E4M3>(most));
+  return visit_quantised_dtype(
+      dtype, [&](auto type) { return largest_finite(from_float<decltype(type)>(most)); });
 }
 
 void divide_row(const float* row, std::int64_t count, DType dtype, float scale,
                 std::byte* numbers) {
-  const auto write = [&](auto type) {
+  visit_quantised_dtype(dtype, [&](auto type) {
     for (std::int64_t i = 0; i < count; ++i) {
       numbers[i] = static_cast<std::byte>(rounded(row[i] / scale, type));
     }
-  };
-  if (dtype == DType::int8) {
-    write(Int8{});
-  } else {
-    write(Float8E4M3{});
-  }
+  });
 }
 
 void open_row(const std::byte* numbers, DType dtype, float scale, std::int64_t count, float* row) {

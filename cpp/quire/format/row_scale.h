@@ -1,4 +1,4 @@
-// Rows of floats as numbers of int8 or float8_e4m3fn times a scale of their own, and back.
+// Rows of floats as numbers of int8 or a float8 times a scale of their own, and back.
 #pragma once
 
 #include <cstddef>

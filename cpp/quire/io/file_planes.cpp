@@ -44,7 +44,9 @@ template <class T>
 bool is_within(T number, T largest) {
   return std::abs(to_float(number)) <= to_float(largest);
 }
-bool is_within(Float8E4M3 number, Float8E4M3 largest) {  // which take longer to become floats
+template <class F>
+  requires requires { F::kMantissaBits; }
+bool is_within(F number, F largest) {  // float8s, which take longer to become floats
   return (number.bits & 0x7f) <= largest.bits;
 }
 

@@ -6,6 +6,14 @@
 
 namespace quire {
 
-enum class DType : std::uint8_t { float32, float16, bfloat16, int8, float8_e4m3fn, int4 };
+enum class DType : std::uint8_t {
+  float32,
+  float16,
+  bfloat16,
+  int8,
+  float8_e4m3fn,
+  float8_e5m2,
+  int4
+};
 
 }  // namespace quire

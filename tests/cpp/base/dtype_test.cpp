@@ -86,7 +86,7 @@ TEST(DType, Names) {
   } catch (const TypeError& error) {
     EXPECT_STREQ(error.what(),
                  "BlockPool: dtype: got int9, expected float32, float16, bfloat16, int8, "
-                 "float8_e4m3fn or int4");
+                 "float8_e4m3fn, float8_e5m2 or int4");
   }
 }
 
@@ -125,6 +125,13 @@ void expect_nearest(int numbers, float largest) {
 TEST(DType, QuantisedNumbersAreTheNearest) {
   expect_nearest<Int8>(128, largest_of(DType::int8));
   expect_nearest<Float8E4M3>(127, largest_of(DType::float8_e4m3fn));
+  expect_nearest<Float8E5M2>(124, largest_of(DType::float8_e5m2));
+  EXPECT_EQ(to_float(Float8E5M2{0x01}), 0x1p-16f);
+  EXPECT_EQ(to_float(Float8E5M2{0x3c}), 1.0f);
+  EXPECT_EQ(to_float(Float8E5M2{0xfc}), -std::numeric_limits<float>::infinity());
+  EXPECT_TRUE(std::isnan(to_float(Float8E5M2{0x7d})) && std::isnan(to_float(Float8E5M2{0xff})));
+  EXPECT_TRUE(
+      std::isnan(to_float(from_float<Float8E5M2>(std::numeric_limits<float>::quiet_NaN()))));
   EXPECT_EQ(to_float(Int8{-128}), -128);
   EXPECT_EQ(to_float(Float8E4M3{0x01}), 0x1p-9f);
   EXPECT_EQ(to_float(Float8E4M3{0x38}), 1.0f);

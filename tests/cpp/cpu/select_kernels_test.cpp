@@ -13,8 +13,8 @@ namespace {
 
 using testing::WithInstructionSet;
 
-constexpr DType kCaches[] = {DType::float32, DType::float16,       DType::bfloat16,
-                             DType::int8,    DType::float8_e4m3fn, DType::int4};
+constexpr DType kCaches[] = {DType::float32,       DType::float16,     DType::bfloat16, DType::int8,
+                             DType::float8_e4m3fn, DType::float8_e5m2, DType::int4};
 
 TEST(SelectKernels, RefusesWhatTheMachineLacksEveryTime) {
   {

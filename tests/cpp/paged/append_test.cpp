@@ -11,8 +11,8 @@
 namespace quire::testing {
 namespace {
 
-constexpr DType kAll[] = {DType::float32, DType::float16,       DType::bfloat16,
-                          DType::int8,    DType::float8_e4m3fn, DType::int4};
+constexpr DType kAll[] = {DType::float32,       DType::float16,     DType::bfloat16, DType::int8,
+                          DType::float8_e4m3fn, DType::float8_e5m2, DType::int4};
 
 template <class Call>
 std::string message_of(Call call) {
@@ -48,7 +48,7 @@ TEST(Append, IsTheSameInPieces) {
 
 // A pool that seals with kernels on threads has the bits of one that seals with plain loops.
 TEST(Append, SealsAsPlainLoopsDo) {
-  for (const DType dtype : {DType::int8, DType::float8_e4m3fn, DType::int4}) {
+  for (const DType dtype : {DType::int8, DType::float8_e4m3fn, DType::float8_e5m2, DType::int4}) {
     KvGeometry geometry = small_geometry(dtype);
     geometry.open_blocks = 1;
     Execution two_threads = default_execution();

@@ -38,8 +38,8 @@ std::vector<std::int64_t> lengths_of(const Tables& tables) {
 // table has holes and removed tokens, gets no token, or shares its blocks with another.
 TEST(Step, HasTheBitsOfDoingItByHand) {
   const std::vector<std::int64_t> counts = {3, 1, 0, 6, 2};
-  for (const DType dtype :
-       {DType::float32, DType::bfloat16, DType::int8, DType::float8_e4m3fn, DType::int4}) {
+  for (const DType dtype : {DType::float32, DType::bfloat16, DType::int8, DType::float8_e4m3fn,
+                            DType::float8_e5m2, DType::int4}) {
     const auto pool = make_pool(small_geometry(dtype));
     Tables by_step = tables_of(pool, {0, 5, 8, 33}), by_hand = tables_of(pool, {0, 5, 8, 33});
     for (Tables* tables : {&by_step, &by_hand}) {

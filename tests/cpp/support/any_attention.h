@@ -84,7 +84,7 @@ class AnyAttention {
   ProblemSizes any_sizes() {
     ProblemSizes sizes;
     is_sealed_ = one_of({false, true});
-    sealed_ = one_of({DType::int4, DType::int8, DType::float8_e4m3fn});
+    sealed_ = one_of({DType::int4, DType::int8, DType::float8_e4m3fn, DType::float8_e5m2});
     sizes.seq_lens.clear();
     const int batch = one_of({1, 1, 2, 4});
     for (int i = 0; i < batch; ++i) {

@@ -41,8 +41,8 @@ struct AttentionRows {
   // Of a row of so many numbers; size_of and numbers_of, for code that is compiled once.
   static std::int64_t row_bytes(DType dtype, std::int64_t count) {
     if (dtype == DType::int4) return count / 2;
-    if (dtype == DType::int8 || dtype == DType::float8_e4m3fn) return count;
-    return count * (dtype == DType::float32 ? 4 : 2);
+    if (dtype == DType::float32) return 4 * count;
+    return dtype == DType::float16 || dtype == DType::bfloat16 ? 2 * count : count;
   }
 
   static std::int64_t block_id(const BlockRow& row, std::int64_t i) {
@@ -93,13 +93,20 @@ struct AttentionRows {
     return visitor(BFloat16{});
   }
 
+  // The same as visit_quantised_dtype does.
+  template <class Visitor>
+  static void visit_quantised(DType dtype, Visitor visitor) {
+    if (dtype == DType::int8) return visitor(Int8{});
+    if (dtype == DType::float8_e4m3fn) return visitor(Float8E4M3{});
+    return visitor(Float8E5M2{});
+  }
+
   // The same with any dtype of a cache; int4 rows are read as float32 (staged_tile.h).
   template <class Visitor>
   static void visit_cache(DType dtype, Visitor visitor) {
-    if (dtype == DType::int8) return visitor(Int8{});
-    if (dtype == DType::float8_e4m3fn) return visitor(Float8E4M3{});
-    if (dtype == DType::int4) return visitor(float{});
-    return visit(dtype, visitor);
+    if (dtype == DType::float32 || dtype == DType::int4) return visitor(float{});
+    if (dtype == DType::float16 || dtype == DType::bfloat16) return visit(dtype, visitor);
+    visit_quantised(dtype, visitor);
   }
 
   // Where the row of a slot lies, for KV head 0.

@@ -34,11 +34,9 @@ struct QuantiseRow {
     const float most = largest_number(to_dtype, scale);
     Rows::visit(from_dtype, [&](auto type) {
       const auto* p = reinterpret_cast<const decltype(type)*>(from);
-      if (to_dtype == DType::int8) {
-        quantise(p, reinterpret_cast<Int8*>(to), count, scale, most);
-      } else {
-        quantise(p, reinterpret_cast<Float8E4M3*>(to), count, scale, most);
-      }
+      Rows::visit_quantised(to_dtype, [&](auto number) {
+        quantise(p, reinterpret_cast<decltype(number)*>(to), count, scale, most);
+      });
     });
   }
 

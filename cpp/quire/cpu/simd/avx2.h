@@ -99,6 +99,9 @@ struct Avx2 {
     const __m128i half = _mm_or_si128(bits, _mm_and_si128(nan, _mm_set1_epi16(0x7e00)));
     return _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0f));
   }
+  static Vec load(const Float8E5M2* p) {  // the upper bytes of float16s
+    return _mm256_cvtph_ps(_mm_unpacklo_epi8(_mm_setzero_si128(), _mm_loadl_epi64(as_128(p))));
+  }
   static void store(float* p, Vec x) { _mm256_storeu_ps(p, x); }
   static void store(Float16* p, Vec x) {
     _mm_storeu_si128(as_128(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
@@ -120,7 +123,8 @@ struct Avx2 {
         _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
     _mm_storel_epi64(as_128(p), _mm_packs_epi16(words, words));
   }
-  static void store(Float8E4M3* p, Vec x) { store_bytes(p, to_float8(x)); }
+  static void store(Float8E4M3* p, Vec x) { store_bytes(p, to_float8<Float8E4M3>(x)); }
+  static void store(Float8E5M2* p, Vec x) { store_bytes(p, to_float8<Float8E5M2>(x)); }
 
   // A part of a row goes through a buffer: nothing outside the row is touched.
   template <class T>
@@ -146,6 +150,7 @@ struct Avx2 {
     return {from_int8(x), from_int8(_mm_unpackhi_epi64(x, x))};
   }
   static Pair load_pair(const Float8E4M3* p) { return {load(p), load(p + kWidth)}; }
+  static Pair load_pair(const Float8E5M2* p) { return {load(p), load(p + kWidth)}; }
   template <class T>
   static Pair load_pair(const T* p, int n) {
     T buffer[2 * kWidth] = {};
@@ -322,18 +327,23 @@ struct Avx2 {
     const __m128i words = narrow(x);
     _mm_storel_epi64(as_128(p), _mm_packus_epi16(words, words));
   }
+  template <class F>
   static __m256i to_float8(Vec x) {  // as simd/scalar.h does
+    using Rounding = Float8Rounding<F>;
     const __m256i bits = _mm256_castps_si256(x);
     const __m256i sign = _mm256_and_si256(_mm256_srli_epi32(bits, 24), _mm256_set1_epi32(0x80));
     const __m256i m = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff));
-    const __m256i ties = _mm256_and_si256(_mm256_srli_epi32(m, 20), _mm256_set1_epi32(1));
-    const __m256i rounded = _mm256_add_epi32(m, _mm256_add_epi32(ties, _mm256_set1_epi32(0x7ffff)));
-    const __m256i normal =
-        _mm256_sub_epi32(_mm256_srli_epi32(rounded, 20), _mm256_set1_epi32(120 << 3));
-    const Vec shift = set1(0x1p14f);
+    const __m256i ties =
+        _mm256_and_si256(_mm256_srli_epi32(m, Rounding::kDropped), _mm256_set1_epi32(1));
+    const __m256i rounded =
+        _mm256_add_epi32(m, _mm256_add_epi32(ties, _mm256_set1_epi32(Rounding::kHalf)));
+    const __m256i normal = _mm256_sub_epi32(_mm256_srli_epi32(rounded, Rounding::kDropped),
+                                            _mm256_set1_epi32(Rounding::kRebias));
+    const Vec shift = set1(Rounding::kShift);
     const __m256i subnormal = _mm256_sub_epi32(
         _mm256_castps_si256(add(_mm256_castsi256_ps(m), shift)), _mm256_castps_si256(shift));
-    const __m256i is_subnormal = _mm256_cmpgt_epi32(_mm256_set1_epi32(0x3c800000), m);
+    const __m256i is_subnormal =
+        _mm256_cmpgt_epi32(_mm256_set1_epi32(Rounding::kSmallestNormal), m);
     return _mm256_or_si256(sign, _mm256_blendv_epi8(normal, subnormal, is_subnormal));
   }
   static Vec from_int8(__m128i x) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)); }

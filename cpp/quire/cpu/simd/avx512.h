@@ -111,6 +111,10 @@ struct Avx512 {
   static Vec load(const BFloat16* p) { return from_bfloat16(_mm256_loadu_si256(as_256(p))); }
   static Vec load(const Int8* p) { return from_int8(_mm_loadu_si128(as_128(p))); }
   static Vec load(const Float8E4M3* p) { return from_float8(_mm_loadu_si128(as_128(p))); }
+  static Vec load(const Float8E5M2* p) { return from_upper_bytes(_mm_loadu_si128(as_128(p))); }
+  static Vec load(const Float8E5M2* p, int n) {
+    return from_upper_bytes(_mm_maskz_loadu_epi8(lanes(0, n), p));
+  }
   static Vec load(const Int8* p, int n) { return from_int8(_mm_maskz_loadu_epi8(lanes(0, n), p)); }
   static Vec load(const Float8E4M3* p, int n) {
     return from_float8(_mm_maskz_loadu_epi8(lanes(0, n), p));
@@ -127,12 +131,20 @@ struct Avx512 {
   static void store(Float16* p, Vec x) { _mm256_storeu_si256(as_256(p), to_float16(x)); }
   static void store(BFloat16* p, Vec x) { _mm256_storeu_si256(as_256(p), to_bfloat16(x)); }
   static void store(Int8* p, Vec x) { _mm_storeu_si128(as_128(p), narrow(_mm512_cvtps_epi32(x))); }
-  static void store(Float8E4M3* p, Vec x) { _mm_storeu_si128(as_128(p), narrow(to_float8(x))); }
+  static void store(Float8E4M3* p, Vec x) {
+    _mm_storeu_si128(as_128(p), narrow(to_float8<Float8E4M3>(x)));
+  }
+  static void store(Float8E5M2* p, Vec x) {
+    _mm_storeu_si128(as_128(p), narrow(to_float8<Float8E5M2>(x)));
+  }
   static void store(Int8* p, Vec x, int n) {
     _mm512_mask_cvtepi32_storeu_epi8(p, lanes(0, n), _mm512_cvtps_epi32(x));
   }
   static void store(Float8E4M3* p, Vec x, int n) {
-    _mm512_mask_cvtepi32_storeu_epi8(p, lanes(0, n), to_float8(x));
+    _mm512_mask_cvtepi32_storeu_epi8(p, lanes(0, n), to_float8<Float8E4M3>(x));
+  }
+  static void store(Float8E5M2* p, Vec x, int n) {
+    _mm512_mask_cvtepi32_storeu_epi8(p, lanes(0, n), to_float8<Float8E5M2>(x));
   }
   static void store(float* p, Vec x, int n) { _mm512_mask_storeu_ps(p, lanes(0, n), x); }
   static void store(Float16* p, Vec x, int n) {
@@ -145,8 +157,10 @@ struct Avx512 {
   // bfloat16 pairs hold the even elements, then the odd ones: a shift and a mask make them.
   static Pair load_pair(const float* p) { return {load(p), load(p + kWidth)}; }
   static Pair load_pair(const Float16* p) { return {load(p), load(p + kWidth)}; }
+  static Pair load_pair(const Float8E5M2* p) { return {load(p), load(p + kWidth)}; }
   static Pair load_pair(const BFloat16* p) { return widen(load_bits(p)); }
-  // int8 and float8 pairs hold every other four columns, then the others: the order of pair_up.
+  // int8 and float8_e4m3fn pairs hold every other four columns, then the others: the order of
+  // pair_up.
   static Pair load_pair(const Int8* p) { return apart(_mm256_loadu_si256(as_256(p)), from_int8); }
   static Pair load_pair(const Int8* p, int n) {
     return apart(_mm256_maskz_loadu_epi8(static_cast<__mmask32>((1u << n) - 1u), p), from_int8);
@@ -289,18 +303,23 @@ struct Avx512 {
   static const __m128i* as_128(const void* p) { return static_cast<const __m128i*>(p); }
   static __m128i* as_128(void* p) { return static_cast<__m128i*>(p); }
   static __m128i narrow(__m512i x) { return _mm512_cvtepi32_epi8(x); }  // the lowest bytes
+  template <class F>
   static __m512i to_float8(Vec x) {  // as simd/scalar.h does, a byte in each lane
+    using Rounding = Float8Rounding<F>;
     const __m512i bits = _mm512_castps_si512(x);
     const __m512i sign = _mm512_and_si512(_mm512_srli_epi32(bits, 24), _mm512_set1_epi32(0x80));
     const __m512i m = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
-    const __m512i ties = _mm512_and_si512(_mm512_srli_epi32(m, 20), _mm512_set1_epi32(1));
-    const __m512i rounded = _mm512_add_epi32(m, _mm512_add_epi32(ties, _mm512_set1_epi32(0x7ffff)));
-    const __m512i normal =
-        _mm512_sub_epi32(_mm512_srli_epi32(rounded, 20), _mm512_set1_epi32(120 << 3));
-    const Vec shift = set1(0x1p14f);
+    const __m512i ties =
+        _mm512_and_si512(_mm512_srli_epi32(m, Rounding::kDropped), _mm512_set1_epi32(1));
+    const __m512i rounded =
+        _mm512_add_epi32(m, _mm512_add_epi32(ties, _mm512_set1_epi32(Rounding::kHalf)));
+    const __m512i normal = _mm512_sub_epi32(_mm512_srli_epi32(rounded, Rounding::kDropped),
+                                            _mm512_set1_epi32(Rounding::kRebias));
+    const Vec shift = set1(Rounding::kShift);
     const __m512i subnormal = _mm512_sub_epi32(
         _mm512_castps_si512(add(_mm512_castsi512_ps(m), shift)), _mm512_castps_si512(shift));
-    const Mask is_subnormal = _mm512_cmplt_epi32_mask(m, _mm512_set1_epi32(0x3c800000));
+    const Mask is_subnormal =
+        _mm512_cmplt_epi32_mask(m, _mm512_set1_epi32(Rounding::kSmallestNormal));
     return _mm512_or_si512(sign, _mm512_mask_blend_epi32(is_subnormal, normal, subnormal));
   }
   static __m512i to_int4(Pair x) {  // likewise
@@ -354,6 +373,9 @@ struct Avx512 {
     const __mmask16 nan = _mm256_cmpeq_epi16_mask(_mm256_and_si256(bits, magnitude), magnitude);
     const __m256i half = _mm256_mask_blend_epi16(nan, bits, _mm256_set1_epi16(0x7e00));
     return _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0f));
+  }
+  static Vec from_upper_bytes(__m128i x) {  // of float16s
+    return _mm512_cvtph_ps(_mm256_slli_epi16(_mm256_cvtepu8_epi16(x), 8));
   }
   static Vec from_float16(__m256i bits) { return _mm512_cvtph_ps(bits); }
   static Vec from_bfloat16(__m256i bits) {

@@ -73,6 +73,10 @@ struct Neon {
     const uint16x8_t half = to_half(vreinterpret_s8_u32(vdup_n_u32(four_bytes(p))));
     return from_half(vget_low_u16(half));
   }
+  static Vec load(const Float8E5M2* p) {
+    const uint16x8_t half = as_upper_bytes(vreinterpret_u8_u32(vdup_n_u32(four_bytes(p))));
+    return vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(half)));
+  }
   static void store(float* p, Vec x) { vst1q_f32(p, x); }
   static void store(Float16* p, Vec x) {
     vst1_u16(&p->bits, vreinterpret_u16_f16(vcvt_f16_f32(x)));
@@ -86,20 +90,8 @@ struct Neon {
   }
 
   static void store(Int8* p, Vec x) { store_bytes(p, vreinterpretq_u32_s32(vcvtnq_s32_f32(x))); }
-  static void store(Float8E4M3* p, Vec x) {  // as simd/scalar.h does
-    const uint32x4_t bits = vreinterpretq_u32_f32(x);
-    const uint32x4_t sign = vandq_u32(vshrq_n_u32(bits, 24), vdupq_n_u32(0x80));
-    const uint32x4_t m = vandq_u32(bits, vdupq_n_u32(0x7fffffff));
-    const uint32x4_t ties = vandq_u32(vshrq_n_u32(m, 20), vdupq_n_u32(1));
-    const uint32x4_t rounded = vaddq_u32(m, vaddq_u32(ties, vdupq_n_u32(0x7ffff)));
-    const uint32x4_t normal = vsubq_u32(vshrq_n_u32(rounded, 20), vdupq_n_u32(120 << 3));
-    const Vec shift = set1(0x1p14f);
-    const uint32x4_t subnormal = vsubq_u32(
-        vreinterpretq_u32_f32(add(vreinterpretq_f32_u32(m), shift)), vreinterpretq_u32_f32(shift));
-    const uint32x4_t is_subnormal = vcltq_u32(m, vdupq_n_u32(0x3c800000));
-    store_bytes(p, vorrq_u32(sign, vbslq_u32(is_subnormal, subnormal, normal)));
-  }
-
+  static void store(Float8E4M3* p, Vec x) { store_bytes(p, to_float8<Float8E4M3>(x)); }
+  static void store(Float8E5M2* p, Vec x) { store_bytes(p, to_float8<Float8E5M2>(x)); }
   // A part of a row goes through a buffer: nothing outside the row is touched.
   template <class T>
   static Vec load(const T* p, int n) {
@@ -131,6 +123,10 @@ struct Neon {
   static Pair load_pair(const Float8E4M3* p) {
     const uint16x8_t half = to_half(vreinterpret_s8_u8(vld1_u8(&p->bits)));
     return {from_half(vget_low_u16(half)), from_half(vget_high_u16(half))};
+  }
+  static Pair load_pair(const Float8E5M2* p) {
+    const float16x8_t half = vreinterpretq_f16_u16(as_upper_bytes(vld1_u8(&p->bits)));
+    return {vcvt_f32_f16(vget_low_f16(half)), vcvt_high_f32_f16(half)};
   }
   template <class T>
   static Pair load_pair(const T* p, int n) {
@@ -204,6 +200,23 @@ struct Neon {
     __builtin_memcpy(&bytes, p, sizeof bytes);
     return bytes;
   }
+  template <class F>
+  static uint32x4_t to_float8(Vec x) {  // as simd/scalar.h does, a byte in each lane
+    using Rounding = Float8Rounding<F>;
+    const uint32x4_t bits = vreinterpretq_u32_f32(x);
+    const uint32x4_t sign = vandq_u32(vshrq_n_u32(bits, 24), vdupq_n_u32(0x80));
+    const uint32x4_t m = vandq_u32(bits, vdupq_n_u32(0x7fffffff));
+    const uint32x4_t ties = vandq_u32(vshrq_n_u32(m, Rounding::kDropped), vdupq_n_u32(1));
+    const uint32x4_t rounded = vaddq_u32(m, vaddq_u32(ties, vdupq_n_u32(Rounding::kHalf)));
+    const uint32x4_t normal =
+        vsubq_u32(vshrq_n_u32(rounded, Rounding::kDropped), vdupq_n_u32(Rounding::kRebias));
+    const Vec shift = set1(Rounding::kShift);
+    const uint32x4_t subnormal = vsubq_u32(
+        vreinterpretq_u32_f32(add(vreinterpretq_f32_u32(m), shift)), vreinterpretq_u32_f32(shift));
+    const uint32x4_t is_subnormal = vcltq_u32(m, vdupq_n_u32(Rounding::kSmallestNormal));
+    return vorrq_u32(sign, vbslq_u32(is_subnormal, subnormal, normal));
+  }
+  static uint16x8_t as_upper_bytes(uint8x8_t x) { return vshlq_n_u16(vmovl_u8(x), 8); }
   // A float8 with its exponent and mantissa where a float16 has them is one 2^8 times smaller.
   static uint16x8_t to_half(int8x8_t x) {
     const uint16x8_t magnitude = vdupq_n_u16(0x3f80);

@@ -85,6 +85,10 @@ struct Scalar {
     if (magnitude < 8) return sign ? -subnormal : subnormal;
     return of_bits(sign | ((magnitude << 20) + (120u << 23)));
   }
+  static Vec load(const Float8E5M2* p) {
+    const Float16 half = {static_cast<std::uint16_t>(p->bits << 8)};
+    return load(&half);
+  }
   static void store(float* p, Vec x) { *p = x; }
   static void store(Float16* p, Vec x) { *p = from_float<Float16>(x); }
   static void store(BFloat16* p, Vec x) { *p = from_float<BFloat16>(x); }
@@ -92,14 +96,8 @@ struct Scalar {
   static void store(Int8* p, Vec x) {  // at 1.5 * 2^23 floats are 1 apart: their lowest bits count
     *p = {static_cast<std::int8_t>(bits_of(x + 0x1.8p23f))};
   }
-  static void store(Float8E4M3* p, Vec x) {
-    const std::uint32_t sign = (bits_of(x) >> 24) & 0x80u;
-    const std::uint32_t m = bits_of(x) & 0x7fffffffu;
-    const std::uint32_t normal = ((m + 0x7ffffu + ((m >> 20) & 1u)) >> 20) - (120u << 3);
-    // at 2^14 floats are 2^-9 apart, as subnormal numbers of a float8 are
-    const std::uint32_t subnormal = bits_of(of_bits(m) + 0x1p14f) - bits_of(0x1p14f);
-    *p = {static_cast<std::uint8_t>(sign | (m < 0x3c800000u ? subnormal : normal))};
-  }
+  static void store(Float8E4M3* p, Vec x) { *p = to_float8<Float8E4M3>(x); }
+  static void store(Float8E5M2* p, Vec x) { *p = to_float8<Float8E5M2>(x); }
   template <class T>
   static Vec load(const T* p, int n) {
     return n > 0 ? load(p) : 0;
@@ -165,6 +163,18 @@ struct Scalar {
   static void prefetch(const void*) {}  // a line, into the second-level cache
 
  private:
+  template <class F>
+  static F to_float8(Vec x) {
+    using Rounding = Float8Rounding<F>;
+    const std::uint32_t sign = (bits_of(x) >> 24) & 0x80u;
+    const std::uint32_t m = bits_of(x) & 0x7fffffffu;
+    const std::uint32_t ties = (m >> Rounding::kDropped) & 1u;
+    const std::uint32_t normal =
+        ((m + Rounding::kHalf + ties) >> Rounding::kDropped) - Rounding::kRebias;
+    const std::uint32_t subnormal =
+        bits_of(of_bits(m) + Rounding::kShift) - bits_of(Rounding::kShift);
+    return {static_cast<std::uint8_t>(sign | (m < Rounding::kSmallestNormal ? subnormal : normal))};
+  }
   static unsigned int4_of(Vec x) {
     return bits_of(max(-8.0f, min(7.0f, x)) + (0x1.8p23f + 8.0f)) & 15u;
   }

@@ -160,7 +160,7 @@ void KvStorage::check_layer(const char* place, std::int64_t layer) const {
 void KvStorage::check_quantised(const char* place) const {
   if (is_quantised(geometry_.dtype)) return;
   raise<TypeError>(place, "got a pool of ", name_of(geometry_.dtype),
-                   ", expected one of int8, float8_e4m3fn or int4");
+                   ", expected one of int8, float8_e4m3fn, float8_e5m2 or int4");
 }
 
 ArrayView KvStorage::k_cache(std::int64_t layer) const {

@@ -121,7 +121,7 @@ PackedLayout layout_of(const ArgumentChecker& check, const ArrayView& w,
                        const WeightOptions& options) {
   check.array("w", w, {std::nullopt, std::nullopt}, "N, K");
   check.plain_floats("w", w);
-  if (options.format == DType::float8_e4m3fn) {
+  if (options.format == DType::float8_e4m3fn || options.format == DType::float8_e5m2) {
     check.fail<ValueError>("format", "got \"", name_of(options.format),
                            "\", expected float32, float16, bfloat16, int8 or int4");
   }

@@ -62,7 +62,7 @@ TEST(AttentionChoice, PairsWhereTheyAreFastOrCachesAreQuantised) {
     EXPECT_EQ(names({sets, nullptr, true}, cache), fast);
     EXPECT_EQ(names({sets, &pairs}, cache), of_pairs) << "asked for by name";
   }
-  for (const DType cache : {DType::int8, DType::float8_e4m3fn, DType::int4}) {
+  for (const DType cache : {DType::int8, DType::float8_e4m3fn, DType::float8_e5m2, DType::int4}) {
     EXPECT_EQ(names({sets}, cache), of_pairs);
     EXPECT_EQ(names({sets, nullptr, true}, cache), fast);
   }

@@ -124,9 +124,10 @@ class LongSequence {
   std::int64_t length_ = 0;
 };
 
-constexpr Kind kKinds[] = {{DType::float32, 1},       {DType::float32, 12}, {DType::bfloat16, 2},
-                           {DType::float16, 4},       {DType::int8, 1},     {DType::int8, 12},
-                           {DType::float8_e4m3fn, 1}, {DType::int4, 1},     {DType::int4, 20}};
+constexpr Kind kKinds[] = {{DType::float32, 1},       {DType::float32, 12},    {DType::bfloat16, 2},
+                           {DType::float16, 4},       {DType::int8, 1},        {DType::int8, 12},
+                           {DType::float8_e4m3fn, 1}, {DType::float8_e5m2, 1}, {DType::int4, 1},
+                           {DType::int4, 20}};
 
 class LongAttention : public OnInstructionSet {
  protected:

@@ -22,7 +22,7 @@ INSTANTIATE_TEST_SUITE_P(All, OnInstructionSet, ::testing::ValuesIn(instruction_
 constexpr double kTolerance = 2e-4;
 constexpr double kFloatTolerance = 1e-5;
 
-constexpr DType kSealed[] = {DType::int4, DType::int8, DType::float8_e4m3fn};
+constexpr DType kSealed[] = {DType::int4, DType::int8, DType::float8_e4m3fn, DType::float8_e5m2};
 
 DType any_sealed(std::mt19937& random) { return kSealed[random() % std::size(kSealed)]; }
 
@@ -182,7 +182,7 @@ TEST_P(OnInstructionSet, AgreesWhereResultsAreBFloat16) {
 
 // Whoever has no open block of its own is computed as if there were none.
 TEST_P(OnInstructionSet, OpenBlocksOfNobodyChangeNoBit) {
-  for (const DType dtype : {DType::int8, DType::float8_e4m3fn}) {
+  for (const DType dtype : {DType::int8, DType::float8_e4m3fn, DType::float8_e5m2}) {
     for (const std::int64_t group : {1, 8}) {
       ProblemSizes sizes;
       sizes.seq_lens = {300, 33};

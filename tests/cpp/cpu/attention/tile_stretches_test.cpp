@@ -160,8 +160,8 @@ TEST_F(TileStretchesTest, AllThatIsReadIsAskedForOnce) {
           const std::int64_t end = std::min(kBlocks * block_size, begin + length);
           for (const auto& [head, heads] :
                {std::pair<std::int64_t, std::int64_t>{0, 1}, {2, 2}, {5, 1}}) {
-            for (const DType dtype :
-                 {DType::float32, DType::bfloat16, DType::int8, DType::float8_e4m3fn}) {
+            for (const DType dtype : {DType::float32, DType::bfloat16, DType::int8,
+                                      DType::float8_e4m3fn, DType::float8_e5m2}) {
               expect_all(pool_of(dtype, block_size, d, dv), block_size, d, dv, begin, end, head,
                          heads);
               for (const bool by_token : {false, true}) {

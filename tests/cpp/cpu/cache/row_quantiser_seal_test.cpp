@@ -93,9 +93,10 @@ TEST_P(RowScale, RandomRowsAsWriteKv) {
 TEST_P(RowScale, TiesAsWriteKv) {
   std::vector<float> all;
   for (int bits = 0; bits < 256; ++bits) {
-    const float x = GetParam() == DType::int8
-                        ? to_float(Int8{static_cast<std::int8_t>(bits)})
-                        : to_float(Float8E4M3{static_cast<std::uint8_t>(bits)});
+    const float x = visit_quantised_dtype(GetParam(), [&](auto number) {
+      number.bits = static_cast<decltype(number.bits)>(bits);
+      return to_float(number);
+    });
     if (!std::isnan(x) && std::fabs(x) <= largest_of(GetParam())) all.push_back(x);
   }
   std::sort(all.begin(), all.end());

@@ -94,7 +94,8 @@ TEST_P(WholeBlocksTest, AsIfTheyHadBeenOpen) {
   for (int trial = 0; trial < 120; ++trial) {
     const std::int64_t block_size = pick(1, 3, 16, 20), heads = pick(1, 2, 3);
     const std::int64_t dim = pick(2, 30, 64, 66, 128), v_dim = pick(2, 40, 128, 130);
-    const DType dtype = one_of(random, {DType::int4, DType::int8, DType::float8_e4m3fn});
+    const DType dtype =
+        one_of(random, {DType::int4, DType::int8, DType::float8_e4m3fn, DType::float8_e5m2});
     std::vector<std::int32_t> blocks(kBlocksOfCache);
     std::iota(blocks.begin(), blocks.end(), 0);
     std::shuffle(blocks.begin(), blocks.end(), random);

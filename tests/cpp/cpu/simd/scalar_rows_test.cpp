@@ -44,7 +44,9 @@ std::vector<T> all_elements() {
 template <class T>
 bool is_stored(float x) {
   if constexpr (sizeof(T) > 1) return true;
-  const DType dtype = std::is_same_v<T, Int8> ? DType::int8 : DType::float8_e4m3fn;
+  const DType dtype = std::is_same_v<T, Int8>         ? DType::int8
+                      : std::is_same_v<T, Float8E4M3> ? DType::float8_e4m3fn
+                                                      : DType::float8_e5m2;
   return std::fabs(x) <= largest_of(dtype);
 }
 
@@ -55,6 +57,7 @@ const RowWords<T>& rows_of(const Words& words) {
   if constexpr (std::is_same_v<T, BFloat16>) return words.bfloat16;
   if constexpr (std::is_same_v<T, Int8>) return words.int8;
   if constexpr (std::is_same_v<T, Float8E4M3>) return words.float8;
+  if constexpr (std::is_same_v<T, Float8E5M2>) return words.float8_e5m2;
 }
 
 // Calls test(T{}, its words) with each element type.
@@ -69,6 +72,7 @@ void for_rows(const Words& words, Test test) {
   run("bfloat16", BFloat16{});
   run("int8", Int8{});
   run("float8", Float8E4M3{});
+  run("float8_e5m2", Float8E5M2{});
 }
 
 TEST_P(OnVocabulary, LoadsEveryElement) {
@@ -96,6 +100,9 @@ TEST_P(OnVocabulary, OrdersPairs) {
     for (std::size_t i = 0; i < 2 * width; ++i) {
       numbers[i] = static_cast<float>(i) / 2 - 8;  // numbers that every dtype has, from int8's on
       if constexpr (std::is_same_v<T, Int8>) numbers[i] = static_cast<float>(i);
+      if constexpr (std::is_same_v<T, Float8E5M2>) {
+        numbers[i] = to_float(T{static_cast<std::uint8_t>(i + 1)});
+      }
       elements[i] = from_float<T>(numbers[i]);
       ASSERT_EQ(to_float(elements[i]), numbers[i]);
     }

@@ -27,8 +27,8 @@ const KvGeometry kSmall{.num_blocks = 3,
 
 std::vector<KvGeometry> geometries() {
   std::vector<KvGeometry> all;
-  for (const DType dtype :
-       {DType::float32, DType::float16, DType::bfloat16, DType::int8, DType::float8_e4m3fn}) {
+  for (const DType dtype : {DType::float32, DType::float16, DType::bfloat16, DType::int8,
+                            DType::float8_e4m3fn, DType::float8_e5m2}) {
     KvGeometry geometry = kSmall;
     geometry.dtype = dtype;
     all.push_back(geometry);
@@ -241,7 +241,7 @@ TEST(KvStorage, OnlyQuantisedPoolsHaveScales) {
   const KvStorage plain(kSmall);
   EXPECT_EQ(message_of<TypeError>([&] { plain.k_scale(0); }),
             "BlockPool.k_scale: pool: got a pool of bfloat16, expected one of int8, "
-            "float8_e4m3fn or int4");
+            "float8_e4m3fn, float8_e5m2 or int4");
   EXPECT_THROW(plain.v_scale(0), TypeError);
   KvGeometry geometry = kSmall;
   geometry.dtype = DType::int8;
