@@ -80,7 +80,7 @@ GemmTask task_of(const LinearArgs& args, const PackedLayout& layout) {
   task.group_bytes = layout.group_bytes();
   task.panel_bytes = layout.panel_bytes();
   task.num_columns = layout.num_rows;
-  task.scales = args.weight != nullptr ? args.weight->scales() : nullptr;
+  task.scales = args.weight_array ? nullptr : args.weight->scales();
   task.out_stride = args.out.strides[0];
   return task;
 }
@@ -106,7 +106,7 @@ const GemmPath& path_of(const GemmKernels& kernels, const GemmTask& task) {
 // The rows of one task. Panels of a weight that is not packed are packed by whoever multiplies
 // them.
 void multiply_rows(const LinearArgs& args, const PackedLayout& layout, const GemmTask& task,
-                   const GemmPath& path, int num_threads, LentRooms& rooms) {
+                   const GemmPath& path, int num_threads, const LentRooms& rooms) {
   const std::int64_t work = task.num_rows * task.row_length * task.num_columns;
   const std::int64_t num_tiles = (task.num_rows + kTileRows - 1) / kTileRows;
   std::byte* const packed = rooms->packed.reserve(path.packed_bytes(task));
@@ -123,9 +123,9 @@ void multiply_rows(const LinearArgs& args, const PackedLayout& layout, const Gem
   const std::int64_t fair = std::max<std::int64_t>(1, panels / (4 * crew.workers));
   const std::int64_t at_once = std::min(path.panels_at_once(task), fair);
   const std::int64_t item = std::min<std::int64_t>(fair, 16) / at_once * at_once;
-  const bool is_array = args.weight == nullptr;
+  const ArrayView* const array = args.weight_array ? &*args.weight_array : nullptr;
   const std::int64_t scratch = round_up(path.scratch_bytes(task, at_once), 64);
-  const std::int64_t room = scratch + (is_array ? at_once * layout.panel_bytes() : 0);
+  const std::int64_t room = scratch + (array != nullptr ? at_once * layout.panel_bytes() : 0);
   std::byte* const of_workers = rooms->of_workers.reserve(room, crew.workers);
   deal(crew, (panels + item - 1) / item, [&](std::int64_t index, int worker) {
     const InModeOf mode(task);
@@ -133,9 +133,9 @@ void multiply_rows(const LinearArgs& args, const PackedLayout& layout, const Gem
     const std::int64_t end = std::min(panels, (index + 1) * item);
     for (std::int64_t first = index * item; first < end; first += at_once) {
       PanelRange range{first, std::min(at_once, end - first), nullptr};
-      if (is_array) {
+      if (array != nullptr) {
         for (std::int64_t i = 0; i < range.count; ++i) {
-          pack_panel(*args.weight_array, layout, first + i, mine + scratch + i * task.panel_bytes);
+          pack_panel(*array, layout, first + i, mine + scratch + i * task.panel_bytes);
         }
         range.data = mine + scratch;
       } else {
@@ -173,7 +173,7 @@ void linear(const LinearArgs& args, const GemmExecution& how, std::string_view f
   check_linear(args, function);
   const PackedLayout layout = args.layout();
   GemmTask task = task_of(args, layout);
-  LentRooms rooms;
+  const LentRooms rooms;
   if (args.bias) task.bias = floats_of(*args.bias, layout.num_rows, rooms->bias);
   for (std::int64_t row = 0; row < args.num_rows(); row += kTaskRows) {
     task.num_rows = std::min(kTaskRows, args.num_rows() - row);

@@ -50,8 +50,7 @@ double Weight::at(std::int64_t n, std::int64_t k) const {
     std::uint32_t bits;
     std::memcpy(&bits, p, sizeof bits);
     const std::uint32_t number = bits >> PackedLayout::shift(k) & 15u;
-    const std::byte* const scales = whole + (k / group_size() + 1) * layout_.group_bytes() -
-                                    2 * kPanelColumns * static_cast<std::int64_t>(sizeof(float));
+    const std::byte* const scales = whole + layout_.scales_offset(k);
     const double scale = scale_at(scales + column * 4);
     return scale * number + scale_at(scales + (kPanelColumns + column) * 4);
   }
