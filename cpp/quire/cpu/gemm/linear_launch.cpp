@@ -4,8 +4,8 @@
 #include <optional>
 #include <vector>
 
-#include "quire/base/aligned_buffer.h"
 #include "quire/base/float_mode.h"
+#include "quire/base/huge_pages.h"
 #include "quire/base/lent.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/gemm/gemm_list.h"
@@ -25,17 +25,28 @@ constexpr std::int64_t kWorkOfOne = 1 << 18;
 
 // What a thread keeps at most between calls: decoding allocates nothing, and a long prefill does
 // not hold memory for good.
-constexpr std::int64_t kMostKept = (16 << 20) / sizeof(float);
+constexpr std::int64_t kMostKept = 16 << 20;  // bytes
 
 class Room {
  public:
-  std::byte* reserve(std::int64_t bytes, std::int64_t times = 1) {
-    return reinterpret_cast<std::byte*>(buffer_.reserve(round_up(bytes, kCacheLine) / 4, times));
+  // Room for `count` bytes. What it held before is lost.
+  std::byte* reserve(std::int64_t count) {
+    if (count > capacity_) {
+      let_go_above(0);
+      data_ = large_bytes(count);
+      capacity_ = count;
+    }
+    return data_.get();
   }
-  void let_go() { buffer_.keep_at_most(kMostKept); }
+  void let_go_above(std::int64_t count) {
+    if (capacity_ <= count) return;
+    data_.reset();
+    capacity_ = 0;
+  }
 
  private:
-  AlignedBuffer buffer_;
+  PagedBytes data_;
+  std::int64_t capacity_ = 0;
 };
 
 struct Rooms {
@@ -47,7 +58,8 @@ class LentRooms {
  public:
   LentRooms() = default;
   ~LentRooms() {
-    for (Room* const room : {&rooms_->packed, &rooms_->of_workers, &rooms_->bias}) room->let_go();
+    for (Room* const room : {&rooms_->packed, &rooms_->of_workers, &rooms_->bias})
+      room->let_go_above(kMostKept);
   }
   LentRooms(const LentRooms&) = delete;
   LentRooms& operator=(const LentRooms&) = delete;
@@ -124,12 +136,13 @@ void multiply_rows(const LinearArgs& args, const PackedLayout& layout, const Gem
   const std::int64_t at_once = std::min(path.panels_at_once(task), fair);
   const std::int64_t item = std::min<std::int64_t>(fair, 16) / at_once * at_once;
   const ArrayView* const array = args.weight_array ? &*args.weight_array : nullptr;
-  const std::int64_t scratch = round_up(path.scratch_bytes(task, at_once), 64);
-  const std::int64_t room = scratch + (array != nullptr ? at_once * layout.panel_bytes() : 0);
-  std::byte* const of_workers = rooms->of_workers.reserve(room, crew.workers);
+  const std::int64_t scratch = round_up(path.scratch_bytes(task, at_once), kCacheLine);
+  const std::int64_t room =
+      round_up(scratch + (array != nullptr ? at_once * layout.panel_bytes() : 0), kCacheLine);
+  std::byte* const of_workers = rooms->of_workers.reserve(room * crew.workers);
   deal(crew, (panels + item - 1) / item, [&](std::int64_t index, int worker) {
     const InModeOf mode(task);
-    std::byte* const mine = of_workers + worker * round_up(room, kCacheLine);
+    std::byte* const mine = of_workers + worker * room;
     const std::int64_t end = std::min(panels, (index + 1) * item);
     for (std::int64_t first = index * item; first < end; first += at_once) {
       PanelRange range{first, std::min(at_once, end - first), nullptr};

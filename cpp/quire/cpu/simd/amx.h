@@ -41,6 +41,8 @@ struct Amx : Avx512Bf16 {
   static void store_tile(void* p, std::int64_t stride) {
     asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(stride), "i"(kTile) : "memory");
   }
+  // A line, into the first-level cache.
+  static void prefetch_near(const void* p) { _mm_prefetch(p, _MM_HINT_T0); }
   template <int kTile>
   static void zero_tile() {
     asm volatile("tilezero %%tmm%c0" : : "i"(kTile));

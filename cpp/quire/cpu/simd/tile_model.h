@@ -30,6 +30,7 @@ struct TileModel : Scalar {
       std::memcpy(static_cast<std::byte*>(p) + row * stride, state().tiles[kTile][row], 64);
     }
   }
+  static void prefetch_near(const void*) {}
   template <int kTile>
   static void zero_tile() {
     std::memset(state().tiles[kTile], 0, sizeof state().tiles[kTile]);
