@@ -15,9 +15,9 @@
 namespace quire {
 namespace {
 
-// Numbers of 8 and of 4 bits have to become bfloat16s before tiles can multiply them, which pays
-// from more rows on than these; fewer go through vectors, with the same bits.
-constexpr std::int64_t kRowsInVectors = 8;
+// Numbers of 8 bits have to become bfloat16s before tiles can multiply them, which pays from more
+// rows on than these; fewer go through vectors, with the same bits.
+constexpr std::int64_t kInt8RowsInVectors = 2;
 
 // In multiplications, of which memory gives a thread some 8 and arithmetic some 100 in a ns: about
 // 20 us of one row, and less of more.
@@ -111,7 +111,7 @@ const float* floats_of(const ArrayView& bias, std::int64_t num_columns, Room& ro
 
 const GemmPath& path_of(const GemmKernels& kernels, const GemmTask& task) {
   const bool in_tiles = kernels.tiles != nullptr && has_sums_of_tiles(task.x_dtype, task.format);
-  const bool pays = task.format == DType::bfloat16 || task.num_rows > kRowsInVectors;
+  const bool pays = task.format != DType::int8 || task.num_rows > kInt8RowsInVectors;
   return in_tiles && pays ? *kernels.tiles : kernels.lanes;
 }
 
