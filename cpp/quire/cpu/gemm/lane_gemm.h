@@ -71,6 +71,10 @@ struct LaneGemm {
   }
 
  private:
+  // How far before its use a weight is asked for, into the second-level cache, in bytes: a line
+  // with each pair of K, since lines that are asked for all at once are waited for.
+  static constexpr int kAhead = 8192;
+
   template <class T>
   static void pack_row(const GemmTask& task, const T* from, float* to) {
     std::int64_t k = 0;
@@ -136,6 +140,7 @@ struct LaneGemm {
           block += 2 * Numbers::kHalfBytes;
         }
         const auto* const scales = reinterpret_cast<const float*>(block) + column;
+        for (int at = 0; at < kGroupScaleBytes; at += 64) S::prefetch(block + kAhead + at);
         add_group<Rows>(scales, rows + task.depth + group, stride, sums_of_group, total);
       }
     } else {
@@ -176,14 +181,18 @@ struct LaneGemm {
   static void add_block(const float* rows, std::int64_t stride, const std::byte* block, int column,
                         Vec (&total)[Rows][kVectors]) {
     using Numbers = PackedNumbers<S, T>;
-    constexpr int kAhead = 2880;  // bytes, into the second-level cache: what the rows take to add
+    constexpr int kPairs = kBlockDepth / 2;
+    constexpr int kLines = 2 * Numbers::kHalfBytes / 64;
     Pair sums[Rows][kVectors];
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) sums[r][v] = {S::zero(), S::zero()};
     }
-    for (int pair = 0; pair < kBlockDepth / 2; ++pair) {
+    for (int pair = 0; pair < kPairs; ++pair) {
+      for (int line = pair * kLines / kPairs; line < (pair + 1) * kLines / kPairs; ++line) {
+        S::prefetch(block + kAhead + line * 64);
+      }
       Pair numbers[kVectors];
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) {
@@ -209,7 +218,6 @@ struct LaneGemm {
         total[r][v] = S::add(total[r][v], S::add(sums[r][v].lo, sums[r][v].hi));
       }
     }
-    for (std::int64_t i = 0; i < 2 * Numbers::kHalfBytes; i += 64) S::prefetch(block + kAhead + i);
   }
 };
 

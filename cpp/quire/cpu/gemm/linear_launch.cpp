@@ -4,8 +4,8 @@
 #include <optional>
 #include <vector>
 
-#include "quire/base/aligned_buffer.h"
 #include "quire/base/float_mode.h"
+#include "quire/base/huge_pages.h"
 #include "quire/base/lent.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/gemm/gemm_list.h"
@@ -15,9 +15,9 @@
 namespace quire {
 namespace {
 
-// Numbers of 8 and of 4 bits have to become bfloat16s before tiles can multiply them, which pays
-// from more rows on than these; fewer go through vectors, with the same bits.
-constexpr std::int64_t kRowsInVectors = 8;
+// Numbers of 8 bits have to become bfloat16s before tiles can multiply them, which pays from more
+// rows on than these; fewer go through vectors, with the same bits.
+constexpr std::int64_t kInt8RowsInVectors = 2;
 
 // In multiplications, of which memory gives a thread some 8 and arithmetic some 100 in a ns: about
 // 20 us of one row, and less of more.
@@ -25,17 +25,28 @@ constexpr std::int64_t kWorkOfOne = 1 << 18;
 
 // What a thread keeps at most between calls: decoding allocates nothing, and a long prefill does
 // not hold memory for good.
-constexpr std::int64_t kMostKept = (16 << 20) / sizeof(float);
+constexpr std::int64_t kMostKept = 16 << 20;  // bytes
 
 class Room {
  public:
-  std::byte* reserve(std::int64_t bytes, std::int64_t times = 1) {
-    return reinterpret_cast<std::byte*>(buffer_.reserve(round_up(bytes, kCacheLine) / 4, times));
+  // Room for `count` bytes. What it held before is lost.
+  std::byte* reserve(std::int64_t count) {
+    if (count > capacity_) {
+      let_go_above(0);
+      data_ = large_bytes(count);
+      capacity_ = count;
+    }
+    return data_.get();
   }
-  void let_go() { buffer_.keep_at_most(kMostKept); }
+  void let_go_above(std::int64_t count) {
+    if (capacity_ <= count) return;
+    data_.reset();
+    capacity_ = 0;
+  }
 
  private:
-  AlignedBuffer buffer_;
+  PagedBytes data_;
+  std::int64_t capacity_ = 0;
 };
 
 struct Rooms {
@@ -47,7 +58,8 @@ class LentRooms {
  public:
   LentRooms() = default;
   ~LentRooms() {
-    for (Room* const room : {&rooms_->packed, &rooms_->of_workers, &rooms_->bias}) room->let_go();
+    for (Room* const room : {&rooms_->packed, &rooms_->of_workers, &rooms_->bias})
+      room->let_go_above(kMostKept);
   }
   LentRooms(const LentRooms&) = delete;
   LentRooms& operator=(const LentRooms&) = delete;
@@ -80,7 +92,7 @@ GemmTask task_of(const LinearArgs& args, const PackedLayout& layout) {
   task.group_bytes = layout.group_bytes();
   task.panel_bytes = layout.panel_bytes();
   task.num_columns = layout.num_rows;
-  task.scales = args.weight != nullptr ? args.weight->scales() : nullptr;
+  task.scales = args.weight_array ? nullptr : args.weight->scales();
   task.out_stride = args.out.strides[0];
   return task;
 }
@@ -99,14 +111,14 @@ const float* floats_of(const ArrayView& bias, std::int64_t num_columns, Room& ro
 
 const GemmPath& path_of(const GemmKernels& kernels, const GemmTask& task) {
   const bool in_tiles = kernels.tiles != nullptr && has_sums_of_tiles(task.x_dtype, task.format);
-  const bool pays = task.format == DType::bfloat16 || task.num_rows > kRowsInVectors;
+  const bool pays = task.format != DType::int8 || task.num_rows > kInt8RowsInVectors;
   return in_tiles && pays ? *kernels.tiles : kernels.lanes;
 }
 
 // The rows of one task. Panels of a weight that is not packed are packed by whoever multiplies
 // them.
 void multiply_rows(const LinearArgs& args, const PackedLayout& layout, const GemmTask& task,
-                   const GemmPath& path, int num_threads, LentRooms& rooms) {
+                   const GemmPath& path, int num_threads, const LentRooms& rooms) {
   const std::int64_t work = task.num_rows * task.row_length * task.num_columns;
   const std::int64_t num_tiles = (task.num_rows + kTileRows - 1) / kTileRows;
   std::byte* const packed = rooms->packed.reserve(path.packed_bytes(task));
@@ -123,19 +135,20 @@ void multiply_rows(const LinearArgs& args, const PackedLayout& layout, const Gem
   const std::int64_t fair = std::max<std::int64_t>(1, panels / (4 * crew.workers));
   const std::int64_t at_once = std::min(path.panels_at_once(task), fair);
   const std::int64_t item = std::min<std::int64_t>(fair, 16) / at_once * at_once;
-  const bool is_array = args.weight == nullptr;
-  const std::int64_t scratch = round_up(path.scratch_bytes(task, at_once), 64);
-  const std::int64_t room = scratch + (is_array ? at_once * layout.panel_bytes() : 0);
-  std::byte* const of_workers = rooms->of_workers.reserve(room, crew.workers);
+  const ArrayView* const array = args.weight_array ? &*args.weight_array : nullptr;
+  const std::int64_t scratch = round_up(path.scratch_bytes(task, at_once), kCacheLine);
+  const std::int64_t room =
+      round_up(scratch + (array != nullptr ? at_once * layout.panel_bytes() : 0), kCacheLine);
+  std::byte* const of_workers = rooms->of_workers.reserve(room * crew.workers);
   deal(crew, (panels + item - 1) / item, [&](std::int64_t index, int worker) {
     const InModeOf mode(task);
-    std::byte* const mine = of_workers + worker * round_up(room, kCacheLine);
+    std::byte* const mine = of_workers + worker * room;
     const std::int64_t end = std::min(panels, (index + 1) * item);
     for (std::int64_t first = index * item; first < end; first += at_once) {
       PanelRange range{first, std::min(at_once, end - first), nullptr};
-      if (is_array) {
+      if (array != nullptr) {
         for (std::int64_t i = 0; i < range.count; ++i) {
-          pack_panel(*args.weight_array, layout, first + i, mine + scratch + i * task.panel_bytes);
+          pack_panel(*array, layout, first + i, mine + scratch + i * task.panel_bytes);
         }
         range.data = mine + scratch;
       } else {
@@ -173,7 +186,7 @@ void linear(const LinearArgs& args, const GemmExecution& how, std::string_view f
   check_linear(args, function);
   const PackedLayout layout = args.layout();
   GemmTask task = task_of(args, layout);
-  LentRooms rooms;
+  const LentRooms rooms;
   if (args.bias) task.bias = floats_of(*args.bias, layout.num_rows, rooms->bias);
   for (std::int64_t row = 0; row < args.num_rows(); row += kTaskRows) {
     task.num_rows = std::min(kTaskRows, args.num_rows() - row);

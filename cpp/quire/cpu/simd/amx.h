@@ -10,6 +10,18 @@
 
 namespace quire {
 
+// 0 to 15 twice, as bfloat16s.
+struct AmxNibbleTable {
+  alignas(64) std::uint16_t numbers[32];
+
+  constexpr AmxNibbleTable() : numbers{} {
+    for (int i = 0; i < 32; ++i) {
+      const auto bits = __builtin_bit_cast(std::uint32_t, static_cast<float>(i % 16));
+      numbers[i] = static_cast<std::uint16_t>(bits >> 16);
+    }
+  }
+};
+
 struct Amx : Avx512Bf16 {
   // Tiles 0 to 5 get `rows` rows, 1 to 16, and 6 and 7 all 16; all rows have 64 bytes. The thread
   // has tiles from here to release_tiles(), and nothing else may want them meanwhile.
@@ -41,6 +53,16 @@ struct Amx : Avx512Bf16 {
   static void store_tile(void* p, std::int64_t stride) {
     asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(stride), "i"(kTile) : "memory");
   }
+  // Of 16 words of 32 bits the pairs of four bits at `shift` and at 16 + shift, as bfloat16s.
+  static Vec nibble_pairs(const std::byte* words, int shift) {
+    const __m512i table =
+        _mm512_load_si512(kNibbles.numbers);  // twice: bit 4 of an index is not its own
+    const __m512i moved = _mm512_srlv_epi32(_mm512_loadu_si512(words), _mm512_set1_epi32(shift));
+    return _mm512_castsi512_ps(_mm512_permutexvar_epi16(moved, table));
+  }
+
+  // A line, into the first-level cache.
+  static void prefetch_near(const void* p) { _mm_prefetch(p, _MM_HINT_T0); }
   template <int kTile>
   static void zero_tile() {
     asm volatile("tilezero %%tmm%c0" : : "i"(kTile));
@@ -51,6 +73,9 @@ struct Amx : Avx512Bf16 {
   static void multiply_tiles() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kC), "i"(kA), "i"(kB));
   }
+
+ private:
+  static constexpr AmxNibbleTable kNibbles{};
 };
 
 }  // namespace quire

@@ -30,6 +30,7 @@ struct TileModel : Scalar {
       std::memcpy(static_cast<std::byte*>(p) + row * stride, state().tiles[kTile][row], 64);
     }
   }
+  static void prefetch_near(const void*) {}
   template <int kTile>
   static void zero_tile() {
     std::memset(state().tiles[kTile], 0, sizeof state().tiles[kTile]);
@@ -57,6 +58,10 @@ struct TileModel : Scalar {
     }
   }
 
+  // As simd/amx.h.
+  static Vec nibble_pairs(const std::byte* words, int shift) {
+    return pair_up_floats(load_nibbles(words, shift), load_nibbles(words, shift + 16));
+  }
   // As simd/avx512bf16.h.
   static Vec pair_up_floats(Vec a, Vec b) {
     std::uint32_t low, high;

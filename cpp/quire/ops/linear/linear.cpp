@@ -14,13 +14,13 @@ double number_at(const ArrayView& array, std::int64_t i, std::int64_t j) {
 }  // namespace
 
 PackedLayout LinearArgs::layout() const {
-  if (weight != nullptr) return weight->layout();
+  if (!weight_array) return weight->layout();
   return {weight_array->dtype, weight_array->shape[0], weight_array->shape[1], 0};
 }
 
 void check_linear(const LinearArgs& args, std::string_view function) {
   const ArgumentChecker check(function);
-  if (args.weight == nullptr) {
+  if (args.weight_array) {
     check.array("weight", *args.weight_array, {std::nullopt, std::nullopt}, "N, K");
     check.plain_floats("weight", *args.weight_array);
   }
@@ -52,7 +52,7 @@ std::vector<double> reference_linear(const LinearArgs& args) {
       double sum = 0;
       for (std::int64_t k = 0; k < layout.num_columns; ++k) {
         const double w =
-            args.weight != nullptr ? args.weight->at(n, k) : number_at(*args.weight_array, n, k);
+            args.weight_array ? number_at(*args.weight_array, n, k) : args.weight->at(n, k);
         sum += number_at(args.x, m, k) * w;
       }
       if (args.bias)

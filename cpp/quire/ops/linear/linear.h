@@ -22,11 +22,11 @@ namespace quire {
 // these are the sums of AMX's tiles, and those of other processors are the same. A row of x has the
 // same bits whatever rows are beside it.
 struct LinearArgs {
-  ArrayView x;                              // [M, K], plain floats; M may be 0
-  const Weight* weight = nullptr;           // [N, K]; or null, and then
-  std::optional<ArrayView> weight_array{};  // [N, K], plain floats: packed for this call alone
-  std::optional<ArrayView> bias{};          // [N], plain floats
-  ArrayView out;                            // [M, N], of x's dtype, written
+  ArrayView x;                            // [M, K], plain floats; M may be 0
+  std::optional<ArrayView> weight_array;  // [N, K], plain floats: packed for this call alone; or
+  const Weight* weight = nullptr;         // [N, K], where there is no array
+  std::optional<ArrayView> bias;          // [N], plain floats
+  ArrayView out;                          // [M, N], of x's dtype, written
 
   std::int64_t num_rows() const { return x.shape[0]; }
   // How the weight is packed, or would be.

@@ -107,9 +107,7 @@ void pack_int4(const ArrayView& w, Weight& weight, std::int64_t panel) {
       }
       const float stored[2] = {to_float(from_float<T>(grid.scale)),
                                to_float(from_float<T>(grid.offset))};
-      std::byte* const scales = weight.panel(panel) +
-                                (k0 / layout.group_size + 1) * layout.group_bytes() -
-                                2 * kPanelColumns * static_cast<std::int64_t>(sizeof(float));
+      std::byte* const scales = weight.panel(panel) + layout.scales_offset(k0);
       for (int i = 0; i < 2; ++i) {
         std::memcpy(scales + (i * kPanelColumns + column) * 4, &stored[i], sizeof stored[i]);
       }

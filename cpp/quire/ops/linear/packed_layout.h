@@ -25,6 +25,8 @@ namespace quire {
 inline constexpr std::int64_t kPanelColumns = 32;
 inline constexpr std::int64_t kHalfColumns = 16;
 inline constexpr std::int64_t kBlockDepth = 32;  // numbers of K
+// The scales and the offsets of a panel's columns behind each group of int4.
+inline constexpr std::int64_t kGroupScaleBytes = 2 * kPanelColumns * sizeof(float);
 
 constexpr std::int64_t round_up(std::int64_t n, std::int64_t step) {
   return (n + step - 1) / step * step;
@@ -50,8 +52,7 @@ struct PackedLayout {
   std::int64_t group_depth() const { return group_size == 0 ? depth() : group_size; }
   std::int64_t groups() const { return depth() / group_depth(); }
   std::int64_t group_bytes() const {
-    constexpr std::int64_t kScales = 2 * kPanelColumns * sizeof(float);
-    return group_depth() / kBlockDepth * block_bytes() + (group_size == 0 ? 0 : kScales);
+    return group_depth() / kBlockDepth * block_bytes() + (group_size == 0 ? 0 : kGroupScaleBytes);
   }
   std::int64_t panel_bytes() const { return groups() * group_bytes(); }
   // Of one scale per column, which stand behind all panels.
@@ -74,6 +75,10 @@ struct PackedLayout {
     if (format == DType::int4) return start + (depth / 8 * kHalfColumns + column) * 4;
     if (format != DType::bfloat16) return start + (depth * kHalfColumns + column) * item;
     return start + ((depth / 2 * kHalfColumns + column) * 2 + depth % 2) * item;
+  }
+  // Where the scales and offsets of k's group begin, in bytes from the panel's beginning: int4's.
+  std::int64_t scales_offset(std::int64_t k) const {
+    return (k / group_depth() + 1) * group_bytes() - kGroupScaleBytes;
   }
   // The bit of that dword at which an int4 number begins.
   static constexpr int shift(std::int64_t k) {

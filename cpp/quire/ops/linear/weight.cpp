@@ -1,21 +1,12 @@
 #include "quire/ops/linear/weight.h"
 
-#include <sys/mman.h>
-
-#include <cstdlib>
 #include <cstring>
-#include <new>
 
 #include "quire/base/interruption.h"
 #include "quire/ops/argument_checker.h"
 
 namespace quire {
 namespace {
-
-// A huge page, where there is at least one: a product reads a weight from one end to the other, and
-// each page is looked up once.
-constexpr std::int64_t kHugePage = 2 << 20;
-constexpr std::int64_t kLine = 64;
 
 float scale_at(const std::byte* p) {
   float scale;
@@ -25,18 +16,10 @@ float scale_at(const std::byte* p) {
 
 }  // namespace
 
-void Weight::Free::operator()(std::byte* p) const { std::free(p); }
-
-Weight::Weight(const PackedLayout& layout) : layout_(layout) {
-  const std::int64_t alignment = layout.bytes() >= kHugePage ? kHugePage : kLine;
-  const auto bytes = static_cast<std::size_t>(round_up(layout.bytes(), alignment));
-  data_.reset(
-      static_cast<std::byte*>(std::aligned_alloc(static_cast<std::size_t>(alignment), bytes)));
-  if (data_ == nullptr) throw std::bad_alloc();
-#ifdef MADV_HUGEPAGE
-  if (alignment == kHugePage) madvise(data_.get(), bytes, MADV_HUGEPAGE);  // may be declined
-#endif
-  std::memset(data_.get(), 0, bytes);
+// In huge pages: a product reads a weight from one end to the other, and each page is looked up
+// once.
+Weight::Weight(const PackedLayout& layout) : layout_(layout), data_(large_bytes(layout.bytes())) {
+  std::memset(data_.get(), 0, static_cast<std::size_t>(layout.bytes()));
 }
 
 double Weight::at(std::int64_t n, std::int64_t k) const {
@@ -50,8 +33,7 @@ double Weight::at(std::int64_t n, std::int64_t k) const {
     std::uint32_t bits;
     std::memcpy(&bits, p, sizeof bits);
     const std::uint32_t number = bits >> PackedLayout::shift(k) & 15u;
-    const std::byte* const scales = whole + (k / group_size() + 1) * layout_.group_bytes() -
-                                    2 * kPanelColumns * static_cast<std::int64_t>(sizeof(float));
+    const std::byte* const scales = whole + layout_.scales_offset(k);
     const double scale = scale_at(scales + column * 4);
     return scale * number + scale_at(scales + (kPanelColumns + column) * 4);
   }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "quire/base/array_view.h"
+#include "quire/base/huge_pages.h"
 #include "quire/ops/linear/packed_layout.h"
 
 namespace quire {
@@ -41,12 +42,8 @@ class Weight {
   double at(std::int64_t n, std::int64_t k) const;
 
  private:
-  struct Free {
-    void operator()(std::byte* p) const;
-  };
-
   PackedLayout layout_;
-  std::unique_ptr<std::byte[], Free> data_;
+  PagedBytes data_;
 };
 
 // Writes w [N, K] to `out`, float32 [N, K]: the numbers of at(), rounded. Throws ValueError or

@@ -144,17 +144,27 @@ TEST_P(Linear, RowsDoNotTouchEachOther) {
 // The bits of tiles: on whatever vectors, and in the model. Subnormal numbers are zero to all. Not
 // of scalars, whose multiply-adds round twice.
 TEST(LinearBits, AreThoseOfTilesEverywhere) {
-  for (const DType format : {DType::bfloat16, DType::int8, DType::int4}) {
-    LinearProblem problem(19, 70, 330, DType::bfloat16, DType::bfloat16);
-    for (std::int64_t i = 0; i < 400; i += 7) problem.x.set(i % 103 + i / 103 * 333, 1e-39f);
-    for (std::int64_t k = 0; k < 330; ++k) problem.x.set(2 * 333 + k, 1e-37f * float(k % 3));
-    const auto weight = problem.packed(format);
-    Array expected, out;
-    linear(problem.args(weight.get(), expected, 0, 19), {&kModelGemm, 1});
-    for (const GemmKernels* const kernels : all_kernels()) {
-      if (kernels->name == std::string_view("scalar")) continue;
-      linear(problem.args(weight.get(), out, 0, 19), {kernels, 1});
-      expect_same_bits(out, expected.bytes.data(), kernels->name);
+  // of few rows a panel goes through tiles whole, of more in parts of 512 numbers of K
+  for (const std::int64_t rows : {1, 16, 19, 33, 50}) {
+    for (const WeightOptions options : {WeightOptions{DType::bfloat16, std::nullopt},
+                                        {DType::int8, std::nullopt},
+                                        {DType::int4, 32},
+                                        {DType::int4, 64},
+                                        {DType::int4, 128}}) {
+      LinearProblem problem(rows, 70, 1130, DType::bfloat16, DType::bfloat16);
+      for (std::int64_t k = 0; k < 1130; k += 7) problem.x.set(k, 1e-39f);
+      for (std::int64_t k = 0; k < 1130; ++k) {
+        problem.x.set((rows - 1) * 1133 + k, 1e-37f * float(k % 3));
+      }
+      const auto weight = pack_weight(problem.w.view(), options, 1);
+      Array expected, out;
+      linear(problem.args(weight.get(), expected, 0, rows), {&kModelGemm, 1});
+      for (const GemmKernels* const kernels : all_kernels()) {
+        if (kernels->name == std::string_view("scalar")) continue;
+        linear(problem.args(weight.get(), out, 0, rows), {kernels, 1});
+        expect_same_bits(out, expected.bytes.data(), kernels->name);
+        if (HasFatalFailure()) FAIL() << rows << " rows, " << name_of(options.format);
+      }
     }
   }
 }
