@@ -11,7 +11,14 @@ enum DeviceType : std::int32_t {
   kCudaHost = 3,  // CPU memory that a GPU can read
 };
 
-enum Code : std::uint8_t { kInt = 0, kUInt = 1, kFloat = 2, kBfloat = 4, kFloat8E4M3Fn = 10 };
+enum Code : std::uint8_t {
+  kInt = 0,
+  kUInt = 1,
+  kFloat = 2,
+  kBfloat = 4,
+  kBool = 6,
+  kFloat8E4M3Fn = 10
+};
 
 // Flags of a versioned tensor. What is written to a copy would never reach its owner.
 inline constexpr std::uint64_t kReadOnly = 1, kIsCopied = 2;

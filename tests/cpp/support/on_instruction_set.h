@@ -35,6 +35,7 @@ class AloneInBatch {
       args_.key_positions->data += row * args.key_positions->strides[0];
       args_.key_positions->shape[0] = 1;
     }
+    if (args.causal_of_each) args_.causal_of_each = args.causal_of_each->subspan(seq, 1);
   }
   AloneInBatch(const AloneInBatch&) = delete;
   AloneInBatch& operator=(const AloneInBatch&) = delete;

@@ -23,7 +23,7 @@ struct FinishAttention {
       std::int64_t r = (head - unit.kv_head_begin) * unit.head_rows;
       for (std::int64_t t = 0; t < unit.num_tokens; ++t) {
         const auto [token, own] = Rows::token_of(unit, t);
-        const bool sees = Rows::first_key(unit, own) < Rows::end_key(task, unit, own);
+        const bool sees = Rows::first_key(unit, own) < Rows::end_key(unit, own);
         for (std::int64_t g = 0; g < task.group; ++g, ++r) {
           const std::int64_t q_head = head * task.group + g;
           if (sees) {

@@ -117,9 +117,10 @@ class GatherAttention {
     row.token = unit_.first_token.q_row + token;
     row.head = unit_.kv_head_begin * task_.group + r % task_.group;
     const std::int64_t own = unit_.first_token.own_key + token;
-    row.position = own < 0 ? own : Rows::position_of(unit_, own);  // below 0: padding
-    const std::int64_t end = Rows::end_key(task_, unit_, own);
-    row.sink_end = Rows::smaller(sink_tokens_, end);
+    row.position = Rows::position_of(unit_, own);
+    const std::int64_t end = Rows::end_key(unit_, own);
+    // which a window's right edge does not hide
+    row.sink_end = unit_.causal ? Rows::smaller(sink_tokens_, end) : sink_tokens_;
     row.begin = Rows::larger(sink_tokens_, Rows::first_key(unit_, own) - skipped_);
     row.end = Rows::larger(row.begin, end - skipped_);
     return row;

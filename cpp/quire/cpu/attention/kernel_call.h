@@ -22,7 +22,7 @@ class KernelCall {
 
   const AttentionTask& task() const { return task_; }
 
-  // `windowed`: rows see the keys of their sliding window alone.
+  // `windowed`: rows see the keys of their window alone.
   AttentionUnit unit(const WorkUnit& work, bool windowed) const;
 
   // Whether some of these keys of a unit are in an open block.
@@ -78,7 +78,8 @@ class KernelCall {
   template <class StateOf>
   void finish(const WorkUnit& work, StateOf state_of) const {
     const FusedKernels& kernels = fused(work);
-    AttentionUnit rows = unit(work, work.keys.windowed);
+    // where there are sink tokens a row sees some key if it may see any, whatever its window
+    AttentionUnit rows = unit(work, work.keys.windowed && work.keys.sink_tokens.end == 0);
     for (std::int64_t head = work.kv_head_begin; head < work.kv_head_end; ++head) {
       StateView states[kMostKeyParts];
       for (std::int64_t p = 0; p < work.num_parts; ++p) {

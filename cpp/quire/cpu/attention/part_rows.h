@@ -123,7 +123,7 @@ class PartRows {
     for (int i = 0; i < count; ++i) {
       const std::int64_t own = Rows::token_of(unit_, token).own_key;
       const int begin = clamp(Rows::first_key(unit_, own) - tile.first(), tile.num_keys());
-      const int end = clamp(Rows::end_key(task_, unit_, own) - tile.first(), tile.num_keys());
+      const int end = clamp(Rows::end_key(unit_, own) - tile.first(), tile.num_keys());
       group.begin[i] = begin;
       group.end[i] = end;
       if (begin < end) {
@@ -224,8 +224,9 @@ class PartRows {
                               float (&distances)[kKeys]) const {
     if (unit_.positions == nullptr || slope == 0) return nullptr;
     const std::int64_t* const keys = unit_.positions + tile_first;
+    const std::int64_t position = Rows::position_of(unit_, own);
     for (int key = 0; key < kKeys; ++key) {
-      distances[key] = key < end ? static_cast<float>(keys[key] - unit_.positions[own]) : 0.0f;
+      distances[key] = key < end ? static_cast<float>(keys[key] - position) : 0.0f;
     }
     return distances;
   }
@@ -234,7 +235,7 @@ class PartRows {
   bool sees_all(std::int64_t token, const KeyTile<S, kKeys>& tile) const {
     const std::int64_t own = Rows::token_of(unit_, token).own_key;
     return Rows::first_key(unit_, own) <= tile.first() &&
-           Rows::end_key(task_, unit_, own) >= tile.first() + kKeys;
+           Rows::end_key(unit_, own) >= tile.first() + kKeys;
   }
 
   static int clamp(std::int64_t key, int num_keys) {

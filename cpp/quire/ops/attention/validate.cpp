@@ -90,12 +90,6 @@ void check_sequence(const Checker& check, const PagedAttentionArgs& args,
                            counted(sizes.block_size, "token"), ")");
   }
   const QueryRows rows = query_rows(args, seq);
-  // an empty sequence is padding, whose rows come out 0; any other holds its own query tokens
-  if (seq_len > 0 && rows.end - rows.begin > seq_len) {
-    check.fail<ValueError>(args.names.seq_lens, "got ", counted(seq_len, "token"), " at sequence ",
-                           seq, ", expected at least ", rows.end - rows.begin,
-                           ", its query tokens");
-  }
   if (args.key_positions) check_positions(check, *args.key_positions, seq, seq_len);
   for (std::int64_t column = 0; column < used_blocks; ++column) {
     const std::int64_t block = args.block_tables.at(seq, column);
@@ -120,6 +114,17 @@ void check_options(const Checker& check, const PagedAttentionArgs& args, std::in
   }
   if (args.sliding_window && *args.sliding_window < 1) {
     check.fail<ValueError>("sliding_window", "got ", *args.sliding_window, ", expected >= 1");
+  }
+  if (args.window_sides) {
+    const auto [left, right] = *args.window_sides;
+    if (args.sliding_window) {
+      check.fail<ValueError>("sliding_window", "got both a number of keys and two sides, expected ",
+                             "one of them");
+    }
+    if (left < -1 || right < -1) {
+      check.fail<ValueError>("sliding_window", "got (", left, ", ", right,
+                             "), expected numbers of keys, or -1 for all");
+    }
   }
   if (args.num_sink_tokens < 0) {
     check.fail<ValueError>("num_sink_tokens", "got ", args.num_sink_tokens, ", expected >= 0");
@@ -192,6 +197,10 @@ void check_inputs(const Checker& check, const PagedAttentionArgs& args) {
                            " (cu_seqlens_q gives other numbers)");
   }
   check_options(check, args, sizes.num_heads);
+  if (args.causal_of_each && std::ssize(*args.causal_of_each) != sizes.num_seqs) {
+    check.fail<ValueError>("causal", "got ", counted(std::ssize(*args.causal_of_each), "bool"),
+                           ", expected ", sizes.num_seqs, ", one for each sequence");
+  }
   if (args.key_positions) {
     const IndexView& positions = *args.key_positions;
     // of no token is legal where there are none
