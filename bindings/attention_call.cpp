@@ -35,6 +35,10 @@ AttentionCall::AttentionCall(const char* function, py::handle q, const Attention
     positions_ = key_positions_.view;
   }
   take_causal(options.causal);
+  if (!options.tree_mask.is_none()) {
+    tree_ = to_bool_array({function, "tree_mask"}, options.tree_mask);
+    query_.tree_mask = tree_.view();
+  }
   query_.scale = to_optional_double({function, "scale"}, options.scale);
   take_window(options.sliding_window);
   query_.num_sink_tokens = to_int({function, "num_sink_tokens"}, options.num_sink_tokens);

@@ -30,6 +30,12 @@ constexpr std::array<Option, kNumAttentionOptions> kOptions = {{
     {"causal", "True", &AttentionOptions::causal,
      "a query sees keys up to its own position, else all; a bool, or an array of bool [B]: one for "
      "each sequence."},
+    {"tree_mask", "None", &AttentionOptions::tree_mask,
+     "in place of causal, for the last n tokens of each sequence, n its number of queries: an n x "
+     "n "
+     "matrix of bool after the other, flat, whether the row sees the column. Keys before those are "
+     "seen by all rows. Windows are by position here too. No token may be missing from a block of "
+     "those n, and no scale be wrong, even if no row sees them."},
     {"scale", "None", &AttentionOptions::scale, "of the dot products; None: 1 / sqrt(D)."},
     {"sliding_window", "None", &AttentionOptions::sliding_window,
      "a query sees this many keys, its own included, and of those after it what causal leaves; or "

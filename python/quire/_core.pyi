@@ -50,6 +50,7 @@ _Window: TypeAlias = SupportsIndex | tuple[SupportsIndex, SupportsIndex]
 class _Options(TypedDict, total=False):
     cu_seqlens_q: _Ints | None
     causal: _Bool | _Bools
+    tree_mask: _Bools | None
     scale: SupportsFloat | None
     sliding_window: _Window | None
     num_sink_tokens: SupportsIndex

@@ -14,8 +14,9 @@ def visible(
     causal: bool = True,
     sliding_window: int | tuple[int, int] | None = None,
     num_sink_tokens: int = 0,
+    tree: Any = None,
 ) -> Any:
-    """[n, m]: whether each query sees each key."""
+    """[n, m]: whether each query sees each key; `tree` [n, n] of the last n keys, for causal."""
     distance = np.asarray(k_positions)[None] - np.asarray(q_positions)[:, None]
     seen = np.ones_like(distance, bool)
     if sliding_window is not None:
@@ -27,6 +28,10 @@ def visible(
         if right >= 0:
             seen &= distance <= right
         seen |= np.asarray(k_positions) < num_sink_tokens
+    if tree is not None:
+        n, m = seen.shape
+        seen[:, max(0, m - n) :] &= tree[:, max(0, n - m) :]
+        return seen
     return seen & (distance <= 0) if causal else seen
 
 
@@ -40,6 +45,7 @@ def attention(
     causal: bool = True,
     sliding_window: int | tuple[int, int] | None = None,
     num_sink_tokens: int = 0,
+    tree: Any = None,
     scale: float | None = None,
     softcap: float | None = None,
     alibi_slopes: Any = None,
@@ -57,6 +63,7 @@ def attention(
         causal=causal,
         sliding_window=sliding_window,
         num_sink_tokens=num_sink_tokens,
+        tree=tree,
     )
     seen = mask.any(axis=0)[:, None, None]
     group = q.shape[1] // k.shape[1]

@@ -18,7 +18,7 @@ LENGTHS = (0, 1, 2, 15, 16, 17, 33, 64, 97, 129, 300, 400)
 class Case:
     """One call by chance, with poison in all that no row sees."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, has_trees: bool = False) -> None:
         self.random = random = np.random.default_rng(seed)
         batch = int(random.choice([1, 2, 3]))
         self.lengths = [int(n) for n in random.choice(LENGTHS, batch)]
@@ -52,6 +52,12 @@ class Case:
         gaps = 1 + random.integers(0, 4, (batch, max(1, *self.lengths))) // 3 * 5
         self.positions = np.cumsum(gaps, axis=1) - (0 if random.random() < 0.5 else gaps[:, :1])
 
+        # of as many rows as columns, dense or not; some rows see none, some columns nobody
+        self.trees = [
+            random.random((n, n)) < random.choice([0.1, 0.5, 0.9]) if has_trees else None
+            for n in self.q_lens
+        ]
+
     def one_of(self, choices: list[Any]) -> Any:
         return choices[int(self.random.integers(len(choices)))]
 
@@ -81,13 +87,20 @@ class Case:
     def masks(self, seq: int) -> dict[str, Any]:
         """What decides which keys the queries of a sequence see, as dense_oracle takes it."""
         names = ("sliding_window", "num_sink_tokens")
-        return {"causal": self.causal_of(seq), **{name: self.options[name] for name in names}}
+        masks = {name: self.options[name] for name in names}
+        return {"causal": self.causal_of(seq), "tree": self.trees[seq], **masks}
 
-    def visible(self, seq: int) -> Any:
-        """[queries, keys]."""
+    def seen(self, seq: int, **masks: Any) -> Any:
+        """[keys]: whether some query of a sequence sees each of its keys."""
         return dense_oracle.visible(
-            self.query_positions(seq), self.key_positions(seq), **self.masks(seq)
-        )
+            self.query_positions(seq), self.key_positions(seq), **{**self.masks(seq), **masks}
+        ).any(axis=0)
+
+    def needed(self, seq: int) -> Any:
+        """[keys]: whether the block of each must be there; a tree needs all that it spans."""
+        if self.trees[seq] is None:
+            return self.seen(seq)
+        return self.seen(seq, tree=np.ones_like(self.trees[seq]))
 
     def oracle(self, q: Any, k: Any, v: Any, seq: int) -> Any:
         """(out, lse, probabilities) of one sequence."""
@@ -102,19 +115,22 @@ class Case:
 
     def call_options(self) -> dict[str, Any]:
         options = {**self.options, "causal": self.causal}
+        if self.trees and self.trees[0] is not None:
+            options["tree_mask"] = np.concatenate([tree.ravel() for tree in self.trees])
         if self.has_positions:
             options["key_positions"] = self.positions
         return options
 
 
-def hide_unseen(problem: Problem, seq: int, seen: Any, case: Case) -> None:
+def hide_unseen(problem: Problem, seq: int, case: Case) -> None:
     """NaN in the keys of a sequence that no row sees; some blocks of such keys become holes."""
-    for key in np.flatnonzero(~seen):
+    needed = case.needed(seq)
+    for key in np.flatnonzero(~case.seen(seq)):
         column, offset = divmod(int(key), case.block_size)
         block = problem.block_tables[seq, column]
         problem.k_cache[block, offset] = problem.v_cache[block, offset] = np.nan
-    for column in range(-(-len(seen) // case.block_size)):
-        of_block = seen[column * case.block_size : (column + 1) * case.block_size]
+    for column in range(-(-len(needed) // case.block_size)):
+        of_block = needed[column * case.block_size : (column + 1) * case.block_size]
         if not of_block.any() and case.random.random() < 0.5:
             problem.block_tables[seq, column] = -1
 
@@ -137,7 +153,7 @@ def check_arrays(case: Case, implementation: str) -> None:
         for i in range(len(case.lengths))
     ]
     for seq in range(len(case.lengths)):
-        hide_unseen(problem, seq, case.visible(seq).any(axis=0), case)
+        hide_unseen(problem, seq, case)
     out = np.full((*problem.q.shape[:2], problem.v_cache.shape[3]), np.nan, np.float32)
     _, lse, mass = quire.paged_attention(
         *problem.arguments,

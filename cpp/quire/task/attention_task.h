@@ -37,6 +37,15 @@ struct QueryToken {
 // How far a row sees that sees all.
 inline constexpr std::int64_t kAllKeys = INT64_MAX;
 
+// Which of its last keys the queries of a sequence see, whatever causality would say: a row of as
+// many bools for each query, from key `first` on, which is below 0 where there are more queries
+// than keys. All see the keys before.
+struct TreeView {
+  const bool* rows;  // null: no tree
+  std::int64_t num_keys;
+  std::int64_t first;
+};
+
 // Some query tokens of one sequence, or of several that share the keys of a part, and some of their
 // KV heads. Its rows are (kv_head, token, head of the group), in this order.
 struct AttentionUnit {
@@ -52,6 +61,9 @@ struct AttentionUnit {
   // it is causal there are none after it, in every part.
   std::int64_t left, right;
   bool causal;
+  TreeView tree;  // from the row of the first token on
+  // Of a unit as a whole: the sequence's first keys, so many, that are seen beside a row's window.
+  std::int64_t sink_tokens;
   std::int64_t kv_head_begin, kv_head_end;
   // Rows that each KV head has in states: its own, tokens x group, and where they are more than
   // kRowStep some that hold nothing, up to a multiple of it.

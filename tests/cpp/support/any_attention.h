@@ -68,7 +68,8 @@ class AnyAttention {
                          ", sink tokens ", args_.num_sink_tokens, ", softcap ",
                          args_.softcap.value_or(0), ", scale ", args_.scale.value_or(NAN),
                          args_.alibi_slopes ? ", alibi" : "", args_.sinks ? ", sinks" : "",
-                         args_.key_positions ? ", positions" : "", spoilt_);
+                         args_.tree_mask ? ", trees" : "", args_.key_positions ? ", positions" : "",
+                         spoilt_);
   }
 
  private:
@@ -156,6 +157,16 @@ class AnyAttention {
       const std::size_t num_seqs = problem_.sizes.seq_lens.size();
       for (std::size_t seq = 0; seq < num_seqs; ++seq) causal_[seq] = one_of({false, true});
       args_.causal_of_each = std::span<const bool>(causal_.data(), num_seqs);
+    }
+    if (one_of({false, false, false, true})) {
+      const std::vector<std::int64_t>& q_lens = problem_.sizes.q_lens;
+      std::size_t count = 0;
+      for (const std::int64_t n : q_lens) count += static_cast<std::size_t>(n * n);
+      tree_ = std::make_unique<bool[]>(count);
+      std::mt19937 random(seed());
+      const unsigned out_of_8 = one_of({1, 4, 7});
+      for (std::size_t i = 0; i < count; ++i) tree_[i] = random() % 8 < out_of_8;
+      args_.tree_mask = std::span<const bool>(tree_.get(), count);
     }
     args_.num_sink_tokens = one_of<std::int64_t>({0, 0, 1, 4, 20, 70});
     if (one_of({false, false, true})) args_.softcap = one_of({0.5, 30.0});
@@ -272,6 +283,7 @@ class AnyAttention {
   std::unique_ptr<SealedProblem> sealed_problem_;
   PagedAttentionArgs args_;
   Array slopes_, sinks_;
+  std::unique_ptr<bool[]> tree_;
   std::array<bool, 4> causal_{};  // of as many sequences as there are, at most
   std::vector<std::int64_t> tables_, positions_;
   std::string spoilt_;

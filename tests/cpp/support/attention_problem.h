@@ -214,6 +214,14 @@ struct RandomOptions {
       for (std::size_t seq = 0; seq < num_seqs; ++seq) causal_of_each[seq] = random() % 2 == 0;
       args.causal_of_each = std::span<const bool>(causal_of_each.get(), num_seqs);
     }
+    if (random() % 4 == 0) {
+      std::int64_t count = 0;
+      for (const std::int64_t n : problem.sizes.q_lens) count += n * n;
+      tree.reset(new bool[static_cast<std::size_t>(count)]);
+      const unsigned out_of_8 = one_of(random, {1, 4, 7});
+      for (std::int64_t i = 0; i < count; ++i) tree[i] = random() % 8 < out_of_8;
+      args.tree_mask = std::span<const bool>(tree.get(), static_cast<std::size_t>(count));
+    }
     if (random() % 2 == 0) args.num_sink_tokens = one_of<std::int64_t>(random, {1, 4, 20, 70});
     if (random() % 4 == 0) args.softcap = one_of(random, {0.5, 30.0});
     if (random() % 4 == 0) args.scale = one_of(random, {0.0, -0.3, factor});
@@ -223,7 +231,7 @@ struct RandomOptions {
 
   PagedAttentionArgs args;
   Array slopes, sinks;
-  std::shared_ptr<bool[]> causal_of_each;
+  std::shared_ptr<bool[]> causal_of_each, tree;
 };
 
 struct Answer {
@@ -251,7 +259,9 @@ inline Answer oracle(const Problem& problem, const PagedAttentionArgs& args) {
   const auto per_head = [](const std::optional<ArrayView>& view, std::int64_t head) {
     return static_cast<double>(reinterpret_cast<const float*>(view->data)[head]);
   };
-  for (std::size_t seq = 0; seq < sizes.seq_lens.size(); ++seq) {
+  std::int64_t tree = 0;  // where that of a sequence begins
+  for (std::size_t seq = 0; seq < sizes.seq_lens.size();
+       tree += sizes.q_lens[seq] * sizes.q_lens[seq], ++seq) {
     const std::int64_t n = sizes.seq_lens[seq], m = sizes.q_lens[seq];
     if (n == 0) continue;
     for (std::int64_t head = 0; head < num_heads; ++head) {
@@ -282,7 +292,12 @@ inline Answer oracle(const Problem& problem, const PagedAttentionArgs& args) {
             scores(i, j) += per_head(args.alibi_slopes, head) * static_cast<double>(j - position);
           }
           const bool causal = args.causal_of_each ? (*args.causal_of_each)[seq] : args.causal;
-          if ((causal && j > position) ||
+          const std::int64_t column = j - (n - m);
+          if (args.tree_mask && column >= 0 &&
+              !(*args.tree_mask)[static_cast<std::size_t>(tree + i * m + column)]) {
+            scores(i, j) = -infinity;
+          }
+          if ((causal && !args.tree_mask && j > position) ||
               (j >= args.num_sink_tokens && is_outside(args, j - position))) {
             scores(i, j) = -infinity;
           }

@@ -75,6 +75,20 @@ struct AttentionRows {
     return key_from(unit, position_of(unit, own) + unit.right + 1, larger(own, 0), unit.seq_len);
   }
 
+  // Whether a token's row may see a key that is in its reach.
+  static bool shows(const TreeView& tree, std::int64_t token, std::int64_t key) {
+    if (tree.rows == nullptr || key < tree.first) return true;
+    return tree.rows[token * tree.num_keys + key - tree.first];
+  }
+
+  // Whether a token's rows see any key, of those of its reach and the unit's sink tokens.
+  static bool sees_any(const AttentionUnit& unit, std::int64_t token) {
+    const std::int64_t own = token_of(unit, token).own_key;
+    const std::int64_t last = unit.causal ? own + 1 : unit.seq_len;
+    return shows_any(unit, token, 0, smaller(unit.sink_tokens, last)) ||
+           shows_any(unit, token, first_key(unit, own), end_key(unit, own));
+  }
+
   // The row of `view` at (i, j).
   static std::byte* at(const RowsView& view, std::int64_t i, std::int64_t j) {
     return view.data + i * view.strides[0] + j * view.strides[1];
@@ -137,6 +151,12 @@ struct AttentionRows {
   }
 
  private:
+  static bool shows_any(const AttentionUnit& unit, std::int64_t token, std::int64_t begin,
+                        std::int64_t end) {
+    while (begin < end && !shows(unit.tree, token, begin)) ++begin;
+    return begin < end;
+  }
+
   // The first of the keys [begin, end) that stands at `position` or later, or `end`.
   static std::int64_t key_from(const AttentionUnit& unit, std::int64_t position, std::int64_t begin,
                                std::int64_t end) {

@@ -57,7 +57,8 @@ KernelCall::KernelCall(const PagedAttentionArgs& args, const AttentionChoice& ke
     : args_(args),
       kernels_(kernels),
       slopes_(per_head_floats(args.alibi_slopes)),
-      sinks_(per_head_floats(args.sinks)) {
+      sinks_(per_head_floats(args.sinks)),
+      trees_(trees_of(args)) {
   const PagedAttentionSizes sizes = sizes_of(args);
   task_.q = rows_view(args.q);
   task_.out = rows_view(args.out);
@@ -104,6 +105,10 @@ AttentionUnit KernelCall::unit(const WorkUnit& work, bool windowed) const {
   unit.causal = is_causal(args_, work.seq);
   unit.left = reach.left;
   unit.right = unit.causal ? 0 : reach.right;
+  if (!trees_.empty()) {
+    const std::int64_t n = rows.end - rows.begin;
+    unit.tree = {trees_[work.seq] + (work.token_begin - rows.begin) * n, n, rows.key(0)};
+  }
   unit.kv_head_begin = work.kv_head_begin;
   unit.kv_head_end = work.kv_head_end;
   unit.head_rows = padded_rows(work.num_tokens() * task_.group);

@@ -78,8 +78,8 @@ class KernelCall {
   template <class StateOf>
   void finish(const WorkUnit& work, StateOf state_of) const {
     const FusedKernels& kernels = fused(work);
-    // where there are sink tokens a row sees some key if it may see any, whatever its window
-    AttentionUnit rows = unit(work, work.keys.windowed && work.keys.sink_tokens.end == 0);
+    AttentionUnit rows = unit(work, work.keys.windowed);
+    rows.sink_tokens = work.keys.sink_tokens.end;
     for (std::int64_t head = work.kv_head_begin; head < work.kv_head_end; ++head) {
       StateView states[kMostKeyParts];
       for (std::int64_t p = 0; p < work.num_parts; ++p) {
@@ -100,6 +100,7 @@ class KernelCall {
   const PagedAttentionArgs& args_;
   const AttentionChoice& kernels_;
   std::vector<float> slopes_, sinks_;
+  std::vector<const bool*> trees_;  // of each sequence, or empty
   AttentionTask task_{};
 };
 

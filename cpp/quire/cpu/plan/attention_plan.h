@@ -22,6 +22,7 @@ struct PlanKind {
   std::int64_t num_sink_tokens;
   bool causal;
   std::optional<std::vector<bool>> causal_of_each;
+  bool has_trees;  // whichever: what they hide does not decide how work is cut
 
   bool operator==(const PlanKind&) const = default;
 };

@@ -42,6 +42,9 @@ struct AttentionQuery {
   bool causal = true;  // a row sees no key after its own
   // [B], in place of `causal`: whether those of each sequence do. Nobody changes it meanwhile.
   std::optional<std::span<const bool>> causal_of_each = std::nullopt;
+  // In place of causality, of the last n tokens of each sequence, n its number of queries: an n x n
+  // matrix after the other, whether the row sees the column. Keys before those are seen by all.
+  std::optional<std::span<const bool>> tree_mask = std::nullopt;
 };
 
 }  // namespace quire

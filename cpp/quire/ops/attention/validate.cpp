@@ -42,6 +42,28 @@ void check_cu_seqlens(const Checker& check, const IndexView& cu, std::int64_t nu
   }
 }
 
+// Of as many bools as the numbers of queries squared; the rows of each sequence are right.
+void check_tree(const Checker& check, const PagedAttentionArgs& args, std::int64_t num_seqs) {
+  if (!args.tree_mask) return;
+  const std::int64_t given = std::ssize(*args.tree_mask);
+  std::int64_t wanted = 0;
+  for (std::int64_t seq = 0; seq < num_seqs; ++seq) {
+    const QueryRows rows = query_rows(args, seq);
+    const std::int64_t n = rows.end - rows.begin;
+    std::int64_t square = 0;
+    if (!__builtin_mul_overflow(n, n, &square) &&
+        !__builtin_add_overflow(wanted, square, &wanted)) {
+      continue;
+    }
+    check.fail<ValueError>("tree_mask", "got ", counted(n, "query"), " at sequence ", seq,
+                           ", expected fewer");
+  }
+  if (given != wanted) {
+    check.fail<ValueError>("tree_mask", "got ", counted(given, "bool"), ", expected ", wanted,
+                           ", the squares of the sequences' numbers of queries");
+  }
+}
+
 // Those of one sequence's keys.
 void check_positions(const Checker& check, const IndexView& positions, std::int64_t seq,
                      std::int64_t seq_len) {
@@ -245,6 +267,7 @@ void validate(const PagedAttentionArgs& args, std::string_view function) {
 void validate_arrays(const PagedAttentionArgs& args, std::string_view function) {
   const Checker check(function);
   check_inputs(check, args);
+  check_tree(check, args, sizes_of(args).num_seqs);
   check_out(check, args);
 }
 
@@ -254,6 +277,7 @@ void validate_indices(const PagedAttentionArgs& args, std::string_view function)
   if (args.cu_seqlens_q) {
     check_cu_seqlens(check, *args.cu_seqlens_q, sizes.num_seqs, sizes.num_tokens);
   }
+  check_tree(check, args, sizes.num_seqs);
   for (std::int64_t seq = 0; seq < sizes.num_seqs; ++seq) check_sequence(check, args, sizes, seq);
 }
 

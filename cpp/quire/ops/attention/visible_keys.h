@@ -8,6 +8,9 @@
 // along a sequence: so what a query sees are two ranges of its keys even where keys have been left
 // out, and those are found by bisection; and later rows see later keys.
 //
+// A tree takes some of them away (tree_mask). What it hides from all rows counts as seen where
+// scales and holes are looked at.
+//
 // Where a sequence has more queries than keys, the first of them have no key of their own: each
 // stands one position before the next. Causal, they see nothing.
 //
@@ -17,6 +20,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <vector>
 
 #include "quire/ops/attention/paged_attention.h"
 
@@ -39,8 +43,29 @@ inline Reach window_of(const AttentionQuery& args) {
   return {reach(args.window_sides->left), reach(args.window_sides->right)};
 }
 
+// A tree says itself which of the later keys its rows see.
 inline bool is_causal(const AttentionQuery& args, std::int64_t seq) {
+  if (args.tree_mask) return false;
   return args.causal_of_each ? (*args.causal_of_each)[static_cast<std::size_t>(seq)] : args.causal;
+}
+
+// The tree of each sequence, [n, n] for its n queries; empty: there are none.
+inline std::vector<const bool*> trees_of(const PagedAttentionArgs& args) {
+  std::vector<const bool*> trees;
+  if (!args.tree_mask) return trees;
+  const bool* next = args.tree_mask->data();
+  for (std::int64_t seq = 0; seq < args.seq_lens.shape[0]; ++seq) {
+    const QueryRows rows = query_rows(args, seq);
+    trees.push_back(next);
+    next += (rows.end - rows.begin) * (rows.end - rows.begin);
+  }
+  return trees;
+}
+
+// Whether row j of a sequence sees a key that is in its reach; `tree` null: there is none.
+inline bool shows(const bool* tree, const QueryRows& rows, std::int64_t j, std::int64_t key) {
+  const std::int64_t column = key - rows.key(0);
+  return tree == nullptr || column < 0 || tree[j * (rows.end - rows.begin) + column];
 }
 
 // Where key `key` of sequence `seq`, which has some, stands; of a query without a key, below 0.
@@ -66,8 +91,8 @@ inline std::int64_t first_key_from(const PagedAttentionArgs& args, const QueryRo
   return begin;
 }
 
-// The keys that queries see. The window may begin at any key; where a query sees all keys up to the
-// last that it may see, they are its window, sink tokens and all.
+// The keys that queries see, if a tree does not hide them. The window may begin at any key; where a
+// query sees all keys up to the last that it may see, they are its window, sink tokens and all.
 struct VisibleKeys {
   KeyRange sink_tokens{0, 0};  // from 0 on, none of them in `window`
   KeyRange window{0, 0};       // begin <= end

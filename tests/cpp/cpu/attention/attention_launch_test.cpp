@@ -52,16 +52,17 @@ std::string describe(unsigned seed, const ProblemSizes& sizes, const PagedAttent
   for (std::size_t seq = 0; seq < sizes.seq_lens.size(); ++seq) {
     text += concat(" (", sizes.q_lens[seq], ", ", sizes.seq_lens[seq], ")");
   }
-  return text +
-         concat(", heads ", sizes.num_kv_heads, " x ", sizes.group, ", D ", sizes.head_dim, ", Dv ",
-                sizes.v_head_dim, ", block ", sizes.block_size, ", ", name_of(sizes.q_dtype), " ",
-                name_of(sizes.k_dtype), " ", name_of(sizes.v_dtype), args.causal ? ", causal" : "",
-                args.causal_of_each ? " of each" : "", ", window ", args.sliding_window.value_or(0),
-                ", sides ", args.window_sides.value_or(WindowSides{}).left, " ",
-                args.window_sides.value_or(WindowSides{}).right, ", sink tokens ",
-                args.num_sink_tokens, ", softcap ", args.softcap.value_or(0), ", scale ",
-                args.scale.value_or(NAN), args.alibi_slopes ? ", alibi" : "",
-                args.sinks ? ", sinks" : "");
+  return text + concat(", heads ", sizes.num_kv_heads, " x ", sizes.group, ", D ", sizes.head_dim,
+                       ", Dv ", sizes.v_head_dim, ", block ", sizes.block_size, ", ",
+                       name_of(sizes.q_dtype), " ", name_of(sizes.k_dtype), " ",
+                       name_of(sizes.v_dtype), args.causal ? ", causal" : "",
+                       args.causal_of_each ? " of each" : "", args.tree_mask ? ", trees" : "",
+                       ", window ", args.sliding_window.value_or(0), ", sides ",
+                       args.window_sides.value_or(WindowSides{}).left, " ",
+                       args.window_sides.value_or(WindowSides{}).right, ", sink tokens ",
+                       args.num_sink_tokens, ", softcap ", args.softcap.value_or(0), ", scale ",
+                       args.scale.value_or(NAN), args.alibi_slopes ? ", alibi" : "",
+                       args.sinks ? ", sinks" : "");
 }
 
 TEST_P(OnInstructionSet, AgreesOnRandomProblems) {

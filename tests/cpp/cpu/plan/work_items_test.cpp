@@ -78,6 +78,11 @@ TEST_P(OnInstructionSet, SharedPrefixesAreExactAndHaveTheBitsOfEachAlone) {
     if (random() % 3 == 0) {
       args.causal_of_each = std::span(causal_of_each).first(problem.sizes.seq_lens.size());
     }
+    bool trees[7 * 5 * 5];  // of up to 7 sequences of up to 5 tokens
+    std::size_t tree_size = 0;
+    for (const std::int64_t n : problem.sizes.q_lens) tree_size += static_cast<std::size_t>(n * n);
+    for (bool& sees : trees) sees = random() % 2 == 0;
+    if (random() % 3 == 0) args.tree_mask = std::span(trees).first(tree_size);
     if (random() % 3 == 0) args.softcap = 30.0;
     if (random() % 3 == 0) args.alibi_slopes = slopes.view();
     if (random() % 3 == 0) args.sinks = sinks.view();
