@@ -34,9 +34,13 @@ AttentionCall::AttentionCall(const char* function, py::handle q, const Attention
     key_positions_ = to_index_array({function, "key_positions"}, options.key_positions);
     positions_ = key_positions_.view;
   }
-  query_.causal = to_bool({function, "causal"}, options.causal);
+  take_causal(options.causal);
+  if (!options.tree_mask.is_none()) {
+    tree_ = to_bool_array({function, "tree_mask"}, options.tree_mask);
+    query_.tree_mask = tree_.view();
+  }
   query_.scale = to_optional_double({function, "scale"}, options.scale);
-  query_.sliding_window = to_optional_int({function, "sliding_window"}, options.sliding_window);
+  take_window(options.sliding_window);
   query_.num_sink_tokens = to_int({function, "num_sink_tokens"}, options.num_sink_tokens);
   query_.softcap = to_optional_double({function, "softcap"}, options.softcap);
   if (!options.alibi_slopes.is_none()) {
@@ -63,6 +67,30 @@ AttentionCall::AttentionCall(const char* function, py::handle q, const Attention
   given_out_ = to_float_array({function, "out"}, options.out);
   query_.out = given_out_.view;
   given_out_object_ = py::reinterpret_borrow<py::object>(options.out);
+}
+
+void AttentionCall::take_causal(py::handle causal) {
+  const Argument argument{function_, "causal"};
+  if (!shows_array(causal)) {
+    query_.causal = to_bool(argument, causal);
+    return;
+  }
+  causal_ = to_bool_array(argument, causal);
+  query_.causal_of_each = causal_.view();
+}
+
+void AttentionCall::take_window(py::handle window) {
+  const Argument argument{function_, "sliding_window"};
+  if (!PyTuple_Check(window.ptr())) {
+    query_.sliding_window = to_optional_int(argument, window);
+    return;
+  }
+  const auto sides = py::reinterpret_borrow<py::tuple>(window);
+  if (sides.size() != 2) {
+    raise<ValueError>(argument.place(), "got a tuple of ", sides.size(),
+                      ", expected (left, right), an int or None");
+  }
+  query_.window_sides = WindowSides{to_int(argument, sides[0]), to_int(argument, sides[1])};
 }
 
 void AttentionCall::require_options_of_tables() const {

@@ -40,10 +40,14 @@ class AttentionCall {
   pybind11::object result();
 
  private:
+  void take_causal(pybind11::handle causal);
+  void take_window(pybind11::handle window);
+
   const char* const function_;
   const pybind11::handle q_object_;
   AttentionQuery query_;
   FloatArray q_, given_out_, slopes_, sinks_;
+  BoolArray causal_, tree_;
   const pybind11::handle k_scale_option_, v_scale_option_;
   std::optional<ScaleArray> k_scale_, v_scale_;
   IndexArray cu_seqlens_q_, key_positions_;

@@ -21,18 +21,30 @@ struct Option {
 
 constexpr std::array<Option, kNumAttentionOptions> kOptions = {{
     {"cu_seqlens_q", "None", &AttentionOptions::cu_seqlens_q,
-     "[B + 1]: rows cu[i]:cu[i + 1] of q are the last tokens of sequence i."},
+     "[B + 1]: rows cu[i]:cu[i + 1] of q are the last tokens of sequence i. Where they are more "
+     "than its tokens, the first stand before its first key, one position after the other."},
     {"key_positions", "None", &AttentionOptions::key_positions,
      "[B, max_tokens] int32 or int64: where each key stands, and the query of its token, "
      "for causal, sliding_window, num_sink_tokens and alibi_slopes; growing along a "
      "sequence from 0 or more, ignored at and past seq_len. None: key j stands at j."},
-    {"causal", "True", &AttentionOptions::causal, "a query sees keys up to its own position."},
+    {"causal", "True", &AttentionOptions::causal,
+     "a query sees keys up to its own position, else all; a bool, or an array of bool [B]: one for "
+     "each sequence."},
+    {"tree_mask", "None", &AttentionOptions::tree_mask,
+     "in place of causal, for the last n tokens of each sequence, n its number of queries: an n x "
+     "n "
+     "matrix of bool after the other, flat, whether the row sees the column. Keys before those are "
+     "seen by all rows. Windows are by position here too. No token may be missing from a block of "
+     "those n, and no scale be wrong, even if no row sees them."},
     {"scale", "None", &AttentionOptions::scale, "of the dot products; None: 1 / sqrt(D)."},
     {"sliding_window", "None", &AttentionOptions::sliding_window,
-     "a query sees this many keys, its own included."},
+     "a query sees this many keys, its own included, and of those after it what causal leaves; or "
+     "(left, right), a tuple: keys at up to so many positions before and after its own, -1 for "
+     "all, and of these what causal leaves. W is (W - 1, -1)."},
     {"num_sink_tokens", "0", &AttentionOptions::num_sink_tokens,
      "beside those of its window a query sees the first tokens of the sequence, this many "
-     "(attention sinks, arXiv 2309.17453). Without sliding_window all are seen anyway."},
+     "(attention sinks, arXiv 2309.17453), of these too what causal leaves. Without sliding_window "
+     "all are seen anyway."},
     {"softcap", "None", &AttentionOptions::softcap,
      "scores become softcap * tanh(score / softcap)."},
     {"alibi_slopes", "None", &AttentionOptions::alibi_slopes,

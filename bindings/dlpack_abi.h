@@ -16,6 +16,7 @@ enum Code : std::uint8_t {
   kUInt = 1,
   kFloat = 2,
   kBfloat = 4,
+  kBool = 6,
   kFloat8E4M3Fn = 10,
   kFloat8E5M2 = 12,
 };

@@ -205,4 +205,14 @@ IndexView DlpackView::index_view() const {
   return view;
 }
 
+DlpackView::Bools DlpackView::bools() const {
+  const auto [code, bits, lanes] = tensor_->dtype;
+  if (lanes != 1 || code != dlpack::kBool || bits != 8) refuse_dtype(argument_, *tensor_, "bool");
+  if (tensor_->ndim != 1) {
+    raise<ValueError>(argument_.place(), "got ", tensor_->ndim, " axes, expected 1");
+  }
+  return {static_cast<const std::byte*>(tensor_->data) + tensor_->byte_offset, tensor_->shape[0],
+          tensor_->strides == nullptr ? 1 : tensor_->strides[0]};
+}
+
 }  // namespace quire::python

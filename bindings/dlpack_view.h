@@ -29,6 +29,11 @@ class DlpackView {
   // are taken as well.
   ArrayView float_view(bool quantised, const char* expected) const;
   IndexView index_view() const;
+  struct Bools {
+    const void* data;
+    std::int64_t count, stride;  // in bytes
+  };
+  Bools bools() const;  // along one axis
 
   const pybind11::object& owner() const { return capsule_; }
 

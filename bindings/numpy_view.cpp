@@ -164,9 +164,6 @@ FloatArray to_cache_array(Argument argument, py::handle object) {
                   "float32, float16, bfloat16, int8, float8_e4m3fn, float8_e5m2 or uint8 (int4)");
 }
 
-namespace {
-
-// Whether an object is no mere number. NumPy's numbers have an array interface as well.
 bool shows_array(py::handle object) {
   if (is_ndarray(object)) return true;
   if (PyFloat_Check(object.ptr()) || PyLong_Check(object.ptr())) return false;
@@ -175,8 +172,6 @@ bool shows_array(py::handle object) {
   }
   return has_dlpack(object) || py::hasattr(object, "__array_interface__");
 }
-
-}  // namespace
 
 ScaleArray::ScaleArray(Argument argument, py::handle object, DType cache_dtype) {
   if (object.is_none()) return;
@@ -220,6 +215,42 @@ IndexArray to_index_array(Argument argument, py::handle object) {
   result.view.type = dtype.itemsize() == 4 ? IndexType::int32 : IndexType::int64;
   result.view.data = static_cast<const std::byte*>(array.data());
   return result;
+}
+
+namespace {
+
+// `count` bools, `stride` bytes from one to the next; whatever is not 0 is true.
+BoolArray copy_of_bools(const void* data, std::int64_t count, std::int64_t stride) {
+  BoolArray bools{std::make_unique<bool[]>(static_cast<std::size_t>(count)),
+                  static_cast<std::size_t>(count)};
+  const auto* const bytes = static_cast<const unsigned char*>(data);
+  for (std::int64_t i = 0; i < count; ++i) bools.values[i] = bytes[i * stride] != 0;
+  return bools;
+}
+
+BoolArray copy_of_bools(const DlpackView& tensor) {
+  const DlpackView::Bools bools = tensor.bools();
+  return copy_of_bools(bools.data, bools.count, bools.stride);
+}
+
+}  // namespace
+
+BoolArray to_bool_array(Argument argument, py::handle object) {
+  if (const auto tensor = as_tensor(argument, object)) return copy_of_bools(*tensor);
+  const py::object found = as_ndarray(argument, object);
+  if (!found) {
+    if (!has_dlpack(object)) refuse(argument, object, "an array of bool");
+    return copy_of_bools(DlpackView(argument, object));
+  }
+  const py::array array = py::reinterpret_borrow<py::array>(found);
+  if (array.dtype().kind() != 'b') {
+    raise<TypeError>(argument.place(), "got dtype ", std::string(py::str(array.dtype())),
+                     ", expected bool");
+  }
+  if (array.ndim() != 1) {
+    raise<ValueError>(argument.place(), "got ", array.ndim(), " axes, expected 1");
+  }
+  return copy_of_bools(array.data(), array.shape(0), array.strides(0));
 }
 
 ByteArray to_byte_array(Argument argument, py::handle object) {

@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <initializer_list>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -17,6 +18,10 @@ namespace quire::python {
 void initialise_numpy();
 
 bool is_ndarray(pybind11::handle object);
+
+// Whether an object is an array of some kind. NumPy's numbers, which show their memory too, are
+// none.
+bool shows_array(pybind11::handle object);
 
 // A view, and what keeps its memory alive.
 struct FloatArray {
@@ -35,6 +40,16 @@ struct IndexArray {
 // says nothing, and is not.
 FloatArray to_float_array(Argument argument, pybind11::handle object);
 IndexArray to_index_array(Argument argument, pybind11::handle object);
+
+// A copy of bools along one axis.
+struct BoolArray {
+  std::unique_ptr<bool[]> values;
+  std::size_t size = 0;
+
+  std::span<const bool> view() const { return {values.get(), size}; }
+};
+// Throws TypeError for anything but an array of bool, ValueError for another number of axes.
+BoolArray to_bool_array(Argument argument, pybind11::handle object);
 
 // The same, or None.
 std::optional<FloatArray> to_optional_floats(Argument argument, pybind11::handle object);

@@ -44,13 +44,16 @@ _OnEvent: TypeAlias = Callable[[_Event, tuple[int, ...]], object]
 _Array: TypeAlias = npt.NDArray[Any]
 _OutAndLse: TypeAlias = tuple[_Array, npt.NDArray[np.float32]]
 _Bool: TypeAlias = bool | np.bool_
+_Bools: TypeAlias = npt.NDArray[np.bool_] | _SupportsDLPack | _SupportsArrayInterface
+_Window: TypeAlias = SupportsIndex | tuple[SupportsIndex, SupportsIndex]
 
 # What paged_attention and attend have alike; help() of either shows each with its default.
 class _Options(TypedDict, total=False):
     cu_seqlens_q: _Ints | None
-    causal: _Bool
+    causal: _Bool | _Bools
+    tree_mask: _Bools | None
     scale: SupportsFloat | None
-    sliding_window: SupportsIndex | None
+    sliding_window: _Window | None
     num_sink_tokens: SupportsIndex
     softcap: SupportsFloat | None
     alibi_slopes: _Floats | None

@@ -77,8 +77,17 @@ def _paged_attention(
     layout: str = "NHD",
     implementation: str = "auto",
     num_threads: int | None = None,
+    tree_mask: torch.Tensor | None = None,
+    causal_of_each: torch.Tensor | None = None,
+    window_sides: list[int] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     options: dict[str, Any] = locals()
+    # a schema has one type for each option, so what causal and sliding_window also take has a name
+    # of its own, and is taken in their place
+    if (each := options.pop("causal_of_each")) is not None:
+        options["causal"] = each
+    if (sides := options.pop("window_sides")) is not None:
+        options["sliding_window"] = tuple(sides)
     given = [options.pop(name) for name in ("q", "k_cache", "v_cache", "block_tables", "seq_lens")]
     out: Any = _core.paged_attention(*given, **options, return_lse=True)
     return out[0], out[1]

@@ -133,6 +133,29 @@ def test_operators_compute_what_the_functions_do(dtype: str) -> None:
     assert [bits(out), bits(lse)] == [bits(array) for array in expected]
 
 
+def test_options_of_more_than_one_type_have_names_of_their_own() -> None:
+    problem, arguments = problem_of("float32")
+    lengths = np.diff(problem.cu_seqlens_q)
+    tree = np.concatenate([np.tri(n, k=1, dtype=bool).ravel() for n in lengths])
+    causal = np.arange(len(lengths)) % 2 == 0
+    for plain, options in (
+        ({"tree_mask": tree}, {"tree_mask": torch.from_numpy(tree)}),
+        (
+            {"causal": causal, "sliding_window": (9, 3)},
+            {"causal_of_each": torch.from_numpy(causal), "window_sides": [9, 3]},
+        ),
+    ):
+        expected = quire.paged_attention(
+            *problem.arguments, cu_seqlens_q=problem.cu_seqlens_q, return_lse=True, **plain
+        )
+        cu_seqlens = torch.from_numpy(problem.cu_seqlens_q)
+        torch.library.opcheck(
+            operators.paged_attention.default, arguments, {"cu_seqlens_q": cu_seqlens, **options}
+        )
+        out, lse = operators.paged_attention(*arguments, cu_seqlens_q=cu_seqlens, **options)
+        assert [bits(out), bits(lse)] == [bits(array) for array in expected]
+
+
 @pytest.mark.parametrize("dtype", ["int8", "float8_e4m3fn"])
 def test_quantised_caches(dtype: str) -> None:
     """Queries of bfloat16 over caches and scales that an operator has written."""
@@ -177,12 +200,15 @@ def test_shapes_of_int4_are_known_without_computing() -> None:
 def test_options_are_those_of_the_functions() -> None:
     """A new option of attention or write_kv is to be one of the operator as well."""
     results = {"out", "lse", "return_lse", "return_block_mass"}
+    of_other_types = {"causal_of_each": None, "window_sides": None}  # causal and sliding_window
     for name in ("paged_attention", "write_kv", "merge_states"):
         schema = getattr(operators, name).default._schema
         parameters = inspect.signature(getattr(quire, name)).parameters
         wanted = {p.name: p.default for p in parameters.values() if p.name not in results}
         had = {a.name: a.default_value if a.has_default_value() else inspect.Parameter.empty
                for a in schema.arguments}  # fmt: skip
+        if name == "paged_attention":
+            wanted |= of_other_types
         assert had == wanted
         written = [a.name for a in schema.arguments if a.alias_info and a.alias_info.is_write]
         assert written == [p for p in had if p in WRITTEN and name == "write_kv"]

@@ -21,17 +21,29 @@ struct AttentionTask {
   std::int64_t head_dim, v_head_dim, num_heads, group, block_size;
   double scale;
   double softcap;  // 0: none
-  bool causal;
   // Where rows are read from copies that are made of a tile at a time (staged_tile.h): the task as
   // it is stored, and room for the copies. Else null.
   const AttentionTask* stored;
   float* staging;
 };
 
-// A query token: a row of q, and the key of its own.
+// A query token: a row of q, and the key of its own; below 0 where a sequence has more queries than
+// keys.
 struct QueryToken {
   std::int64_t q_row;
   std::int64_t own_key;
+};
+
+// How far a row sees that sees all.
+inline constexpr std::int64_t kAllKeys = INT64_MAX;
+
+// Which of its last keys the queries of a sequence see, whatever causality would say: a row of as
+// many bools for each query, from key `first` on, which is below 0 where there are more queries
+// than keys. All see the keys before.
+struct TreeView {
+  const bool* rows;  // null: no tree
+  std::int64_t num_keys;
+  std::int64_t first;
 };
 
 // Some query tokens of one sequence, or of several that share the keys of a part, and some of their
@@ -45,7 +57,13 @@ struct AttentionUnit {
   // [seq_len], growing: where keys stand, and the queries of their tokens; null: key j at j
   const std::int64_t* positions;
   std::int64_t seq_len;
-  std::int64_t window;  // keys that a row sees, its own included; the largest int64: all
+  // Which keys a row sees: those at so many positions before and after its own, or kAllKeys. Where
+  // it is causal there are none after it, in every part.
+  std::int64_t left, right;
+  bool causal;
+  TreeView tree;  // from the row of the first token on
+  // Of a unit as a whole: the sequence's first keys, so many, that are seen beside a row's window.
+  std::int64_t sink_tokens;
   std::int64_t kv_head_begin, kv_head_end;
   // Rows that each KV head has in states: its own, tokens x group, and where they are more than
   // kRowStep some that hold nothing, up to a multiple of it.

@@ -3,8 +3,11 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -56,19 +59,31 @@ class AnyAttention {
     for (std::size_t seq = 0; seq < sizes.seq_lens.size(); ++seq) {
       text += concat(" (", sizes.q_lens[seq], ", ", sizes.seq_lens[seq], ")");
     }
-    return text +
-           concat(", heads ", sizes.num_kv_heads, " x ", sizes.group, ", D ", sizes.head_dim,
-                  ", Dv ", sizes.v_head_dim, ", block ", sizes.block_size, ", ",
-                  name_of(args_.q.dtype), " ", name_of(args_.k_cache.dtype), " ",
-                  name_of(args_.v_cache.dtype), " to ", name_of(args_.out.dtype),
-                  args_.k_open ? concat(", open ", name_of(args_.k_open->dtype)) : "",
-                  args_.causal ? ", causal" : "", ", window ", args_.sliding_window.value_or(0),
-                  ", sink tokens ", args_.num_sink_tokens, ", softcap ", args_.softcap.value_or(0),
-                  ", scale ", args_.scale.value_or(NAN), args_.alibi_slopes ? ", alibi" : "",
-                  args_.sinks ? ", sinks" : "", args_.key_positions ? ", positions" : "", spoilt_);
+    return text + concat(", heads ", sizes.num_kv_heads, " x ", sizes.group, ", D ", sizes.head_dim,
+                         ", Dv ", sizes.v_head_dim, ", block ", sizes.block_size, ", ",
+                         name_of(args_.q.dtype), " ", name_of(args_.k_cache.dtype), " ",
+                         name_of(args_.v_cache.dtype), " to ", name_of(args_.out.dtype),
+                         args_.k_open ? concat(", open ", name_of(args_.k_open->dtype)) : "",
+                         causal_text(), ", window ", args_.sliding_window.value_or(0), sides_text(),
+                         ", sink tokens ", args_.num_sink_tokens, ", softcap ",
+                         args_.softcap.value_or(0), ", scale ", args_.scale.value_or(NAN),
+                         args_.alibi_slopes ? ", alibi" : "", args_.sinks ? ", sinks" : "",
+                         args_.tree_mask ? ", trees" : "", args_.key_positions ? ", positions" : "",
+                         spoilt_);
   }
 
  private:
+  std::string causal_text() const {
+    if (!args_.causal_of_each) return args_.causal ? ", causal" : "";
+    std::string text = ", causal";
+    for (const bool causal : *args_.causal_of_each) text += causal ? " yes" : " no";
+    return text;
+  }
+  std::string sides_text() const {
+    if (!args_.window_sides) return "";
+    return concat(" (", args_.window_sides->left, ", ", args_.window_sides->right, ")");
+  }
+
   static constexpr float kSlope = 0.002f;
   static constexpr std::int64_t kFarthest = 1500;  // of two tokens
 
@@ -90,8 +105,11 @@ class AnyAttention {
     for (int i = 0; i < batch; ++i) {
       sizes.seq_lens.push_back(
           one_of<std::int64_t>({0, 1, 2, 15, 16, 17, 31, 54, 97, 128, 129, 300, 515, 700}));
-      const std::int64_t most = std::max<std::int64_t>(1, sizes.seq_lens.back());
-      sizes.q_lens.push_back(std::min(most, one_of<std::int64_t>({1, 1, 1, 2, 3, 5, 0, 17, 40})));
+      const std::int64_t keys = sizes.seq_lens.back();
+      const std::int64_t most =
+          one_of({0, 0, 0, 1}) == 1 ? keys + 20 : std::max<std::int64_t>(1, keys);
+      sizes.q_lens.push_back(
+          std::min(most, one_of<std::int64_t>({1, 1, 1, 2, 3, 5, 0, 17, 40, keys + 1})));
     }
     sizes.num_kv_heads = one_of({1, 2, 3});
     sizes.group = one_of({1, 2, 3, 4, 5, 7, 8, 13});
@@ -128,6 +146,27 @@ class AnyAttention {
     args_.causal = one_of({true, true, true, false});
     if (one_of({false, false, true})) {
       args_.sliding_window = one_of<std::int64_t>({1, 7, 33, 64, 300, 5000});
+    }
+    if (one_of({false, false, true})) {
+      const auto side = [&] { return one_of<std::int64_t>({-1, 0, 1, 7, 40, 300, 5000}); };
+      const std::int64_t left = side();
+      args_.window_sides = WindowSides{left, side()};
+      args_.sliding_window = std::nullopt;
+    }
+    if (one_of({false, false, true})) {
+      const std::size_t num_seqs = problem_.sizes.seq_lens.size();
+      for (std::size_t seq = 0; seq < num_seqs; ++seq) causal_[seq] = one_of({false, true});
+      args_.causal_of_each = std::span<const bool>(causal_.data(), num_seqs);
+    }
+    if (one_of({false, false, false, true})) {
+      const std::vector<std::int64_t>& q_lens = problem_.sizes.q_lens;
+      std::size_t count = 0;
+      for (const std::int64_t n : q_lens) count += static_cast<std::size_t>(n * n);
+      tree_ = std::make_unique<bool[]>(count);
+      std::mt19937 random(seed());
+      const unsigned out_of_8 = one_of({1, 4, 7});
+      for (std::size_t i = 0; i < count; ++i) tree_[i] = random() % 8 < out_of_8;
+      args_.tree_mask = std::span<const bool>(tree_.get(), count);
     }
     args_.num_sink_tokens = one_of<std::int64_t>({0, 0, 1, 4, 20, 70});
     if (one_of({false, false, true})) args_.softcap = one_of({0.5, 30.0});
@@ -244,6 +283,8 @@ class AnyAttention {
   std::unique_ptr<SealedProblem> sealed_problem_;
   PagedAttentionArgs args_;
   Array slopes_, sinks_;
+  std::unique_ptr<bool[]> tree_;
+  std::array<bool, 4> causal_{};  // of as many sequences as there are, at most
   std::vector<std::int64_t> tables_, positions_;
   std::string spoilt_;
 };

@@ -9,7 +9,10 @@
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
+#include <memory>
+#include <optional>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -200,6 +203,25 @@ struct RandomOptions {
     sinks = problem.filled(DType::float32, {num_heads}, 2.0f);
     args.causal = random() % 4 != 0;
     if (random() % 4 == 0) args.sliding_window = one_of<std::int64_t>(random, {1, 7, 33, 64, 5000});
+    if (random() % 4 == 0) {
+      const auto side = [&] { return one_of<std::int64_t>(random, {-1, 0, 1, 7, 40, 5000}); };
+      args.window_sides = WindowSides{side(), side()};
+      args.sliding_window = std::nullopt;
+    }
+    if (random() % 3 == 0) {
+      const std::size_t num_seqs = problem.sizes.seq_lens.size();
+      causal_of_each.reset(new bool[num_seqs]);
+      for (std::size_t seq = 0; seq < num_seqs; ++seq) causal_of_each[seq] = random() % 2 == 0;
+      args.causal_of_each = std::span<const bool>(causal_of_each.get(), num_seqs);
+    }
+    if (random() % 4 == 0) {
+      std::int64_t count = 0;
+      for (const std::int64_t n : problem.sizes.q_lens) count += n * n;
+      tree.reset(new bool[static_cast<std::size_t>(count)]);
+      const unsigned out_of_8 = one_of(random, {1, 4, 7});
+      for (std::int64_t i = 0; i < count; ++i) tree[i] = random() % 8 < out_of_8;
+      args.tree_mask = std::span<const bool>(tree.get(), static_cast<std::size_t>(count));
+    }
     if (random() % 2 == 0) args.num_sink_tokens = one_of<std::int64_t>(random, {1, 4, 20, 70});
     if (random() % 4 == 0) args.softcap = one_of(random, {0.5, 30.0});
     if (random() % 4 == 0) args.scale = one_of(random, {0.0, -0.3, factor});
@@ -209,6 +231,7 @@ struct RandomOptions {
 
   PagedAttentionArgs args;
   Array slopes, sinks;
+  std::shared_ptr<bool[]> causal_of_each, tree;
 };
 
 struct Answer {
@@ -216,6 +239,14 @@ struct Answer {
   Eigen::VectorXd lse;  // [T * Hq]
   Matrix block_mass;    // [T * Hq, max_blocks]
 };
+
+// Whether a key so many positions after a query is outside of its window.
+inline bool is_outside(const PagedAttentionArgs& args, std::int64_t distance) {
+  if (args.sliding_window) return distance <= -*args.sliding_window;
+  const WindowSides sides = args.window_sides.value_or(WindowSides{});
+  return (sides.left >= 0 && distance < -sides.left) ||
+         (sides.right >= 0 && distance > sides.right);
+}
 
 // The oracle: for each sequence and head the whole score matrix, masks, softmax, product.
 inline Answer oracle(const Problem& problem, const PagedAttentionArgs& args) {
@@ -228,7 +259,9 @@ inline Answer oracle(const Problem& problem, const PagedAttentionArgs& args) {
   const auto per_head = [](const std::optional<ArrayView>& view, std::int64_t head) {
     return static_cast<double>(reinterpret_cast<const float*>(view->data)[head]);
   };
-  for (std::size_t seq = 0; seq < sizes.seq_lens.size(); ++seq) {
+  std::int64_t tree = 0;  // where that of a sequence begins
+  for (std::size_t seq = 0; seq < sizes.seq_lens.size();
+       tree += sizes.q_lens[seq] * sizes.q_lens[seq], ++seq) {
     const std::int64_t n = sizes.seq_lens[seq], m = sizes.q_lens[seq];
     if (n == 0) continue;
     for (std::int64_t head = 0; head < num_heads; ++head) {
@@ -258,10 +291,16 @@ inline Answer oracle(const Problem& problem, const PagedAttentionArgs& args) {
           if (args.alibi_slopes) {
             scores(i, j) += per_head(args.alibi_slopes, head) * static_cast<double>(j - position);
           }
-          const bool late = args.causal && j > position;
-          const bool early = args.sliding_window && j <= position - *args.sliding_window &&
-                             j >= args.num_sink_tokens;
-          if (late || early) scores(i, j) = -infinity;
+          const bool causal = args.causal_of_each ? (*args.causal_of_each)[seq] : args.causal;
+          const std::int64_t column = j - (n - m);
+          if (args.tree_mask && column >= 0 &&
+              !(*args.tree_mask)[static_cast<std::size_t>(tree + i * m + column)]) {
+            scores(i, j) = -infinity;
+          }
+          if ((causal && !args.tree_mask && j > position) ||
+              (j >= args.num_sink_tokens && is_outside(args, j - position))) {
+            scores(i, j) = -infinity;
+          }
         }
         const double top = scores.row(i).maxCoeff();
         if (top == -infinity) continue;

@@ -35,6 +35,14 @@ class AloneInBatch {
       args_.key_positions->data += row * args.key_positions->strides[0];
       args_.key_positions->shape[0] = 1;
     }
+    if (args.tree_mask) {
+      std::size_t before = 0;
+      for (std::size_t i = 0; i < seq; ++i) {
+        before += static_cast<std::size_t>(problem.sizes.q_lens[i] * problem.sizes.q_lens[i]);
+      }
+      args_.tree_mask = args.tree_mask->subspan(before, static_cast<std::size_t>(rows_ * rows_));
+    }
+    if (args.causal_of_each) args_.causal_of_each = args.causal_of_each->subspan(seq, 1);
   }
   AloneInBatch(const AloneInBatch&) = delete;
   AloneInBatch& operator=(const AloneInBatch&) = delete;

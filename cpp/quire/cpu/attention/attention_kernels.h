@@ -33,11 +33,11 @@ struct FusedKernels {
 struct GatherKernels {
   const char* instruction_set;
 
-  // Attention of `unit`, which has one KV head, over its first sink_tokens keys and keys
-  // [key_begin, key_end) copied together, written to out and lse. `scratch`: scratch_floats(task,
-  // sink_tokens + key_end - key_begin) floats.
-  void (*run)(const AttentionTask& task, const AttentionUnit& unit, std::int64_t sink_tokens,
-              std::int64_t key_begin, std::int64_t key_end, float* scratch);
+  // Attention of `unit`, which has one KV head, over its sink tokens and keys [key_begin, key_end)
+  // copied together, written to out and lse. `scratch`: scratch_floats(task, unit.sink_tokens +
+  // key_end - key_begin) floats.
+  void (*run)(const AttentionTask& task, const AttentionUnit& unit, std::int64_t key_begin,
+              std::int64_t key_end, float* scratch);
   std::int64_t (*scratch_floats)(const AttentionTask& task, std::int64_t num_keys);
 };
 

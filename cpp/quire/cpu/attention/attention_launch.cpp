@@ -218,8 +218,9 @@ void launch_gather(const PagedAttentionArgs& args, const AttentionChoice& kernel
     work.token_begin = rows.begin;
     work.token_end = rows.end;
     const VisibleKeys keys = visible_keys(args, rows, 0, rows.end - rows.begin);
-    kernels.gather->run(call.task(), call.unit(work, keys.windowed), keys.sink_tokens.end,
-                        keys.window.begin, keys.window.end, scratch);
+    AttentionUnit unit = call.unit(work, keys.windowed);
+    unit.sink_tokens = keys.sink_tokens.end;
+    kernels.gather->run(call.task(), unit, keys.window.begin, keys.window.end, scratch);
   });
 }
 

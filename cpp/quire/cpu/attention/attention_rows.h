@@ -55,28 +55,38 @@ struct AttentionRows {
   }
 
   static std::int64_t position_of(const AttentionUnit& unit, std::int64_t key) {
-    return unit.positions == nullptr ? key : unit.positions[key];
+    if (unit.positions == nullptr) return key;
+    return key < 0 ? unit.positions[0] + key : unit.positions[key];
   }
 
-  // The keys [begin, end) that the query of key `own` sees of its window (visible_keys.h).
+  // The keys [first_key, end_key) that the query of key `own` sees in a part (visible_keys.h); none
+  // where they are not in this order.
   static std::int64_t first_key(const AttentionUnit& unit, std::int64_t own) {
     const std::int64_t position = position_of(unit, own);
-    if (unit.window > position) return 0;
-    if (unit.positions == nullptr) return position + 1 - unit.window;
-    std::int64_t begin = 0;
-    for (std::int64_t end = own; begin < end;) {
-      const std::int64_t middle = begin + (end - begin) / 2;
-      if (unit.positions[middle] < position + 1 - unit.window) {
-        begin = middle + 1;
-      } else {
-        end = middle;
-      }
-    }
-    return begin;
+    if (unit.left >= position) return 0;
+    if (unit.positions == nullptr) return position - unit.left;
+    return key_from(unit, position - unit.left, 0, own);
   }
-  static std::int64_t end_key(const AttentionTask& task, const AttentionUnit& unit,
-                              std::int64_t own) {
-    return task.causal ? smaller(own + 1, unit.seq_len) : unit.seq_len;
+  static std::int64_t end_key(const AttentionUnit& unit, std::int64_t own) {
+    if (unit.positions == nullptr || unit.right == 0) {
+      return unit.right < unit.seq_len - 1 - own ? own + 1 + unit.right : unit.seq_len;
+    }
+    if (unit.right == kAllKeys) return unit.seq_len;
+    return key_from(unit, position_of(unit, own) + unit.right + 1, larger(own, 0), unit.seq_len);
+  }
+
+  // Whether a token's row may see a key that is in its reach.
+  static bool shows(const TreeView& tree, std::int64_t token, std::int64_t key) {
+    if (tree.rows == nullptr || key < tree.first) return true;
+    return tree.rows[token * tree.num_keys + key - tree.first];
+  }
+
+  // Whether a token's rows see any key, of those of its reach and the unit's sink tokens.
+  static bool sees_any(const AttentionUnit& unit, std::int64_t token) {
+    const std::int64_t own = token_of(unit, token).own_key;
+    const std::int64_t last = unit.causal ? own + 1 : unit.seq_len;
+    return shows_any(unit, token, 0, smaller(unit.sink_tokens, last)) ||
+           shows_any(unit, token, first_key(unit, own), end_key(unit, own));
   }
 
   // The row of `view` at (i, j).
@@ -148,6 +158,26 @@ struct AttentionRows {
   }
 
  private:
+  static bool shows_any(const AttentionUnit& unit, std::int64_t token, std::int64_t begin,
+                        std::int64_t end) {
+    while (begin < end && !shows(unit.tree, token, begin)) ++begin;
+    return begin < end;
+  }
+
+  // The first of the keys [begin, end) that stands at `position` or later, or `end`.
+  static std::int64_t key_from(const AttentionUnit& unit, std::int64_t position, std::int64_t begin,
+                               std::int64_t end) {
+    while (begin < end) {
+      const std::int64_t middle = begin + (end - begin) / 2;
+      if (unit.positions[middle] < position) {
+        begin = middle + 1;
+      } else {
+        end = middle;
+      }
+    }
+    return begin;
+  }
+
   // None for scales that make something of the small queries, which it would take from.
   static float headroom(const AttentionTask& task) {
     return task.scale <= 1024 && task.scale >= -1024 ? 0x1p24f : 1.0f;

@@ -208,8 +208,10 @@ class MassLaunch {
     const QueryRows rows = query_rows(args_, work.seq);
     const VisibleKeys keys = visible_keys(args_, rows, token - rows.begin);
     std::fill_n(columns, args_.block_tables.shape[1], 0.0f);
+    const bool* const tree = trees_.empty() ? nullptr : trees_[work.seq];
     for (const KeyRange& seen : {keys.sink_tokens, keys.window}) {
       for (std::int64_t key = seen.begin; key < seen.end; ++key) {
+        if (!shows(tree, rows, token - rows.begin, key)) continue;
         columns[key / sizes_.block_size] = std::numeric_limits<float>::quiet_NaN();
       }
     }
@@ -225,6 +227,7 @@ class MassLaunch {
   const PagedAttentionSizes sizes_;
   const KernelCall call_;
   const BlockMassKernels& kernels_;
+  const std::vector<const bool*> trees_ = trees_of(args_);
   std::vector<MassUnit> units_;
   std::vector<MassItem> items_;
   std::vector<float> maxima_;

@@ -22,8 +22,8 @@ struct FinishAttention {
     for (std::int64_t head = unit.kv_head_begin; head < unit.kv_head_end; ++head) {
       std::int64_t r = (head - unit.kv_head_begin) * unit.head_rows;
       for (std::int64_t t = 0; t < unit.num_tokens; ++t) {
-        const auto [token, own] = Rows::token_of(unit, t);
-        const bool sees = Rows::first_key(unit, own) < Rows::end_key(task, unit, own);
+        const std::int64_t token = Rows::token_of(unit, t).q_row;
+        const bool sees = Rows::sees_any(unit, t);
         for (std::int64_t g = 0; g < task.group; ++g, ++r) {
           const std::int64_t q_head = head * task.group + g;
           if (sees) {

@@ -21,9 +21,9 @@ class GatherAttention {
     return num_keys * (d + dv) + kRows * (num_keys + d + 3 * dv) + Int4Rows<S>::grid_floats(d);
   }
 
-  static void run(const AttentionTask& task, const AttentionUnit& unit, std::int64_t sink_tokens,
-                  std::int64_t key_begin, std::int64_t key_end, float* scratch) {
-    GatherAttention gather(task, unit, sink_tokens, key_begin, key_end, scratch);
+  static void run(const AttentionTask& task, const AttentionUnit& unit, std::int64_t key_begin,
+                  std::int64_t key_end, float* scratch) {
+    GatherAttention gather(task, unit, key_begin, key_end, scratch);
     gather.copy_keys();
     const std::int64_t rows = unit.num_tokens * task.group;
     for (std::int64_t r = 0; r < rows && !is_interrupted(); r += kRows) {
@@ -38,13 +38,13 @@ class GatherAttention {
   static constexpr std::int64_t kKeysPerLook = 1024;
   static bool is_time_to_look(std::int64_t key) { return (key + 1) % kKeysPerLook == 0; }
 
-  GatherAttention(const AttentionTask& task, const AttentionUnit& unit, std::int64_t sink_tokens,
-                  std::int64_t key_begin, std::int64_t key_end, float* scratch)
+  GatherAttention(const AttentionTask& task, const AttentionUnit& unit, std::int64_t key_begin,
+                  std::int64_t key_end, float* scratch)
       : task_(task),
         unit_(unit),
-        sink_tokens_(sink_tokens),
-        skipped_(key_begin - sink_tokens),
-        num_keys_(sink_tokens + key_end - key_begin),
+        sink_tokens_(unit.sink_tokens),
+        skipped_(key_begin - sink_tokens_),
+        num_keys_(sink_tokens_ + key_end - key_begin),
         d_(Rows::padded(task.head_dim)),
         dv_(Rows::padded(task.v_head_dim)),
         is_long_(num_keys_ > kSumKeys),
@@ -107,6 +107,7 @@ class GatherAttention {
     std::int64_t position;    // of its token
     std::int64_t sink_end;    // sink tokens that it sees
     std::int64_t begin, end;  // keys of the window that it sees, counted as they are copied
+    bool sees;                // any of them
     float largest = -__builtin_inff();  // of its scores
     double sum = 0;                     // of its weights
   };
@@ -117,11 +118,13 @@ class GatherAttention {
     row.token = unit_.first_token.q_row + token;
     row.head = unit_.kv_head_begin * task_.group + r % task_.group;
     const std::int64_t own = unit_.first_token.own_key + token;
-    row.position = own < 0 ? own : Rows::position_of(unit_, own);  // below 0: padding
-    const std::int64_t end = Rows::end_key(task_, unit_, own);
-    row.sink_end = Rows::smaller(sink_tokens_, end);
+    row.position = Rows::position_of(unit_, own);
+    const std::int64_t end = Rows::end_key(unit_, own);
+    // which a window's right edge does not hide
+    row.sink_end = unit_.causal ? Rows::smaller(sink_tokens_, end) : sink_tokens_;
     row.begin = Rows::larger(sink_tokens_, Rows::first_key(unit_, own) - skipped_);
     row.end = Rows::larger(row.begin, end - skipped_);
+    row.sees = Rows::sees_any(unit_, token);
     return row;
   }
 
@@ -134,7 +137,7 @@ class GatherAttention {
       first = Rows::smaller(first, rows[i].begin);
       last = Rows::larger(last, rows[i].end);
       shared_first = Rows::larger(shared_first, rows[i].begin);
-      shared_last = Rows::smaller(shared_last, rows[i].end);
+      shared_last = Rows::smaller(shared_last, Rows::smaller(rows[i].end, tree_begin()));
       Rows::load_floats(Rows::at(task_.q, rows[i].token, rows[i].head), task_.q.dtype,
                         task_.head_dim, Rows::query_factor(task_), q_ + i * d_);
     }
@@ -146,9 +149,10 @@ class GatherAttention {
     if (shared_first >= shared_last) shared_first = shared_last = last;
     add_values<kRows>(0, shared_first, shared_last);
     for (int i = 0; i < count; ++i) {
-      add_values<1>(i, 0, rows[i].sink_end);
-      add_values<1>(i, rows[i].begin, Rows::smaller(shared_first, rows[i].end));
-      add_values<1>(i, Rows::larger(shared_last, rows[i].begin), rows[i].end);
+      const auto add = [&](std::int64_t begin, std::int64_t end) { add_values<1>(i, begin, end); };
+      for_runs(rows[i], 0, rows[i].sink_end, add);
+      for_runs(rows[i], rows[i].begin, Rows::smaller(shared_first, rows[i].end), add);
+      for_runs(rows[i], Rows::larger(shared_last, rows[i].begin), rows[i].end, add);
       for (std::int64_t d = i * dv_; is_long_ && d < (i + 1) * dv_; ++d) {
         out_[d] = static_cast<float>(totals_[d]);
       }
@@ -229,10 +233,36 @@ class GatherAttention {
 
   // Replaces the scores of the keys that a row sees by change(scores, first key, number of keys).
   template <class Change>
-  static void for_keys(const Row& row, float* scores, Change change) {
-    for_range(0, row.sink_end, scores, change);
-    for_range(row.begin, row.end, scores, change);
+  void for_keys(const Row& row, float* scores, Change change) const {
+    const auto run = [&](std::int64_t begin, std::int64_t end) {
+      for_range(begin, end, scores, change);
+    };
+    for_runs(row, 0, row.sink_end, run);
+    for_runs(row, row.begin, row.end, run);
   }
+
+  // Calls visit(begin, end) for the runs of copies in [begin, end) that a tree does not hide.
+  template <class Visit>
+  void for_runs(const Row& row, std::int64_t begin, std::int64_t end, Visit visit) const {
+    const std::int64_t token = row.token - unit_.first_token.q_row;
+    while (begin < end) {
+      std::int64_t last = end;
+      if (end > tree_begin() || begin < sink_tokens_) {
+        while (begin < end && !Rows::shows(unit_.tree, token, key_at(begin))) ++begin;
+        last = begin;
+        while (last < end && Rows::shows(unit_.tree, token, key_at(last))) ++last;
+      }
+      if (begin < last) visit(begin, last);
+      begin = last;
+    }
+  }
+
+  // The first copy of the window that a tree may hide.
+  std::int64_t tree_begin() const {
+    if (unit_.tree.rows == nullptr) return num_keys_;
+    return Rows::larger(unit_.tree.first - skipped_, 0);
+  }
+
   template <class Change>
   static void for_range(std::int64_t begin, std::int64_t end, float* scores, Change& change) {
     for (std::int64_t key = begin; key < end; key += S::kWidth) {
@@ -287,14 +317,13 @@ class GatherAttention {
   }
 
   void write(const Row& row, float* out) const {
-    const bool sees = row.begin < row.end || row.sink_end > 0;
     // a sink above every score shrinks the keys' part, one below is shrunk
     const double sink = task_.sinks == nullptr ? -__builtin_inf() : task_.sinks[row.head];
     const double above = sink - row.largest;
     const double keys = above > 0 ? __builtin_exp(-above) : 1.0;
     const double rest = above > 0 ? 1.0 : __builtin_exp(above);
     const double total = row.sum * keys + rest;
-    const Vec factor = S::set1(sees ? static_cast<float>(keys / total) : 0.0f);
+    const Vec factor = S::set1(row.sees ? static_cast<float>(keys / total) : 0.0f);
     for (std::int64_t d = 0; d < dv_; d += S::kWidth) {
       S::store(out + d, S::mul(S::load(out + d), factor));
     }
@@ -303,7 +332,7 @@ class GatherAttention {
     if (task_.lse == nullptr) return;
     const double largest = above > 0 ? sink : row.largest;
     task_.lse[row.token * task_.num_heads + row.head] =
-        sees ? static_cast<float>(largest + __builtin_log(total)) : -__builtin_inff();
+        row.sees ? static_cast<float>(largest + __builtin_log(total)) : -__builtin_inff();
   }
 
   const AttentionTask& task_;

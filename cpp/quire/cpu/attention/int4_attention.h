@@ -270,10 +270,12 @@ class Int4Attention {
     const CopiedRows values(v_, dv_, begin, end);
     for (int r = 0; r < group.count; ++r) {
       const Range range = seen(group, r, begin, end);
-      if ((rows >> r & 1) == 0 || range.begin >= range.end) continue;
-      ValueTile<S, float>::template run<1>(
-          scores_ + r * kKeys, values.rows(), range.begin, range.end, task_.v_head_dim,
-          rows_.values(group.head, group.row + r), rows_.v_stride(), lines);
+      if ((rows >> r & 1) == 0) continue;
+      rows_.for_runs(group, r, range.begin, range.end, [&](int first, int last) {
+        ValueTile<S, float>::template run<1>(
+            scores_ + r * kKeys, values.rows(), first, last, task_.v_head_dim,
+            rows_.values(group.head, group.row + r), rows_.v_stride(), lines);
+      });
     }
   }
 

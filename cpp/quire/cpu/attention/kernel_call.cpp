@@ -57,7 +57,8 @@ KernelCall::KernelCall(const PagedAttentionArgs& args, const AttentionChoice& ke
     : args_(args),
       kernels_(kernels),
       slopes_(per_head_floats(args.alibi_slopes)),
-      sinks_(per_head_floats(args.sinks)) {
+      sinks_(per_head_floats(args.sinks)),
+      trees_(trees_of(args)) {
   const PagedAttentionSizes sizes = sizes_of(args);
   task_.q = rows_view(args.q);
   task_.out = rows_view(args.out);
@@ -82,7 +83,6 @@ KernelCall::KernelCall(const PagedAttentionArgs& args, const AttentionChoice& ke
   task_.scale = args.scale.value_or(1.0 / std::sqrt(static_cast<double>(sizes.head_dim)));
   // a cap that no float32 score can feel is none
   task_.softcap = args.softcap && *args.softcap < kLargestSoftcap ? *args.softcap : 0.0;
-  task_.causal = args.causal;
 }
 
 AttentionUnit KernelCall::unit(const WorkUnit& work, bool windowed) const {
@@ -100,8 +100,15 @@ AttentionUnit KernelCall::unit(const WorkUnit& work, bool windowed) const {
         reinterpret_cast<const std::int64_t*>(positions.data + work.seq * positions.strides[0]);
     if (row[rows.seq_len - 1] != rows.seq_len - 1) unit.positions = row;
   }
-  constexpr std::int64_t kAllKeys = std::numeric_limits<std::int64_t>::max();
-  unit.window = windowed ? args_.sliding_window.value_or(kAllKeys) : kAllKeys;
+  static_assert(Reach::kAll == kAllKeys);
+  const Reach reach = windowed ? window_of(args_) : Reach{};
+  unit.causal = is_causal(args_, work.seq);
+  unit.left = reach.left;
+  unit.right = unit.causal ? 0 : reach.right;
+  if (!trees_.empty()) {
+    const std::int64_t n = rows.end - rows.begin;
+    unit.tree = {trees_[work.seq] + (work.token_begin - rows.begin) * n, n, rows.key(0)};
+  }
   unit.kv_head_begin = work.kv_head_begin;
   unit.kv_head_end = work.kv_head_end;
   unit.head_rows = padded_rows(work.num_tokens() * task_.group);

@@ -22,7 +22,7 @@ class KernelCall {
 
   const AttentionTask& task() const { return task_; }
 
-  // `windowed`: rows see the keys of their sliding window alone.
+  // `windowed`: rows see the keys of their window alone.
   AttentionUnit unit(const WorkUnit& work, bool windowed) const;
 
   // Whether some of these keys of a unit are in an open block.
@@ -79,6 +79,7 @@ class KernelCall {
   void finish(const WorkUnit& work, StateOf state_of) const {
     const FusedKernels& kernels = fused(work);
     AttentionUnit rows = unit(work, work.keys.windowed);
+    rows.sink_tokens = work.keys.sink_tokens.end;
     for (std::int64_t head = work.kv_head_begin; head < work.kv_head_end; ++head) {
       StateView states[kMostKeyParts];
       for (std::int64_t p = 0; p < work.num_parts; ++p) {
@@ -99,6 +100,7 @@ class KernelCall {
   const PagedAttentionArgs& args_;
   const AttentionChoice& kernels_;
   std::vector<float> slopes_, sinks_;
+  std::vector<const bool*> trees_;  // of each sequence, or empty
   AttentionTask task_{};
 };
 

@@ -52,10 +52,11 @@ struct OnlineSoftmax {
   // rounded to Weight, and summed unrounded; `weights`, where it is not float, holds them as such.
   // Scores are of numbers that the keys are multiples of, by `scales`; weights are left times those
   // of the values, and summed without. `slope` in log2 units; `distance` from the query to the
-  // tile's keys.
+  // tile's keys. `shown`, where not null: of which keys between begin and end that is so, as not 0.
   template <int kKeys, class Weight>
   void update(float* scores, Weight* weights, const KeyScales& scales, int begin, int end,
-              float slope, const KeyDistance& distance, const RowState& row) const {
+              float slope, const KeyDistance& distance, const float* shown,
+              const RowState& row) const {
     constexpr int kVectors = kKeys / S::kWidth;
     Vec x[kVectors];
 #pragma GCC unroll 8
@@ -79,12 +80,16 @@ struct OnlineSoftmax {
       factor = 1.0f;
     }
 
-    const bool whole = begin <= 0 && end >= kKeys;
+    const bool whole = begin <= 0 && end >= kKeys && shown == nullptr;
+    const auto seen = [&](int i) {
+      if (shown != nullptr) return S::less(S::zero(), S::load(shown + i * S::kWidth));
+      return lanes(i, begin, end);
+    };
     const Vec minus_infinity = S::set1(-__builtin_inff());
     Vec largest = minus_infinity;
 #pragma GCC unroll 8
     for (int i = 0; i < kVectors; ++i) {
-      if (!whole) x[i] = S::select(lanes(i, begin, end), x[i], minus_infinity);
+      if (!whole) x[i] = S::select(seen(i), x[i], minus_infinity);
       largest = S::max(largest, x[i]);
     }
     const Vec limit = S::set1(*row.maximum + kSlack);
@@ -111,7 +116,7 @@ struct OnlineSoftmax {
 #pragma GCC unroll 8
     for (int i = 0; i < kVectors; ++i) {
       Vec weight = SimdMath<S>::exp2(S::fma(x[i], scale, minus_maximum));
-      if (!whole) weight = S::select(lanes(i, begin, end), weight, S::zero());
+      if (!whole) weight = S::select(seen(i), weight, S::zero());
       sum = S::add(sum, weight);
       if (scales.v != nullptr) weight = S::mul(weight, S::load(scales.v + i * S::kWidth));
       store(scores, weights, i * S::kWidth, weight);

@@ -21,6 +21,13 @@ struct RowGroup {
   int shared_first, shared_last;         // keys that every row sees; 0, 0 where there are none
   bool whole;                            // every row sees all keys of a whole tile
   int begin[kMostRows], end[kMostRows];  // keys that each sees; not set where all see all
+  // Of keys from tree_begin on each sees those that its row of the tree shows, counted from there;
+  // kKeys, and no rows, where there are none.
+  int tree_begin;
+  const bool* tree[kMostRows];
+
+  // Whether row i sees a key between its begin and end.
+  bool shows(int i, int key) const { return key < tree_begin || tree[i][key - tree_begin]; }
 };
 
 template <class S>
@@ -113,17 +120,23 @@ class PartRows {
     std::int64_t token = row / task_.group;
     std::int64_t g = row % task_.group;
     group.tile_first = tile.first();
-    group.whole = tile.num_keys() == kKeys && sees_all(token, tile) &&
+    group.tree_begin = tree_begin(tile);
+    group.whole = tile.num_keys() == kKeys && group.tree_begin == kKeys && sees_all(token, tile) &&
                   sees_all((row + count - 1) / task_.group, tile);
     if (group.whole) {  // so does every row between
       group.first = group.shared_first = 0;
       group.last = group.shared_last = kKeys;
       return group;
     }
+    if (group.tree_begin < group.shared_last) group.shared_last = group.tree_begin;
     for (int i = 0; i < count; ++i) {
+      if (group.tree_begin < kKeys) {
+        const std::int64_t column = tile.first() + group.tree_begin - unit_.tree.first;
+        group.tree[i] = unit_.tree.rows + token * unit_.tree.num_keys + column;
+      }
       const std::int64_t own = Rows::token_of(unit_, token).own_key;
       const int begin = clamp(Rows::first_key(unit_, own) - tile.first(), tile.num_keys());
-      const int end = clamp(Rows::end_key(task_, unit_, own) - tile.first(), tile.num_keys());
+      const int end = clamp(Rows::end_key(unit_, own) - tile.first(), tile.num_keys());
       group.begin[i] = begin;
       group.end[i] = end;
       if (begin < end) {
@@ -152,6 +165,7 @@ class PartRows {
     std::int64_t token = group.row / task_.group;
     std::int64_t own = Rows::token_of(unit_, token).own_key;
     float distances[kKeys];  // where keys have positions of their own
+    float shown[kKeys];      // where a tree hides some
     for (int i = 0; i < group.count; ++i) {
       const int begin = group.whole ? 0 : group.begin[i];
       const int end = group.whole ? kKeys : group.end[i];
@@ -164,13 +178,28 @@ class PartRows {
             scores + i * kStride, weights + i * kStride, scales, begin, end, slope,
             {static_cast<float>(group.tile_first - own),
              find_distances(group.tile_first, own, end, slope, distances)},
-            row_state(row + i));
+            find_shown(group, i, begin, end, shown), row_state(row + i));
       }
       after_row();
       if (++g == task_.group) {
         g = 0;
         if (++token < unit_.num_tokens) own = Rows::token_of(unit_, token).own_key;
       }
+    }
+  }
+
+  // Calls add(begin, end) for the runs of keys in [begin, end) that row i of a group sees.
+  template <int kMostRows, class Add>
+  static void for_runs(const RowGroup<kMostRows>& group, int i, int begin, int end, Add add) {
+    while (begin < end) {
+      int last = end;
+      if (end > group.tree_begin) {
+        while (begin < end && !group.shows(i, begin)) ++begin;
+        last = begin;
+        while (last < end && group.shows(i, last)) ++last;
+      }
+      if (begin < last) add(begin, last);
+      begin = last;
     }
   }
 
@@ -183,12 +212,13 @@ class PartRows {
     if (group.whole) return;
     for (int i = 0; i < group.count; ++i) {
       const int begin = group.begin[i], end = group.end[i];
+      const auto add_run = [&](int first, int last) { add(i, first, last); };
       if (shared_first >= shared_last) {
-        if (begin < end) add(i, begin, end);
+        for_runs(group, i, begin, end, add_run);
         continue;
       }
-      if (begin < shared_first) add(i, begin, shared_first);
-      if (shared_last < end) add(i, shared_last, end);
+      for_runs(group, i, begin, shared_first, add_run);
+      for_runs(group, i, shared_last, end, add_run);
     }
   }
 
@@ -224,17 +254,38 @@ class PartRows {
                               float (&distances)[kKeys]) const {
     if (unit_.positions == nullptr || slope == 0) return nullptr;
     const std::int64_t* const keys = unit_.positions + tile_first;
+    const std::int64_t position = Rows::position_of(unit_, own);
     for (int key = 0; key < kKeys; ++key) {
-      distances[key] = key < end ? static_cast<float>(keys[key] - unit_.positions[own]) : 0.0f;
+      distances[key] = key < end ? static_cast<float>(keys[key] - position) : 0.0f;
     }
     return distances;
+  }
+
+  // Where the keys of a tile begin that a tree hides from some row.
+  template <int kKeys>
+  int tree_begin(const KeyTile<S, kKeys>& tile) const {
+    if (unit_.tree.rows == nullptr) return kKeys;
+    const std::int64_t begin = unit_.tree.first - tile.first();
+    return begin >= tile.num_keys() ? kKeys : clamp(begin, kKeys);
+  }
+
+  // 1 for the keys that a row sees of a tile, 0 for others; null where they are [begin, end).
+  template <int kMostRows, int kKeys>
+  static const float* find_shown(const RowGroup<kMostRows>& group, int i, int begin, int end,
+                                 float (&shown)[kKeys]) {
+    if (group.tree_begin >= kKeys) return nullptr;
+    for (int key = 0; key < kKeys; ++key) {
+      const bool sees = key >= begin && key < end && group.shows(i, key);
+      shown[key] = sees ? 1.0f : 0.0f;
+    }
+    return shown;
   }
 
   template <int kKeys>
   bool sees_all(std::int64_t token, const KeyTile<S, kKeys>& tile) const {
     const std::int64_t own = Rows::token_of(unit_, token).own_key;
     return Rows::first_key(unit_, own) <= tile.first() &&
-           Rows::end_key(task_, unit_, own) >= tile.first() + kKeys;
+           Rows::end_key(unit_, own) >= tile.first() + kKeys;
   }
 
   static int clamp(std::int64_t key, int num_keys) {

@@ -18,8 +18,11 @@ struct PlanKind {
   const AttentionChoice* kernels;
   std::int64_t num_heads;
   std::optional<std::int64_t> sliding_window;
+  std::optional<WindowSides> window_sides;
   std::int64_t num_sink_tokens;
   bool causal;
+  std::optional<std::vector<bool>> causal_of_each;
+  bool has_trees;  // whichever: what they hide does not decide how work is cut
 
   bool operator==(const PlanKind&) const = default;
 };

@@ -92,8 +92,10 @@ class Finder {
 
   void add_parts(const WorkUnit& unit) {
     const QueryRows rows = query_rows(args_, unit.seq);
-    const std::int64_t seen_by_all =
-        args_.causal ? rows.key(unit.token_begin - rows.begin) + 1 : rows.seq_len;
+    const std::int64_t seen_by_all = args_.tree_mask ? rows.key(0)
+                                     : is_causal(args_, unit.seq)
+                                         ? rows.key(unit.token_begin - rows.begin) + 1
+                                         : rows.seq_len;
     for (std::int64_t i = unit.first_part; i < unit.first_part + unit.num_parts; ++i) {
       const WorkPart& part = plan_.parts[i];
       if (part.windowed || part.keys.begin >= part.keys.end || part.keys.end > seen_by_all)

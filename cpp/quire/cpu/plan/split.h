@@ -31,7 +31,7 @@ struct WorkUnit {
 struct WorkPart {
   std::int64_t unit;
   KeyRange keys;  // of the unit's sink tokens or of its window
-  bool windowed;  // whether rows see those of their sliding window alone
+  bool windowed;  // whether rows see those of their window alone
   double cost;    // bytes of keys and values read, times the passes of query rows over them
 };
 

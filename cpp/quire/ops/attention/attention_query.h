@@ -5,10 +5,19 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 
 #include "quire/base/array_view.h"
 
 namespace quire {
+
+// Keys that a row sees at either side of its own position, which is one more; -1: all.
+struct WindowSides {
+  std::int64_t left = -1;
+  std::int64_t right = -1;
+
+  bool operator==(const WindowSides&) const = default;
+};
 
 // Hq: query heads; D, Dv: head sizes of q/k and of v; T: query tokens of the whole batch; B:
 // sequences. The last axis of every float array is contiguous.
@@ -27,9 +36,15 @@ struct AttentionQuery {
   std::optional<double> softcap = std::nullopt;          // > 0
   // >= 1: keys that a row sees, its own included.
   std::optional<std::int64_t> sliding_window = std::nullopt;
+  std::optional<WindowSides> window_sides = std::nullopt;  // in place of sliding_window
   // The sequence's first tokens, so many, which are seen from every window.
   std::int64_t num_sink_tokens = 0;
-  bool causal = true;
+  bool causal = true;  // a row sees no key after its own
+  // [B], in place of `causal`: whether those of each sequence do. Nobody changes it meanwhile.
+  std::optional<std::span<const bool>> causal_of_each = std::nullopt;
+  // In place of causality, of the last n tokens of each sequence, n its number of queries: an n x n
+  // matrix after the other, whether the row sees the column. Keys before those are seen by all.
+  std::optional<std::span<const bool>> tree_mask = std::nullopt;
 };
 
 }  // namespace quire

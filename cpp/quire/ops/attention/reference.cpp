@@ -86,21 +86,26 @@ double score_of(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes
   return score;
 }
 
-std::vector<std::int64_t> keys_of(const VisibleKeys& visible) {
+// Those that row j of a sequence sees.
+std::vector<std::int64_t> keys_of(const PagedAttentionArgs& args, const QueryRows& rows,
+                                  const bool* tree, std::int64_t j) {
+  const VisibleKeys visible = visible_keys(args, rows, j);
   std::vector<std::int64_t> keys;
   for (const KeyRange& range : {visible.sink_tokens, visible.window}) {
-    for (std::int64_t key = range.begin; key < range.end; ++key) keys.push_back(key);
+    for (std::int64_t key = range.begin; key < range.end; ++key) {
+      if (shows(tree, rows, j, key)) keys.push_back(key);
+    }
   }
   return keys;
 }
 
 void attend_row(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes, std::int64_t seq,
-                const QueryRows& rows, std::int64_t row, std::int64_t head) {
+                const QueryRows& rows, const bool* tree, std::int64_t row, std::int64_t head) {
   const std::int64_t position =
       rows.seq_len == 0 ? 0 : position_of(args, seq, rows.key(row - rows.begin));
   const std::int64_t kv_head = head / sizes.group;
 
-  const std::vector<std::int64_t> keys = keys_of(visible_keys(args, rows, row - rows.begin));
+  const std::vector<std::int64_t> keys = keys_of(args, rows, tree, row - rows.begin);
   std::vector<double> scores;
   double largest = -kInfinity;
   for (const std::int64_t key : keys) {
@@ -152,11 +157,13 @@ void attend_row(const PagedAttentionArgs& args, const PagedAttentionSizes& sizes
 
 void reference_attention(const PagedAttentionArgs& args) {
   const PagedAttentionSizes sizes = sizes_of(args);
+  const std::vector<const bool*> trees = trees_of(args);
   for (std::int64_t seq = 0; seq < sizes.num_seqs; ++seq) {
     const QueryRows rows = query_rows(args, seq);
+    const bool* const tree = trees.empty() ? nullptr : trees[seq];
     for (std::int64_t row = rows.begin; row < rows.end; ++row) {
       for (std::int64_t head = 0; head < sizes.num_heads; ++head) {
-        attend_row(args, sizes, seq, rows, row, head);
+        attend_row(args, sizes, seq, rows, tree, row, head);
       }
     }
   }

@@ -42,6 +42,28 @@ void check_cu_seqlens(const Checker& check, const IndexView& cu, std::int64_t nu
   }
 }
 
+// Of as many bools as the numbers of queries squared; the rows of each sequence are right.
+void check_tree(const Checker& check, const PagedAttentionArgs& args, std::int64_t num_seqs) {
+  if (!args.tree_mask) return;
+  const std::int64_t given = std::ssize(*args.tree_mask);
+  std::int64_t wanted = 0;
+  for (std::int64_t seq = 0; seq < num_seqs; ++seq) {
+    const QueryRows rows = query_rows(args, seq);
+    const std::int64_t n = rows.end - rows.begin;
+    std::int64_t square = 0;
+    if (!__builtin_mul_overflow(n, n, &square) &&
+        !__builtin_add_overflow(wanted, square, &wanted)) {
+      continue;
+    }
+    check.fail<ValueError>("tree_mask", "got ", counted(n, "query"), " at sequence ", seq,
+                           ", expected fewer");
+  }
+  if (given != wanted) {
+    check.fail<ValueError>("tree_mask", "got ", counted(given, "bool"), ", expected ", wanted,
+                           ", the squares of the sequences' numbers of queries");
+  }
+}
+
 // Those of one sequence's keys.
 void check_positions(const Checker& check, const IndexView& positions, std::int64_t seq,
                      std::int64_t seq_len) {
@@ -90,12 +112,6 @@ void check_sequence(const Checker& check, const PagedAttentionArgs& args,
                            counted(sizes.block_size, "token"), ")");
   }
   const QueryRows rows = query_rows(args, seq);
-  // an empty sequence is padding, whose rows come out 0; any other holds its own query tokens
-  if (seq_len > 0 && rows.end - rows.begin > seq_len) {
-    check.fail<ValueError>(args.names.seq_lens, "got ", counted(seq_len, "token"), " at sequence ",
-                           seq, ", expected at least ", rows.end - rows.begin,
-                           ", its query tokens");
-  }
   if (args.key_positions) check_positions(check, *args.key_positions, seq, seq_len);
   for (std::int64_t column = 0; column < used_blocks; ++column) {
     const std::int64_t block = args.block_tables.at(seq, column);
@@ -120,6 +136,17 @@ void check_options(const Checker& check, const PagedAttentionArgs& args, std::in
   }
   if (args.sliding_window && *args.sliding_window < 1) {
     check.fail<ValueError>("sliding_window", "got ", *args.sliding_window, ", expected >= 1");
+  }
+  if (args.window_sides) {
+    const auto [left, right] = *args.window_sides;
+    if (args.sliding_window) {
+      check.fail<ValueError>("sliding_window", "got both a number of keys and two sides, expected ",
+                             "one of them");
+    }
+    if (left < -1 || right < -1) {
+      check.fail<ValueError>("sliding_window", "got (", left, ", ", right,
+                             "), expected numbers of keys, or -1 for all");
+    }
   }
   if (args.num_sink_tokens < 0) {
     check.fail<ValueError>("num_sink_tokens", "got ", args.num_sink_tokens, ", expected >= 0");
@@ -192,6 +219,10 @@ void check_inputs(const Checker& check, const PagedAttentionArgs& args) {
                            " (cu_seqlens_q gives other numbers)");
   }
   check_options(check, args, sizes.num_heads);
+  if (args.causal_of_each && std::ssize(*args.causal_of_each) != sizes.num_seqs) {
+    check.fail<ValueError>("causal", "got ", counted(std::ssize(*args.causal_of_each), "bool"),
+                           ", expected ", sizes.num_seqs, ", one for each sequence");
+  }
   if (args.key_positions) {
     const IndexView& positions = *args.key_positions;
     // of no token is legal where there are none
@@ -236,6 +267,7 @@ void validate(const PagedAttentionArgs& args, std::string_view function) {
 void validate_arrays(const PagedAttentionArgs& args, std::string_view function) {
   const Checker check(function);
   check_inputs(check, args);
+  check_tree(check, args, sizes_of(args).num_seqs);
   check_out(check, args);
 }
 
@@ -245,6 +277,7 @@ void validate_indices(const PagedAttentionArgs& args, std::string_view function)
   if (args.cu_seqlens_q) {
     check_cu_seqlens(check, *args.cu_seqlens_q, sizes.num_seqs, sizes.num_tokens);
   }
+  check_tree(check, args, sizes.num_seqs);
   for (std::int64_t seq = 0; seq < sizes.num_seqs; ++seq) check_sequence(check, args, sizes, seq);
 }
 

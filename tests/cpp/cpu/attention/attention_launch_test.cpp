@@ -27,8 +27,10 @@ ProblemSizes random_sizes(std::mt19937& random) {
   const int batch = one_of(random, {1, 1, 3});
   for (int i = 0; i < batch; ++i) {
     sizes.seq_lens.push_back(one_of<std::int64_t>(random, {0, 1, 15, 16, 17, 31, 54, 97, 320}));
-    const std::int64_t most = std::max<std::int64_t>(1, sizes.seq_lens.back());
-    sizes.q_lens.push_back(std::min(most, one_of<std::int64_t>(random, {0, 1, 1, 1, 2, 5, 40})));
+    const std::int64_t keys = sizes.seq_lens.back();
+    const std::int64_t most = random() % 4 == 0 ? keys + 20 : std::max<std::int64_t>(1, keys);
+    const std::int64_t any = one_of<std::int64_t>(random, {0, 1, 1, 1, 2, 5, 40, keys + 1});
+    sizes.q_lens.push_back(std::min(most, any));
   }
   const auto heads = one_of<std::pair<int, int>>(
       random, {{1, 1}, {4, 1}, {2, 4}, {3, 3}, {2, 7}, {1, 25}, {8, 4}});
@@ -53,10 +55,14 @@ std::string describe(unsigned seed, const ProblemSizes& sizes, const PagedAttent
   return text + concat(", heads ", sizes.num_kv_heads, " x ", sizes.group, ", D ", sizes.head_dim,
                        ", Dv ", sizes.v_head_dim, ", block ", sizes.block_size, ", ",
                        name_of(sizes.q_dtype), " ", name_of(sizes.k_dtype), " ",
-                       name_of(sizes.v_dtype), args.causal ? ", causal" : "", ", window ",
-                       args.sliding_window.value_or(0), ", sink tokens ", args.num_sink_tokens,
-                       ", softcap ", args.softcap.value_or(0), ", scale ", args.scale.value_or(NAN),
-                       args.alibi_slopes ? ", alibi" : "", args.sinks ? ", sinks" : "");
+                       name_of(sizes.v_dtype), args.causal ? ", causal" : "",
+                       args.causal_of_each ? " of each" : "", args.tree_mask ? ", trees" : "",
+                       ", window ", args.sliding_window.value_or(0), ", sides ",
+                       args.window_sides.value_or(WindowSides{}).left, " ",
+                       args.window_sides.value_or(WindowSides{}).right, ", sink tokens ",
+                       args.num_sink_tokens, ", softcap ", args.softcap.value_or(0), ", scale ",
+                       args.scale.value_or(NAN), args.alibi_slopes ? ", alibi" : "",
+                       args.sinks ? ", sinks" : "");
 }
 
 TEST_P(OnInstructionSet, AgreesOnRandomProblems) {

@@ -73,10 +73,24 @@ TEST_P(OnInstructionSet, SharedPrefixesAreExactAndHaveTheBitsOfEachAlone) {
     Array slopes = problem.filled(DType::float32, {num_heads}, 0.1f);
     Array sinks = problem.filled(DType::float32, {num_heads}, 2.0f);
     args.causal = random() % 4 != 0;
+    bool causal_of_each[64] = {};
+    for (bool& causal : causal_of_each) causal = random() % 2 == 0;
+    if (random() % 3 == 0) {
+      args.causal_of_each = std::span(causal_of_each).first(problem.sizes.seq_lens.size());
+    }
+    bool trees[7 * 5 * 5];  // of up to 7 sequences of up to 5 tokens
+    std::size_t tree_size = 0;
+    for (const std::int64_t n : problem.sizes.q_lens) tree_size += static_cast<std::size_t>(n * n);
+    for (bool& sees : trees) sees = random() % 2 == 0;
+    if (random() % 3 == 0) args.tree_mask = std::span(trees).first(tree_size);
     if (random() % 3 == 0) args.softcap = 30.0;
     if (random() % 3 == 0) args.alibi_slopes = slopes.view();
     if (random() % 3 == 0) args.sinks = sinks.view();
     if (random() % 4 == 0) args.sliding_window = one_of<std::int64_t>(random, {300, 1300});
+    if (random() % 4 == 0) {
+      args.sliding_window = std::nullopt;
+      args.window_sides = WindowSides{-1, one_of<std::int64_t>(random, {0, 300})};
+    }
     if (random() % 4 == 0) args.num_sink_tokens = one_of<std::int64_t>(random, {20, 260});
     SCOPED_TRACE(seed);
     WorkPlan plan;
