@@ -11,6 +11,7 @@
 #include "quire/io/kv_file.h"
 #include "quire/io/kv_rows.h"
 #include "quire/io/mapped_file.h"
+#include "quire/kv/table/held_tables.h"
 
 namespace quire {
 namespace {

@@ -14,6 +14,7 @@
 #include "quire/io/safetensors_header.h"
 #include "quire/io/table_file.h"
 #include "quire/kv/prefix/prefix_cache.h"
+#include "quire/kv/table/held_tables.h"
 
 namespace quire::testing {
 namespace {

@@ -6,6 +6,7 @@
 
 #include "paged/paged_rows.h"
 #include "quire/base/check.h"
+#include "quire/kv/table/held_tables.h"
 
 namespace quire::testing {
 namespace {

@@ -141,22 +141,4 @@ BlockTable::BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout)
   if (layout.num_open > 0) open_columns(std::ssize(blocks_) - layout.num_open);
 }
 
-TableLayout HeldTables::layout(std::int64_t index) const {
-  const BlockTable& table = *tables_[index];
-  TableLayout layout;
-  layout.num_tokens = table.num_tokens_;
-  layout.next_position = table.num_tokens_ + table.num_removed_;
-  layout.num_open = table.history_.num_open();
-  for (std::int64_t column = 0; column < std::ssize(table.blocks_); ++column) {
-    if (table.blocks_[column] == kHole) continue;
-    auto& ranges = layout.column_ranges;
-    if (ranges.empty() || ranges.back().end != column) ranges.push_back({column, column});
-    ++ranges.back().end;
-  }
-  // They grow from 0: the last one tells.
-  const std::vector<std::int64_t>& positions = table.positions_;
-  if (!positions.empty() && positions.back() >= table.num_tokens_) layout.positions = positions;
-  return layout;
-}
-
 }  // namespace quire

@@ -18,6 +18,7 @@
 
 #include "quire/base/check.h"
 #include "quire/kv/table/block_table.h"
+#include "quire/kv/table/held_tables.h"
 
 namespace quire::testing {
 
