@@ -27,13 +27,13 @@ HeldTables::HeldTables(std::string_view function, std::span<const BlockTable* co
       raise<ValueError>(place(function, "tables"), "got a table of another pool at index ", i,
                         ", expected tables of one pool");
     }
-    if (tables_[i]->num_tokens_ > std::numeric_limits<std::int32_t>::max()) {
-      raise<ValueError>(place(function, "tables"), "got ", tables_[i]->num_tokens_,
+    if (tables_[i]->columns_.num_tokens > std::numeric_limits<std::int32_t>::max()) {
+      raise<ValueError>(place(function, "tables"), "got ", tables_[i]->columns_.num_tokens,
                         " tokens at index ", i, ", expected lengths that fit in an int32");
     }
-    has_positions_ = has_positions_ || !tables_[i]->positions_.empty();
-    max_tokens_ = std::max(max_tokens_, tables_[i]->num_tokens_);
-    max_blocks_ = std::max(max_blocks_, static_cast<std::int64_t>(tables_[i]->blocks_.size()));
+    has_positions_ = has_positions_ || tables_[i]->positions_.are_listed();
+    max_tokens_ = std::max(max_tokens_, tables_[i]->columns_.num_tokens);
+    max_blocks_ = std::max(max_blocks_, tables_[i]->columns_.size());
   }
 }
 
@@ -42,27 +42,30 @@ const BlockPool* HeldTables::pool() const {
 }
 
 TableLayout HeldTables::layout(std::int64_t index) const {
-  const BlockTable& table = *tables_[index];
+  const TableColumns& columns = tables_[index]->columns_;
+  const TokenPositions& positions = tables_[index]->positions_;
   TableLayout layout;
-  layout.num_tokens = table.num_tokens_;
-  layout.next_position = table.num_tokens_ + table.num_removed_;
-  layout.num_open = table.history_.num_open();
-  for (std::int64_t column = 0; column < std::ssize(table.blocks_); ++column) {
-    if (table.blocks_[column] == kHole) continue;
+  layout.num_tokens = columns.num_tokens;
+  layout.next_position = positions.next(columns.num_tokens);
+  layout.num_open = columns.history.num_open();
+  for (std::int64_t column = 0; column < columns.size(); ++column) {
+    if (columns.blocks[column] == kHole) continue;
     auto& ranges = layout.column_ranges;
     if (ranges.empty() || ranges.back().end != column) ranges.push_back({column, column});
     ++ranges.back().end;
   }
   // They grow from 0: the last one tells.
-  const std::vector<std::int64_t>& positions = table.positions_;
-  if (!positions.empty() && positions.back() >= table.num_tokens_) layout.positions = positions;
+  const auto listed = positions.listed();
+  if (!listed.empty() && listed.back() >= columns.num_tokens) {
+    layout.positions.assign(listed.begin(), listed.end());
+  }
   return layout;
 }
 
 void HeldTables::pack_positions(std::int64_t* positions) const {
   for (const BlockTable* table : tables_) {
     for (std::int64_t token = 0; token < max_tokens_; ++token) {
-      *positions++ = token < table->num_tokens_ ? table->position_of(token) : 0;
+      *positions++ = token < table->columns_.num_tokens ? table->positions_.of(token) : 0;
     }
   }
 }
@@ -70,13 +73,12 @@ void HeldTables::pack_positions(std::int64_t* positions) const {
 template <class Id>
 void HeldTables::pack(Id pad, Id* block_tables, Id* seq_lens) const {
   for (std::int64_t i = 0; i < size(); ++i) {
-    const std::vector<std::int32_t>& blocks = tables_[i]->blocks_;
+    const TableColumns& columns = tables_[i]->columns_;
     Id* row = block_tables + i * max_blocks_;
-    std::fill(std::copy(blocks.begin(), blocks.end(), row), row + max_blocks_, pad);
-    const ColumnHistory& history = tables_[i]->history_;
-    const auto open_ids = history.ids().last(history.num_open());
-    std::copy(open_ids.begin(), open_ids.end(), row + tables_[i]->first_open());
-    seq_lens[i] = static_cast<Id>(tables_[i]->num_tokens_);
+    std::fill(std::copy(columns.blocks.begin(), columns.blocks.end(), row), row + max_blocks_, pad);
+    const auto open_ids = columns.history.ids().last(columns.history.num_open());
+    std::copy(open_ids.begin(), open_ids.end(), row + columns.first_open());
+    seq_lens[i] = static_cast<Id>(columns.num_tokens);
   }
 }
 template void HeldTables::pack(std::int32_t, std::int32_t*, std::int32_t*) const;
