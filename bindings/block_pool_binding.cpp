@@ -127,31 +127,24 @@ py::object resident_blocks(const BlockPool& pool) { return flags(pool.resident_b
 
 py::object cached_blocks(const BlockPool& pool) { return flags(pool.cached_blocks()); }
 
-// Defines a method that gives a view of one layer of `owner_of(pool, method)`. The view's base is
+// Defines a method that gives a view of one layer of `owner_of(pool)`. The view's base is
 // the pool's own Python object, which so stays alive. A child of fork() gets no view of its
 // parent's pool; those that it has go on showing their memory.
 template <class Class, class Owner>
-void define_view(Class& cls, const char* full_name,
-                 const Owner& (*owner_of)(const BlockPool&, const char*),
+void define_view(Class& cls, const char* full_name, const Owner& (*owner_of)(const BlockPool&),
                  ArrayView (Owner::*view)(std::int64_t) const, const char* doc) {
   const auto method = [=](py::object self, py::handle layer) {
     const auto pool = object_of<BlockPool>({full_name, "self"}, self);
     pool->home().require();
-    const Owner& owner = owner_of(*pool, full_name);
+    const Owner& owner = owner_of(*pool);
     return array_over((owner.*view)(to_int({full_name, "layer"}, layer)), self);
   };
   def_method(cls, full_name, method, doc, py::arg("layer") = 0);
 }
 
-const KvStorage& storage_of(const BlockPool& pool, const char* /*method*/) {
-  return pool.storage();
-}
+const KvStorage& storage_of(const BlockPool& pool) { return pool.storage(); }
 
-const OpenBlocks& open_blocks_of(const BlockPool& pool, const char* method) {
-  if (pool.open_blocks() != nullptr) return *pool.open_blocks();
-  raise<TypeError>(place(method, "pool"), "got a pool of ", name_of(pool.geometry().dtype),
-                   " without open blocks, expected one of int4, or with open_blocks");
-}
+const OpenBlocks& open_blocks_of(const BlockPool& pool) { return pool.open_blocks(); }
 
 py::object dtype_of(const BlockPool& pool) {
   const DType dtype = pool.geometry().dtype;

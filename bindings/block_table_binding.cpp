@@ -12,6 +12,7 @@
 #include "offload_docs.h"
 #include "quire/base/check.h"
 #include "quire/kv/table/block_table.h"
+#include "quire/kv/table/held_tables.h"
 #include "quire/paged/append.h"
 #include "table_list.h"
 

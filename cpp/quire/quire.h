@@ -17,6 +17,7 @@
 #include "quire/kv/prefix/prefix_cache.h"
 #include "quire/kv/residency/block_stream.h"
 #include "quire/kv/table/block_table.h"
+#include "quire/kv/table/held_tables.h"
 #include "quire/ops/attention/merge_states.h"
 #include "quire/ops/attention/paged_attention.h"
 #include "quire/ops/cache/write_kv.h"

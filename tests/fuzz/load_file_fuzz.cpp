@@ -112,7 +112,7 @@ class Loader {
   // The first token from which on a file must have had finite numbers: of int4 any, else the first
   // in an open block. Scales of int8 and float8 are looked at whenever they are used.
   std::int64_t first_believed(const BlockTable& table) const {
-    if (pool_->open_blocks() == nullptr) return table.num_tokens();
+    if (!pool_->geometry().opens_blocks()) return table.num_tokens();
     if (pool_->geometry().dtype == DType::int4) return 0;
     const std::vector<ExplainedBlock> columns = table.explain();
     const auto open = std::find_if(columns.begin(), columns.end(),

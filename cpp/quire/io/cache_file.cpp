@@ -104,7 +104,7 @@ void expect(const KvFile& file, std::string_view column, std::size_t index, std:
 // cycle, and is full. With open blocks all nodes are, as only full blocks are sealed.
 PrefixSnapshot read_tree(const KvFile& file, const BlockPool& pool) {
   const std::int64_t block_size = pool.geometry().block_size;
-  const std::int64_t least_rows = pool.open_blocks() != nullptr ? block_size : 1;
+  const std::int64_t least_rows = pool.geometry().least_cached_rows();
   PrefixSnapshot snapshot;
   snapshot.namespaces = read_namespaces(file);
   snapshot.ids = file.integers("token_ids");
@@ -234,7 +234,7 @@ std::int64_t load_cache(PrefixCache& cache, const std::string& directory) {
   constexpr std::string_view function = "PrefixCache.load";
   expect_path(function, "dir", directory);
   const MappedFile file(function, concat(directory, "/", kCacheFileName),
-                        cache.pool()->residency() != nullptr);
+                        cache.pool()->residency().is_limited());
   return load_cache(cache, file.contents());
 }
 

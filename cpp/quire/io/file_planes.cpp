@@ -123,12 +123,14 @@ std::string FilePlane::flaw(std::span<const std::byte> rows, std::int64_t first)
 
 std::vector<FilePlane> file_planes(const BlockPool& pool, RowsOf kind, std::int64_t layer) {
   if (kind == RowsOf::open_blocks) {
-    if (pool.open_blocks() == nullptr) return {};
     // At most what the largest that can be sealed is rounded to.
     const float largest =
         std::min(format_of(pool.geometry().dtype).largest, to_float(kLargestBFloat16));
-    return {plain("k_open", pool.open_blocks()->k_open(layer), Numbers::bounded, largest),
-            plain("v_open", pool.open_blocks()->v_open(layer), Numbers::bounded, largest)};
+    std::vector<FilePlane> planes;
+    for (const KvPlane& plane : pool.open_blocks().planes(layer)) {
+      planes.push_back(plain(plane.name, plane.view, Numbers::bounded, largest));
+    }
+    return planes;
   }
   const KvStorage& storage = pool.storage();
   if (format_of(storage.geometry().dtype).scales == ScaleKind::grids) {
@@ -138,8 +140,9 @@ std::vector<FilePlane> file_planes(const BlockPool& pool, RowsOf kind, std::int6
   }
   std::vector<FilePlane> planes;
   for (const KvPlane& plane : storage.planes(layer)) {
-    planes.push_back(pool.open_blocks() == nullptr ? plain(plane.name, plane.view)
-                                                   : opened_later(plane, storage.geometry().dtype));
+    planes.push_back(storage.geometry().opens_blocks()
+                         ? opened_later(plane, storage.geometry().dtype)
+                         : plain(plane.name, plane.view));
   }
   return planes;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <string>
 
 #include "quire/base/interruption.h"
@@ -64,9 +65,10 @@ std::span<const std::byte> read_plane(std::span<const std::byte> tensor, const F
   return tensor.subspan(begin, offset - begin);
 }
 
-// What brings blocks of a kind into memory; null where all are.
-Residency* residency_of(const BlockPool& pool, RowsOf kind) {
-  return kind == RowsOf::tiles ? pool.residency() : nullptr;
+// Blocks of a kind that may be used at once: of tiles as many as a stretch of a stream has.
+std::int64_t most_at_once(const BlockPool& pool, RowsOf kind) {
+  return kind == RowsOf::tiles ? pool.residency().stretch_blocks()
+                               : std::numeric_limits<std::int64_t>::max();
 }
 
 // What of all blocks is written at once.
@@ -80,9 +82,7 @@ std::vector<Step> steps_of(const BlockPool& pool, RowsOf kind, std::size_t num_b
   if (num_blocks == 0) return {};
   const FilePlane k = file_planes(pool, kind, 0).front();
   std::int64_t count = std::max<std::int64_t>(1, kChunkBytes / (k.view.shape[1] * k.row_bytes()));
-  if (const Residency* residency = residency_of(pool, kind)) {
-    count = std::min(count, residency->stretch_blocks());
-  }
+  count = std::min(count, most_at_once(pool, kind));
   std::vector<Step> steps;
   for (std::size_t begin = 0; begin < num_blocks;) {
     const std::size_t end = std::min(num_blocks, begin + static_cast<std::size_t>(count));
@@ -141,15 +141,13 @@ std::size_t write_rows(std::string_view where, SafetensorsWriter& writer, std::s
   };
   for (std::size_t first = 0; first < steps.size(); first += kStreamSteps) {
     const auto some = std::span(steps).subspan(first, std::min(kStreamSteps, steps.size() - first));
-    if (residency_of(pool, kind) == nullptr) {
-      std::for_each(some.begin(), some.end(), write);
-    } else {
-      std::vector<BlockPool::Step> stream;
-      for (const Step& step : some) {
-        stream.push_back({step.layer, ids_of(blocks.subspan(step.begin, step.end - step.begin))});
-      }
-      pool.use_in_order(stream, [&](std::size_t i) { write(some[i]); });
+    std::vector<BlockPool::Step> stream;
+    for (const Step& step : some) {
+      stream.push_back({step.layer, {}});  // open rows are in memory
+      if (kind == RowsOf::open_blocks) continue;
+      stream.back().blocks = ids_of(blocks.subspan(step.begin, step.end - step.begin));
     }
+    pool.use_in_order(stream, [&](std::size_t i) { write(some[i]); });
     const bool whole = some.back().layer + 1 == pool.geometry().num_layers;
     done(whole ? some.back().end : some.back().begin);  // who hears of it may want to stream
   }
@@ -178,29 +176,26 @@ void expect_numbers(const KvFile& file, const BlockPool& pool, RowsOf kind) {
 
 void read_rows(const KvFile& file, const BlockPool& pool, RowsOf kind,
                std::span<const BlockRows> blocks) {
-  Residency* const residency = residency_of(pool, kind);
-  const auto step = residency == nullptr ? std::max<std::size_t>(1, blocks.size())
-                                         : static_cast<std::size_t>(residency->stretch_blocks());
+  Residency& residency = pool.residency();
+  const auto step = static_cast<std::size_t>(most_at_once(pool, kind));
   for (std::int64_t layer = 0; layer < pool.geometry().num_layers; ++layer) {
     const std::vector<FilePlane> planes = file_planes(pool, kind, layer);
     std::vector<std::int64_t> read(planes.size());  // bytes
     for (std::size_t begin = 0; begin < blocks.size(); begin += step) {
       const auto chunk = blocks.subspan(begin, std::min(step, blocks.size() - begin));
-      std::vector<std::int64_t> slabs;
-      if (residency != nullptr) {
-        slabs = residency->slabs(layer, ids_of(chunk));
-        const auto missing = residency->missing(slabs);
-        residency->keep(slabs);
-        residency->ask_for(missing);
-        residency->bring_in(missing);
-      }
+      std::vector<std::int64_t> slabs;  // of tiles; open rows are in memory
+      if (kind == RowsOf::tiles) slabs = residency.slabs(layer, ids_of(chunk));
+      const auto missing = residency.missing(slabs);
+      residency.keep(slabs);
+      residency.ask_for(missing);
+      residency.bring_in(missing);
       for (std::size_t i = 0; i < planes.size(); ++i) {
         const auto tensor = file.bytes(tensor_name(layer, planes[i].name));
         const auto some = read_plane(tensor, planes[i], read[i], chunk);
         read[i] += std::ssize(some);
         file.file().let_go(some);
       }
-      if (residency != nullptr) residency->settle(slabs);
+      residency.settle(slabs);
     }
   }
   pool.storage().memory().require_written(file.file().function);

@@ -12,6 +12,7 @@
 #include "quire/io/kv_file.h"
 #include "quire/io/kv_rows.h"
 #include "quire/io/mapped_file.h"
+#include "quire/kv/table/held_tables.h"
 
 namespace quire {
 namespace {
@@ -58,7 +59,7 @@ void expect_no_flaw(const FileBytes& file, const TableLayout& layout, std::int64
 // Whether a file for this pool has planes of open blocks. Files of int8 and float8 pools without
 // open blocks have none; in a pool that has, all columns of such a table are sealed.
 bool has_open_planes(const KvFile& file, const BlockPool& pool) {
-  if (pool.open_blocks() != nullptr) {
+  if (pool.geometry().opens_blocks()) {
     return format_of(pool.geometry().dtype).is_sealed_by_block() || file.has_text(kOpenColumns) ||
            file.has_tensor("layers.0.k_open");
   }
@@ -145,9 +146,9 @@ struct TableRows {
                               const TableLayout& layout) {
   const PoolStats stats = pool.stats();
   const std::int64_t open = layout.open_blocks(pool.geometry().block_size);
-  if (pool.open_room() != nullptr && layout.num_blocks() <= stats.free + stats.cached) {
+  if (pool.open_room().is_limited() && layout.num_blocks() <= stats.free + stats.cached) {
     file.refuse<OutOfBlocks>(counted(open, "open block"), ", expected at most the ",
-                             pool.open_room()->left(), " that resident_bytes has room for");
+                             pool.open_room().left(), " that resident_bytes has room for");
   }
   file.refuse<OutOfBlocks>(counted(layout.num_tokens, "token"), ", which take ",
                            counted(layout.num_blocks(), "block"), ", expected at most the ",
@@ -177,7 +178,7 @@ void save_table(const BlockTable& table, const std::string& path) {
     Metadata metadata = kv_metadata(kKind, geometry);
     metadata.emplace_back("quire.num_tokens", concat(layout.num_tokens));
     metadata.emplace_back("quire.blocks", ranges_text(layout.column_ranges));
-    if (pool.open_blocks() != nullptr) {
+    if (geometry.opens_blocks()) {
       metadata.emplace_back(kOpenColumns, concat(layout.num_open));
     }
     if (layout.next_position != next_of(layout)) {
@@ -201,7 +202,7 @@ void save_table(const BlockTable& table, const std::string& path) {
 
 std::shared_ptr<BlockTable> load_table(const std::shared_ptr<BlockPool>& pool,
                                        const std::string& path) {
-  const MappedFile file("load_table", path, pool->residency() != nullptr);
+  const MappedFile file("load_table", path, pool->residency().is_limited());
   return load_table(pool, file.contents());
 }
 

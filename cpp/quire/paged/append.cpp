@@ -87,7 +87,6 @@ void append(BlockTable& table, const ArrayView& k, const ArrayView& v, const Exe
       write_rows(pool, layer, some, taken, how, kFunction);
     }
   };
-  if (pool.open_blocks() == nullptr) return table.append(slots, write);
   table.append(slots, write, [&](std::span<const std::int32_t> blocks, std::int64_t first) {
     const std::int64_t count = std::ssize(blocks) * pool.geometry().block_size;
     for (std::int64_t layer = 0; layer < num_layers; ++layer) {

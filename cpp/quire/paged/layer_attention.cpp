@@ -27,9 +27,9 @@ PagedAttentionArgs layer_args(const BlockPool& pool, std::int64_t layer,
     if (!call.k_scale) call.k_scale = storage.k_scale(layer);
     if (!call.v_scale) call.v_scale = storage.v_scale(layer);
   }
-  if (const OpenBlocks* const open = pool.open_blocks()) {
-    call.k_open = open->k_open(layer);
-    call.v_open = open->v_open(layer);
+  if (geometry.opens_blocks()) {
+    call.k_open = pool.open_blocks().k_open(layer);
+    call.v_open = pool.open_blocks().v_open(layer);
   }
   return call;
 }
@@ -39,23 +39,23 @@ void attend_layer(const BlockPool& pool, std::int64_t layer, PagedAttentionArgs&
                   Implementation implementation, const Execution& how, std::string_view function,
                   AttentionPlan* plan) {
   if (block_mass != nullptr) make_block_mass(args, *block_mass);
-  Residency* const residency = pool.residency();
-  if (residency == nullptr) return run_attention(args, implementation, how, function, plan);
+  Residency& residency = pool.residency();
+  if (!residency.is_limited()) return run_attention(args, implementation, how, function, plan);
   pool.storage().memory().require_written(function);
   std::optional<StreamedKeys> keys;
   if (implementation == Implementation::fused) {
-    args.pager = &keys.emplace(*residency, layer);
+    args.pager = &keys.emplace(residency, layer);
   }
   const std::vector<std::int32_t> blocks(packed.block_tables().begin(),
                                          packed.block_tables().end());
-  const std::vector<std::int64_t> slabs = residency->slabs(layer, blocks);
+  const std::vector<std::int64_t> slabs = residency.slabs(layer, blocks);
   try {
     run_attention(args, implementation, how, function, plan);
   } catch (...) {
-    residency->settle(slabs);
+    residency.settle(slabs);
     throw;
   }
-  if (!keys) residency->settle(slabs);
+  if (!keys) residency.settle(slabs);
 }
 
 }  // namespace quire

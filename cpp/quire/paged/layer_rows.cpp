@@ -21,11 +21,11 @@ WriteKvArgs write_args(const BlockPool& pool, std::int64_t layer, const LayerRow
   args.v = rows.v;
   args.slot_mapping = contiguous_index_view(slots.data(), {std::ssize(slots)});
   args.names = kNamesOfPool;
-  if (const OpenBlocks* const open = pool.open_blocks()) {
+  if (pool.geometry().opens_blocks()) {
     args.names.k_cache = args.names.k_open;
     args.names.v_cache = args.names.v_open;
-    args.k_cache = open->k_open(layer);
-    args.v_cache = open->v_open(layer);
+    args.k_cache = pool.open_blocks().k_open(layer);
+    args.v_cache = pool.open_blocks().v_open(layer);
     return args;
   }
   const KvStorage& storage = pool.storage();
@@ -43,7 +43,7 @@ WriteKvArgs write_args(const BlockPool& pool, std::int64_t layer, const LayerRow
 void write_resident(const BlockPool& pool, std::int64_t layer, const LayerRows& rows,
                     std::span<const std::int64_t> slots, const Execution& how,
                     std::string_view function) {
-  Residency& residency = *pool.residency();
+  Residency& residency = pool.residency();
   const std::int64_t block_size = pool.geometry().block_size;
   const std::int64_t most = (residency.stretch_blocks() - 1) * block_size;
   for (std::int64_t first = 0; first < rows.count(); first += most) {
@@ -92,8 +92,8 @@ void check_rows(const BlockPool& pool, std::int64_t layer, const LayerRows& rows
 void write_rows(const BlockPool& pool, std::int64_t layer, const LayerRows& rows,
                 std::span<const std::int64_t> slots, const Execution& how,
                 std::string_view function) {
-  if (pool.open_blocks() == nullptr) {
-    if (pool.residency() != nullptr) {
+  if (!pool.geometry().opens_blocks()) {
+    if (pool.residency().is_limited()) {
       return write_resident(pool, layer, rows, slots, how, function);
     }
     return write_kv(write_args(pool, layer, rows, slots), how, function);
@@ -110,7 +110,7 @@ void write_sealed_rows(const BlockPool& pool, std::int64_t layer, const LayerRow
   const KvStorage& storage = pool.storage();
   write_whole_blocks({rows.k, rows.v, storage.k_cache(layer), storage.v_cache(layer),
                       storage.k_scale(layer), storage.v_scale(layer), blocks},
-                     pool.open_blocks()->k_open(layer).dtype, *how.kernels->cache, how.num_threads);
+                     pool.open_blocks().k_open(layer).dtype, *how.kernels->cache, how.num_threads);
 }
 
 }  // namespace quire

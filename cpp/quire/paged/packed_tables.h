@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "quire/kv/table/block_table.h"
+#include "quire/kv/table/held_tables.h"
 #include "quire/ops/attention/paged_attention.h"
 
 namespace quire {

@@ -14,6 +14,7 @@
 #include "quire/io/safetensors_header.h"
 #include "quire/io/table_file.h"
 #include "quire/kv/prefix/prefix_cache.h"
+#include "quire/kv/table/held_tables.h"
 
 namespace quire::testing {
 namespace {
@@ -184,7 +185,7 @@ TEST_P(TableFileOpen, TheLargestNumbersComeBack) {
   const auto table = new_table(pool);
   const BFloat16 largest = is_int4 ? from_float<BFloat16>(-kLargestOnGrid) : BFloat16{0xff7f};
   const std::int64_t slot = packed(*table).back() - 32;
-  std::memcpy(pool->open_blocks()->k_open(1).at(slot, 0, 1), &largest, sizeof largest);
+  std::memcpy(pool->open_blocks().k_open(1).at(slot, 0, 1), &largest, sizeof largest);
   save_table(*table, directory / "t");
   EXPECT_EQ(read_bits(*load_table(pool, directory / "t")), read_bits(*table));
   append_open(*table, tokens_from(70, 16));
@@ -259,7 +260,7 @@ TEST_P(TableFileOpen, NumbersThatNoFileHasAreNotSaved) {
   }
   const std::int64_t column = std::ssize(table.blocks()) - pool->geometry().num_open();
   const std::int64_t slot = packed(table).back() - 100;
-  EXPECT_EQ(refusal(pool->open_blocks()->v_open(1).at(slot, 3, 0, 1), std::uint16_t{0x7f80}),
+  EXPECT_EQ(refusal(pool->open_blocks().v_open(1).at(slot, 3, 0, 1), std::uint16_t{0x7f80}),
             concat("1.v_open with a number of inf at [", 119 - 4 * column, ", 0, 1], expected at ",
                    "most ", is_int4 ? 65536.0f : 0x1.fep127f, " in magnitude"));
   save_table(table, directory / "t");

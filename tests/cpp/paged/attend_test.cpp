@@ -6,6 +6,7 @@
 
 #include "paged/paged_rows.h"
 #include "quire/base/check.h"
+#include "quire/kv/table/held_tables.h"
 
 namespace quire::testing {
 namespace {
@@ -49,9 +50,9 @@ TEST(Attend, IsAttentionOverTheArraysOfThePool) {
         args.k_scale = pool->storage().k_scale(1);
         args.v_scale = pool->storage().v_scale(1);
       }
-      if (pool->open_blocks() != nullptr) {
-        args.k_open = pool->open_blocks()->k_open(1);
-        args.v_open = pool->open_blocks()->v_open(1);
+      if (pool->geometry().opens_blocks()) {
+        args.k_open = pool->open_blocks().k_open(1);
+        args.v_open = pool->open_blocks().v_open(1);
       }
       std::vector<std::int32_t> ids(16), lengths(2);
       HeldTables("test", tables).pack(-1, ids.data(), lengths.data());

@@ -13,7 +13,7 @@ BlockLedger::BlockLedger(std::int64_t num_blocks, std::int64_t block_size, bool 
       free_(num_blocks),
       // From calloc the zeros cost memory only where blocks are used.
       ends_(static_cast<std::int32_t*>(std::calloc(num_blocks * block_size, sizeof(std::int32_t)))),
-      open_slots_(has_open_slots ? std::make_unique<OpenSlots>(num_blocks) : nullptr) {
+      open_slots_(has_open_slots ? num_blocks : 0) {
   if (ends_ == nullptr) throw std::bad_alloc();
   std::iota(free_.rbegin(), free_.rend(), 0);
 }
@@ -30,10 +30,8 @@ PoolStats BlockLedger::stats() const {
   stats.wasted_tokens = stats.reserved_tokens - stats.filled_tokens;
   stats.peak_used = peak_used_;
   stats.copies_on_write = copies_on_write_;
-  if (open_slots_) {
-    stats.open_blocks = open_slots_->num_open();
-    stats.kept_open = open_slots_->num_used() - stats.open_blocks;
-  }
+  stats.open_blocks = open_slots_.num_open();
+  stats.kept_open = open_slots_.num_used() - stats.open_blocks;
   return stats;
 }
 
@@ -59,7 +57,7 @@ inline void BlockLedger::remove_reference(std::int32_t block, std::int32_t Block
   --(state.*holders);
   if (state.references() == 0) {
     free_.push_back(block);
-    if (open_slots_) open_slots_->note_free(block);
+    open_slots_.note_free(block);
   } else if (state.references() == 1) {
     --shared_;
   }
@@ -249,9 +247,9 @@ void BlockLedger::check() const {
   }
   for (std::int32_t block = 0; block < num_blocks(); ++block) {
     check_block(block, is_free[block]);
-    if (open_slots_) open_slots_->check(block, holders(block));
+    open_slots_.check(block, holders(block));
   }
-  if (open_slots_) open_slots_->check();
+  open_slots_.check();
   check_totals();
   check_caches();
 }

@@ -142,8 +142,9 @@ class BlockLedger {
     if (events_ != nullptr) events_->add(BlockEvent::Kind::evicted, block);
   }
 
-  // Which blocks are open; null where the pool has none that could be.
-  OpenSlots* open_slots() const { return open_slots_.get(); }
+  // Which blocks are open.
+  OpenSlots& open_slots() { return open_slots_; }
+  const OpenSlots& open_slots() const { return open_slots_; }
 
   // Where events are written down from now on; null: nowhere.
   void write_events_to(BlockEvents* events) { events_ = events; }
@@ -198,7 +199,7 @@ class BlockLedger {
   std::int64_t copies_on_write_ = 0;
   std::vector<BlockCache*> caches_;
   BlockEvents* events_ = nullptr;
-  std::unique_ptr<OpenSlots> open_slots_;
+  OpenSlots open_slots_;
 };
 
 }  // namespace quire

@@ -9,6 +9,7 @@
 namespace quire {
 
 OpenSlots::OpenSlots(std::int64_t num_blocks) : blocks_(num_blocks) {
+  if (num_blocks == 0) return;
   unused_.reserve(num_blocks);
   leaving_.reserve(kLeaveAtOnce);
   cleared_.reserve(num_blocks);
@@ -67,7 +68,7 @@ void OpenSlots::note_sealed(std::int32_t block) {
   close_if_unused(blocks_[block]);
 }
 
-void OpenSlots::note_free(std::int32_t block) {
+void OpenSlots::note_free_of_some(std::int32_t block) {
   assert(blocks_[block].pins == 0);
   note_sealed(block);
 }
@@ -93,6 +94,7 @@ void OpenSlots::note_cleared() {
 }
 
 void OpenSlots::check(std::int32_t block, const BlockHolders& holders) const {
+  if (blocks_.empty()) return;
   const Block& state = blocks_[block];
   const auto fail = [&](const char* what, std::int64_t got, const char* expected) {
     raise<InvariantError>(place("BlockPool.check", what), "got ", got, " for block ", block,

@@ -18,7 +18,8 @@
 //   references(b) = 0   =>  slot(b) = none
 //   caches(b) > 0       =>  is_sealed(b)
 //
-// A block of a user counts as sealed: whoever allocates one writes its tile.
+// A block of a user counts as sealed: whoever allocates one writes its tile. So does every block of
+// a pool that opens none, whose books are these with no blocks in them.
 //
 // Slots below num_touched are of blocks, unused, leaving or cleared, each one of them: unused ones
 // still have memory, and are the next to be opened; of those that are leaving it is being given
@@ -39,6 +40,7 @@ class OpenSlots {
  public:
   static constexpr std::int32_t kNone = -1;
 
+  // Of a pool of so many blocks; 0: of one that opens none.
   explicit OpenSlots(std::int64_t num_blocks);
 
   std::int64_t num_open() const { return num_open_; }
@@ -49,7 +51,7 @@ class OpenSlots {
     return num_touched_ - std::ssize(leaving_) - std::ssize(cleared_);
   }
   std::int32_t slot(std::int32_t block) const { return blocks_[block].slot; }
-  bool is_sealed(std::int32_t block) const { return blocks_[block].is_sealed; }
+  bool is_sealed(std::int32_t block) const { return blocks_.empty() || blocks_[block].is_sealed; }
 
   // For the one table that holds the block and is about to write it: opens it, if it has not, with
   // a pin, and returns its slot; what lies in the tile counts no more.
@@ -64,7 +66,9 @@ class OpenSlots {
   void read_again(std::int32_t block);
   void note_sealed(std::int32_t block);
   // Its last reference is gone.
-  void note_free(std::int32_t block);
+  void note_free(std::int32_t block) {
+    if (!blocks_.empty()) note_free_of_some(block);
+  }
 
   // Unused slots whose memory is to be given back, all but the `stay` used last, some at a time;
   // nobody has them until note_cleared. For one at a time.
@@ -91,6 +95,7 @@ class OpenSlots {
   template <class Change>
   void change(std::int32_t block, Change change);
   void close_if_unused(Block& block);
+  void note_free_of_some(std::int32_t block);
 
   static constexpr std::size_t kLeaveAtOnce = 64;
 

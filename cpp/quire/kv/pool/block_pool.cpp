@@ -13,24 +13,29 @@ namespace quire {
 
 BlockPool::BlockPool(const KvGeometry& geometry, const BackingFile& file)
     : storage_(geometry, file.path),
+      open_blocks_(storage_),
       guarded_(new Guarded{
-          {geometry.num_blocks, geometry.block_size, geometry.num_open() > 0}, {}, nullptr}),
+          {geometry.num_blocks, geometry.block_size, geometry.opens_blocks()}, {}, nullptr}),
       ledger_(guarded_->ledger),
       events_(guarded_->events),
       listener_(guarded_->listener) {
-  if (geometry.num_open() > 0) open_blocks_ = std::make_unique<OpenBlocks>(storage_);
-  if (!file.resident_bytes) return;
+  residency_ = make_residency(file);
+  open_room_ = std::make_unique<OpenRoom>(*this);
+}
+
+std::unique_ptr<Residency> BlockPool::make_residency(const BackingFile& file) {
+  if (!file.resident_bytes) return std::make_unique<Residency>(storage_);
   if (file.path.empty()) {
     raise<ValueError>("BlockPool: resident_bytes", "got ", *file.resident_bytes,
                       " without backing_file, expected both or neither");
   }
-  residency_ = std::make_unique<Residency>(
+  auto residency = std::make_unique<Residency>(
       storage_, *file.resident_bytes,
       [this](std::span<Residency::Need> needs) { ask_needs(needs); },
       [this](std::int32_t block, bool kept) { note_move(block, kept); },
-      open_blocks_ == nullptr ? 0 : OpenRoom::least_slots(geometry) * open_blocks_->slot_bytes());
-  if (open_blocks_ != nullptr) open_room_ = std::make_unique<OpenRoom>(*this);
+      OpenRoom::least_slots(geometry()) * open_blocks_.slot_bytes());  // 0 without open blocks
   storage_.memory().read_only_what_is_asked();
+  return residency;
 }
 
 void BlockPool::ask_needs(std::span<Residency::Need> needs) const {
@@ -55,19 +60,17 @@ void BlockPool::note_move(std::int32_t block, bool kept) noexcept {
 // As many at a time as need no memory of the heap, and no more in files than a stretch of a stream
 // has, as what is not kept is in memory until it settles.
 void BlockPool::seal(std::span<const std::int32_t> blocks) noexcept {
-  if (!home_.is_here()) return;
+  if (blocks.empty() || !home_.is_here()) return;
   const Uninterrupted whole;
   std::array<std::int32_t, kSealedAtOnce> some;
-  auto most = std::ssize(some);
-  if (residency_) {
-    most = std::clamp<std::int64_t>(residency_->stretch_blocks() / geometry().num_layers, 1, most);
-  }
+  const auto most = std::clamp<std::int64_t>(residency_->stretch_blocks() / geometry().num_layers,
+                                             1, std::ssize(some));
   for (auto next = blocks.begin(); next != blocks.end();) {
     std::int64_t count = 0;
     {
       const Books books(*this);
       for (; next != blocks.end() && count < most; ++next) {
-        if (*next != kHole && !books->open_slots()->is_sealed(*next)) some[count++] = *next;
+        if (*next != kHole && !books->open_slots().is_sealed(*next)) some[count++] = *next;
       }
     }
     const auto unsealed = std::span(some).first(count);
@@ -84,24 +87,34 @@ void BlockPool::seal(std::span<const std::int32_t> blocks) noexcept {
 void BlockPool::seal_together(std::span<const std::int32_t> blocks) noexcept {
   std::array<OpenBlocks::BlockInSlot, kSealedAtOnce> open;
   std::size_t count = 0;
-  const std::lock_guard sealing(open_blocks_->sealing());
+  const std::lock_guard sealing(open_blocks_.sealing());
   {
     const Books books(*this);
-    const OpenSlots& slots = *books->open_slots();
+    const OpenSlots& slots = books->open_slots();
     for (const std::int32_t block : blocks) {
       if (!slots.is_sealed(block)) open[count++] = {slots.slot(block), block};
     }
   }
   if (count == 0) return;
   const auto unsealed = std::span(open).first(count);
-  open_blocks_->seal(unsealed);
+  open_blocks_.seal(unsealed);
   const Books books(*this);
-  for (const auto& [slot, block] : unsealed) books->open_slots()->note_sealed(block);
+  for (const auto& [slot, block] : unsealed) books->open_slots().note_sealed(block);
+}
+
+void BlockPool::copy_block(std::int32_t from, std::int32_t to, std::int64_t rows) const {
+  if (open_blocks_.is_open(to)) return open_blocks_.copy_rows({from, 0}, {to, 0}, rows);
+  storage_.copy_block(from, to);
+}
+
+void BlockPool::copy_rows(RowPlace from, RowPlace to, std::int64_t rows) const {
+  if (open_blocks_.is_open(to.block)) return open_blocks_.copy_rows(from, to, rows);
+  storage_.copy_rows(from, to, rows);
 }
 
 // Who runs out of memory in these two goes on without: what is not kept can be used all the same.
-void BlockPool::keep_resident(std::span<const std::int32_t> blocks) noexcept try {
-  if (!residency_ || !home_.is_here()) return;
+void BlockPool::keep_some_resident(std::span<const std::int32_t> blocks) noexcept try {
+  if (!home_.is_here()) return;
   const std::vector<std::int64_t> slabs = residency_->slabs(blocks);
   residency_->keep_and_bring_in(slabs);
   residency_->settle(slabs);
@@ -110,20 +123,19 @@ void BlockPool::keep_resident(std::span<const std::int32_t> blocks) noexcept try
   return;
 }
 
-void BlockPool::settle(std::span<const std::int32_t> blocks) noexcept try {
-  if (residency_ && home_.is_here()) residency_->settle(residency_->slabs(blocks));
+void BlockPool::settle_some(std::span<const std::int32_t> blocks) noexcept try {
+  if (home_.is_here()) residency_->settle(residency_->slabs(blocks));
 } catch (const std::bad_alloc&) {
   return;
 }
 
-void BlockPool::tell_of(std::span<const std::int32_t> blocks) const noexcept {
-  if (!residency_ || !is_listened_to_.load(std::memory_order_relaxed) || !home_.is_here()) return;
-  residency_->tell_of(blocks);
+void BlockPool::tell_of_some(std::span<const std::int32_t> blocks) const noexcept {
+  if (home_.is_here()) residency_->tell_of(blocks);
 }
 
 void BlockPool::read_in_order(std::int64_t layer, std::span<const std::int32_t> blocks,
                               const std::function<void(std::size_t, std::size_t)>& visit) const {
-  if (!residency_) return visit(0, blocks.size());
+  if (!residency_->is_limited()) return visit(0, blocks.size());
   BlockStream stream(*residency_, layer);
   const auto step = static_cast<std::size_t>(stream.most_blocks());
   std::vector<std::vector<std::int32_t>> stretches;
@@ -142,7 +154,7 @@ void BlockPool::read_in_order(std::int64_t layer, std::span<const std::int32_t> 
 void BlockPool::use_in_order(std::span<const Step> steps,
                              const std::function<void(std::size_t)>& use) const {
   std::optional<BlockStream> stream;
-  if (residency_) {
+  if (residency_->is_limited()) {
     std::vector<std::vector<std::int64_t>> slabs;
     for (const Step& step : steps) slabs.push_back(residency_->slabs(step.layer, step.blocks));
     if (!stream.emplace(*residency_, 0).start_once(std::move(slabs))) stream.reset();
@@ -156,8 +168,8 @@ void BlockPool::use_in_order(std::span<const Step> steps,
 
 std::vector<bool> BlockPool::resident_blocks() const {
   home_.require();
-  if (!residency_) return std::vector<bool>(static_cast<std::size_t>(geometry().num_blocks), true);
   std::vector<bool> resident = residency_->whole_blocks();
+  if (!residency_->is_limited()) return resident;
   const std::lock_guard lock(mutex_);
   for (std::int32_t block = 0; block < geometry().num_blocks; ++block) {
     if (is_open_alone(block)) resident[block] = true;
@@ -231,7 +243,7 @@ void BlockPool::release(const IndexView& ids) {
   const auto checked = checked_ids(ids, "BlockPool.release");
   const Delivery delivery(*this);
   Books(*this)->release(checked);
-  if (open_room_ != nullptr) open_room_->settle();
+  open_room_->settle();
 }
 
 std::vector<std::int32_t> BlockPool::ref_counts() const {
@@ -263,17 +275,14 @@ std::int64_t BlockPool::num_used() const {
 }
 
 PoolStats BlockPool::stats() const {
-  std::int64_t resident_bytes = storage_.nbytes();
-  std::vector<bool> resident;
-  if (residency_) {
-    resident_bytes = residency_->kept_bytes();
-    resident = resident_blocks();
-  }
+  const std::int64_t resident_bytes = residency_->kept_bytes();
+  std::vector<bool> resident;  // empty: all
+  if (residency_->is_limited()) resident = resident_blocks();
   const std::lock_guard lock(mutex_);
   PoolStats stats = ledger_.stats();
   stats.resident_bytes = resident_bytes;
-  if (open_room_) {
-    stats.resident_bytes += ledger_.open_slots()->num_in_memory() * open_blocks_->slot_bytes();
+  if (open_room_->is_limited()) {
+    stats.resident_bytes += ledger_.open_slots().num_in_memory() * open_blocks_.slot_bytes();
   }
   for (std::size_t block = 0; block < resident.size(); ++block) {
     stats.offloaded += !resident[block] && ledger_.references(static_cast<std::int32_t>(block)) > 0;
@@ -310,8 +319,8 @@ void BlockPool::deliver_events() noexcept {
 }
 
 void BlockPool::check() const {
-  if (residency_) residency_->check();
-  if (open_room_) open_room_->check();
+  residency_->check();
+  open_room_->check();
   const std::lock_guard lock(mutex_);
   ledger_.check();
 }

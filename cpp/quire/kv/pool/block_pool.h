@@ -13,6 +13,10 @@
 // first, and sealed later: see open_blocks.h. The lock of those who seal comes before those of the
 // residency and the pool.
 //
+// Whether blocks are written open, and whether all of them are in memory, is settled when a pool is
+// made: open_blocks(), open_room() and residency() are there in every pool, and where the answer is
+// the plain one they have nothing to do.
+//
 // With a backing file, blocks lie in a file of any size, and at most resident_bytes of them in
 // memory: see residency.h for which, and block_stream.h for how the others are read. Open rows are
 // among these bytes (open_room.h).
@@ -62,8 +66,9 @@ class BlockPool {
 
   const KvGeometry& geometry() const { return storage_.geometry(); }
   const KvStorage& storage() const { return storage_; }
-  // Null where no blocks stay open.
-  OpenBlocks* open_blocks() const { return open_blocks_.get(); }
+  // Where rows are in full precision, if blocks are opened.
+  OpenBlocks& open_blocks() { return open_blocks_; }
+  const OpenBlocks& open_blocks() const { return open_blocks_; }
 
   // n free blocks, the one freed last first, with one reference each. Throws OutOfBlocks where
   // fewer are free or cached, ValueError for n < 0, FileError once the file could not be written.
@@ -92,25 +97,40 @@ class BlockPool {
   void seal(std::span<const std::int32_t> blocks) noexcept;
   // What does so from now on (open_blocks.h), where blocks stay open.
   void seal_with(const SealFunctions& functions, int num_threads) {
-    if (open_blocks_) open_blocks_->seal_with(functions, num_threads);
+    open_blocks_.seal_with(functions, num_threads);
   }
-  // Where memory for open rows is limited; null where it is not.
-  OpenRoom* open_room() const { return open_room_.get(); }
+  // Memory for open rows, which may be limited.
+  OpenRoom& open_room() const { return *open_room_; }
 
-  // What is in memory; null without a backing file, or where the system decides.
-  Residency* residency() const { return residency_.get(); }
+  // Copies rows of any block, by its id, to one that is being written: open, or of a pool that
+  // opens none. In every layer, or in one; of a whole block its first rows are needed.
+  void copy_block(std::int32_t from, std::int32_t to, std::int64_t rows) const;
+  void copy_rows(RowPlace from, RowPlace to, std::int64_t rows) const;
+  void copy_rows(std::int64_t layer, RowPlace from, RowPlace to, std::int64_t rows) const {
+    if (open_blocks_.is_open(to.block)) return open_blocks_.copy_rows(layer, from, to, rows);
+    storage_.copy_rows(layer, from, to, rows);
+  }
+
+  // What is in memory. Also of a pool that is only read: to read may bring blocks in.
+  Residency& residency() const { return *residency_; }
   // Keeps blocks in memory from now on, in all layers, as far as they fit; before they are used.
   // Memory of the others is given back.
-  void keep_resident(std::span<const std::int32_t> blocks) noexcept;
+  void keep_resident(std::span<const std::int32_t> blocks) noexcept {
+    if (residency_->is_limited()) keep_some_resident(blocks);
+  }
   // After they were used: gives memory back that they are not kept in.
-  void settle(std::span<const std::int32_t> blocks) noexcept;
+  void settle(std::span<const std::int32_t> blocks) noexcept {
+    if (residency_->is_limited()) settle_some(blocks);
+  }
   // Tells who listens whether blocks are in memory, where that has changed.
-  void tell_of(std::span<const std::int32_t> blocks) const noexcept;
+  void tell_of(std::span<const std::int32_t> blocks) const noexcept {
+    if (is_listened_to_.load(std::memory_order_relaxed)) tell_of_some(blocks);
+  }
   // Calls visit(first, last) for all columns of `blocks` in stretches that are in memory.
   void read_in_order(std::int64_t layer, std::span<const std::int32_t> blocks,
                      const std::function<void(std::size_t, std::size_t)>& visit) const;
   // Blocks of one layer that are used together: with resident_bytes at most
-  // residency()->stretch_blocks().
+  // residency().stretch_blocks().
   struct Step {
     std::int64_t layer;
     std::vector<std::int32_t> blocks;
@@ -147,8 +167,9 @@ class BlockPool {
 
  private:
   friend class BlockTable;
-  friend class PrefixCache;
+  friend class OpenColumns;
   friend class OpenRoom;
+  friend class PrefixCache;
 
   // The ledger, locked while this lives.
   class Books {
@@ -176,21 +197,23 @@ class BlockPool {
   }
   std::vector<std::int32_t> checked_ids(const IndexView& ids, std::string_view function) const;
 
+  std::unique_ptr<Residency> make_residency(const BackingFile& file);
+  void keep_some_resident(std::span<const std::int32_t> blocks) noexcept;
+  void settle_some(std::span<const std::int32_t> blocks) noexcept;
+  void tell_of_some(std::span<const std::int32_t> blocks) const noexcept;
   void deliver_events() noexcept;
   void ask_needs(std::span<Residency::Need> needs) const;
   void note_move(std::int32_t block, bool kept) noexcept;
   // Of a block in use; under the pool's lock.
-  bool is_open_alone(std::int32_t block) const {
-    return ledger_.open_slots() != nullptr && !ledger_.open_slots()->is_sealed(block);
-  }
+  bool is_open_alone(std::int32_t block) const { return !ledger_.open_slots().is_sealed(block); }
   // Blocks that are sealed in one go.
   static constexpr std::size_t kSealedAtOnce = 64;
   void seal_together(std::span<const std::int32_t> blocks) noexcept;  // so many at most
 
   const PoolHome home_;
   KvStorage storage_;
-  std::unique_ptr<OpenBlocks> open_blocks_;
-  std::unique_ptr<Residency> residency_;
+  OpenBlocks open_blocks_;
+  std::unique_ptr<Residency> residency_;  // behind a pointer, as it is used by who only reads
   std::atomic<bool> is_listened_to_ = false;
   mutable PoolMutex mutex_;
   struct Guarded {

@@ -40,6 +40,7 @@ const BFloat16* row_at(const ArrayView& open, std::int64_t slot, std::int64_t ro
 }  // namespace
 
 OpenBlocks::OpenBlocks(const KvStorage& storage) : storage_(storage) {
+  if (!geometry().opens_blocks()) return;
   assert(is_quantised(geometry().dtype));
   const KvGeometry& g = geometry();
   // A tile has these numbers, so their count overflows nothing.
@@ -70,11 +71,16 @@ void OpenBlocks::clear(std::int32_t slot) noexcept {
   memory_->clear({slot * slot_bytes_, (slot + 1) * slot_bytes_});
 }
 
-ArrayView OpenBlocks::view(const char* place, std::int64_t layer, std::int64_t offset,
+ArrayView OpenBlocks::view(std::string_view function, std::int64_t layer, std::int64_t offset,
                            std::int64_t row_size) const {
   const KvGeometry& g = geometry();
+  if (!g.opens_blocks()) {
+    raise<TypeError>(place(function, "pool"), "got a pool of ", name_of(g.dtype),
+                     " without open blocks, expected one of int4, or with open_blocks");
+  }
   if (layer < 0 || layer >= g.num_layers) {
-    raise<IndexError>(place, "got ", layer, ", expected 0 to ", g.num_layers - 1);
+    raise<IndexError>(place(function, "layer"), "got ", layer, ", expected 0 to ",
+                      g.num_layers - 1);
   }
   ArrayView open;
   open.data = memory_->data() + layer * layer_bytes_ + offset;
@@ -86,12 +92,20 @@ ArrayView OpenBlocks::view(const char* place, std::int64_t layer, std::int64_t o
 }
 
 ArrayView OpenBlocks::k_open(std::int64_t layer) const {
-  return view("BlockPool.k_open: layer", layer, 0, geometry().head_dim);
+  return view("BlockPool.k_open", layer, 0, geometry().head_dim);
 }
 
 ArrayView OpenBlocks::v_open(std::int64_t layer) const {
-  return view("BlockPool.v_open: layer", layer, geometry().block_size * geometry().head_dim * kItem,
+  return view("BlockPool.v_open", layer, geometry().block_size * geometry().head_dim * kItem,
               geometry().v_head_dim);
+}
+
+KvPlanes OpenBlocks::planes(std::int64_t layer) const {
+  KvPlanes planes;
+  if (!geometry().opens_blocks()) return planes;
+  planes.add("k_open", k_open(layer));
+  planes.add("v_open", v_open(layer));
+  return planes;
 }
 
 void OpenBlocks::copy_rows(RowPlace from, RowPlace to, std::int64_t rows) const {

@@ -19,12 +19,16 @@
 //   id of an open one      num_blocks + its slot
 //
 // What is sealed depends on the rows alone: whoever does it gets the same bits.
+//
+// A pool that opens no blocks has this without slots: no id is that of an open block, and there are
+// no planes.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <span>
+#include <string_view>
 
 #include "quire/format/cache_format.h"
 #include "quire/format/int4_grid.h"
@@ -49,9 +53,12 @@ class OpenBlocks {
   void clear(std::int32_t slot) noexcept;
 
   // Writable views of one layer, bfloat16 [num_blocks, block_size, num_kv_heads, head_dim], by
-  // slot, and with v_head_dim. Throws IndexError for an unknown layer.
+  // slot, and with v_head_dim. Throws TypeError for a pool that opens no blocks, IndexError for an
+  // unknown layer.
   ArrayView k_open(std::int64_t layer) const;
   ArrayView v_open(std::int64_t layer) const;
+  // Both, named as they are here; none where no blocks are opened.
+  KvPlanes planes(std::int64_t layer) const;
 
   // Copies rows of any block, by its id, into an open one, in every layer or in one: those of a
   // sealed block as the real numbers that they stand for, rounded.
@@ -77,7 +84,7 @@ class OpenBlocks {
 
  private:
   const KvGeometry& geometry() const { return storage_.geometry(); }
-  ArrayView view(const char* place, std::int64_t layer, std::int64_t offset,
+  ArrayView view(std::string_view function, std::int64_t layer, std::int64_t offset,
                  std::int64_t row_size) const;
   // A row of a sealed block, and the grids of its channels, or its grid, or its scale.
   struct SealedRow {

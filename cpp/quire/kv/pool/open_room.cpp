@@ -1,6 +1,7 @@
 #include "quire/kv/pool/open_room.h"
 
 #include <algorithm>
+#include <limits>
 #include <new>
 
 #include "quire/base/check.h"
@@ -9,14 +10,17 @@
 namespace quire {
 
 OpenRoom::OpenRoom(BlockPool& pool)
-    : pool_(pool), most_(pool.residency()->most_aside() / pool.open_blocks()->slot_bytes()) {}
+    : pool_(pool),
+      is_limited_(pool.geometry().opens_blocks() && pool.residency().is_limited()),
+      most_(is_limited_ ? pool.residency().most_aside() / pool.open_blocks().slot_bytes()
+                        : std::numeric_limits<std::int64_t>::max()) {}
 
-OpenRoom::Claim::Claim(OpenRoom* room, const Asked& asked, std::int64_t least, std::int64_t most)
-    : room_(most > 0 ? room : nullptr),
-      slots_(room_ == nullptr ? most : room->claim(asked, least, most)) {}
+OpenRoom::Claim::Claim(OpenRoom& room, const Asked& asked, std::int64_t least, std::int64_t most)
+    : room_(most > 0 && room.is_limited() ? &room : nullptr),
+      slots_(room_ == nullptr ? most : room.claim(asked, least, most)) {}
 
-OpenRoom::Claim::~Claim() {
-  if (room_ == nullptr || !room_->pool_.home().is_here()) return;
+void OpenRoom::Claim::give_up() noexcept {
+  if (!room_->pool_.home().is_here()) return;
   const std::lock_guard lock(room_->mutex_);
   room_->claimed_ -= slots_;
   room_->settle_locked();
@@ -24,7 +28,7 @@ OpenRoom::Claim::~Claim() {
 
 OpenRoom::Slots OpenRoom::look() const {
   const BlockPool::Books books(pool_);
-  return {books->open_slots()->num_used(), books->open_slots()->num_in_memory()};
+  return {books->open_slots().num_used(), books->open_slots().num_in_memory()};
 }
 
 std::int64_t OpenRoom::left() {
@@ -54,11 +58,12 @@ std::int64_t OpenRoom::claim(const Asked& asked, std::int64_t least, std::int64_
 // What calls have claimed and opened counts twice.
 void OpenRoom::set_aside(Slots slots) {
   const std::int64_t aside = std::min(most_, std::max(slots.used + claimed_, slots.in_memory));
-  pool_.residency()->set_aside(aside * pool_.open_blocks()->slot_bytes());
+  pool_.residency().set_aside(aside * pool_.open_blocks().slot_bytes());
   aside_ = aside;
 }
 
 void OpenRoom::check() {
+  if (!is_limited_) return;
   const std::lock_guard lock(mutex_);
   if (const std::int64_t got = look().in_memory; got > aside_) {
     raise<InvariantError>("BlockPool.check: open slots in memory", "got ", got,
@@ -66,7 +71,7 @@ void OpenRoom::check() {
   }
 }
 
-void OpenRoom::settle() noexcept {
+void OpenRoom::settle_limited() noexcept {
   const std::lock_guard lock(mutex_);
   settle_locked();
 }
@@ -76,11 +81,11 @@ void OpenRoom::settle_locked() noexcept try {
     std::span<const std::int32_t> leaving;
     {
       const BlockPool::Books books(pool_);
-      books->open_slots()->note_cleared();
-      leaving = books->open_slots()->take_unused(kUnused);
+      books->open_slots().note_cleared();
+      leaving = books->open_slots().take_unused(kUnused);
     }
     if (leaving.empty()) break;
-    for (const std::int32_t slot : leaving) pool_.open_blocks()->clear(slot);
+    for (const std::int32_t slot : leaving) pool_.open_blocks().clear(slot);
   }
   set_aside(look());
 } catch (const std::bad_alloc&) {

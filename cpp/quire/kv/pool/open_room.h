@@ -14,6 +14,9 @@
 // later may be refused a little early. Slots that nobody uses keep their memory where they are few,
 // as the next block to be opened is another table's; that of the others is given back.
 //
+// Of a pool without resident_bytes, or one that opens no blocks, there is no limit, and nothing
+// here to do: a claim has what it wants.
+//
 // Safe to call from several threads. The lock of this comes after those of tables, and before those
 // of the residency and the pool.
 #pragma once
@@ -31,7 +34,7 @@ class BlockPool;
 
 class OpenRoom {
  public:
-  // Of a pool with open blocks and a residency, which outlives this.
+  // Of a pool, which outlives this, and whose open blocks and residency are there already.
   explicit OpenRoom(BlockPool& pool);
 
   // What the last blocks of one table take, with those of tokens that may be taken back, the next
@@ -39,29 +42,37 @@ class OpenRoom {
   static std::int64_t least_slots(const KvGeometry& geometry) {
     return ColumnHistory::most_pinned(geometry.block_size, geometry.num_open()) + 2;
   }
+  bool is_limited() const { return is_limited_; }
+  // Slots that claims can have in all, and one now; without a limit more than there are.
   std::int64_t most() const { return most_; }
-  // Slots that a claim can have now.
   std::int64_t left();
 
   // Slots that a call may have opened more than there were, while this lives.
   class Claim {
    public:
-    // Of a pool without such a limit, where `room` is null: `most`. Otherwise as many as there are,
-    // at most `most`; throws OutOfBlocks for fewer than `least`.
-    Claim(OpenRoom* room, const Asked& asked, std::int64_t least, std::int64_t most);
-    ~Claim();
+    // Without a limit `most`. Otherwise as many as there are, at most `most`; throws OutOfBlocks
+    // for fewer than `least`.
+    Claim(OpenRoom& room, const Asked& asked, std::int64_t least, std::int64_t most);
+    Claim() = default;  // of nothing
+    ~Claim() {
+      if (room_ != nullptr) give_up();
+    }
     Claim(const Claim&) = delete;
     Claim& operator=(const Claim&) = delete;
 
     std::int64_t slots() const { return slots_; }
 
    private:
-    OpenRoom* const room_;
-    std::int64_t slots_;
+    void give_up() noexcept;
+
+    OpenRoom* const room_ = nullptr;  // where something is to be given up
+    std::int64_t slots_ = 0;
   };
 
   // Gives back the memory of slots that nobody uses any more.
-  void settle() noexcept;
+  void settle() noexcept {
+    if (is_limited_) settle_limited();
+  }
 
   // Throws InvariantError where more memory is used than was set aside.
   void check();
@@ -77,10 +88,12 @@ class OpenRoom {
   Slots look() const;
   std::int64_t left(Slots slots) const;
   std::int64_t claim(const Asked& asked, std::int64_t least, std::int64_t most);
+  void settle_limited() noexcept;
   void settle_locked() noexcept;
   void set_aside(Slots slots);
 
   BlockPool& pool_;
+  const bool is_limited_;
   const std::int64_t most_;  // slots
   PoolMutex mutex_;          // guards what follows
   std::int64_t claimed_ = 0;

@@ -75,10 +75,10 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
   std::int64_t matched = 0;
   RadixTree::Rest rest;
   std::int32_t copy = -1;
-  const OpenBlocks* const open_blocks = pool_->open_blocks();
-  if (open_blocks != nullptr) table->history_.reserve(1);
+  std::int32_t copy_id = -1;  // as the table reads it
+  table->columns_.history.reserve(1);
   std::optional<OpenRoom::Claim> claim;
-  if (OpenRoom* const room = pool_->open_room()) {  // a look beforehand
+  if (pool_->open_room().is_limited()) {  // a look beforehand
     {
       const BlockPool::Books books(*pool_);
       rest = tree_->find(space_ids, wanted, &blocks);
@@ -86,13 +86,13 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
     matched = std::ssize(blocks) * block_size_ + rest.rows;
     blocks.clear();
     const Asked asked{"PrefixCache.match", "token_ids", matched};
-    if (rest.rows > 0) claim.emplace(room, asked, 1, 1);
+    if (rest.rows > 0) claim.emplace(pool_->open_room(), asked, 1, 1);
   }
   {
     const BlockPool::Books books(*pool_);
     rest = tree_->find(space_ids, wanted, &blocks);
     // No room was claimed for what another thread has only just cached.
-    if (pool_->open_room() != nullptr && !claim) rest.rows = 0;
+    if (pool_->open_room().is_limited() && !claim) rest.rows = 0;
     matched = static_cast<std::int64_t>(blocks.size()) * block_size_ + rest.rows;
     if (rest.rows > 0) {
       // What is held from now on cannot make room.
@@ -110,9 +110,7 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
       books->hold({&rest.block, 1}, rest.rows);  // until its rows are copied
       books.require_free(1, {"PrefixCache.match", "token_ids", matched});
       books->give_to_table({&copy, 1}, rest.rows);
-      if (open_blocks != nullptr) {
-        table->history_.push(open_blocks->id_of(books->open_slots()->open(copy)));
-      }
+      copy_id = table->open_columns().to_write(books, copy, copy);
     }
     stats_.tokens_asked += static_cast<std::int64_t>(ids.size());
     stats_.tokens_matched += matched;
@@ -123,24 +121,20 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
     }
   }
   if (rest.rows > 0) {
-    // The copy's rows are not in its tile yet where they are open.
-    const std::int32_t pair[] = {rest.block, copy};
-    const auto both = std::span(pair).first(open_blocks != nullptr ? 1 : 2);
+    // Where the copy's rows are open they are not in its tile yet, and its id has none.
+    const std::int32_t both[] = {rest.block, copy_id};
     pool_->keep_resident(both);
-    if (open_blocks != nullptr) {
-      open_blocks->copy_rows({rest.block, 0}, {table->history_.ids().back(), 0}, rest.rows);
-    } else {
-      pool_->storage().copy_rows({rest.block, 0}, {copy, 0}, rest.rows);
-    }
+    pool_->copy_rows({rest.block, 0}, {copy_id, 0}, rest.rows);
     pool_->settle(both);
     const BlockPool::Books books(*pool_);
     books->note_copy(rest.block, copy);
     books->drop({&rest.block, 1}, rest.rows);
     blocks.push_back(copy);
+    table->open_columns().read_last_as(copy_id, false);
   }
-  table->blocks_ = std::move(blocks);
-  table->num_tokens_ = matched;
-  table->history_.begin(matched);
+  table->columns_.blocks = std::move(blocks);
+  table->columns_.num_tokens = matched;
+  table->columns_.history.begin(matched);
   if (matched == 0) table->lease_ = std::move(lease);
   confirm_uninterrupted();
   return table;
@@ -177,20 +171,20 @@ void PrefixCache::insert(TokenIds token_ids, const BlockTable& table, std::strin
   const BlockPool::Delivery delivery(*pool_);
   const std::shared_lock lock(table.mutex_);
   table.require_in_use(function);
-  if (static_cast<std::int64_t>(ids.size()) > table.num_tokens_) {
+  if (static_cast<std::int64_t>(ids.size()) > table.columns_.num_tokens) {
     raise<ValueError>(place(function, "token_ids"), "got ", counted(ids.size(), "token"),
-                      ", expected at most the table's ", table.num_tokens_);
+                      ", expected at most the table's ", table.columns_.num_tokens);
   }
   table.require_beginning("PrefixCache.insert: table", static_cast<std::int64_t>(ids.size()));
-  TokenIds kept(ids);
-  if (pool_->open_blocks() != nullptr) {
-    const std::int64_t columns = std::ssize(ids) / block_size_;
-    const std::int64_t first = std::min(table.first_open(), columns);
-    pool_->seal(std::span(table.blocks_).subspan(first, columns - first));
-    kept = kept.first(columns * block_size_);
-  }
+  // Full columns that the table reads open are sealed for others; of a pool that opens none there
+  // are no such, and part of a block is kept as well.
+  const std::int64_t columns = std::ssize(ids) / block_size_;
+  const std::int64_t first = std::min(table.columns_.first_open(), columns);
+  pool_->seal(std::span(table.columns_.blocks).subspan(first, columns - first));
+  const std::int64_t least = pool_->geometry().least_cached_rows();
+  const TokenIds kept = TokenIds(ids).first(std::ssize(ids) / least * least);
   const BlockPool::Books books(*pool_);
-  tree_->insert(space_ids, kept, table.blocks_);
+  tree_->insert(space_ids, kept, table.columns_.blocks);
 }
 
 std::int64_t PrefixCache::evict(std::int64_t num_blocks) {

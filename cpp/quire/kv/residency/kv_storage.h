@@ -57,6 +57,10 @@ struct KvGeometry {
   std::optional<std::int64_t> open_blocks = std::nullopt;
 
   std::int64_t num_open() const { return open_blocks.value_or(format_of(dtype).open_blocks); }
+  // Whether rows are written open, and sealed later; else they are written where they stay.
+  bool opens_blocks() const { return num_open() > 0; }
+  // Rows that a block has at least for a cache to keep it: only full ones are sealed.
+  std::int64_t least_cached_rows() const { return opens_blocks() ? block_size : 1; }
 };
 
 // One array of a layer, which has a row for each head of each slot.

@@ -31,9 +31,15 @@ std::int64_t Residency::least_bytes(const KvStorage& storage) {
   return (least_window(geometry) + 2 * geometry.num_layers) * storage.block_bytes();
 }
 
+Residency::Residency(const KvStorage& storage)
+    : storage_(storage), is_limited_(false), window_(kWindowOfAll) {}
+
 Residency::Residency(const KvStorage& storage, std::int64_t resident_bytes, AskNeeds ask_needs,
                      Tell tell, std::int64_t least_aside)
-    : storage_(storage), ask_needs_(std::move(ask_needs)), tell_(std::move(tell)) {
+    : storage_(storage),
+      is_limited_(true),
+      ask_needs_(std::move(ask_needs)),
+      tell_(std::move(tell)) {
   const std::int64_t aside_slabs = ceil_div(least_aside, storage.block_bytes());
   const std::int64_t least = least_bytes(storage) + aside_slabs * storage.block_bytes();
   if (resident_bytes < least) {
@@ -78,6 +84,7 @@ void Residency::set_aside(std::int64_t bytes) {
 }
 
 std::int64_t Residency::kept_bytes() const {
+  if (!is_limited_) return storage_.nbytes();
   const std::lock_guard lock(mutex_);
   return static_cast<std::int64_t>(kept_.size()) * storage_.block_bytes();
 }
@@ -88,6 +95,7 @@ std::int64_t Residency::evictions() const {
 }
 
 std::vector<bool> Residency::whole_blocks() const {
+  if (!is_limited_) return std::vector<bool>(static_cast<std::size_t>(geometry().num_blocks), true);
   std::vector<bool> whole(kept_layers_.size());
   const std::lock_guard lock(mutex_);
   for (std::size_t block = 0; block < whole.size(); ++block) {
@@ -99,6 +107,7 @@ std::vector<bool> Residency::whole_blocks() const {
 std::vector<std::int64_t> Residency::slabs(std::int64_t layer,
                                            std::span<const std::int32_t> blocks) const {
   std::vector<std::int64_t> slabs;
+  if (!is_limited_) return slabs;
   slabs.reserve(blocks.size());
   for (const std::int32_t block : blocks) {
     if (block >= 0 && block < geometry().num_blocks) slabs.push_back(slab(layer, block));
@@ -110,6 +119,7 @@ std::vector<std::int64_t> Residency::slabs(std::int64_t layer,
 
 std::vector<std::int64_t> Residency::slabs(std::span<const std::int32_t> blocks) const {
   std::vector<std::int64_t> all;
+  if (!is_limited_) return all;
   for (std::int64_t layer = 0; layer < geometry().num_layers; ++layer) {
     const std::vector<std::int64_t> one = slabs(layer, blocks);
     all.insert(all.end(), one.begin(), one.end());
@@ -144,13 +154,15 @@ void Residency::remove(std::int64_t slab) {
 }
 
 void Residency::tell_of(std::span<const std::int32_t> blocks) const {
+  if (!is_limited_) return;
   const std::lock_guard lock(mutex_);
   for (const std::int32_t block : blocks) {
-    if (block >= 0) tell_(block, is_whole(block));
+    if (block >= 0 && block < geometry().num_blocks) tell_(block, is_whole(block));
   }
 }
 
 void Residency::keep(std::span<const std::int64_t> slabs, Room room) {
+  if (slabs.empty()) return;
   std::vector<std::int64_t> gone;
   {
     const std::lock_guard lock(mutex_);
@@ -210,6 +222,7 @@ std::vector<std::int64_t> Residency::make_room(std::int64_t wanted, Room room) {
 
 std::vector<std::int64_t> Residency::missing(std::span<const std::int64_t> slabs) const {
   std::vector<std::int64_t> missing;
+  if (slabs.empty()) return missing;
   const std::lock_guard lock(mutex_);
   std::copy_if(slabs.begin(), slabs.end(), std::back_inserter(missing),
                [&](std::int64_t slab) { return !is_kept(slab); });
@@ -253,11 +266,11 @@ void Residency::give_back(std::span<const std::int64_t> slabs) {
 }
 
 void Residency::ask_for(std::span<const std::int64_t> slabs) const {
-  storage_.memory().ask_for(ranges(slabs));
+  if (!slabs.empty()) storage_.memory().ask_for(ranges(slabs));
 }
 
 void Residency::bring_in(std::span<const std::int64_t> slabs) const {
-  storage_.memory().bring_in(ranges(slabs));
+  if (!slabs.empty()) storage_.memory().bring_in(ranges(slabs));
 }
 
 std::unique_lock<CallMutex> Residency::take_window() {

@@ -1,5 +1,9 @@
 // Which blocks of a pool with a backing file are in memory, and which have to go.
 //
+// A pool has one of two kinds, as it was made: all of its blocks are in memory for good, or the
+// system's affair, or there is a limit, resident_bytes. Without one all methods are there and have
+// nothing to do: no slab is ever missing. With one:
+//
 // The unit is a slab: a block in one layer, whole pages of the file.
 //
 //   slab = layer * num_blocks + block             it lies at slab * block_bytes
@@ -45,6 +49,8 @@ class Residency {
   // Tokens that fit into one stretch of a stream, wherever in its first block they begin.
   static constexpr std::int64_t kLeastStretch = 255;
 
+  // Without a limit.
+  explicit Residency(const KvStorage& storage);
   // Throws ValueError for resident_bytes below least_bytes(storage) and the least that can be set
   // aside.
   Residency(const KvStorage& storage, std::int64_t resident_bytes, AskNeeds ask_needs, Tell tell,
@@ -61,9 +67,11 @@ class Residency {
   }
 
   const KvGeometry& geometry() const { return storage_.geometry(); }
-  std::int64_t capacity() const;                                        // slabs that can be kept
-  std::int64_t stretch_blocks() const { return window_ / kStretches; }  // of one layer
-  std::int64_t kept_bytes() const;                                      // of all layers
+  bool is_limited() const { return is_limited_; }
+  std::int64_t capacity() const;  // slabs that can be kept
+  // Of one layer, that can be used at once; without a limit more than any pool has.
+  std::int64_t stretch_blocks() const { return window_ / kStretches; }
+  std::int64_t kept_bytes() const;         // of all layers
   std::vector<bool> whole_blocks() const;  // kept in all layers, by block
   std::int64_t evictions() const;          // slabs that had to go, ever
 
@@ -71,8 +79,8 @@ class Residency {
     return layer * geometry().num_blocks + block;
   }
 
-  // The slabs of blocks, each once and in order: of one layer, or of all. Ids below 0 are none, and
-  // those of open blocks, num_blocks and more, have no slab.
+  // The slabs of blocks, each once and in order: of one layer, or of all; none without a limit. Ids
+  // below 0 are none, and those of open blocks, num_blocks and more, have no slab.
   std::vector<std::int64_t> slabs(std::int64_t layer, std::span<const std::int32_t> blocks) const;
   std::vector<std::int64_t> slabs(std::span<const std::int32_t> blocks) const;
 
@@ -127,7 +135,11 @@ class Residency {
   std::vector<std::int64_t> make_room(std::int64_t wanted, Room room);
   bool is_whole(std::int64_t block) const { return kept_layers_[block] == geometry().num_layers; }
 
+  // Without a limit; that a stretch is of tokens overflows nothing.
+  static constexpr std::int64_t kWindowOfAll = kStretches << 31;
+
   const KvStorage& storage_;
+  const bool is_limited_;
   const AskNeeds ask_needs_;
   const Tell tell_;
   std::int64_t window_ = 0;    // slabs

@@ -1,28 +1,63 @@
 #include "quire/kv/table/block_table.h"
 
 #include <algorithm>
-#include <cassert>
-#include <cstddef>
-#include <functional>
-#include <limits>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
 #include <utility>
 
 #include "quire/base/check.h"
-#include "quire/base/interruption.h"
 
 namespace quire {
-namespace {
-
-// Of n >= 0; cannot overflow.
-std::int64_t ceil_div(std::int64_t n, std::int64_t d) { return n / d + (n % d != 0); }
-
-}  // namespace
 
 BlockTable::BlockTable(std::shared_ptr<BlockPool> pool)
-    : pool_(std::move(pool)),
-      block_size_(pool_->geometry().block_size),
-      history_(block_size_, stays_open()) {
+    : pool_(std::move(pool)), columns_(pool_->geometry().block_size, pool_->geometry().num_open()) {
   pool_->home().require();
+}
+
+BlockTable::BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout)
+    : BlockTable(std::move(pool)) {
+  constexpr std::string_view function = "BlockTable";
+  if (const std::string flaw = layout.flaw(columns_.block_size); !flaw.empty()) {
+    raise<ValueError>(place(function, "layout"), "got ", flaw);
+  }
+  if (layout.num_open > 0 && !columns_.history.opens()) {
+    raise<ValueError>(place(function, "layout"), "got ", counted(layout.num_open, "open column"),
+                      ", expected none in a pool without open blocks");
+  }
+  const Asked asked{function, "layout", layout.num_tokens};
+  const std::int64_t num_blocks = layout.num_blocks();
+  if (num_blocks > pool_->geometry().num_blocks) {
+    BlockPool::Books(*pool_).require_free(num_blocks, asked);
+  }
+  const BlockPool::Delivery delivery(*pool_);
+  // Outside the pool's lock, and before anything is taken.
+  std::vector<std::int32_t> taken(num_blocks);
+  std::vector<std::int32_t> blocks(layout.num_columns(columns_.block_size), kHole);
+  columns_.history.reserve(layout.num_open);
+  TokenPositions positions;
+  positions.begin(layout.num_tokens, layout.next_position, std::move(layout.positions));
+  const std::int64_t num_opened = layout.open_blocks(columns_.block_size);
+  const OpenRoom::Claim claim(pool_->open_room(), asked, num_opened, num_opened);
+  const std::int64_t last_rows =
+      layout.stored_tokens(columns_.block_size) - (num_blocks - 1) * columns_.block_size;
+  {
+    const BlockPool::Books books(*pool_);
+    books.require_free(num_blocks, asked);
+    books->give_to_table(taken, last_rows);
+  }
+  // Open ones are the last, and have no tile yet.
+  pool_->keep_resident(std::span(taken).first(num_blocks - num_opened));
+  auto next = taken.begin();
+  for (const auto& [begin, end] : layout.column_ranges) {
+    std::copy_n(next, end - begin, blocks.begin() + begin);
+    next += end - begin;
+  }
+  columns_.blocks = std::move(blocks);
+  columns_.num_tokens = layout.num_tokens;
+  columns_.history.begin(layout.num_tokens);
+  positions_ = std::move(positions);
+  open_columns().open_from(columns_.size() - layout.num_open);
 }
 
 void BlockTable::require_in_use(std::string_view function) const {
@@ -31,37 +66,16 @@ void BlockTable::require_in_use(std::string_view function) const {
   }
 }
 
-std::int64_t BlockTable::last_rows() const {
-  if (blocks_.empty()) return 0;
-  return num_tokens_ - (static_cast<std::int64_t>(blocks_.size()) - 1) * block_size_;
-}
-
 std::int64_t BlockTable::num_tokens() const {
   const std::shared_lock lock(mutex_);
   require_in_use("BlockTable.num_tokens");
-  return num_tokens_;
+  return columns_.num_tokens;
 }
 
 std::vector<std::int32_t> BlockTable::blocks() const {
   const std::shared_lock lock(mutex_);
   require_in_use("BlockTable.blocks");
-  return blocks_;
-}
-
-std::vector<ExplainedBlock> BlockTable::explain() const {
-  const std::shared_lock lock(mutex_);
-  require_in_use("BlockPool.explain");
-  std::vector<ExplainedBlock> columns(blocks_.size());  // outside the pool's lock
-  const std::vector<bool> resident = pool_->resident_blocks();
-  const BlockPool::Books books(*pool_);
-  for (std::size_t i = 0; i < columns.size(); ++i) {
-    if (blocks_[i] == kHole) continue;
-    columns[i] = {blocks_[i], i + 1 < columns.size() ? block_size_ : last_rows(),
-                  books->holders(blocks_[i]), resident[blocks_[i]],
-                  static_cast<std::int64_t>(i) >= first_open()};
-    columns[i].is_resident = columns[i].is_resident || columns[i].is_open;
-  }
-  return columns;
+  return columns_.blocks;
 }
 
 bool BlockTable::is_freed() const {
@@ -69,185 +83,12 @@ bool BlockTable::is_freed() const {
   return freed_;
 }
 
-std::int64_t BlockTable::fit_in_last(std::int64_t n) const {
-  return blocks_.empty() ? 0 : std::min(n, block_size_ - last_rows());
-}
-
-std::int64_t BlockTable::new_blocks(std::int64_t n) const {
-  return ceil_div(n - fit_in_last(n), block_size_);
-}
-
-// Told before memory for n slots, or for their blocks, is asked for: a pool never has more than all
-// its blocks free.
-void BlockTable::require_within_pool(const Asked& asked) const {
-  const std::int64_t blocks = new_blocks(asked.value);
-  if (blocks > pool_->geometry().num_blocks) {
-    BlockPool::Books(*pool_).require_free(blocks, asked);
-  }
-}
-
-std::vector<std::int64_t> BlockTable::extend(std::int64_t n) {
-  const Asked asked{"BlockTable.extend", "n", n};
-  const BlockPool::Delivery delivery(*pool_);
-  const std::lock_guard lock(mutex_);
-  require_in_use(asked.function);
-  if (n < 0) raise<ValueError>("BlockTable.extend: n", "got ", n, ", expected >= 0");
-  require_within_pool(asked);
-  std::vector<std::int64_t> slots(n);
-  grow(asked, slots);
-  return slots;
-}
-
-void BlockTable::extend(std::span<std::int64_t> slots) {
-  const BlockPool::Delivery delivery(*pool_);
-  const std::lock_guard lock(mutex_);
-  require_in_use("BlockTable.extend");
-  grow({"BlockTable.extend", "slots", std::ssize(slots)}, slots);
-}
-
-void BlockTable::grow(const Asked& asked, std::span<std::int64_t> slots) {
-  const std::int64_t num_old = std::ssize(blocks_);
-  require_within_pool(asked);
-  const OpenRoom::Claim claim = claim_to_grow(asked);
-  take_blocks(asked);
-  if (pool_->open_blocks() != nullptr && !slots.empty()) {
-    open_columns(num_old);
-    seal_before(num_old - stays_open(), num_tokens_);
-  }
-  const std::int64_t num_tokens = num_tokens_;
-  count_tokens(slots);
-  try {
-    confirm_uninterrupted();  // as blocks were brought into memory
-  } catch (...) {
-    shrink(num_tokens);
-    throw;
-  }
-  if (pool_->open_blocks() != nullptr) advance_to(num_tokens_ - ColumnHistory::kTokens);
-}
-
-void BlockTable::take_blocks(const Asked& asked) {
-  const std::int64_t n = asked.value;
-  const std::int64_t rows = last_rows();
-  const std::int64_t into_last = fit_in_last(n);
-  const std::int64_t num_new = new_blocks(n);
-  const std::size_t num_old = blocks_.size();
-  const std::int32_t last = blocks_.empty() ? -1 : blocks_.back();
-  require_within_pool(asked);
-  pool_->storage().memory().require_written(asked.function);
-  // Outside the pool's lock, and before anything is taken.
-  if (num_removed_ > 0) positions_.reserve(num_tokens_ + n);
-  const OpenBlocks* const open_blocks = pool_->open_blocks();
-  if (open_blocks != nullptr) history_.reserve(num_new + 1);
-  const bool is_open = history_.num_open() > 0;  // the last
-  const std::int32_t last_id = is_open ? history_.ids().back() : last;
-  const bool reopens = open_blocks != nullptr && into_last > 0 && !is_open;
-  blocks_.resize(num_old + num_new);
-
-  std::int32_t copy = last, new_id = last;
-  bool is_shared = false;
-  try {
-    const BlockPool::Books books(*pool_);
-    is_shared = into_last > 0 && books->references(last) > 1;
-    bool copies = is_shared || reopens;
-    if (is_shared && !reopens && !books.can_free(num_new + 1) && books.can_free(num_new) &&
-        books->is_shared_with_caches_alone(last)) {
-      books->forget(last);
-      copies = false;
-    }
-    books.require_free(num_new + copies, asked);
-    books->give_to_table(std::span(blocks_).subspan(num_old),
-                         n - into_last - (num_new - 1) * block_size_);
-    if (copies) {
-      books->give_to_table({&copy, 1}, rows + into_last);
-    } else if (into_last > 0) {
-      books->recount(last, rows, rows + into_last);
-    }
-    if (open_blocks != nullptr && into_last > 0) {
-      new_id = open_to_write(books, copy, copies ? copy : last_id);
-    }
-  } catch (...) {
-    blocks_.resize(num_old);
-    throw;
-  }
-
-  if (open_blocks == nullptr) {
-    pool_->keep_resident(std::span(blocks_).subspan(num_old - (into_last > 0 ? 1 : 0)));
-    if (copy != last) pool_->keep_resident({&copy, 1});
-  } else if (reopens) {
-    pool_->keep_resident({&last, 1});  // whose rows are copied to where they are open
-  }
-  if (copy != last) {
-    // Our reference to the shared block stands until its bytes are copied: while others hold it too
-    // it stays shared, and nobody writes it. A second table that wants to copies as well.
-    if (open_blocks != nullptr) {
-      open_blocks->copy_rows({last_id, 0}, {new_id, 0}, rows);
-    } else {
-      pool_->storage().copy_block(last, copy);
-    }
-    pool_->settle({&last, 1});
-    blocks_[num_old - 1] = copy;
-    const BlockPool::Books books(*pool_);
-    is_shared ? books->note_copy_on_write(last, copy) : books->note_copy(last, copy);
-    if (is_open) books->open_slots()->unpin(last, true);
-    if (reopens) {
-      history_.replace({last, num_tokens_});
-    } else {
-      books->drop({&last, 1}, rows);
-    }
-  } else if (open_blocks != nullptr && into_last > 0) {
-    pool_->tell_of({&last, 1});  // whose tile may be elsewhere, and counts no more
-  }
-  if (open_blocks == nullptr || into_last == 0) return;
-  if (is_open) history_.pop();
-  history_.push(new_id);
-}
-
-void BlockTable::count_tokens(std::span<std::int64_t> slots) {
-  const auto n = static_cast<std::int64_t>(slots.size());
-  fill_slots(num_tokens_, slots);
-  for (std::int64_t i = 0; num_removed_ > 0 && i < n; ++i) {
-    positions_.push_back(num_tokens_ + num_removed_ + i);
-  }
-  num_tokens_ += n;
-}
-
-void BlockTable::fill_slots(std::int64_t first, std::span<std::int64_t> slots) const {
-  std::int64_t column = first / block_size_;
-  std::int64_t row = first % block_size_;
-  for (std::int64_t& slot : slots) {
-    slot = read_id(column) * block_size_ + row;
-    if (++row == block_size_) {
-      row = 0;
-      ++column;
-    }
-  }
-}
-
-std::unique_ptr<BlockTable> BlockTable::fork() const {
-  const BlockPool::Delivery delivery(*pool_);
-  auto child = std::make_unique<BlockTable>(pool_);
-  const std::shared_lock lock(mutex_);
-  require_in_use("BlockTable.fork");
-  std::vector<std::int32_t> blocks = blocks_;
-  child->positions_ = positions_;
-  child->history_ = history_;
-  {
-    const BlockPool::Books books(*pool_);
-    books->hold(blocks, last_rows());
-    pin(books);
-  }
-  child->blocks_ = std::move(blocks);
-  child->num_tokens_ = num_tokens_;
-  child->num_removed_ = num_removed_;
-  return child;
-}
-
 void BlockTable::free() {
   const BlockPool::Delivery delivery(*pool_);
   const std::lock_guard lock(mutex_);
   require_in_use("BlockTable.free");
   shrink(0);
-  blocks_.shrink_to_fit();
+  columns_.blocks.shrink_to_fit();
   lease_.reset();
   freed_ = true;
 }
@@ -269,63 +110,18 @@ BlockTable::~BlockTable() {
   close();
   if (pool_->home().is_here()) return;
   struct Left {
-    std::vector<std::int32_t> blocks;
-    ColumnHistory history;
-    std::vector<std::int64_t> positions;
+    TableColumns columns;
+    TokenPositions positions;
     std::shared_ptr<void> lease;
   };
-  new Left{std::move(blocks_), std::move(history_), std::move(positions_), std::move(lease_)};
+  new Left{std::move(columns_), std::move(positions_), std::move(lease_)};
 }  // NOLINT(clang-analyzer-cplusplus.NewDeleteLeaks): nothing may destroy it
 
-HeldTables::HeldTables(std::string_view function, std::span<const BlockTable* const> tables)
-    : tables_(tables.begin(), tables.end()) {
-  // One order for everybody, so that two who hold tables never wait for each other.
-  std::vector<const BlockTable*> ordered = tables_;
-  std::sort(ordered.begin(), ordered.end(), std::less<>());
-  ordered.erase(std::unique(ordered.begin(), ordered.end()), ordered.end());
-  locks_.reserve(ordered.size());
-  for (const BlockTable* table : ordered) locks_.emplace_back(table->mutex_);
-
-  for (std::int64_t i = 0; i < size(); ++i) {
-    if (tables_[i]->freed_) {
-      raise<ValueError>(place(function, "tables"), "got a freed table at index ", i,
-                        ", expected tables in use");
-    }
-    if (tables_[i]->pool_ != tables_[0]->pool_) {
-      raise<ValueError>(place(function, "tables"), "got a table of another pool at index ", i,
-                        ", expected tables of one pool");
-    }
-    if (tables_[i]->num_tokens_ > std::numeric_limits<std::int32_t>::max()) {
-      raise<ValueError>(place(function, "tables"), "got ", tables_[i]->num_tokens_,
-                        " tokens at index ", i, ", expected lengths that fit in an int32");
-    }
-    has_positions_ = has_positions_ || !tables_[i]->positions_.empty();
-    max_tokens_ = std::max(max_tokens_, tables_[i]->num_tokens_);
-    max_blocks_ = std::max(max_blocks_, static_cast<std::int64_t>(tables_[i]->blocks_.size()));
-  }
+void BlockTable::check() const {
+  const std::shared_lock lock(mutex_);
+  require_in_use("BlockTable.check");
+  columns_.check();
+  positions_.check(columns_.num_tokens);
 }
-
-void HeldTables::pack_positions(std::int64_t* positions) const {
-  for (const BlockTable* table : tables_) {
-    for (std::int64_t token = 0; token < max_tokens_; ++token) {
-      *positions++ = token < table->num_tokens_ ? table->position_of(token) : 0;
-    }
-  }
-}
-
-template <class Id>
-void HeldTables::pack(Id pad, Id* block_tables, Id* seq_lens) const {
-  for (std::int64_t i = 0; i < size(); ++i) {
-    const std::vector<std::int32_t>& blocks = tables_[i]->blocks_;
-    Id* row = block_tables + i * max_blocks_;
-    std::fill(std::copy(blocks.begin(), blocks.end(), row), row + max_blocks_, pad);
-    const ColumnHistory& history = tables_[i]->history_;
-    const auto open_ids = history.ids().last(history.num_open());
-    std::copy(open_ids.begin(), open_ids.end(), row + tables_[i]->first_open());
-    seq_lens[i] = static_cast<Id>(tables_[i]->num_tokens_);
-  }
-}
-template void HeldTables::pack(std::int32_t, std::int32_t*, std::int32_t*) const;
-template void HeldTables::pack(std::int64_t, std::int64_t*, std::int64_t*) const;
 
 }  // namespace quire

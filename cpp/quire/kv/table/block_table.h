@@ -12,10 +12,7 @@
 //
 //   drop_before(10, 1)                   [ 7 | -1 | 2 ]    one sink token keeps its block
 //
-//   position(i) = i where no token was removed by keep; else it grows with i, and is what it was
-//   position of the next token = num_tokens + tokens removed
-//
-// Of a pool with open blocks (open_blocks.h):
+// Of a pool with open blocks (open_blocks.h) the last columns are read open, in full precision:
 //
 //   columns      [ sealed ... sealed | open ... open ]
 //
@@ -31,24 +28,41 @@
 //   shorter than that is what it was with the fewest tokens that it could go back to, cut short:
 //   what was sealed by then stays sealed
 //
+// What a table has is three plain values, in files of their own: its columns, and which of them are
+// open (table_columns.h, column_history.h), and where its tokens stand (token_positions.h). What is
+// done with them, file by file:
+//
+//   block_table.cpp      made, freed, asked, checked
+//   grow_table.cpp       extend: room for more tokens, and the copy of a shared last block
+//   append_table.cpp     append, where blocks are opened: rows come with their tokens, in parts
+//   share_table.cpp      fork, explain
+//   roll_back.cpp        truncate
+//   drop_tokens.cpp      drop_before, keep: holes and positions; compaction.cpp moves the rows
+//   gather_tokens.cpp    gather
+//   offload.cpp          offload, restore
+//   open_columns.h       what opens and seals columns, for all of these
+//
 // Every method is safe to call from several threads. A table's lock is shared by those that read it
-// (attention over a HeldTables, gather, fork) and had alone by those that change it. Locks are
-// taken in this order: tables, by address; then that of who seals, or of open_room.h; then the
-// residency's; then the pool's, which is never held while data moves.
+// (attention over HeldTables, held_tables.h, gather, fork) and had alone by those that change it.
+// Locks are taken in this order: tables, by address; then that of who seals, or of open_room.h;
+// then the residency's; then the pool's, which is never held while data moves.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <shared_mutex>
 #include <span>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "quire/kv/pool/block_pool.h"
-#include "quire/kv/table/column_history.h"
+#include "quire/kv/table/open_columns.h"
+#include "quire/kv/table/table_columns.h"
 #include "quire/kv/table/table_layout.h"
+#include "quire/kv/table/token_positions.h"
 
 namespace quire {
 
@@ -102,30 +116,24 @@ class BlockTable {
   // table gets its old length as by truncate: beyond 64 tokens, what was sealed stays sealed.
   template <class Write>
   void append(std::span<std::int64_t> slots, Write&& write) {
-    const BlockPool::Delivery delivery(*pool_);
-    const std::lock_guard lock(mutex_);
-    require_in_use("BlockTable.append");
-    if (pool_->open_blocks() != nullptr) return append_in_parts(slots, std::ref(write), nullptr);
-    const std::int64_t num_tokens = num_tokens_;
-    grow({"BlockTable.append", "k", std::ssize(slots)}, slots);
-    try {
-      write(std::span<const std::int64_t>(slots));
-    } catch (...) {
-      shrink(num_tokens);
-      throw;
-    }
+    append(slots, std::forward<Write>(write), nullptr);
   }
 
-  // The same of a pool with open blocks, where new blocks that would not stay open are not opened:
+  // The same, where with open blocks new ones that would not stay open are not opened:
   // write_sealed(blocks, first) writes the rows of slots from `first` on into the tiles of these
   // blocks, all of which they fill, with the bits that sealing would give them. With resident_bytes
   // they are opened all the same, as it is when they are sealed that room is made for their tiles.
-  template <class Write, class WriteSealed>
-  void append(std::span<std::int64_t> slots, Write&& write, WriteSealed&& write_sealed) {
+  template <class Write, class Sealed>
+  void append(std::span<std::int64_t> slots, Write&& write, Sealed&& write_sealed) {
     const BlockPool::Delivery delivery(*pool_);
     const std::lock_guard lock(mutex_);
     require_in_use("BlockTable.append");
-    append_in_parts(slots, std::ref(write), std::ref(write_sealed));
+    if (!columns_.history.opens()) return append_at_once(slots, std::forward<Write>(write));
+    if constexpr (std::is_null_pointer_v<std::remove_cvref_t<Sealed>>) {
+      append_in_parts(slots, std::ref(write), nullptr);
+    } else {
+      append_in_parts(slots, std::ref(write), std::ref(write_sealed));
+    }
   }
 
   // A second table of the same tokens, which shares every block.
@@ -181,7 +189,8 @@ class BlockTable {
   // all of its blocks do not fit.
   std::int64_t restore();
 
-  // Verifies the equations of column_history.h; throws InvariantError on the first that fails.
+  // Verifies the equations of table_columns.h, column_history.h and token_positions.h; throws
+  // InvariantError on the first that fails.
   void check() const;
 
   // Gives all blocks back. A second free() throws; close() then does nothing, nor does it in
@@ -194,136 +203,52 @@ class BlockTable {
   friend class HeldTables;
   friend class PrefixCache;
   class Compaction;
-
-  void require_in_use(std::string_view function) const;
-  // Tokens in the last block, 1 to block_size; 0 where there is no block.
-  std::int64_t last_rows() const;
-  // Of n more tokens: how many the last block takes, and the blocks that the others need.
-  std::int64_t fit_in_last(std::int64_t n) const;
-  std::int64_t new_blocks(std::int64_t n) const;
-  // That all of the first num_tokens tokens are there; throws ValueError, starting with `where`.
-  void require_no_hole(std::string_view where, std::int64_t num_tokens) const;
-  // And that they are the sequence's first, none between them removed.
-  void require_beginning(std::string_view where, std::int64_t num_tokens) const;
-  std::int64_t position_of(std::int64_t token) const {
-    return positions_.empty() ? token : positions_[token];
-  }
-  // The first token that stands at `position` or later; num_tokens where there is none.
-  std::int64_t token_from(std::int64_t position) const;
-  // The tokens that stand at positions; throws as keep does.
-  std::vector<std::int64_t> tokens_at(std::span<const std::int64_t> positions) const;
-  // Moves these tokens into the leading columns, and gives the others back.
-  void compact(std::vector<std::int64_t> tokens);
-  // What is asked for here is a number of tokens, that of slots.
-  void require_within_pool(const Asked& asked) const;
-  void grow(const Asked& asked, std::span<std::int64_t> slots);
-  // Of grow: takes blocks for these tokens, and copies a shared last one; then counts tokens, whose
-  // blocks are there, and fills in their slots.
-  void take_blocks(const Asked& asked);
-  void count_tokens(std::span<std::int64_t> slots);
-  void shrink(std::int64_t num_tokens) noexcept;
-  void gather_real(const ArrayView& cache, const ArrayView& scale, std::int64_t begin,
-                   std::int64_t end, float* to) const;
-  void fill_slots(std::int64_t first, std::span<std::int64_t> slots) const;
-
-  static constexpr std::int64_t kTokensPerLook = 64;  // between two looks for an interruption
-
-  // Of pools with open blocks, in open_columns.cpp.
   using WritePart = std::function<void(std::span<const std::int64_t>)>;
   using WriteSealed = std::function<void(std::span<const std::int32_t>, std::int64_t)>;
-  static constexpr std::int64_t kBlocksOpened = 8;  // that append has open at once, about
-  std::int64_t stays_open() const { return pool_->geometry().num_open(); }  // blocks
-  std::int64_t first_pinned() const { return std::ssize(blocks_) - history_.num_pinned(); }
-  std::int64_t first_open() const { return std::ssize(blocks_) - history_.num_open(); }
-  // As attention knows the block of a column.
-  std::int32_t read_id(std::int64_t column) const {
-    return column < first_open() ? blocks_[column] : history_.ids()[column - first_pinned()];
-  }
+
+  void require_in_use(std::string_view function) const;
+  // What moves columns between open and sealed, while this table's lock is held.
+  OpenColumns open_columns() { return {*pool_, columns_}; }
+
+  // Longer, by so many tokens as were asked for or as there are slots: grow_table.cpp.
+  void require_within_pool(const Asked& asked) const;
+  void grow(const Asked& asked, std::span<std::int64_t> slots);
+  void take_blocks(const Asked& asked);              // takes blocks, and copies a shared last one
+  void count_tokens(std::span<std::int64_t> slots);  // whose blocks are there; fills in slots
+
+  // Longer, with rows that come at the same time: append_table.cpp.
+  template <class Write>
+  void append_at_once(std::span<std::int64_t> slots, Write&& write);
   void append_in_parts(std::span<std::int64_t> slots, const WritePart& write,
                        const WriteSealed& write_sealed);
-  // Room for what so many more tokens open, all at once; and 1 where the last block is among it,
-  // else 0. Columns that nobody else reads open. All only where there is a limit.
-  OpenRoom::Claim claim_to_grow(const Asked& asked) const;
-  std::int64_t opens_last_for(std::int64_t n) const;
-  std::int64_t least_opened_for(std::int64_t n) const;
-  // Opens the last columns, new ones from `first` on, which are holes or the table's alone.
-  void open_columns(std::int64_t first) noexcept;
-  // Makes a block that is the table's alone, and which it reads as `id`, one that it may write, and
-  // returns the id that it has then. Rows are moved there afterwards.
-  std::int32_t open_to_write(const BlockPool::Books& books, std::int32_t block,
-                             std::int32_t id) const noexcept;
-  // Seals columns below `end`, and reads them sealed from now on, as the table has grown from so
-  // many tokens.
-  void seal_before(std::int64_t end, std::int64_t from_tokens) noexcept;
-  // Lets go of what is kept for a table of fewer tokens than these alone.
-  void advance_to(std::int64_t horizon) noexcept;
-  // The pins of columns: of a second table, which holds what was replaced as well; and of those in
-  // [begin, end), before their blocks are dropped.
-  void pin(const BlockPool::Books& books) const noexcept;
-  void unpin(const BlockPool::Books& books, std::int64_t begin, std::int64_t end) const noexcept;
-  // Reads columns in [begin, end) open again, which are pinned.
-  void read_again(const BlockPool::Books& books, std::int64_t begin,
-                  std::int64_t end) const noexcept;
-  void drop_replaced(const BlockPool::Books& books) noexcept;
-  // Reads all pinned columns open, or unpins those that it does not; and forgets what was replaced.
-  void leave_history(const BlockPool::Books& books, bool reopens) noexcept;
-  void gather_opened(std::int64_t layer, std::int64_t tokens, float* k, float* v) const;
+
+  // Shorter: roll_back.cpp.
+  void shrink(std::int64_t num_tokens) noexcept;
+
+  // With fewer tokens in between: drop_tokens.cpp, compaction.cpp.
+  std::vector<std::int64_t> tokens_at(std::span<const std::int64_t> positions) const;
+  void compact(std::vector<std::int64_t> tokens);
+  void require_beginning(std::string_view where, std::int64_t num_tokens) const;
 
   const std::shared_ptr<BlockPool> pool_;
-  const std::int64_t block_size_;
-  mutable CallMutex mutex_;  // guards what follows
-  std::vector<std::int32_t> blocks_;
-  ColumnHistory history_;  // of the last columns, with open blocks
-  std::int64_t num_tokens_ = 0;
-  std::int64_t num_removed_ = 0;         // tokens that keep has taken out
-  std::vector<std::int64_t> positions_;  // [num_tokens] where there are such, else empty
+  mutable CallMutex mutex_;   // guards what follows
+  TableColumns columns_;      // the blocks, how each is read, and how many tokens they hold
+  TokenPositions positions_;  // of these tokens
   bool freed_ = false;
   // Of a table that found nothing in a cache: gone once the table is freed.
   std::shared_ptr<void> lease_;
 };
 
-// Tables held still for as long as this lives: nobody extends, truncates or frees one, so that
-// their blocks can be read without a lock of the pool. It holds their locks, shared, which costs
-// the same whatever the length of a table; a reference to each block instead would cost as much as
-// a fork.
-//
-// The caller keeps the tables alive, and before this is gone must not call a method of one, nor
-// wait for a thread that does.
-class HeldTables {
- public:
-  // Throws ValueError, starting "function: tables", for a freed table or tables of two pools. A
-  // table may be named twice.
-  HeldTables(std::string_view function, std::span<const BlockTable* const> tables);
-
-  // The tables' pool; null where there are no tables.
-  const BlockPool* pool() const { return tables_.empty() ? nullptr : tables_[0]->pool_.get(); }
-
-  std::int64_t size() const { return static_cast<std::int64_t>(tables_.size()); }
-
-  // Blocks of the longest table.
-  std::int64_t max_blocks() const { return max_blocks_; }
-
-  // Whether a table has tokens at other positions than their index, and the most tokens of one.
-  bool has_positions() const { return has_positions_; }
-  std::int64_t max_tokens() const { return max_tokens_; }
-
-  // What the table at `index` has of its sequence.
-  TableLayout layout(std::int64_t index) const;
-
-  // Writes positions [size(), max_tokens()], 0 after the end of each table.
-  void pack_positions(std::int64_t* positions) const;
-
-  // Writes block_tables [size(), max_blocks()], `pad` after the end of each, and seq_lens [size()],
-  // as std::int32_t or std::int64_t. Open blocks have the ids of open_blocks.h.
-  template <class Id>
-  void pack(Id pad, Id* block_tables, Id* seq_lens) const;
-
- private:
-  std::vector<const BlockTable*> tables_;
-  std::vector<std::shared_lock<CallMutex>> locks_;
-  std::int64_t max_blocks_ = 0;
-  std::int64_t max_tokens_ = 0;
-  bool has_positions_ = false;
-};
+template <class Write>
+void BlockTable::append_at_once(std::span<std::int64_t> slots, Write&& write) {
+  const std::int64_t num_tokens = columns_.num_tokens;
+  grow({"BlockTable.append", "k", std::ssize(slots)}, slots);
+  try {
+    write(std::span<const std::int64_t>(slots));
+  } catch (...) {
+    shrink(num_tokens);
+    throw;
+  }
+}
 
 }  // namespace quire

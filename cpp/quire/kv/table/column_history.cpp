@@ -14,7 +14,7 @@ std::int64_t ColumnHistory::first_pinned_at(std::int64_t num_tokens) const {
   return std::max<std::int64_t>(0, (horizon + block_size_ - 1) / block_size_ - stay_);
 }
 
-void ColumnHistory::reserve(std::int64_t columns) {
+void ColumnHistory::reserve_open(std::int64_t columns) {
   ids_.reserve(ids_.size() + columns);
   until_.reserve(ids_.size() + columns);
 }

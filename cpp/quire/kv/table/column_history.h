@@ -60,6 +60,8 @@ class ColumnHistory {
   ColumnHistory(std::int64_t block_size, std::int64_t stay)
       : block_size_(block_size), stay_(std::min(stay, kMostTokens / block_size)) {}
 
+  // Whether columns are opened at all: else none is ever pinned.
+  bool opens() const { return stay_ > 0; }
   std::int64_t num_pinned() const { return std::ssize(ids_); }
   std::int64_t num_open() const { return std::ssize(ids_) - std::ssize(until_); }
   // Of pinned columns, where their rows are (open_blocks.h); kHole of dropped ones.
@@ -74,8 +76,10 @@ class ColumnHistory {
   // The first column that is pinned once a table has grown to so many tokens by append.
   std::int64_t first_pinned_at(std::int64_t num_tokens) const;
 
-  // Room for so many columns more.
-  void reserve(std::int64_t columns);
+  // Room for so many columns more, if columns are opened.
+  void reserve(std::int64_t columns) {
+    if (opens()) reserve_open(columns);
+  }
   // A column more is open, or the last one no longer.
   void push(std::int32_t id) { ids_.push_back(id); }
   void pop() { ids_.pop_back(); }
@@ -109,6 +113,8 @@ class ColumnHistory {
 
  private:
   friend class ColumnHistoryTest;
+
+  void reserve_open(std::int64_t columns);
 
   static constexpr std::int64_t kMostTokens = std::int64_t{1} << 60;  // more than any table has
 

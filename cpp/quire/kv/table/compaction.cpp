@@ -1,6 +1,5 @@
 // Of BlockTable: moves the rows of chosen tokens into its leading blocks.
 #include <algorithm>
-#include <limits>
 #include <new>
 #include <span>
 #include <utility>
@@ -29,13 +28,13 @@ constexpr std::string_view kKeep = "BlockTable.keep";
 class BlockTable::Compaction {
  public:
   Compaction(BlockTable& table, std::vector<std::int64_t> sources)
-      : table_(table), sources_(std::move(sources)), to_(table.blocks_) {
+      : table_(table), sources_(std::move(sources)), to_(table.columns_.blocks) {
     while (num_same_ < size() && sources_[num_same_] == num_same_) ++num_same_;
-    const std::int64_t block_size = table.block_size_;
+    const std::int64_t block_size = table.columns_.block_size;
     to_.resize(size() / block_size + (size() % block_size != 0));
-    is_source_.resize(table.blocks_.size());
+    is_source_.resize(table.columns_.blocks.size());
     for (const std::int64_t token : sources_) is_source_[token / block_size] = true;
-    is_replaced_.resize(table.blocks_.size());
+    is_replaced_.resize(table.columns_.blocks.size());
     new_blocks_.resize(to_.size());
     ids_.resize(to_.size());
     open_ids_.reserve(to_.size());
@@ -50,9 +49,9 @@ class BlockTable::Compaction {
       is_replaced_[column] = block == kHole || books->references(block) > 1;
       needed += is_replaced_[column];
     }
-    for (std::int64_t column = 0; column < std::ssize(table_.blocks_); ++column) {
-      gained +=
-          is_given_up(column, false) && books->is_shared_with_caches_alone(table_.blocks_[column]);
+    for (std::int64_t column = 0; column < std::ssize(table_.columns_.blocks); ++column) {
+      gained += is_given_up(column, false) &&
+                books->is_shared_with_caches_alone(table_.columns_.blocks[column]);
     }
     if (!books.can_free(needed - gained)) {  // a cache is no reason for a table not to go on
       std::int64_t cached_alone = 0;
@@ -69,12 +68,13 @@ class BlockTable::Compaction {
         --needed;
       }
     }
-    table_.leave_history(books, moves_as_written());
+    table_.open_columns().leave_history(books, moves_as_written());
     give_up(books, false);
     books.require_free(needed, {kKeep, "positions", size()});
     new_blocks_.resize(needed);
     const bool ends = num_columns() > 0 && is_replaced_[num_columns() - 1];
-    books->give_to_table(new_blocks_, ends ? rows_after(num_columns() - 1) : table_.block_size_);
+    books->give_to_table(new_blocks_,
+                         ends ? rows_after(num_columns() - 1) : table_.columns_.block_size);
     std::size_t next = 0;
     for (std::int64_t column = 0; column < num_columns(); ++column) {
       if (is_replaced_[column]) to_[column] = new_blocks_[next++];
@@ -90,14 +90,14 @@ class BlockTable::Compaction {
     for (std::int64_t layer = 0; layer < pool.geometry().num_layers; ++layer) {
       move_columns({layer, layer + 1}, {first_written(), num_columns()});
     }
-    pool.settle(table_.blocks_);
+    pool.settle(table_.columns_.blocks);
   }
 
   // Gives back the rest, and makes the table that of the chosen tokens.
   void finish() {
     const BlockPool::Books books(*table_.pool_);
     for (std::int64_t column = 0; column < num_columns(); ++column) {
-      const std::int32_t before = table_.blocks_[column];
+      const std::int32_t before = table_.columns_.blocks[column];
       if (!is_replaced_[column]) {
         books->recount(to_[column], rows_before(column), rows_after(column));
       } else if (before != kHole) {
@@ -105,8 +105,8 @@ class BlockTable::Compaction {
       }
     }
     give_up(books, true);
-    table_.blocks_.swap(to_);
-    table_.history_.begin(size(), std::move(open_ids_));
+    table_.columns_.blocks.swap(to_);
+    table_.columns_.history.begin(size(), std::move(open_ids_));
   }
 
   // With open blocks, instead of move_rows: so many columns at a time, which are open at once.
@@ -114,21 +114,23 @@ class BlockTable::Compaction {
     const Uninterrupted whole;
     BlockPool& pool = *table_.pool_;
     const std::int64_t unmoved = std::min(first_written(), num_columns());
-    for (std::int64_t column = 0; column < unmoved; ++column) ids_[column] = table_.read_id(column);
+    for (std::int64_t column = 0; column < unmoved; ++column)
+      ids_[column] = table_.columns_.read_id(column);
     close({0, unmoved});
     for (std::int64_t begin = unmoved; begin < num_columns(); begin += columns_at_once) {
       const Range columns{begin, std::min(num_columns(), begin + columns_at_once)};
       {
         const BlockPool::Books books(pool);
         for (std::int64_t column = columns.begin; column < columns.end; ++column) {
-          const std::int32_t id = is_replaced_[column] ? to_[column] : table_.read_id(column);
-          ids_[column] = table_.open_to_write(books, to_[column], id);
+          const std::int32_t id =
+              is_replaced_[column] ? to_[column] : table_.columns_.read_id(column);
+          ids_[column] = table_.open_columns().to_write(books, to_[column], id);
         }
       }
       move_columns({0, pool.geometry().num_layers}, columns);
       close(columns);
     }
-    pool.settle(table_.blocks_);
+    pool.settle(table_.columns_.blocks);
     pool.tell_of(to_);
   }
 
@@ -136,10 +138,10 @@ class BlockTable::Compaction {
   std::int64_t num_opened() const {
     const BlockPool::Books books(*table_.pool_);
     const std::int64_t first_in_slots =
-        moves_as_written() ? table_.first_pinned() : table_.first_open();
+        moves_as_written() ? table_.columns_.first_pinned() : table_.columns_.first_open();
     std::int64_t count = 0;
     for (std::int64_t column = first_written(); column < num_columns(); ++column) {
-      const std::int32_t block = table_.blocks_[column];
+      const std::int32_t block = table_.columns_.blocks[column];
       count += block == kHole || column < first_in_slots || books->references(block) > 1;
     }
     return count;
@@ -152,16 +154,16 @@ class BlockTable::Compaction {
 
   // Seals columns whose rows have moved, and stops reading them open, but for the last ones.
   void close(Range columns) noexcept {
-    const std::int64_t sealed_end = std::clamp(num_columns() - table_.stays_open(), columns.begin,
-                                               std::max(columns.begin, columns.end));
+    const std::int64_t sealed_end = std::clamp(num_columns() - table_.open_columns().stay(),
+                                               columns.begin, std::max(columns.begin, columns.end));
     const auto is_open = [&](std::int64_t column) {
-      return table_.pool_->open_blocks()->is_open(ids_[column]);
+      return table_.pool_->open_blocks().is_open(ids_[column]);
     };
     table_.pool_->seal(std::span(to_).subspan(columns.begin, sealed_end - columns.begin));
     {
       const BlockPool::Books books(*table_.pool_);
       for (std::int64_t column = columns.begin; column < sealed_end; ++column) {
-        if (is_open(column)) books->open_slots()->unpin(to_[column], true);
+        if (is_open(column)) books->open_slots().unpin(to_[column], true);
       }
     }
     for (std::int64_t column = sealed_end; column < columns.end; ++column) {
@@ -173,8 +175,8 @@ class BlockTable::Compaction {
   // as a stretch of a stream has, where not all are kept in memory. Who runs out of memory goes on
   // without.
   void move_columns(Range layers, Range columns) const noexcept {
-    const Range tokens{columns.begin * table_.block_size_,
-                       std::min(size(), columns.end * table_.block_size_)};
+    const Range tokens{columns.begin * table_.columns_.block_size,
+                       std::min(size(), columns.end * table_.columns_.block_size)};
     const std::int64_t count = tokens.end - tokens.begin;
     std::int64_t moved = 0;  // rows, of one layer after the other
     const auto move_to = [&](std::int64_t end) {
@@ -189,11 +191,11 @@ class BlockTable::Compaction {
     }
   }
 
-  bool moves_as_written() const { return num_same_ >= table_.history_.horizon(); }
+  bool moves_as_written() const { return num_same_ >= table_.columns_.history.horizon(); }
   std::int64_t size() const { return static_cast<std::int64_t>(sources_.size()); }
   std::int64_t num_columns() const { return static_cast<std::int64_t>(to_.size()); }
   std::int64_t first_written() const {
-    return num_same_ == size() ? num_columns() : num_same_ / table_.block_size_;
+    return num_same_ == size() ? num_columns() : num_same_ / table_.columns_.block_size;
   }
   // Rows that are moved together: where each stride of them ends, and the blocks that it uses.
   struct Strides {
@@ -201,9 +203,7 @@ class BlockTable::Compaction {
     std::vector<BlockPool::Step> steps;
   };
   Strides strides_of(Range layers, Range tokens) const {
-    const Residency* const residency = table_.pool_->residency();
-    const auto most = residency == nullptr ? std::numeric_limits<std::size_t>::max()
-                                           : static_cast<std::size_t>(residency->stretch_blocks());
+    const auto most = static_cast<std::size_t>(table_.pool_->residency().stretch_blocks());
     Strides strides;
     std::int64_t rows = 0;
     for (std::int64_t layer = layers.begin; layer < layers.end; ++layer) {
@@ -228,25 +228,23 @@ class BlockTable::Compaction {
   void move_row(std::int64_t layer, std::int64_t token) const {
     const RowPlace from = source_of(token), to = target_of(token);
     if (from.block == to.block && from.row == to.row) return;
-    if (const OpenBlocks* const open = table_.pool_->open_blocks()) {
-      open->copy_rows(layer, from, to, 1);
-    } else {
-      table_.pool_->storage().copy_rows(layer, from, to, 1);
-    }
+    table_.pool_->copy_rows(layer, from, to, 1);
   }
   // As the table reads a token's block, and will.
   RowPlace source_of(std::int64_t token) const {
     const std::int64_t source = sources_[token];
-    return {table_.read_id(source / table_.block_size_), source % table_.block_size_};
+    return {table_.columns_.read_id(source / table_.columns_.block_size),
+            source % table_.columns_.block_size};
   }
   RowPlace target_of(std::int64_t token) const {
-    return {ids_[token / table_.block_size_], token % table_.block_size_};
+    return {ids_[token / table_.columns_.block_size], token % table_.columns_.block_size};
   }
   std::int64_t rows_before(std::int64_t column) const {
-    return std::min(table_.block_size_, table_.num_tokens_ - column * table_.block_size_);
+    return std::min(table_.columns_.block_size,
+                    table_.columns_.num_tokens - column * table_.columns_.block_size);
   }
   std::int64_t rows_after(std::int64_t column) const {
-    return std::min(table_.block_size_, size() - column * table_.block_size_);
+    return std::min(table_.columns_.block_size, size() - column * table_.columns_.block_size);
   }
   // Whether a column is to be replaced only because caches have its block, which others do not.
   bool is_of_caches_alone(const BlockPool::Books& books, std::int64_t column) const {
@@ -257,15 +255,15 @@ class BlockTable::Compaction {
   // References to old blocks that the table will not have; those that rows are moved from only once
   // they are. Backwards, as a table lets go of its blocks.
   void give_up(const BlockPool::Books& books, bool sources) const {
-    for (auto column = static_cast<std::int64_t>(table_.blocks_.size()); column-- > 0;) {
+    for (auto column = static_cast<std::int64_t>(table_.columns_.blocks.size()); column-- > 0;) {
       if (!is_given_up(column, sources)) continue;
-      table_.unpin(books, column, column + 1);
-      books->drop({&table_.blocks_[column], 1}, rows_before(column));
+      table_.open_columns().unpin(books, column, column + 1);
+      books->drop({&table_.columns_.blocks[column], 1}, rows_before(column));
     }
   }
   bool is_given_up(std::int64_t column, bool sources) const {
     const bool stays = column < num_columns() && !is_replaced_[column];
-    return !stays && is_source_[column] == sources && table_.blocks_[column] != kHole;
+    return !stays && is_source_[column] == sources && table_.columns_.blocks[column] != kHole;
   }
 
   BlockTable& table_;
@@ -280,16 +278,16 @@ class BlockTable::Compaction {
 };
 
 void BlockTable::compact(std::vector<std::int64_t> sources) {
-  const std::int64_t size = std::ssize(sources);
+  const std::int64_t size = std::ssize(sources), stay = open_columns().stay();
+  constexpr std::int64_t kAtOnce = OpenColumns::kBlocksOpened;
   Compaction compaction(*this, std::move(sources));
-  const std::int64_t opened = pool_->open_room() != nullptr ? compaction.num_opened() : 0;
+  const std::int64_t opened = pool_->open_room().is_limited() ? compaction.num_opened() : 0;
   const OpenRoom::Claim claim(pool_->open_room(), {kKeep, "positions", size},
-                              std::min(opened, 1 + stays_open()),
-                              std::min(opened, kBlocksOpened + stays_open()));
+                              std::min(opened, 1 + stay), std::min(opened, kAtOnce + stay));
   compaction.take_blocks();
-  if (pool_->open_blocks() != nullptr) {
-    const bool is_few = claim.slots() == std::min(opened, kBlocksOpened + stays_open());
-    compaction.move_rows_open(is_few ? kBlocksOpened : claim.slots() - stays_open());
+  if (columns_.history.opens()) {
+    const bool is_few = claim.slots() == std::min(opened, kAtOnce + stay);
+    compaction.move_rows_open(is_few ? kAtOnce : claim.slots() - stay);
   } else {
     compaction.move_rows();
   }

@@ -19,30 +19,36 @@ void BlockTable::drop_before(std::int64_t position, std::int64_t num_sink_tokens
   const BlockPool::Delivery delivery(*pool_);
   const std::lock_guard lock(mutex_);
   require_in_use(function);
-  if (position > num_tokens_ + num_removed_) {
-    raise<ValueError>(place(function, "position"), "got ", position, ", expected at most ",
-                      num_tokens_ + num_removed_, ", the position of the next token");
+  const std::int64_t next = positions_.next(columns_.num_tokens);
+  if (position > next) {
+    raise<ValueError>(place(function, "position"), "got ", position, ", expected at most ", next,
+                      ", the position of the next token");
   }
   if (num_sink_tokens < 0) {
     raise<ValueError>(place(function, "num_sink_tokens"), "got ", num_sink_tokens,
                       ", expected >= 0");
   }
-  const std::int64_t end = token_from(position) / block_size_;
-  const std::int64_t sink_tokens = token_from(num_sink_tokens);
-  const std::int64_t begin = sink_tokens / block_size_ + (sink_tokens % block_size_ != 0);
+  const std::int64_t end =
+      positions_.token_from(position, columns_.num_tokens) / columns_.block_size;
+  const std::int64_t sink_tokens = positions_.token_from(num_sink_tokens, columns_.num_tokens);
+  const std::int64_t begin =
+      sink_tokens / columns_.block_size + (sink_tokens % columns_.block_size != 0);
   if (begin >= end) return;
-  const auto dropped = std::span(blocks_).subspan(begin, end - begin);  // of full blocks
+  const auto dropped = std::span(columns_.blocks).subspan(begin, end - begin);  // of full blocks
+  const OpenColumns open = open_columns();
   {
     const BlockPool::Books books(*pool_);
-    unpin(books, begin, end);
-    books->drop(dropped, block_size_);
-    const std::int64_t replaced = history_.replaced().num_tokens / block_size_;  // its column
-    if (history_.replaced().is_there() && replaced >= begin && replaced < end) drop_replaced(books);
+    open.unpin(books, begin, end);
+    books->drop(dropped, columns_.block_size);
+    const std::int64_t replaced =
+        columns_.history.replaced().num_tokens / columns_.block_size;  // its column
+    if (columns_.history.replaced().is_there() && replaced >= begin && replaced < end)
+      open.drop_replaced(books);
   }
-  if (pool_->open_room() != nullptr) pool_->open_room()->settle();
+  pool_->open_room().settle();
   std::fill(dropped.begin(), dropped.end(), kHole);
-  for (std::int64_t column = std::max(begin, first_pinned()); column < end; ++column) {
-    history_.ids()[column - first_pinned()] = kHole;
+  for (std::int64_t column = std::max(begin, columns_.first_pinned()); column < end; ++column) {
+    columns_.history.ids()[column - columns_.first_pinned()] = kHole;
   }
 }
 
@@ -53,20 +59,18 @@ void BlockTable::keep(std::span<const std::int64_t> positions) {
   pool_->storage().memory().require_written(kKeep);
   std::vector<std::int64_t> kept(positions.begin(), positions.end());
   std::vector<std::int64_t> sources = tokens_at(kept);
-  const std::int64_t size = std::ssize(kept), next = num_tokens_ + num_removed_;
-  if (size == num_tokens_) return;
+  const std::int64_t size = std::ssize(kept), next = positions_.next(columns_.num_tokens);
+  if (size == columns_.num_tokens) return;
   if (size == 0 || sources.back() == size - 1) {  // the first ones, none of which moves
     shrink(size);
-    if (pool_->open_blocks() != nullptr) {
-      seal_before(std::ssize(blocks_) - stays_open(), size - 1);
-      advance_to(size);
-    }
+    const OpenColumns open = open_columns();
+    open.seal_before(columns_.size() - open.stay(), size - 1);
+    open.advance_to(size);
   } else {
     compact(std::move(sources));
   }
-  num_removed_ = next - size;
-  num_tokens_ = size;
-  positions_ = std::move(kept);
+  columns_.num_tokens = size;
+  positions_.begin(size, next, std::move(kept));
 }
 
 std::vector<std::int64_t> BlockTable::tokens_at(std::span<const std::int64_t> positions) const {
@@ -77,12 +81,12 @@ std::vector<std::int64_t> BlockTable::tokens_at(std::span<const std::int64_t> po
       raise<ValueError>(place(kKeep, "positions"), "got ", position, " at index ", i,
                         ", expected more than ", positions[i - 1], ", the one before it");
     }
-    tokens[i] = token_from(position);
-    if (tokens[i] == num_tokens_ || position_of(tokens[i]) != position) {
+    tokens[i] = positions_.token_from(position, columns_.num_tokens);
+    if (tokens[i] == columns_.num_tokens || positions_.of(tokens[i]) != position) {
       raise<IndexError>(place(kKeep, "positions"), "got ", position, " at index ", i,
                         ", expected the position of a token of the table");
     }
-    if (blocks_[tokens[i] / block_size_] == kHole) {
+    if (columns_.blocks[tokens[i] / columns_.block_size] == kHole) {
       raise<IndexError>(place(kKeep, "positions"), "got ", position, " at index ", i,
                         ", whose block is a hole, expected a token that was not dropped");
     }
@@ -90,38 +94,25 @@ std::vector<std::int64_t> BlockTable::tokens_at(std::span<const std::int64_t> po
   return tokens;
 }
 
-std::int64_t BlockTable::token_from(std::int64_t position) const {
-  if (positions_.empty()) return std::clamp<std::int64_t>(position, 0, num_tokens_);
-  return std::lower_bound(positions_.begin(), positions_.end(), position) - positions_.begin();
-}
-
 std::vector<std::int64_t> BlockTable::positions() const {
   const std::shared_lock lock(mutex_);
   require_in_use("BlockTable.positions");
-  std::vector<std::int64_t> positions(static_cast<std::size_t>(num_tokens_));
-  for (std::int64_t token = 0; token < num_tokens_; ++token) positions[token] = position_of(token);
+  std::vector<std::int64_t> positions(static_cast<std::size_t>(columns_.num_tokens));
+  for (std::int64_t token = 0; token < columns_.num_tokens; ++token)
+    positions[token] = positions_.of(token);
   return positions;
 }
 
 std::int64_t BlockTable::next_position() const {
   const std::shared_lock lock(mutex_);
   require_in_use("BlockTable.next_position");
-  return num_tokens_ + num_removed_;
-}
-
-void BlockTable::require_no_hole(std::string_view where, std::int64_t num_tokens) const {
-  for (std::int64_t column = 0; column * block_size_ < num_tokens; ++column) {
-    if (blocks_[column] != kHole) continue;
-    raise<ValueError>(where, "got a hole at column ", column, ", of ",
-                      counted(block_size_, "dropped token"), ", expected all of the first ",
-                      num_tokens);
-  }
+  return positions_.next(columns_.num_tokens);
 }
 
 void BlockTable::require_beginning(std::string_view where, std::int64_t num_tokens) const {
-  require_no_hole(where, num_tokens);
-  if (num_tokens == 0 || position_of(num_tokens - 1) == num_tokens - 1) return;
-  raise<ValueError>(where, "got a token of position ", position_of(num_tokens - 1), " at index ",
+  columns_.require_no_hole(where, num_tokens);
+  if (num_tokens == 0 || positions_.of(num_tokens - 1) == num_tokens - 1) return;
+  raise<ValueError>(where, "got a token of position ", positions_.of(num_tokens - 1), " at index ",
                     num_tokens - 1, ", expected all of the first ", num_tokens, " positions");
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <shared_mutex>
 #include <span>
+#include <vector>
 
 #include "quire/base/check.h"
 #include "quire/base/float_mode.h"
@@ -11,6 +12,70 @@
 #include "quire/kv/table/block_table.h"
 
 namespace quire {
+
+namespace {
+
+constexpr std::int64_t kTokensPerLook = 64;  // between two looks for an interruption
+
+// Tokens [begin, end) of a layer, and where they are: columns as the table reads them.
+struct Tokens {
+  std::int64_t layer, begin, end;
+  const std::int32_t* ids;
+  std::int64_t block_size;
+
+  RowPlace place(std::int64_t token) const { return {ids[token / block_size], token % block_size}; }
+};
+
+// One plane of them as it is stored.
+void copy_stored(const Tokens tokens, const ArrayView& cache, void* out) {
+  const auto row_bytes = static_cast<std::size_t>(cache.shape[3] * cache.strides[3]);
+  auto* to = static_cast<std::byte*>(out) + tokens.begin * cache.shape[2] * row_bytes;
+  for (std::int64_t token = tokens.begin; token < tokens.end; ++token) {
+    if (token % kTokensPerLook == 0) check_interruption();
+    const auto [block, row] = tokens.place(token);
+    const std::byte* from = cache.at(block, row);
+    for (std::int64_t head = 0; head < cache.shape[2]; ++head, to += row_bytes) {
+      std::memcpy(to, from + head * cache.strides[2], row_bytes);
+    }
+  }
+}
+
+// Stored numbers times their scales.
+void read_scaled(const Tokens tokens, const ArrayView& cache, const ArrayView& scale, float* to) {
+  to += tokens.begin * cache.shape[2] * cache.shape[3];
+  visit_cache_dtype(cache.dtype, [&](auto type) {
+    using T = decltype(type);
+    for (std::int64_t token = tokens.begin; token < tokens.end; ++token) {
+      if (token % kTokensPerLook == 0) check_interruption();
+      const auto [block, offset] = tokens.place(token);
+      for (std::int64_t head = 0; head < cache.shape[2]; ++head) {
+        const auto* row = reinterpret_cast<const T*>(cache.at(block, offset, head));
+        const float factor = *reinterpret_cast<const float*>(scale.at(block, offset, head));
+        to = std::transform(row, row + cache.shape[3], to,
+                            [factor](T x) { return to_float(x) * factor; });
+      }
+    }
+  });
+}
+
+// As the table reads them, open or sealed.
+void read_opened(const BlockPool& pool, const Tokens tokens, float* k, float* v) {
+  const KvGeometry& geometry = pool.geometry();
+  k += tokens.begin * geometry.num_kv_heads * geometry.head_dim;
+  v += tokens.begin * geometry.num_kv_heads * geometry.v_head_dim;
+  for (std::int64_t token = tokens.begin; token < tokens.end; ++token) {
+    if (token % kTokensPerLook == 0) check_interruption();
+    const RowPlace place = tokens.place(token);
+    for (std::int64_t head = 0; head < geometry.num_kv_heads; ++head) {
+      pool.open_blocks().read_key(tokens.layer, place, head, k);
+      pool.open_blocks().read_value(tokens.layer, place, head, v);
+      k += geometry.head_dim;
+      v += geometry.v_head_dim;
+    }
+  }
+}
+
+}  // namespace
 
 std::int64_t BlockTable::gather(std::int64_t layer, std::int64_t max_tokens, void* k,
                                 void* v) const {
@@ -24,60 +89,34 @@ std::int64_t BlockTable::gather(std::int64_t layer, std::int64_t max_tokens, voi
   const std::shared_lock lock(mutex_);
   require_in_use("BlockTable.gather");
   storage.memory().require_written("BlockTable.gather");
-  const std::int64_t count = std::min(max_tokens, num_tokens_);
-  require_no_hole("BlockTable.gather: table", count);
-  if (pool_->open_blocks() != nullptr) {
-    gather_opened(layer, count, static_cast<float*>(k), static_cast<float*>(v));
-    confirm_uninterrupted();
-    return count;
+  const std::int64_t count = std::min(max_tokens, columns_.num_tokens);
+  columns_.require_no_hole("BlockTable.gather: table", count);
+
+  std::vector<std::int32_t> opened;  // ids, where some may be those of open blocks
+  auto ids =
+      std::span(columns_.blocks).first(columns_.columns_of(std::max<std::int64_t>(0, count)));
+  if (columns_.history.opens()) {
+    for (std::int64_t column = 0; column < std::ssize(ids); ++column) {
+      opened.push_back(columns_.read_id(column));
+    }
+    ids = opened;
   }
-  const auto copy = [&](const ArrayView& cache, void* out, std::int64_t begin, std::int64_t end) {
-    const auto row_bytes = static_cast<std::size_t>(cache.shape[3] * cache.strides[3]);
-    auto* to = static_cast<std::byte*>(out) + begin * cache.shape[2] * row_bytes;
-    for (std::int64_t token = begin; token < end; ++token) {
-      if (token % kTokensPerLook == 0) check_interruption();
-      const std::byte* from = cache.at(blocks_[token / block_size_], token % block_size_);
-      for (std::int64_t head = 0; head < cache.shape[2]; ++head, to += row_bytes) {
-        std::memcpy(to, from + head * cache.strides[2], row_bytes);
-      }
+  pool_->read_in_order(layer, ids, [&](std::size_t first, std::size_t last) {
+    const std::int64_t size = columns_.block_size, begin = static_cast<std::int64_t>(first) * size;
+    const std::int64_t end = std::min(static_cast<std::int64_t>(last) * size, count);
+    const Tokens tokens = {layer, begin, end, ids.data(), size};
+    if (columns_.history.opens()) {
+      read_opened(*pool_, tokens, static_cast<float*>(k), static_cast<float*>(v));
+    } else if (is_quantised(storage.geometry().dtype)) {
+      read_scaled(tokens, storage.k_cache(layer), storage.k_scale(layer), static_cast<float*>(k));
+      read_scaled(tokens, storage.v_cache(layer), storage.v_scale(layer), static_cast<float*>(v));
+    } else {
+      copy_stored(tokens, storage.k_cache(layer), k);
+      copy_stored(tokens, storage.v_cache(layer), v);
     }
-  };
-  const auto blocks = std::span(blocks_).first((count + block_size_ - 1) / block_size_);
-  pool_->read_in_order(layer, blocks, [&](std::size_t first, std::size_t last) {
-    const std::int64_t begin = static_cast<std::int64_t>(first) * block_size_;
-    const std::int64_t end = std::min(static_cast<std::int64_t>(last) * block_size_, count);
-    if (is_quantised(storage.geometry().dtype)) {
-      gather_real(storage.k_cache(layer), storage.k_scale(layer), begin, end,
-                  static_cast<float*>(k));
-      gather_real(storage.v_cache(layer), storage.v_scale(layer), begin, end,
-                  static_cast<float*>(v));
-      return;
-    }
-    copy(storage.k_cache(layer), k, begin, end);
-    copy(storage.v_cache(layer), v, begin, end);
   });
   confirm_uninterrupted();
   return count;
-}
-
-// Stored numbers times their scales, of tokens [begin, end).
-void BlockTable::gather_real(const ArrayView& cache, const ArrayView& scale, std::int64_t begin,
-                             std::int64_t end, float* to) const {
-  to += begin * cache.shape[2] * cache.shape[3];
-  visit_cache_dtype(cache.dtype, [&](auto type) {
-    using T = decltype(type);
-    for (std::int64_t token = begin; token < end; ++token) {
-      if (token % kTokensPerLook == 0) check_interruption();
-      const std::int32_t block = blocks_[token / block_size_];
-      const std::int64_t offset = token % block_size_;
-      for (std::int64_t head = 0; head < cache.shape[2]; ++head) {
-        const auto* row = reinterpret_cast<const T*>(cache.at(block, offset, head));
-        const float factor = *reinterpret_cast<const float*>(scale.at(block, offset, head));
-        to = std::transform(row, row + cache.shape[3], to,
-                            [factor](T x) { return to_float(x) * factor; });
-      }
-    }
-  });
 }
 
 }  // namespace quire

@@ -10,13 +10,13 @@ namespace quire {
 namespace {
 
 Residency& required_residency(const BlockPool& pool, std::string_view function) {
-  if (pool.residency() == nullptr) {
+  if (!pool.residency().is_limited()) {
     raise<ValueError>(place(function, "table"),
                       "got one of a pool without backing_file and resident_bytes, expected one "
                       "whose blocks can leave memory");
   }
   pool.storage().memory().require_written(function);
-  return *pool.residency();
+  return pool.residency();
 }
 
 }  // namespace
@@ -28,11 +28,11 @@ std::int64_t BlockTable::offload() {
   require_in_use(function);
   Residency& residency = required_residency(*pool_, function);
   std::vector<std::int32_t> own, shared;
-  own.reserve(blocks_.size());
-  shared.reserve(blocks_.size());
+  own.reserve(columns_.blocks.size());
+  shared.reserve(columns_.blocks.size());
   {
     const BlockPool::Books books(*pool_);
-    for (const std::int32_t block : blocks_) {
+    for (const std::int32_t block : columns_.blocks) {
       if (block < 0 || pool_->is_open_alone(block)) continue;
       (books->is_shared_with_caches_alone(block) ? own : shared).push_back(block);
     }
@@ -50,8 +50,8 @@ std::int64_t BlockTable::restore() {
   require_in_use(function);
   Residency& residency = required_residency(*pool_, function);
   // What is read open is there, and has no use for its tile.
-  const std::vector<std::int64_t> slabs =
-      residency.slabs(std::span(blocks_).first(static_cast<std::size_t>(first_open())));
+  const std::vector<std::int64_t> slabs = residency.slabs(
+      std::span(columns_.blocks).first(static_cast<std::size_t>(columns_.first_open())));
   const auto num_slabs = static_cast<std::int64_t>(slabs.size());
   if (num_slabs > residency.capacity()) {
     const std::int64_t bytes = pool_->storage().block_bytes();

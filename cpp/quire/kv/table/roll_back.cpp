@@ -1,6 +1,7 @@
-// Of BlockTable: tokens that are taken back, and what it keeps so that it is what it was then.
+// Of BlockTable: tokens that are taken back, so that it is what it was before them.
 #include <algorithm>
 #include <cassert>
+#include <mutex>
 #include <span>
 
 #include "quire/base/check.h"
@@ -12,122 +13,59 @@ void BlockTable::truncate(std::int64_t num_tokens) {
   const BlockPool::Delivery delivery(*pool_);
   const std::lock_guard lock(mutex_);
   require_in_use("BlockTable.truncate");
-  if (num_tokens < 0 || num_tokens > num_tokens_) {
+  if (num_tokens < 0 || num_tokens > columns_.num_tokens) {
     raise<ValueError>("BlockTable.truncate: num_tokens", "got ", num_tokens, ", expected 0 to ",
-                      num_tokens_);
+                      columns_.num_tokens);
   }
-  if (num_tokens % block_size_ != 0 && blocks_[num_tokens / block_size_] == kHole) {
+  if (num_tokens % columns_.block_size != 0 &&
+      columns_.blocks[num_tokens / columns_.block_size] == kHole) {
     raise<ValueError>("BlockTable.truncate: num_tokens", "got ", num_tokens, ", within column ",
-                      num_tokens / block_size_, ", which is a hole, expected a multiple of ",
-                      block_size_, " or a token that was not dropped");
+                      num_tokens / columns_.block_size,
+                      ", which is a hole, expected a multiple of ", columns_.block_size,
+                      " or a token that was not dropped");
   }
   shrink(num_tokens);
-  if (num_tokens == 0) num_removed_ = 0;
+  if (num_tokens == 0) positions_.restart();
 }
 
 void BlockTable::shrink(std::int64_t num_tokens) noexcept {
   if (!pool_->home().is_here()) return;
-  const std::int64_t columns = std::ssize(blocks_);
-  const std::int64_t kept = num_tokens / block_size_ + (num_tokens % block_size_ != 0);
-  const auto dropped = std::span(blocks_).subspan(kept);
+  const OpenColumns open = open_columns();
+  const std::int64_t columns = columns_.size();
+  const std::int64_t kept = columns_.columns_of(num_tokens);
+  const auto dropped = std::span(columns_.blocks).subspan(kept);
   // Of the last column that stays, as they are counted so far.
-  std::int64_t rows = dropped.empty() ? last_rows() : block_size_;
-  std::int64_t pinned = std::max<std::int64_t>(0, kept - first_pinned());
-  const ColumnHistory::Replaced replaced = history_.replaced();
+  std::int64_t rows = dropped.empty() ? columns_.last_rows() : columns_.block_size;
+  std::int64_t pinned = std::max<std::int64_t>(0, kept - columns_.first_pinned());
+  const ColumnHistory::Replaced replaced = columns_.history.replaced();
   const bool comes_back = replaced.is_there() && num_tokens <= replaced.num_tokens;
-  const std::int64_t its_column = replaced.num_tokens / block_size_;
+  const std::int64_t its_column = replaced.num_tokens / columns_.block_size;
   {
     const BlockPool::Books books(*pool_);
-    unpin(books, kept, columns);
-    books->drop(dropped, last_rows());
+    open.unpin(books, kept, columns);
+    books->drop(dropped, columns_.last_rows());
     if (comes_back && its_column < kept) {  // it takes the place of the last one again
-      assert(its_column + 1 == kept && first_pinned() == its_column);
-      unpin(books, its_column, kept);
-      books->drop({&blocks_[its_column], 1}, rows);
-      blocks_[its_column] = replaced.block;
-      rows = replaced.num_tokens % block_size_;
+      assert(its_column + 1 == kept && columns_.first_pinned() == its_column);
+      open.unpin(books, its_column, kept);
+      books->drop({&columns_.blocks[its_column], 1}, rows);
+      columns_.blocks[its_column] = replaced.block;
+      rows = replaced.num_tokens % columns_.block_size;
       pinned = 0;
     } else if (comes_back) {
-      drop_replaced(books);
+      open.drop_replaced(books);
     }
-    if (kept > 0 && blocks_[kept - 1] != kHole) {
-      books->recount(blocks_[kept - 1], rows, num_tokens - (kept - 1) * block_size_);
+    if (kept > 0 && columns_.blocks[kept - 1] != kHole) {
+      books->recount(columns_.blocks[kept - 1], rows,
+                     num_tokens - (kept - 1) * columns_.block_size);
     }
-    const std::int64_t opened = history_.truncate(num_tokens, pinned);
-    const std::int64_t open = kept - history_.num_open();
-    read_again(books, open, open + opened);
+    const std::int64_t opened = columns_.history.truncate(num_tokens, pinned);
+    const std::int64_t first_open = kept - columns_.history.num_open();
+    open.read_again(books, first_open, first_open + opened);
   }
-  blocks_.resize(kept);
-  if (pool_->open_room() != nullptr && (!dropped.empty() || comes_back)) {
-    pool_->open_room()->settle();
-  }
-  if (num_removed_ > 0 && num_tokens < num_tokens_) {
-    // the next token takes the position of the first that goes
-    num_removed_ = positions_[num_tokens] - num_tokens;
-    positions_.resize(num_removed_ > 0 ? num_tokens : 0);
-  }
-  num_tokens_ = num_tokens;
-}
-
-void BlockTable::advance_to(std::int64_t horizon) noexcept {
-  const std::int64_t passed = history_.advance(horizon);
-  const bool lets_go = history_.replaced().is_there() && !history_.keeps_replaced();
-  if (passed == 0 && !lets_go) return;
-  {
-    const BlockPool::Books books(*pool_);
-    unpin(books, first_pinned(), first_pinned() + passed);
-    if (lets_go) drop_replaced(books);
-  }
-  history_.drop_first(passed);
-  if (pool_->open_room() != nullptr) pool_->open_room()->settle();
-}
-
-void BlockTable::pin(const BlockPool::Books& books) const noexcept {
-  for (std::int64_t column = first_pinned(); column < std::ssize(blocks_); ++column) {
-    if (blocks_[column] != kHole) {
-      books->open_slots()->pin(blocks_[column], column >= first_open());
-    }
-  }
-  const auto& [block, num_tokens] = history_.replaced();
-  if (block != kHole) books->hold({&block, 1}, num_tokens % block_size_);
-}
-
-void BlockTable::unpin(const BlockPool::Books& books, std::int64_t begin,
-                       std::int64_t end) const noexcept {
-  for (std::int64_t column = std::max(begin, first_pinned()); column < end; ++column) {
-    if (blocks_[column] != kHole) {
-      books->open_slots()->unpin(blocks_[column], column >= first_open());
-    }
-  }
-}
-
-void BlockTable::read_again(const BlockPool::Books& books, std::int64_t begin,
-                            std::int64_t end) const noexcept {
-  for (std::int64_t column = begin; column < end; ++column) {
-    if (blocks_[column] != kHole) books->open_slots()->read_again(blocks_[column]);
-  }
-}
-
-void BlockTable::drop_replaced(const BlockPool::Books& books) noexcept {
-  const auto [block, num_tokens] = history_.replaced();
-  books->drop({&block, 1}, num_tokens % block_size_);
-  history_.forget_replaced();
-}
-
-void BlockTable::leave_history(const BlockPool::Books& books, bool reopens) noexcept {
-  if (history_.replaced().is_there()) drop_replaced(books);
-  if (reopens) {
-    read_again(books, first_pinned(), first_open());
-    return history_.reopen();
-  }
-  unpin(books, first_pinned(), first_open());
-  history_.drop_first(history_.num_pinned() - history_.num_open());
-}
-
-void BlockTable::check() const {
-  const std::shared_lock lock(mutex_);
-  require_in_use("BlockTable.check");
-  history_.check(num_tokens_);
+  columns_.blocks.resize(kept);
+  if (!dropped.empty() || comes_back) pool_->open_room().settle();
+  positions_.truncate(columns_.num_tokens, num_tokens);
+  columns_.num_tokens = num_tokens;
 }
 
 }  // namespace quire

@@ -1,11 +1,8 @@
 #include "quire/kv/table/table_layout.h"
 
 #include <algorithm>
-#include <numeric>
-#include <utility>
 
 #include "quire/base/check.h"
-#include "quire/kv/table/block_table.h"
 
 namespace quire {
 namespace {
@@ -92,71 +89,6 @@ std::string TableLayout::flaw(std::int64_t block_size) const {
   }
   const std::string flaw = flaw_of_columns(*this, block_size);
   return flaw.empty() ? flaw_of_positions(*this) : flaw;
-}
-
-BlockTable::BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout)
-    : BlockTable(std::move(pool)) {
-  constexpr std::string_view function = "BlockTable";
-  if (const std::string flaw = layout.flaw(block_size_); !flaw.empty()) {
-    raise<ValueError>(place(function, "layout"), "got ", flaw);
-  }
-  if (layout.num_open > 0 && pool_->open_blocks() == nullptr) {
-    raise<ValueError>(place(function, "layout"), "got ", counted(layout.num_open, "open column"),
-                      ", expected none in a pool without open blocks");
-  }
-  const Asked asked{function, "layout", layout.num_tokens};
-  const std::int64_t num_blocks = layout.num_blocks();
-  if (num_blocks > pool_->geometry().num_blocks) {
-    BlockPool::Books(*pool_).require_free(num_blocks, asked);
-  }
-  const BlockPool::Delivery delivery(*pool_);
-  // Outside the pool's lock, and before anything is taken.
-  std::vector<std::int32_t> taken(num_blocks);
-  std::vector<std::int32_t> blocks(layout.num_columns(block_size_), kHole);
-  history_.reserve(layout.num_open);
-  history_.begin(layout.num_tokens);
-  if (layout.next_position > layout.num_tokens && layout.positions.empty()) {
-    layout.positions.resize(layout.num_tokens);
-    std::iota(layout.positions.begin(), layout.positions.end(), std::int64_t{0});
-  }
-  const std::int64_t num_opened = layout.open_blocks(block_size_);
-  const OpenRoom::Claim claim(pool_->open_room(), asked, num_opened, num_opened);
-  const std::int64_t last_rows = layout.stored_tokens(block_size_) - (num_blocks - 1) * block_size_;
-  {
-    const BlockPool::Books books(*pool_);
-    books.require_free(num_blocks, asked);
-    books->give_to_table(taken, last_rows);
-  }
-  // Open ones are the last, and have no tile yet.
-  pool_->keep_resident(std::span(taken).first(num_blocks - num_opened));
-  auto next = taken.begin();
-  for (const auto& [begin, end] : layout.column_ranges) {
-    std::copy_n(next, end - begin, blocks.begin() + begin);
-    next += end - begin;
-  }
-  blocks_ = std::move(blocks);
-  num_tokens_ = layout.num_tokens;
-  num_removed_ = layout.next_position - layout.num_tokens;
-  if (num_removed_ > 0) positions_ = std::move(layout.positions);
-  if (layout.num_open > 0) open_columns(std::ssize(blocks_) - layout.num_open);
-}
-
-TableLayout HeldTables::layout(std::int64_t index) const {
-  const BlockTable& table = *tables_[index];
-  TableLayout layout;
-  layout.num_tokens = table.num_tokens_;
-  layout.next_position = table.num_tokens_ + table.num_removed_;
-  layout.num_open = table.history_.num_open();
-  for (std::int64_t column = 0; column < std::ssize(table.blocks_); ++column) {
-    if (table.blocks_[column] == kHole) continue;
-    auto& ranges = layout.column_ranges;
-    if (ranges.empty() || ranges.back().end != column) ranges.push_back({column, column});
-    ++ranges.back().end;
-  }
-  // They grow from 0: the last one tells.
-  const std::vector<std::int64_t>& positions = table.positions_;
-  if (!positions.empty() && positions.back() >= table.num_tokens_) layout.positions = positions;
-  return layout;
 }
 
 }  // namespace quire

@@ -120,4 +120,14 @@ TEST_F(OpenSlotsTest, CheckFindsContradictions) {
   EXPECT_EQ(flaw(slots_, 0, {}), "BlockPool.check: open slot: got 5, expected 0 to 0");
 }
 
+TEST_F(OpenSlotsTest, OfAPoolThatOpensNoneAllBlocksAreSealed) {
+  OpenSlots none(0);
+  EXPECT_TRUE(none.is_sealed(3));
+  none.note_free(3);
+  EXPECT_EQ(none.num_open(), 0);
+  EXPECT_EQ(none.num_used(), 0);
+  EXPECT_EQ(none.num_in_memory(), 0);
+  EXPECT_EQ(flaw(none, 3, {.users = 1}), "");
+}
+
 }  // namespace quire

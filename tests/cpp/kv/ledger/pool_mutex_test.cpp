@@ -17,6 +17,7 @@
 
 #include "quire/kv/prefix/prefix_cache.h"
 #include "quire/kv/table/block_table.h"
+#include "quire/kv/table/held_tables.h"
 
 namespace quire {
 namespace {

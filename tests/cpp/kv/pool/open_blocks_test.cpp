@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kv/table/open_rows.h"
+#include "kv/table/token_rows.h"
 
 namespace quire::testing {
 namespace {
@@ -176,6 +177,21 @@ TEST(OpenBlocks, CopiesTheRowsItIsAskedFor) {
       EXPECT_EQ(key[5], rounded(number_of(token, layer, 1, 5, false))) << layer << " " << row;
     }
   }
+}
+
+TEST(OpenBlocks, APoolThatOpensNoneHasNoPlanes) {
+  KvGeometry geometry = sized(5, 10, 6);
+  EXPECT_EQ(OpenBlocks(KvStorage(geometry)).planes(1).size(), 2u);
+  geometry.dtype = DType::int8;
+  geometry.open_blocks = 0;
+  const KvStorage storage(geometry);
+  const OpenBlocks none(storage);
+  EXPECT_EQ(none.planes(1).size(), 0u);
+  EXPECT_EQ(none.slot_bytes(), 0);
+  EXPECT_FALSE(none.is_open(static_cast<std::int32_t>(geometry.num_blocks) - 1));
+  EXPECT_EQ(message_of<TypeError>([&] { none.v_open(0); }),
+            "BlockPool.v_open: pool: got a pool of int8 without open blocks, expected one of int4, "
+            "or with open_blocks");
 }
 
 }  // namespace

@@ -24,9 +24,9 @@ namespace {
 
 // Pages of open rows that take memory, as slots.
 std::int64_t slots_in_memory(const BlockPool& pool) {
-  const std::int64_t bytes = pool.open_blocks()->slot_bytes(), page = BlockMemory::page_bytes();
+  const std::int64_t bytes = pool.open_blocks().slot_bytes(), page = BlockMemory::page_bytes();
   std::vector<unsigned char> states(pool.geometry().num_blocks * bytes / page);
-  EXPECT_EQ(mincore(pool.open_blocks()->k_open(0).data, states.size() * page, states.data()), 0);
+  EXPECT_EQ(mincore(pool.open_blocks().k_open(0).data, states.size() * page, states.data()), 0);
   return std::count_if(states.begin(), states.end(), [](auto state) { return state & 1; }) * page /
          bytes;
 }
@@ -45,7 +45,7 @@ class OpenRoomTest : public ::testing::Test {
  protected:
   static constexpr std::int64_t kSlots = 28;  // 18 of one table
 
-  std::int64_t slot_bytes() const { return pool->open_blocks()->slot_bytes(); }
+  std::int64_t slot_bytes() const { return pool->open_blocks().slot_bytes(); }
 
   // A slot that was never used is touched only where all others are open: so there were never more
   // open than there may be, if all of these have low numbers.
@@ -72,7 +72,7 @@ TEST_F(OpenRoomTest, TheLeastHasRoomForOneTable) {
         Residency::least_bytes(pool->storage()) + OpenRoom::least_slots(geometry) * slot_bytes();
     const auto small =
         std::make_shared<BlockPool>(geometry, BackingFile{path_of_this.text(), bytes});
-    EXPECT_EQ(small->open_room()->most(), OpenRoom::least_slots(geometry));
+    EXPECT_EQ(small->open_room().most(), OpenRoom::least_slots(geometry));
     BlockTable table(small);
     append_open(table, tokens_from(0, 3 * 4 + 1));  // a part, and one that begins
     append_open(table, tokens_from(13, 600));
@@ -99,7 +99,7 @@ TEST_F(OpenRoomTest, TheLeastThatIsAskedForIsEnough) {
         const std::string before = "expected at least ";
         const std::int64_t least = std::stoll(refusal.substr(refusal.find(before) + before.size()));
         const BlockPool small(geometry, {other.text(), least});
-        EXPECT_GE(small.open_room()->most(), OpenRoom::least_slots(geometry))
+        EXPECT_GE(small.open_room().most(), OpenRoom::least_slots(geometry))
             << block_size << head_dim;
       }
     }
@@ -107,7 +107,7 @@ TEST_F(OpenRoomTest, TheLeastThatIsAskedForIsEnough) {
 }
 
 TEST_F(OpenRoomTest, APromptOfAnyLengthTakesFewSlots) {
-  EXPECT_EQ(pool->open_room()->most(), kSlots);
+  EXPECT_EQ(pool->open_room().most(), kSlots);
   BlockTable table(pool);
   OpenSequence model(pool->geometry());
   append_open(table, tokens_from(0, 700));
@@ -154,10 +154,10 @@ TEST_F(OpenRoomTest, WhatTakesMoreAtOnceIsRefusedBeforeAnythingChanges) {
   EXPECT_EQ(table.blocks(), before);
   EXPECT_EQ(pool->num_free(), num_free);
   extend_open(table, tokens_from(22, 2 + 4 * left));  // all there is
-  EXPECT_EQ(pool->open_room()->left(), 4);            // of those before, which it cannot go back to
+  EXPECT_EQ(pool->open_room().left(), 4);             // of those before, which it cannot go back to
   BlockTable other(pool);
   other.extend(4 * 4);
-  EXPECT_EQ(pool->open_room()->left(), 0);
+  EXPECT_EQ(pool->open_room().left(), 0);
   extend_open(table, {});
   const auto fork = table.fork();
   EXPECT_EQ(
@@ -185,7 +185,7 @@ TEST_F(OpenRoomTest, WhatTakesMoreAtOnceIsRefusedBeforeAnythingChanges) {
   table.free();
   fork->free();
   other.free();
-  EXPECT_EQ(pool->open_room()->left(), kSlots);
+  EXPECT_EQ(pool->open_room().left(), kSlots);
   pool->check();
 }
 
@@ -195,8 +195,8 @@ TEST_F(OpenRoomTest, OpenColumnsOfALoadedTableHaveNoTileYet) {
   layout.column_ranges = {{0, 6}};
   layout.num_open = 2;
   const BlockTable table(pool, layout);
-  EXPECT_EQ(pool->residency()->kept_bytes(), 4 * 2 * pool->storage().block_bytes());
-  EXPECT_EQ(pool->open_room()->left(), kSlots - 2);
+  EXPECT_EQ(pool->residency().kept_bytes(), 4 * 2 * pool->storage().block_bytes());
+  EXPECT_EQ(pool->open_room().left(), kSlots - 2);
   layout.num_tokens = layout.next_position = 86;
   layout.column_ranges = {{0, 22}};
   layout.num_open = 22;
@@ -220,7 +220,7 @@ TEST_F(OpenRoomTest, TilesThatCouldBeWrittenStraightAreKept) {
 }
 
 TEST_F(OpenRoomTest, KeptTilesMakeRoomAndComeBack) {
-  const std::int64_t capacity = pool->residency()->capacity();
+  const std::int64_t capacity = pool->residency().capacity();
   const std::int64_t slabs_of_slot = slot_bytes() / pool->storage().block_bytes();
   ASSERT_EQ(capacity, 4 + kSlots * slabs_of_slot);
   const std::int64_t limit = Residency::least_bytes(pool->storage()) + kSlots * slot_bytes();
@@ -228,14 +228,14 @@ TEST_F(OpenRoomTest, KeptTilesMakeRoomAndComeBack) {
   EXPECT_EQ(pool->stats().resident_bytes, capacity * pool->storage().block_bytes());
   BlockTable table(pool);
   extend_open(table, tokens_from(0, 4 * kSlots));
-  EXPECT_EQ(pool->residency()->capacity(), 4);
+  EXPECT_EQ(pool->residency().capacity(), 4);
   EXPECT_EQ(pool->stats().resident_bytes,
             4 * pool->storage().block_bytes() + kSlots * slot_bytes());
   EXPECT_LE(pool->stats().resident_bytes, limit);
   EXPECT_EQ(slots_in_memory(*pool), kSlots);
   table.free();
   EXPECT_EQ(slots_in_memory(*pool), 8);  // a few stay for whoever is next
-  EXPECT_EQ(pool->residency()->capacity(), capacity - 8 * slabs_of_slot);
+  EXPECT_EQ(pool->residency().capacity(), capacity - 8 * slabs_of_slot);
   pool->check();
 }
 
@@ -278,8 +278,24 @@ TEST_F(OpenRoomTest, ThreadsShareTheRoom) {
   EXPECT_GT(appended, 0);
   EXPECT_GT(refused, 0);
   EXPECT_EQ(pool->stats().open_blocks, 0);
-  EXPECT_EQ(pool->open_room()->left(), kSlots);
+  EXPECT_EQ(pool->open_room().left(), kSlots);
   pool->check();
+}
+
+TEST(OpenRoom, WithoutALimitAClaimHasWhatItWants) {
+  BlockPool plain(KvGeometry{.num_blocks = 4, .num_kv_heads = 1, .head_dim = 8, .v_head_dim = 8});
+  BlockPool open(KvGeometry{
+      .num_blocks = 4, .num_kv_heads = 1, .head_dim = 8, .v_head_dim = 8, .dtype = DType::int4});
+  for (BlockPool* pool : {&plain, &open}) {
+    OpenRoom& room = pool->open_room();
+    EXPECT_FALSE(room.is_limited());
+    const OpenRoom::Claim all(room, {"f", "n", 1}, 1000, 1000), more(room, {"f", "n", 1}, 7, 9);
+    EXPECT_EQ(all.slots(), 1000);
+    EXPECT_EQ(more.slots(), 9);
+    EXPECT_GT(room.left(), 1000);
+    room.settle();
+    pool->check();
+  }
 }
 
 }  // namespace

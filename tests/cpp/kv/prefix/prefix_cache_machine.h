@@ -132,7 +132,7 @@ class PrefixCacheMachine {
   std::int64_t left_places() const { return plain_.left_places; }
 
  private:
-  bool has_open_blocks() const { return pool_->open_blocks() != nullptr; }
+  bool has_open_blocks() const { return pool_->geometry().opens_blocks(); }
   std::int64_t below(std::int64_t n) { return static_cast<std::int64_t>(random_() % n); }
 
   std::int64_t holders(std::int32_t block) const {

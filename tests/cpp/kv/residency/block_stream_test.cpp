@@ -45,7 +45,7 @@ class BlockStreamTest : public ::testing::Test {
       for (std::int64_t byte = 0; byte < slab_bytes; byte += 512) {
         *reinterpret_cast<std::int64_t*>(data + slab * slab_bytes + byte) = slab;
       }
-      pool->residency()->part_with(std::vector{slab});
+      pool->residency().part_with(std::vector{slab});
     }
   }
 
@@ -92,7 +92,7 @@ TEST_F(BlockStreamTest, EveryStretchIsInMemoryInItsTurn) {
   for (unsigned seed = 0; seed < 20; ++seed) {
     const std::int64_t layer = seed % kLayers;
     {
-      BlockStream stream(*pool->residency(), layer);
+      BlockStream stream(pool->residency(), layer);
       ASSERT_EQ(stream.most_blocks(), 5);
       const std::vector<Blocks> stretches = random_stretches(seed, 5);
       ASSERT_TRUE(stream.start(stretches));
@@ -113,7 +113,7 @@ TEST_F(BlockStreamTest, EveryStretchIsInMemoryInItsTurn) {
       }
     }
     if (is_on_disk()) {
-      ASSERT_LE(bytes_in_memory(), pool->residency()->kept_bytes());
+      ASSERT_LE(bytes_in_memory(), pool->residency().kept_bytes());
     }
     pool->check();
   }
@@ -121,7 +121,7 @@ TEST_F(BlockStreamTest, EveryStretchIsInMemoryInItsTurn) {
 
 TEST_F(BlockStreamTest, WhatFitsInAllLayersMovesIn) {
   open(100 * slab_bytes);
-  Residency& residency = *pool->residency();
+  Residency& residency = pool->residency();
   Blocks blocks;
   const auto room = static_cast<std::int32_t>(residency.capacity() / kLayers);
   for (std::int32_t block = 0; block < room; ++block) blocks.push_back(block);
@@ -141,7 +141,7 @@ TEST_F(BlockStreamTest, WhatFitsInAllLayersMovesIn) {
 // Going round and round more than fits, some of it is found in memory each time.
 TEST_F(BlockStreamTest, MoreThanFitsLeavesAloneWhatIsKept) {
   open(60 * slab_bytes);
-  Residency& residency = *pool->residency();
+  Residency& residency = pool->residency();
   std::vector<Blocks> stretches;
   for (std::int32_t block = 0; block < kBlocks; block += 5) {
     stretches.push_back({block, block + 1, block + 2, block + 3, block + 4});
@@ -166,7 +166,7 @@ TEST_F(BlockStreamTest, MoreThanFitsLeavesAloneWhatIsKept) {
 
 TEST_F(BlockStreamTest, WhatIsReadOnceLeavesWhatIsInUseAlone) {
   open(60 * slab_bytes);
-  Residency& residency = *pool->residency();
+  Residency& residency = pool->residency();
   Blocks used;
   for (std::int32_t block = 0; block < residency.capacity() / kLayers; ++block) {
     used.push_back(kBlocks - 1 - block);
@@ -195,7 +195,7 @@ TEST_F(BlockStreamTest, AStreamThatIsLeftEarlyGivesBackWhatItRead) {
     const std::vector<Blocks> stretches = random_stretches(7, 5);
     ASSERT_GT(stretches.size(), 10u);
     {
-      BlockStream stream(*pool->residency(), 1);
+      BlockStream stream(pool->residency(), 1);
       ASSERT_TRUE(stream.start(stretches));
       for (std::size_t i = 0; i < stop; ++i) {
         stream.wait_for(i);
@@ -203,7 +203,7 @@ TEST_F(BlockStreamTest, AStreamThatIsLeftEarlyGivesBackWhatItRead) {
       }
     }
     if (is_on_disk()) {
-      ASSERT_LE(bytes_in_memory(), pool->residency()->kept_bytes());
+      ASSERT_LE(bytes_in_memory(), pool->residency().kept_bytes());
     }
   }
 }
@@ -219,7 +219,7 @@ TEST_F(BlockStreamTest, SeveralThreads) {
       for (unsigned step = 0; step < 12; ++step) {
         const std::vector<Blocks> stretches = random_stretches(worker * 100 + step, 5);
         if (worker % 2 == 0) {
-          Residency& residency = *pool->residency();
+          Residency& residency = pool->residency();
           for (const Blocks& blocks : stretches) {
             random() % 3 == 0 ? (void)residency.part_with(residency.slabs(blocks))
                               : pool->keep_resident(blocks);
@@ -229,7 +229,7 @@ TEST_F(BlockStreamTest, SeveralThreads) {
           }
           continue;
         }
-        BlockStream stream(*pool->residency(), 1);
+        BlockStream stream(pool->residency(), 1);
         const bool streams = stream.start(stretches);
         for (std::size_t i = 0; i < stretches.size(); ++i) {
           if (streams) stream.wait_for(i);

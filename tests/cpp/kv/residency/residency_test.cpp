@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <random>
 #include <set>
@@ -217,6 +218,29 @@ TEST_F(ResidencyTest, RandomUse) {
       for (const auto& [slab, number] : written) ASSERT_EQ(value(slab), number);
     }
   }
+}
+
+// What pools in memory have: all methods of the other kind, which find nothing to do.
+TEST_F(ResidencyTest, WithoutALimitNothingIsMissing) {
+  Residency residency(storage);
+  EXPECT_FALSE(residency.is_limited());
+  EXPECT_TRUE(make(4).is_limited());
+  std::vector<std::int32_t> blocks(kBlocks);
+  for (std::int32_t block = 0; block < kBlocks; ++block) blocks[block] = block;
+  const Slabs slabs = residency.slabs(blocks);
+  EXPECT_EQ(slabs, Slabs{});
+  EXPECT_EQ(residency.slabs(1, blocks), Slabs{});
+  EXPECT_EQ(residency.missing(slabs), Slabs{});
+  residency.keep(slabs);
+  residency.keep_and_bring_in(slabs);
+  residency.settle(slabs);
+  residency.tell_of(blocks);
+  residency.check();
+  EXPECT_GE(residency.stretch_blocks(), std::numeric_limits<std::int32_t>::max());
+  EXPECT_EQ(residency.kept_bytes(), storage.nbytes());
+  EXPECT_EQ(residency.whole_blocks(), std::vector<bool>(kBlocks, true));
+  EXPECT_EQ(residency.evictions(), 0);
+  EXPECT_TRUE(told.empty());
 }
 
 TEST_F(ResidencyTest, BrokenBooksAreNoticed) {

@@ -10,6 +10,7 @@
 
 #include "kv/table/token_rows.h"
 #include "quire/kv/table/block_table.h"
+#include "quire/kv/table/held_tables.h"
 #include "support/run_threads.h"
 
 namespace quire::testing {

@@ -32,7 +32,7 @@ class BlockTableMachine {
         random_(std::move(random)) {}
 
   void step() {
-    if (pool_->residency() != nullptr && below(25) == 0) return offload();
+    if (pool_->residency().is_limited() && below(25) == 0) return offload();
     const std::int64_t action = below(100);
     if (action < 45) {
       append();
@@ -148,7 +148,7 @@ class BlockTableMachine {
   static std::int64_t size_of(const ModelSequence& sequence) {
     return static_cast<std::int64_t>(sequence.tokens.size());
   }
-  bool has_open_blocks() const { return pool_->open_blocks() != nullptr; }
+  bool has_open_blocks() const { return pool_->geometry().opens_blocks(); }
   std::int64_t below(std::int64_t n) { return static_cast<std::int64_t>(random_() % n); }
   ModelSequence* any() {
     return sequences_.empty() ? nullptr : &sequences_[below(sequences_.size())];
@@ -335,7 +335,7 @@ class BlockTableMachine {
       table.restore();
     } catch (const ValueError&) {  // more than there is memory for
       ASSERT_GT(std::ssize(table.blocks()) * pool_->geometry().num_layers,
-                pool_->residency()->capacity());
+                pool_->residency().capacity());
       return;
     }
     ++restored_;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kv/table/token_rows.h"
+#include "quire/kv/table/held_tables.h"
 
 namespace quire::testing {
 namespace {
@@ -341,39 +342,6 @@ TEST(BlockTable, KeepsThePoolAlive) {
   EXPECT_TRUE(holds_tokens(*table, tokens(0, 5)));
   table.reset();
   EXPECT_TRUE(watch.expired());
-}
-
-TEST(HeldTables, PackPadsToTheLongest) {
-  const auto pool = new_pool(8, 4);
-  BlockTable a(pool), b(pool), empty(pool);
-  a.extend(9);
-  b.extend(4);
-  const BlockTable* const list[] = {&b, &a, &empty, &b};
-  const HeldTables held("pack_tables", list);
-  ASSERT_EQ(held.size(), 4);
-  ASSERT_EQ(held.max_blocks(), 3);
-  EXPECT_EQ(held.pool(), pool.get());
-  Ids packed(12), lengths(4);
-  held.pack(-5, packed.data(), lengths.data());
-  EXPECT_EQ(packed, (Ids{3, -5, -5, 0, 1, 2, -5, -5, -5, 3, -5, -5}));
-  EXPECT_EQ(lengths, (Ids{4, 9, 0, 4}));
-}
-
-TEST(HeldTables, NoTablesHaveNoPool) {
-  const HeldTables held("pack_tables", {});
-  EXPECT_EQ(held.size(), 0);
-  EXPECT_EQ(held.max_blocks(), 0);
-  EXPECT_EQ(held.pool(), nullptr);
-  held.pack<std::int32_t>(-1, nullptr, nullptr);
-}
-
-TEST(HeldTables, TablesOfTwoPoolsAreRefused) {
-  BlockTable a(new_pool(8, 4)), b(new_pool(8, 4));
-  const BlockTable* const list[] = {&a, &a, &b};
-  EXPECT_EQ(message_of<ValueError>([&] { HeldTables("attend", list); }),
-            "attend: tables: got a table of another pool at index 2, expected tables of one pool");
-  b.extend(1);  // and none is left locked
-  a.extend(1);
 }
 
 }  // namespace

@@ -35,7 +35,7 @@ inline std::vector<std::string> read_bits(const BlockTable& table) {
     for (std::int64_t layer = 0; layer < geometry.num_layers; ++layer) {
       std::vector<ArrayView> views;
       if (is_open) {
-        views = {pool.open_blocks()->k_open(layer), pool.open_blocks()->v_open(layer)};
+        views = {pool.open_blocks().k_open(layer), pool.open_blocks().v_open(layer)};
       } else if (const KvStorage& storage = pool.storage(); geometry.dtype != DType::int4) {
         for (const KvPlane& plane : storage.planes(layer)) views.push_back(plane.view);
       } else {
@@ -64,7 +64,7 @@ inline void poison(const BlockPool& pool) {
               static_cast<std::size_t>(pool.storage().nbytes()));
   for (std::int64_t layer = 0; layer < geometry.num_layers; ++layer) {
     for (const ArrayView& open :
-         {pool.open_blocks()->k_open(layer), pool.open_blocks()->v_open(layer)}) {
+         {pool.open_blocks().k_open(layer), pool.open_blocks().v_open(layer)}) {
       for (std::int64_t slot = 0; slot < geometry.num_blocks; ++slot) {
         for (std::int64_t head = 0; head < geometry.num_kv_heads; ++head) {
           std::memset(open.at(slot, 0, head), 0xff,

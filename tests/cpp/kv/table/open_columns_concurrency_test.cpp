@@ -85,7 +85,7 @@ TEST_P(OpenColumnsConcurrency, SharedBlocksSealedByAllInAFile) {
   idle_model.append(tokens);
   seal_shared_blocks(pool);
   EXPECT_TRUE(idle_model.is_what(idle));
-  EXPECT_GT(pool->residency()->evictions(), 0);
+  EXPECT_GT(pool->residency().evictions(), 0);
 }
 
 // One table that some extend and others read, fork or insert into a cache, in a pool that runs out.
@@ -111,7 +111,7 @@ void share_one_table(const std::shared_ptr<BlockPool>& pool) {
           if (found->num_tokens() % 2 == 0) append_open(*found, {8, 8, 8, 8});
         } else {
           const auto fork = table.fork();
-          if (step % 4 == 0 && pool->residency() != nullptr) fork->offload();
+          if (step % 4 == 0 && pool->residency().is_limited()) fork->offload();
           if (step % 3 == 0) {
             std::vector<std::int64_t> kept = fork->positions();
             if (kept.size() > 4) kept.erase(kept.begin(), kept.begin() + 4);

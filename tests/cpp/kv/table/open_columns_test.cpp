@@ -217,7 +217,7 @@ TEST(OpenColumns, WhatCannotBeSealedIsNoNumber) {
   const auto pool = new_int4_pool(8);
   BlockTable table(pool);
   append_open(table, tokens_from(0, 8));
-  const ArrayView k = pool->open_blocks()->k_open(1), v = pool->open_blocks()->v_open(1);
+  const ArrayView k = pool->open_blocks().k_open(1), v = pool->open_blocks().v_open(1);
   const std::int64_t slot = packed(table)[0] - 8;
   const auto put = [&](const ArrayView& view, std::int64_t row, std::int64_t d, float value) {
     const BFloat16 number = from_float<BFloat16>(value);

@@ -18,6 +18,7 @@
 
 #include "quire/base/check.h"
 #include "quire/kv/table/block_table.h"
+#include "quire/kv/table/held_tables.h"
 
 namespace quire::testing {
 
@@ -111,7 +112,7 @@ void write_open_row(const BlockPool& pool, std::int64_t slot, Number number) {
   for (std::int64_t layer = 0; layer < geometry.num_layers; ++layer) {
     for (const bool is_value : {false, true}) {
       const ArrayView open =
-          is_value ? pool.open_blocks()->v_open(layer) : pool.open_blocks()->k_open(layer);
+          is_value ? pool.open_blocks().v_open(layer) : pool.open_blocks().k_open(layer);
       for (std::int64_t head = 0; head < geometry.num_kv_heads; ++head) {
         for (std::int64_t d = 0; d < open.shape[3]; ++d) {
           const BFloat16 bits = from_float<BFloat16>(number(layer, head, d, is_value));
@@ -165,8 +166,7 @@ inline std::vector<std::int32_t> packed(const BlockTable& table) {
 // than `most` are left, the most that it asks for at least; the table stays what it is then.
 template <class Operation>
 bool finds_no_room(const BlockTable& table, std::int64_t most, Operation operation) {
-  OpenRoom* const room = table.pool()->open_room();
-  const std::int64_t left = room == nullptr ? most : room->left();
+  const std::int64_t left = table.pool()->open_room().left();
   const std::vector<std::int32_t> blocks = table.blocks(), ids = packed(table);
   try {
     operation();

@@ -180,8 +180,8 @@ class OpenSequence {
   void read_row(const BlockPool& pool, std::int64_t layer, RowPlace place, float* k,
                 float* v) const {
     for (std::int64_t head = 0; head < geometry_.num_kv_heads; ++head) {
-      pool.open_blocks()->read_key(layer, place, head, k + head * geometry_.head_dim);
-      pool.open_blocks()->read_value(layer, place, head, v + head * geometry_.v_head_dim);
+      pool.open_blocks().read_key(layer, place, head, k + head * geometry_.head_dim);
+      pool.open_blocks().read_value(layer, place, head, v + head * geometry_.v_head_dim);
     }
   }
 

@@ -140,7 +140,7 @@ class Twins {
         drafts_.insert(ids, *pair.table);
       }
       if (below(4) == 0) drafts_.evict(3);
-      if (below(4) == 0 && pool_->residency() != nullptr) pair.table->offload();
+      if (below(4) == 0 && pool_->residency().is_limited()) pair.table->offload();
       if (below(3) == 0) left = 0;
     }
     pair.grew_to(pair.table->num_tokens());

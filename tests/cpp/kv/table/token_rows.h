@@ -71,7 +71,7 @@ inline void append_tokens(BlockTable& table, const std::vector<std::uint32_t>& t
   table.append(slots, [&](std::span<const std::int64_t> taken) {
     for (const std::int64_t slot : taken) {
       const std::uint32_t token = tokens[next++];
-      if (table.pool()->open_blocks() == nullptr) {
+      if (!table.pool()->geometry().opens_blocks()) {
         write_token(table.pool()->storage(), slot, token);
         continue;
       }
@@ -103,7 +103,7 @@ inline bool slot_holds(const KvStorage& storage, std::int64_t slot, std::uint32_
 inline ::testing::AssertionResult holds_tokens(const BlockTable& table,
                                                const std::vector<std::uint32_t>& tokens) {
   const KvGeometry& geometry = table.pool()->geometry();
-  const bool is_open = table.pool()->open_blocks() != nullptr;
+  const bool is_open = table.pool()->geometry().opens_blocks();
   const auto room = static_cast<std::int64_t>(tokens.size()) + 1;
   std::vector<std::uint32_t> k(room * geometry.num_kv_heads * geometry.head_dim);
   std::vector<std::uint32_t> v(room * geometry.num_kv_heads * geometry.v_head_dim);
