@@ -34,12 +34,12 @@ std::int64_t to_token_id(Argument argument, py::handle item, Py_ssize_t index) {
   const long long id = PyLong_AsLongLongAndOverflow(number.ptr(), &overflow);
   if (overflow != 0) {
     raise<ValueError>(argument.place(), "got ", std::string(py::str(number)), " at index ", index,
-                      ", expected 0 to 2**63 - 1");
+                      ", expected -2**63 to 2**63 - 1");
   }
   return id;
 }
 
-// Of an array, or of an iterable of ints. Ids below 0 are refused where they are used.
+// Of an array, or of an iterable of ints.
 Ids to_token_ids(Argument argument, py::handle object) {
   Ids ids;
   const bool is_list = PyList_Check(object.ptr()) || PyTuple_Check(object.ptr());
@@ -83,6 +83,13 @@ std::shared_ptr<BlockTable> match(PrefixCache& cache, py::handle token_ids, py::
   const std::string name = to_string({"PrefixCache.match", "namespace"}, space);
   const WithoutGil unlocked;
   return cache.match(ids, name);
+}
+
+std::int64_t peek(const PrefixCache& cache, py::handle token_ids, py::handle space) {
+  const Ids ids = to_token_ids({"PrefixCache.peek", "token_ids"}, token_ids);
+  const std::string name = to_string({"PrefixCache.peek", "namespace"}, space);
+  const WithoutGil unlocked;
+  return cache.peek(ids, name);
 }
 
 void insert(PrefixCache& cache, py::handle token_ids, py::handle table, py::handle space) {
@@ -151,6 +158,8 @@ void bind_prefix_cache(py::module_& m) {
   def_init(cache, "PrefixCache", &new_cache, docs::kPrefixCache, py::arg("pool"), py::kw_only(),
            py::arg("max_blocks") = py::none());
   def_method(cache, "PrefixCache.match", &match, docs::kMatch, py::arg("token_ids"), py::kw_only(),
+             py::arg("namespace") = "");
+  def_method(cache, "PrefixCache.peek", &peek, docs::kPeek, py::arg("token_ids"), py::kw_only(),
              py::arg("namespace") = "");
   def_method(cache, "PrefixCache.insert", &insert, docs::kInsert, py::arg("token_ids"),
              py::arg("table"), py::kw_only(), py::arg("namespace") = "");

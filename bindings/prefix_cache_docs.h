@@ -45,18 +45,41 @@ the table which was inserted has read open, and the copied rows as what they sta
 rounded to bfloat16: what attend gives after a match differs from what it gave there.
 
 Args:
-    token_ids: [n] int32 or int64, or a list or other iterable of ints; 0 to 2**63 - 1.
+    token_ids: [n] int32 or int64, or a list or other iterable of ints; any of -2**63 to 2**63 - 1.
     namespace: nothing is shared between namespaces.
 
 Returns:
     A BlockTable of as many tokens as were found, maybe none.
 
 Raises:
-    OutOfBlocks: rows are to be copied, and no block is free or cached. ValueError: a wrong shape,
-    or an id below 0. TypeError. Nothing has been changed then.
+    OutOfBlocks: rows are to be copied, and no block is free or cached. ValueError: a wrong shape, or
+    an id of more than 64 bits. TypeError. Nothing has been changed then.
 
 Example:
     >>> table = cache.match([1, 2, 3, 4], namespace='tenant 7')
+)";
+
+inline constexpr const char* kPeek =
+    R"(peek(self, token_ids, *, namespace='')
+--
+
+How many tokens match would find now, of at most len(token_ids) - 1.
+
+It takes nothing: no table is made, nothing is counted in stats(), and what is evicted next stays the
+same. So a router can ask several caches, and a scheduler order what waits. By the time of the match
+another thread may have changed the answer.
+
+Args:
+    token_ids: as for match. namespace: as for match.
+
+Returns:
+    A number of tokens, 0 where the beginning is unknown.
+
+Raises:
+    ValueError: a wrong shape, or an id of more than 64 bits. TypeError.
+
+Example:
+    >>> best = max(caches, key=lambda cache: cache.peek(token_ids))
 )";
 
 inline constexpr const char* kInsert =
@@ -75,8 +98,8 @@ Args:
     token_ids: as for match. table: a BlockTable of the cache's pool. namespace: as for match.
 
 Raises:
-    ValueError: more token_ids than the table has tokens, or ids of tokens that it has dropped, an
-    id below 0, a freed table or one of another pool. TypeError. Nothing has been changed then.
+    ValueError: more token_ids than the table has tokens, or ids of tokens that it has dropped, a
+    freed table or one of another pool. TypeError. Nothing has been changed then.
 
 Example:
     >>> cache.insert([1, 2, 3, 4], table, namespace='tenant 7')

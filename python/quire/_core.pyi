@@ -306,6 +306,7 @@ class PrefixCache:
     def match(
         self, token_ids: _Ints | Iterable[SupportsIndex], *, namespace: str = ""
     ) -> BlockTable: ...
+    def peek(self, token_ids: _Ints | Iterable[SupportsIndex], *, namespace: str = "") -> int: ...
     def insert(
         self,
         token_ids: _Ints | Iterable[SupportsIndex],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -118,6 +119,45 @@ def test_ids_of_64_bits() -> None:
     assert len(cache.match(np.array([most, 0, 0, 3, 1]))) == 2
 
 
+def test_negative_ids_are_ids(tmp_path: Path) -> None:
+    cache = quire.PrefixCache(new_pool())
+    ids = [-1, -(2**63), 5, -(2**31), -7, 6]
+    serve(cache, ids).free()
+    assert len(cache.match([2**32 - 1, -(2**63), 5, 6])) == 0
+    assert len(cache.match(np.array([*ids, 1]))) == 6
+    assert cache.peek(np.array([-1, -(2**63), 5, -(2**31) + 1])) == 3
+    cache.save(tmp_path)
+    loaded = quire.PrefixCache(new_pool())
+    assert loaded.load(tmp_path) == 2
+    table = loaded.match([*ids, -9])
+    assert len(table) == 6
+    assert holds(table, ids)
+
+
+def test_peek_is_what_match_finds_and_changes_nothing() -> None:
+    pool = new_pool(num_blocks=8)
+    cache = quire.PrefixCache(pool)
+    for first in (0, 50):
+        serve(cache, [*range(first, first + 8), 9]).free()
+    serve(cache, list(range(8)), "b").free()
+    asked: list[list[int]] = [[], [0], [*range(8), 1], [*range(8), 9, 9], [*range(6), 0, 0], [60]]
+    before = (repr(pool.stats()), repr(cache.stats()))
+    peeked = [[cache.peek(ids, namespace=space) for ids in asked] for space in ("", "b", "c")]
+    assert (repr(pool.stats()), repr(cache.stats())) == before
+    assert peeked == [[0, 0, 8, 9, 6, 0], [0, 0, 8, 8, 6, 0], [0] * 6]
+    for space, tokens in zip(("", "b", "c"), peeked, strict=True):
+        assert [len(cache.match(ids, namespace=space)) for ids in asked] == tokens
+
+
+def test_peek_does_not_make_anything_newer() -> None:
+    cache = quire.PrefixCache(new_pool())
+    serve(cache, [1, 1, 1, 1]).free()
+    serve(cache, [2, 2, 2, 2]).free()
+    assert cache.peek([1, 1, 1, 1, 0]) == 4
+    cache.evict(1)
+    assert [cache.peek([token] * 4 + [0]) for token in (1, 2)] == [0, 4]
+
+
 def test_namespaces() -> None:
     cache = quire.PrefixCache(new_pool())
     serve(cache, [1, 2, 3, 4, 5], "a")
@@ -200,12 +240,11 @@ def test_attention_over_shared_blocks() -> None:
         ("ab", TypeError, "got str at index 0, expected an int"),
         ([1, 2.0], TypeError, "got float at index 1, expected an int"),
         ([True], TypeError, "got bool at index 0, expected an int"),
-        ([1, -2], ValueError, "got -2 at index 1, expected >= 0"),
-        ([1, 2**63], ValueError, f"got {2**63} at index 1, expected 0 to 2"),
+        ([1, 2**63], ValueError, f"got {2**63} at index 1, expected -2\\*\\*63 to 2\\*\\*63 - 1"),
+        ([-(2**63) - 1], ValueError, f"got {-(2**63) - 1} at index 0, expected -2"),
         (np.array([1.0]), TypeError, "got dtype float64, expected int32 or int64"),
         (np.array([1], np.uint32), TypeError, "got dtype uint32, expected int32 or int64"),
         (np.array([[1]]), ValueError, r"got shape \[1, 1\], expected one axis"),
-        (np.array([3, -1], np.int32), ValueError, "got -1 at index 1, expected >= 0"),
     ],
 )
 def test_wrong_token_ids(token_ids: Any, error: type[Exception], message: str) -> None:
@@ -215,6 +254,8 @@ def test_wrong_token_ids(token_ids: Any, error: type[Exception], message: str) -
     before = repr(cache.stats())
     with pytest.raises(error, match=rf"^PrefixCache\.match: token_ids: {message}"):
         cache.match(token_ids)
+    with pytest.raises(error, match=rf"^PrefixCache\.peek: token_ids: {message}"):
+        cache.peek(token_ids)
     with pytest.raises(error, match=rf"^PrefixCache\.insert: token_ids: {message}"):
         cache.insert(token_ids, table)
     assert (len(cache), repr(cache.stats()), pool.num_used) == (1, before, 1)

@@ -21,15 +21,10 @@ std::int64_t checked_max(std::optional<std::int64_t> max_blocks) {
 }
 
 // A copy: the caller's array may change while it is being read, and must be read once.
-std::vector<std::int64_t> checked_ids(std::string_view function, TokenIds ids) {
-  std::vector<std::int64_t> checked(ids.begin(), ids.end());
-  const auto wrong = std::find_if(checked.begin(), checked.end(), [](auto id) { return id < 0; });
-  if (wrong != checked.end()) {
-    raise<ValueError>(place(function, "token_ids"), "got ", *wrong, " at index ",
-                      wrong - checked.begin(), ", expected >= 0");
-  }
-  return checked;
-}
+std::vector<std::int64_t> copy_of(TokenIds ids) { return {ids.begin(), ids.end()}; }
+
+// What a match may find: attention needs a token to start from.
+TokenIds all_but_last(TokenIds ids) { return ids.first(ids.empty() ? 0 : ids.size() - 1); }
 
 }  // namespace
 
@@ -60,11 +55,21 @@ PrefixCache::~PrefixCache() {
   books->leave(*tree_);
 }
 
+std::int64_t PrefixCache::peek(TokenIds token_ids, std::string_view space) const {
+  const std::vector<std::int64_t> ids = copy_of(all_but_last(token_ids));
+  const std::vector<std::int64_t> space_ids = ids_of(space);
+  std::vector<std::int32_t> blocks;
+  blocks.reserve(ids.size() / block_size_ + 1);  // outside the pool's lock
+  const BlockPool::Books books(*pool_);
+  const RadixTree::Rest rest = tree_->find(space_ids, ids, &blocks);
+  return std::ssize(blocks) * block_size_ + rest.rows;
+}
+
 std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_view space) {
-  const std::vector<std::int64_t> checked = checked_ids("PrefixCache.match", token_ids);
+  const std::vector<std::int64_t> copied = copy_of(token_ids);
   pool_->storage().memory().require_written("PrefixCache.match");
-  const TokenIds ids(checked);
-  const TokenIds wanted = ids.first(ids.empty() ? 0 : ids.size() - 1);
+  const TokenIds ids(copied);
+  const TokenIds wanted = all_but_last(ids);
   const std::vector<std::int64_t> space_ids = ids_of(space);
   const BlockPool::Delivery delivery(*pool_);
   auto table = std::make_shared<BlockTable>(pool_);
@@ -169,7 +174,7 @@ void PrefixCache::count_miss(MissReason reason) {
 
 void PrefixCache::insert(TokenIds token_ids, const BlockTable& table, std::string_view space) {
   constexpr std::string_view function = "PrefixCache.insert";
-  const std::vector<std::int64_t> ids = checked_ids(function, token_ids);
+  const std::vector<std::int64_t> ids = copy_of(token_ids);
   const std::vector<std::int64_t> space_ids = ids_of(space);
   if (table.pool_ != pool_) {
     raise<ValueError>(place(function, "table"), "got one of another pool, expected the cache's");

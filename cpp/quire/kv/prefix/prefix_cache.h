@@ -17,7 +17,7 @@
 // other. Blocks that nobody else holds are given back when the pool runs out, inside the allocation
 // that needs them, those used least recently first and the end of a sequence before its beginning.
 //
-// Memory: 136 bytes for a cached block of 16 tokens with ids below 2^32 (prefix_nodes.h), and at
+// Memory: 136 bytes for a cached block of 16 tokens with ids in [0, 2^32) (prefix_nodes.h), and at
 // most 16 times as much for one that is inserted again and again at other places (radix_tree.h), 4
 // for every block of the pool, and 640 KiB to remember why something is missing (miss_memory.h).
 //
@@ -70,15 +70,19 @@ class PrefixCache {
 
   // A new table of the longest cached prefix, at most all tokens but the last: attention needs one
   // to start from. With open blocks it reads full blocks sealed, and the rows of a last one that it
-  // has in part open: what they stand for when sealed, rounded to bfloat16. Throws ValueError for
-  // an id below 0; OutOfBlocks where rows are to be copied and no block is free or cached. Whatever
-  // throws has changed nothing.
+  // has in part open: what they stand for when sealed, rounded to bfloat16. Any number is an id,
+  // one below 0 as well. Throws OutOfBlocks where rows are to be copied and no block is free or
+  // cached. Whatever throws has changed nothing.
   std::shared_ptr<BlockTable> match(TokenIds token_ids, std::string_view space = "");
+
+  // How many tokens match would find now. Takes nothing and counts nothing, and what is evicted
+  // next stays the same.
+  std::int64_t peek(TokenIds token_ids, std::string_view space = "") const;
 
   // Makes the table's first token_ids.size() tokens matchable, which must have been written. The
   // table stays as it is. What is there already stays too; where max_blocks are cached and all in
-  // use, only the first blocks are kept. Throws ValueError for an id below 0, more ids than the
-  // table has tokens, ids of tokens that it has given up, a freed table, or one of another pool.
+  // use, only the first blocks are kept. Throws ValueError for more ids than the table has tokens,
+  // ids of tokens that it has given up, a freed table, or one of another pool.
   // With open blocks only full ones are kept, which are sealed, for others than the table: what is
   // matched later reads them so, and has other bits than the table while it reads them open. A
   // block that is at RadixTree::kMaxPlaces places leaves the one where it was inserted longest ago.

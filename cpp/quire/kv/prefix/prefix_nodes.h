@@ -9,7 +9,7 @@
 // "Randomized search trees", 1996). So one descent finds the child that has the ids looked for, or
 // else the one that begins most like them: ids decide, and no table of hashes has to grow.
 //
-// Memory: a node is 56 bytes, and its ids are an array of 4 bytes each where all are below 2^32,
+// Memory: a node is 56 bytes, and its ids are an array of 4 bytes each where all are in [0, 2^32),
 // else of 8. That is 136 bytes for a block of 16 (200 with wide ids), malloc's own included.
 #pragma once
 

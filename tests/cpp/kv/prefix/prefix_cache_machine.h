@@ -179,7 +179,7 @@ class PrefixCacheMachine {
       ids = known_[below(known_.size())];
       ids.resize(below(ids.size() + 1));
     }
-    for (std::int64_t n = below(2 * block_size_ + 2); n > 0; --n) ids.push_back(below(3));
+    for (std::int64_t n = below(2 * block_size_ + 2); n > 0; --n) ids.push_back(below(3) - 1);
     if (ids.size() > static_cast<std::size_t>(5 * block_size_)) ids.resize(5 * block_size_);
     known_.push_back(ids);
     if (known_.size() > 30) known_.erase(known_.begin() + below(known_.size()));
@@ -193,6 +193,8 @@ class PrefixCacheMachine {
     const PlainPrefixCache::Found found = plain_.find(space, wanted);
     std::int64_t kept = 0;
     for (const std::int32_t block : found.blocks) kept += plain_.is_idle(block);
+    ASSERT_EQ(cache_.peek(ids, space),
+              static_cast<std::int64_t>(found.blocks.size() * block_size_ + found.rows));
     const bool copies = found.rows > 0;
     kept += copies && plain_.is_idle(found.rest);
     // every block that is kept would have counted as one that can be freed
@@ -240,7 +242,7 @@ class PrefixCacheMachine {
     if (common_prefix(ids, known) == ids.size() && below(4) > 0) {
       ids = known;
     } else {
-      for (std::int64_t n = below(block_size_ + 2); n > 0; --n) ids.push_back(below(3));
+      for (std::int64_t n = below(block_size_ + 2); n > 0; --n) ids.push_back(below(3) - 1);
     }
     const auto n = static_cast<std::int64_t>(ids.size() - sequence->ids.size());
     const std::int64_t rows = static_cast<std::int64_t>(sequence->ids.size()) % block_size_;
