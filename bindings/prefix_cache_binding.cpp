@@ -100,6 +100,20 @@ void insert(PrefixCache& cache, py::handle token_ids, py::handle table, py::hand
   cache.insert(ids, *inserted, name);
 }
 
+std::int64_t pin(PrefixCache& cache, py::handle token_ids, py::handle space) {
+  const Ids ids = to_token_ids({"PrefixCache.pin", "token_ids"}, token_ids);
+  const std::string name = to_string({"PrefixCache.pin", "namespace"}, space);
+  const WithoutGil unlocked;
+  return cache.pin(ids, name);
+}
+
+void unpin(PrefixCache& cache, py::handle token_ids, py::handle space) {
+  const Ids ids = to_token_ids({"PrefixCache.unpin", "token_ids"}, token_ids);
+  const std::string name = to_string({"PrefixCache.unpin", "namespace"}, space);
+  const WithoutGil unlocked;
+  cache.unpin(ids, name);
+}
+
 std::int64_t evict(PrefixCache& cache, py::handle num_blocks) {
   const std::int64_t count = to_int({"PrefixCache.evict", "num_blocks"}, num_blocks);
   const WithoutGil unlocked;
@@ -163,6 +177,10 @@ void bind_prefix_cache(py::module_& m) {
              py::arg("namespace") = "");
   def_method(cache, "PrefixCache.insert", &insert, docs::kInsert, py::arg("token_ids"),
              py::arg("table"), py::kw_only(), py::arg("namespace") = "");
+  def_method(cache, "PrefixCache.pin", &pin, docs::kPin, py::arg("token_ids"), py::kw_only(),
+             py::arg("namespace") = "");
+  def_method(cache, "PrefixCache.unpin", &unpin, docs::kUnpin, py::arg("token_ids"), py::kw_only(),
+             py::arg("namespace") = "");
   def_method(cache, "PrefixCache.evict", &evict, docs::kEvict, py::arg("num_blocks"));
   def_method(cache, "PrefixCache.clear", &PrefixCache::clear, docs::kClear,
              py::call_guard<WithoutGil>());

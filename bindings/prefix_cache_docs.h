@@ -11,7 +11,7 @@ Keys and values that stay after their sequence, for others that begin with the s
 
 Blocks are shared by reference, with any number of tables at once. Those that only the cache holds
 are given back when the pool runs out, those used least recently first and the end of a sequence
-before its beginning. len(cache) is the number of cached blocks; one that stands at two places, as
+before its beginning; what is pinned stays. len(cache) is the number of cached blocks; one that stands at two places, as
 in two namespaces, counts twice. A block stands at 16 places at most, and leaves the one where it was
 inserted longest ago for another: so what a cache remembers is bounded by the blocks of the pool,
 however often a table that is in use is inserted. Safe to use from several threads.
@@ -105,6 +105,49 @@ Example:
     >>> cache.insert([1, 2, 3, 4], table, namespace='tenant 7')
 )";
 
+inline constexpr const char* kPin =
+    R"(pin(self, token_ids, *, namespace='')
+--
+
+Keeps what is cached of token_ids from eviction, until it is unpinned, and returns how many tokens.
+
+It is what peek(token_ids + [any]) says: whole blocks, and one that begins with the rest of them. What
+the pool runs out of does not matter; the error of a pool that runs out says how many blocks are
+pinned, as pool.stats().pinned does. Pins are counted: what was pinned twice is unpinned twice. Blocks
+that are cached later are not pinned by it. Pins are not saved.
+
+Args:
+    token_ids: as for match. namespace: as for match.
+
+Returns:
+    How many of the tokens are pinned, 1 or more; len(token_ids) where all are cached.
+
+Raises:
+    ValueError: none of the tokens is cached, a wrong shape, or an id of more than 64 bits. TypeError.
+
+Example:
+    >>> cache.insert(system_prompt, table)
+    >>> cache.pin(system_prompt)
+    64
+)";
+
+inline constexpr const char* kUnpin =
+    R"(unpin(self, token_ids, *, namespace='')
+--
+
+Takes back a pin of exactly these token_ids, the latest; the blocks are the newest of the cache then.
+
+Args:
+    token_ids: as they were pinned. namespace: as it was pinned in.
+
+Raises:
+    ValueError: they are not pinned, as after clear(), a wrong shape, or an id of more than 64 bits.
+    TypeError. Nothing has been changed then.
+
+Example:
+    >>> cache.unpin(system_prompt)
+)";
+
 inline constexpr const char* kEvict =
     R"(evict(self, num_blocks)
 --
@@ -122,7 +165,7 @@ inline constexpr const char* kClear =
     R"(clear(self)
 --
 
-Forgets all that is cached. Blocks that tables hold stay theirs; the statistics stay as well.
+Forgets all that is cached, what is pinned too. Blocks that tables hold stay theirs; the statistics stay as well.
 
 Example:
     >>> cache.clear()

@@ -10,61 +10,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from cached_rows import append, holds, new_pool, serve
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import quire
-
-BLOCK_SIZE = 4
-
-
-def new_pool(num_blocks: int = 32, num_layers: int = 1) -> quire.BlockPool:
-    return quire.BlockPool(
-        num_blocks,
-        block_size=BLOCK_SIZE,
-        num_kv_heads=2,
-        head_dim=8,
-        v_head_dim=4,
-        num_layers=num_layers,
-        dtype="float32",
-    )
-
-
-def rows(ids: list[int], namespace: str = "") -> Any:
-    """Rows that tell all tokens up to theirs, and the namespace: of one layer, one number each."""
-    numbers, total = [], float(len(namespace))
-    for token in ids:
-        total = (31 * total + token + 1) % 65521
-        numbers.append(total)
-    return np.array(numbers, np.float32)
-
-
-def append(table: quire.BlockTable, ids: list[int], namespace: str = "") -> None:
-    """Writes what the table lacks of ids; layers differ by 100000."""
-    new = rows(ids, namespace)[len(table) :, None, None]
-    num_layers = table.pool.num_layers
-    layers = np.stack([new + 100000 * layer for layer in range(num_layers)])
-    k = np.broadcast_to(layers, (num_layers, len(new), 2, 8)).astype(np.float32)
-    k = k if num_layers > 1 else k[0]
-    table.append(k, -k[..., :4])
-
-
-def holds(table: quire.BlockTable, ids: list[int], namespace: str = "") -> bool:
-    for layer in range(table.pool.num_layers):
-        k, v = table.gather(layer)
-        expected = np.broadcast_to(rows(ids, namespace)[:, None, None] + 100000 * layer, k.shape)
-        if not (np.array_equal(k, expected) and np.array_equal(v, -expected[..., :4])):
-            return False
-    return True
-
-
-def serve(cache: quire.PrefixCache, ids: list[int], namespace: str = "") -> quire.BlockTable:
-    """What an engine does: match, compute the rest, insert."""
-    table = cache.match(ids, namespace=namespace)
-    append(table, ids, namespace)
-    cache.insert(ids, table, namespace=namespace)
-    return table
 
 
 def test_a_second_prompt_starts_from_what_the_first_left() -> None:
@@ -132,30 +83,6 @@ def test_negative_ids_are_ids(tmp_path: Path) -> None:
     table = loaded.match([*ids, -9])
     assert len(table) == 6
     assert holds(table, ids)
-
-
-def test_peek_is_what_match_finds_and_changes_nothing() -> None:
-    pool = new_pool(num_blocks=8)
-    cache = quire.PrefixCache(pool)
-    for first in (0, 50):
-        serve(cache, [*range(first, first + 8), 9]).free()
-    serve(cache, list(range(8)), "b").free()
-    asked: list[list[int]] = [[], [0], [*range(8), 1], [*range(8), 9, 9], [*range(6), 0, 0], [60]]
-    before = (repr(pool.stats()), repr(cache.stats()))
-    peeked = [[cache.peek(ids, namespace=space) for ids in asked] for space in ("", "b", "c")]
-    assert (repr(pool.stats()), repr(cache.stats())) == before
-    assert peeked == [[0, 0, 8, 9, 6, 0], [0, 0, 8, 8, 6, 0], [0] * 6]
-    for space, tokens in zip(("", "b", "c"), peeked, strict=True):
-        assert [len(cache.match(ids, namespace=space)) for ids in asked] == tokens
-
-
-def test_peek_does_not_make_anything_newer() -> None:
-    cache = quire.PrefixCache(new_pool())
-    serve(cache, [1, 1, 1, 1]).free()
-    serve(cache, [2, 2, 2, 2]).free()
-    assert cache.peek([1, 1, 1, 1, 0]) == 4
-    cache.evict(1)
-    assert [cache.peek([token] * 4 + [0]) for token in (1, 2)] == [0, 4]
 
 
 def test_namespaces() -> None:

@@ -178,7 +178,8 @@ void find_blocks(const FileBytes& file, PrefixCache& cache, PrefixSnapshot* snap
   } catch (const OutOfBlocks&) {
     const PoolStats stats = pool.stats();
     file.refuse<OutOfBlocks>(counted(count, "block"), ", expected at most the ", stats.free,
-                             " free and ", stats.cached, " cached");
+                             " free and ", stats.cached, " cached",
+                             stats.pinned > 0 ? concat(", beside ", stats.pinned, " pinned") : "");
   }
   auto next = ids.begin();
   for (std::size_t i = 0; i < cached.size(); ++i) {

@@ -105,9 +105,11 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
       const std::int64_t kept =
           std::count_if(blocks.begin(), blocks.end(), idle) + idle(rest.block);
       if (!books.can_free(1 + kept)) {
+        const std::int64_t pinned = books->num_pinned();
         raise<OutOfBlocks>("PrefixCache.match: token_ids", "got ", counted(matched, "cached token"),
                            ", the last ", rest.rows,
-                           " of which take a block, expected one free or cached");
+                           " of which take a block, expected one free or cached",
+                           pinned > 0 ? concat(", beside ", pinned, " pinned") : "");
       }
     }
     books->hold(blocks, block_size_);
@@ -196,6 +198,36 @@ void PrefixCache::insert(TokenIds token_ids, const BlockTable& table, std::strin
   }
   const BlockPool::Books books(*pool_);
   tree_->insert(space_ids, kept, table.blocks_);
+}
+
+std::int64_t PrefixCache::pin(TokenIds token_ids, std::string_view space) {
+  const std::vector<std::int64_t> ids = copy_of(token_ids);
+  const std::vector<std::int64_t> space_ids = ids_of(space);
+  RadixTree::Pins pin = RadixTree::new_pin(space_ids, ids);
+  std::int64_t tokens = 0;
+  {
+    const BlockPool::Books books(*pool_);
+    tokens = tree_->pin(space_ids, ids, &pin);
+  }
+  if (tokens == 0) {
+    raise<ValueError>("PrefixCache.pin: token_ids", "got ", counted(ids.size(), "token"),
+                      ", of which none is cached, expected the beginning of a cached sequence");
+  }
+  return tokens;
+}
+
+void PrefixCache::unpin(TokenIds token_ids, std::string_view space) {
+  const std::vector<std::int64_t> ids = copy_of(token_ids);
+  const RadixTree::Pins pin = RadixTree::new_pin(ids_of(space), ids);
+  bool was_pinned = false;
+  {
+    const BlockPool::Books books(*pool_);
+    was_pinned = tree_->unpin(pin);
+  }
+  if (!was_pinned) {
+    raise<ValueError>("PrefixCache.unpin: token_ids", "got ", counted(ids.size(), "token"),
+                      " that are not pinned, expected those of a pin");
+  }
 }
 
 std::int64_t PrefixCache::evict(std::int64_t num_blocks) {

@@ -16,6 +16,7 @@
 // Matching goes by token ids, all of them compared; a prefix in one namespace is unknown in every
 // other. Blocks that nobody else holds are given back when the pool runs out, inside the allocation
 // that needs them, those used least recently first and the end of a sequence before its beginning.
+// What is pinned stays.
 //
 // Memory: 136 bytes for a cached block of 16 tokens with ids in [0, 2^32) (prefix_nodes.h), and at
 // most 16 times as much for one that is inserted again and again at other places (radix_tree.h), 4
@@ -88,11 +89,21 @@ class PrefixCache {
   // block that is at RadixTree::kMaxPlaces places leaves the one where it was inserted longest ago.
   void insert(TokenIds token_ids, const BlockTable& table, std::string_view space = "");
 
+  // Keeps what is cached of these tokens, all that a match of them and one more would find, from
+  // eviction until it is unpinned as often as it was pinned: whatever the pool runs out of. Returns
+  // how many tokens that are. With a block that begins like them it keeps all of the block, and
+  // where max_blocks are cached, pinned ones count as in use. Throws ValueError where none of them
+  // is cached.
+  std::int64_t pin(TokenIds token_ids, std::string_view space = "");
+  // Takes back a pin of exactly these tokens, the latest. Throws ValueError where there is none, as
+  // after clear().
+  void unpin(TokenIds token_ids, std::string_view space = "");
+
   // Gives up to num_blocks blocks that only caches hold back to the pool, and says how many. Throws
   // ValueError below 0.
   std::int64_t evict(std::int64_t num_blocks);
 
-  // Forgets all. Blocks that tables hold stay theirs.
+  // Forgets all, what is pinned too. Blocks that tables hold stay theirs.
   void clear();
 
   // All that is cached, with a reference of a user to each block: nobody can evict or write it

@@ -43,6 +43,7 @@ class PrefixNodes {
     std::int32_t block = -1;            // -1 where it has none
     std::int32_t size = 0;              // ids
     std::unique_ptr<void, Free> ids;    // of 8 bytes each where wide, else of 4
+    std::int32_t pins = 0;              // of the node and of those below it
     bool wide = false;
     bool waits = false;  // see RadixTree
 

@@ -30,18 +30,16 @@ PrefixNodes::Id RadixTree::find_space(TokenIds space) const {
 
 RadixTree::Rest RadixTree::find(TokenIds space, TokenIds ids,
                                 std::vector<std::int32_t>* blocks) const {
-  Id parent = find_space(space);
-  if (parent == PrefixNodes::kNone) return {};
-  while (!ids.empty()) {
-    const auto first = ids.first(std::min<std::size_t>(ids.size(), block_size_));
-    const auto found = nodes_.find_child(parent, first);
-    if (found.common == 0) return {};
-    if (found.common < block_size_) return {nodes_[found.node].block, found.common};
-    blocks->push_back(nodes_[found.node].block);
-    ids = ids.subspan(block_size_);
-    parent = found.node;
-  }
-  return {};
+  Rest rest;
+  walk(space, ids, [&](Id node, std::int64_t rows) {
+    const std::int32_t block = nodes_[node].block;
+    if (rows < block_size_) {
+      rest = {block, rows};
+    } else {
+      blocks->push_back(block);
+    }
+  });
+  return rest;
 }
 
 PrefixNodes::Id RadixTree::add_space(TokenIds space) {
@@ -66,19 +64,36 @@ PrefixNodes::Id RadixTree::add_child(Id parent, TokenIds ids, std::int32_t block
   // there, or the beginning of another
   if (common == static_cast<std::int64_t>(ids.size())) return found;
   const bool continues = found != PrefixNodes::kNone && common == nodes_[found].size;
+  // What takes over a pin must not have to go again.
+  if (continues && nodes_[found].pins > 0 && !has_a_place_beside(found, block)) {
+    return PrefixNodes::kNone;
+  }
   const Id added = add_block(parent, ids, block);
-  if (continues) drop_leaf(found);  // those ids and more
+  if (continues) {  // those ids and more
+    move_pins(found, added);
+    drop_leaf(found);
+  }
   if (leaves_a_place(added, when) && (size_ <= max_nodes_ || evict_leaf())) return added;
   drop_leaf(added);
   return PrefixNodes::kNone;
 }
 
+bool RadixTree::has_a_place_beside(Id node, std::int32_t block) const {
+  std::int64_t places = 0;
+  for (Id at = nodes_of_block_[block]; at != PrefixNodes::kNone; at = nodes_[at].next) {
+    places += at != node;
+  }
+  return places < kMaxPlaces;
+}
+
 bool RadixTree::leaves_a_place(Id added, WhenEverywhere when) noexcept {
   std::int64_t places = 0;
   Id oldest = added;
-  for (Id at = added; at != PrefixNodes::kNone; at = nodes_[at].next, ++places) oldest = at;
+  for (Id at = added; at != PrefixNodes::kNone; at = nodes_[at].next, ++places) {
+    if (nodes_[at].pins == 0) oldest = at;
+  }
   if (places <= kMaxPlaces) return true;
-  if (when == WhenEverywhere::stays_out) return false;
+  if (when == WhenEverywhere::stays_out) return false;  // nor where the added one is the oldest
   for (Id at = added; is_block(at); at = nodes_[at].parent) {
     if (at == oldest) return false;
   }
@@ -128,7 +143,7 @@ void RadixTree::drop_leaf(Id dropped) noexcept {
   const PrefixNodes::Node& node = nodes_[dropped];
   const Id parent = node.parent;
   const std::int32_t block = node.block;
-  assert(node.child == PrefixNodes::kNone && block >= 0);
+  assert(node.child == PrefixNodes::kNone && block >= 0 && node.pins == 0);
   if (!is_block(parent) && node.size == block_size_) {
     misses_.note_evicted(nodes_.fingerprint(dropped, block_size_), space_fingerprint(parent));
   }
@@ -204,6 +219,7 @@ void RadixTree::forget(std::int32_t block) noexcept {
 }
 
 void RadixTree::clear() noexcept {
+  drop_pins();
   while (nodes_[root_].child != PrefixNodes::kNone) {
     drop_subtree(nodes_[nodes_[root_].child].child, false);
   }
@@ -232,97 +248,6 @@ void RadixTree::note_asked(TokenIds space, TokenIds ids, std::weak_ptr<void> lea
   if (static_cast<std::int64_t>(ids.size()) <= block_size_) return;
   misses_.note_asked(PrefixNodes::fingerprint(ids.first(block_size_)),
                      PrefixNodes::fingerprint(space), std::move(lease));
-}
-
-namespace {
-
-void expect(bool holds, const char* what, PrefixNodes::Id node) {
-  if (holds) return;
-  raise<InvariantError>("BlockPool.check: prefix cache", "got node ", node, " that ", what,
-                        ", expected none");
-}
-
-}  // namespace
-
-void RadixTree::check(std::vector<std::int32_t>& held) const {
-  std::vector<Id> inner = {root_};
-  std::int64_t blocks = -1, spaces = 0;  // the root is none
-  while (!inner.empty()) {
-    const Id parent = inner.back();
-    inner.pop_back();
-    check_children(parent, &inner);
-    blocks += is_block(parent) || parent == root_;
-    spaces += !is_block(parent) && parent != root_;
-  }
-  expect(blocks == size_, "was not counted", root_);
-  expect(spaces == num_spaces_ && spaces <= size_, "is a namespace and was not counted", root_);
-  check_blocks();
-  check_lists();
-  for (std::size_t block = 0; block < nodes_of_block_.size(); ++block) {
-    for (Id at = nodes_of_block_[block]; at != PrefixNodes::kNone; at = nodes_[at].next) {
-      ++held[block];
-    }
-  }
-}
-
-// That the children are in order and as the header says; appends them to `inner`.
-void RadixTree::check_children(Id parent, std::vector<Id>* inner) const {
-  const std::size_t begin = inner->size();
-  std::vector<Id> path;
-  for (Id at = nodes_[parent].child; at != PrefixNodes::kNone || !path.empty();) {
-    for (; at != PrefixNodes::kNone; at = nodes_[at].left) path.push_back(at);
-    const Id node = path.back();
-    path.pop_back();
-    inner->push_back(node);
-    at = nodes_[node].right;
-  }
-  expect(parent == root_ || is_block(parent) || inner->size() > begin, "has no children", parent);
-  expect(inner->size() == begin || !is_block(parent) || nodes_[parent].size == block_size_,
-         "has children and is not full", parent);
-  for (std::size_t i = begin; i < inner->size(); ++i) {
-    const Id id = (*inner)[i];
-    const PrefixNodes::Node& node = nodes_[id];
-    expect(node.parent == parent, "has another parent", id);
-    expect(is_block(id) == (parent != root_), "has no block, or is no namespace", id);
-    expect(node.size >= 1 && (parent == root_ || node.size <= block_size_), "has no right size",
-           id);
-    expect(!is_idle(id) || nodes_.is_listed(id), "is idle and not listed", id);
-    if (i == begin) continue;
-    const PrefixNodes::Node& before = nodes_[(*inner)[i - 1]];
-    std::int64_t common = 0;
-    const std::int64_t most = std::min(node.size, before.size);
-    while (common < most && before.id(common) == node.id(common)) ++common;
-    expect(common < most && before.id(common) < node.id(common), "is not after its sibling", id);
-  }
-}
-
-// That each block's nodes know each other, and are all.
-void RadixTree::check_blocks() const {
-  std::int64_t count = 0;
-  for (std::size_t block = 0; block < nodes_of_block_.size(); ++block) {
-    Id previous = PrefixNodes::kNone;
-    std::int64_t places = 0;
-    for (Id at = nodes_of_block_[block]; at != PrefixNodes::kNone; at = nodes_[at].next) {
-      expect(++places <= kMaxPlaces, "is one place too many of its block", at);
-      expect(nodes_[at].block == static_cast<std::int32_t>(block), "is another block's", at);
-      expect(nodes_[at].previous == previous, "has another neighbour", at);
-      previous = at;
-      ++count;
-    }
-  }
-  expect(count == size_, "is of no block", root_);
-}
-
-// That the lists are whole, and each node knows which one it is in.
-void RadixTree::check_lists() const {
-  for (const Id head : {idle_, waiting_}) {
-    for (Id at = head; nodes_[at].newer != head; at = nodes_[at].newer) {
-      const Id listed = nodes_[at].newer;
-      expect(is_block(listed), "is listed without a block", listed);
-      expect(nodes_[listed].older == at, "has another neighbour in a list", listed);
-      expect(nodes_[listed].waits == (head == waiting_), "is in the wrong list", listed);
-    }
-  }
 }
 
 }  // namespace quire

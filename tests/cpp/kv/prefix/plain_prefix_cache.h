@@ -34,12 +34,20 @@ class PlainPrefixCache {
     return std::any_of(entries_.begin(), entries_.end(),
                        [&](const auto& entry) { return entry.second.block == block; });
   }
-  bool is_idle(std::int32_t block) const { return has(block) && !is_held_(block); }
+  bool is_idle(std::int32_t block) const {
+    return has(block) && !is_held_(block) && !is_pinned(block);
+  }
+  bool is_pinned(std::int32_t block) const {
+    return std::any_of(entries_.begin(), entries_.end(), [&](const auto& entry) {
+      return entry.second.block == block && is_pinned(entry.first);
+    });
+  }
 
   struct Found {
     std::vector<std::int32_t> blocks;  // whole ones
     std::int32_t rest = -1;
     std::size_t rows = 0;
+    Key end = {};  // where the last of them stands
   };
   Found find(const std::string& space, const Ids& ids) const {
     Found found;
@@ -47,6 +55,7 @@ class PlainPrefixCache {
       const Ids wanted = piece(ids, at.second.size());
       const auto [key, common] = best_child(at, wanted);
       if (common == 0) return found;
+      found.end = key;
       const std::int32_t block = entries_.at(key).block;
       if (common < block_size_) {
         found.rest = block;
@@ -70,8 +79,16 @@ class PlainPrefixCache {
       }
       const Key parent = at;
       at.second = at.second + wanted;
+      const bool continues = common > 0 && common == key.second.size() - parent.second.size();
+      if (continues && is_pinned(key) && places(blocks[i], key) >= RadixTree::kMaxPlaces) {
+        at = parent;
+        break;
+      }
       entries_[at] = {blocks[i], ++created_};
-      if (common > 0 && common == key.second.size() - parent.second.size()) drop(key);
+      if (continues) {
+        move_pins(key, at);
+        drop(key);
+      }
       if (!leaves_a_place(at) || (entries_.size() > max_blocks_ && !evict_leaf())) {
         drop(at);
         at = parent;
@@ -102,7 +119,26 @@ class PlainPrefixCache {
     }
   }
 
+  // Tokens that are pinned, maybe none; and whether there was such a pin.
+  std::size_t pin(const std::string& space, const Ids& ids) {
+    const Found found = find(space, ids);
+    const std::size_t tokens = found.blocks.size() * block_size_ + found.rows;
+    if (tokens > 0) pins_.emplace(Key{space, ids}, found.end);
+    return tokens;
+  }
+  bool unpin(const std::string& space, const Ids& ids) {
+    const auto [first, last] = pins_.equal_range({space, ids});
+    if (first == last) return false;
+    Key at = std::prev(last)->second;
+    pins_.erase(std::prev(last));
+    for (; !at.second.empty(); at = parent_of(at)) {
+      if (!is_pinned(at)) note_if_idle(entries_.at(at).block);
+    }
+    return true;
+  }
+
   void clear() {
+    pins_.clear();
     entries_.clear();
     idle_.clear();
     waiting_.clear();
@@ -126,7 +162,32 @@ class PlainPrefixCache {
     std::int64_t created = 0;
   };
 
-  // What is new is a place too many of its block: it leaves the oldest, unless that leads here.
+  bool is_pinned(const Key& key) const {
+    return std::any_of(pins_.begin(), pins_.end(), [&](const auto& pin) {
+      const auto& [space, ids] = pin.second;
+      const bool leads_there = key.second.size() % block_size_ == 0 &&
+                               common_prefix(ids, key.second) == key.second.size();
+      return space == key.first && (ids == key.second || leads_there);
+    });
+  }
+  void note_if_idle(std::int32_t block) {
+    if (is_idle(block)) note_idle(block);
+  }
+  void move_pins(const Key& from, const Key& to) {
+    if (!is_pinned(from)) return;
+    for (auto& [asked, end] : pins_) {
+      if (end == from) end = to;
+    }
+    note_if_idle(entries_.at(from).block);
+  }
+  std::int64_t places(std::int32_t block, const Key& but) const {
+    return std::count_if(entries_.begin(), entries_.end(), [&](const auto& entry) {
+      return entry.second.block == block && entry.first != but;
+    });
+  }
+
+  // What is new is a place too many of its block: it leaves the oldest that is not pinned, unless
+  // that leads here.
   bool leaves_a_place(const Key& added) {
     const std::int32_t block = entries_.at(added).block;
     std::int64_t places = 0;
@@ -134,7 +195,7 @@ class PlainPrefixCache {
     for (const auto& [key, entry] : entries_) {
       if (entry.block != block) continue;
       ++places;
-      if (entry.created < entries_.at(oldest).created) oldest = key;
+      if (entry.created < entries_.at(oldest).created && !is_pinned(key)) oldest = key;
     }
     if (places <= RadixTree::kMaxPlaces) return true;
     if (oldest.first == added.first &&
@@ -220,6 +281,7 @@ class PlainPrefixCache {
   const std::size_t block_size_, max_blocks_;
   const std::function<bool(std::int32_t)> is_held_;
   std::map<Key, Entry> entries_;
+  std::multimap<Key, Key> pins_;  // by what was asked for: where it ended
   std::vector<Key> idle_, waiting_;
   std::int64_t created_ = 0;
 };

@@ -15,6 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include "kv/prefix/cached_sequence.h"
+#include "kv/prefix/pinned_prefixes.h"
 #include "kv/prefix/plain_prefix_cache.h"
 #include "kv/prefix/prefix_rows.h"
 #include "kv/table/open_rows.h"
@@ -22,24 +24,6 @@
 #include "quire/kv/prefix/prefix_cache.h"
 
 namespace quire::testing {
-
-struct CacheShape {
-  std::int64_t num_blocks;
-  std::int64_t block_size;
-  std::int64_t max_blocks;
-  std::optional<OpenKind> open = std::nullopt;  // or float32
-};
-
-struct CachedSequence {
-  std::string space;
-  Ids ids;
-  std::shared_ptr<BlockTable> table;
-  std::vector<std::int32_t> blocks;
-  std::optional<OpenSequence> opened = {};  // in a pool with open blocks; for what is open alone
-  ReplacedBlock replaced = {};
-
-  bool is_open(std::int64_t column) const { return opened->is_open(column); }
-};
 
 class PrefixCacheMachine {
  public:
@@ -54,7 +38,7 @@ class PrefixCacheMachine {
         random_(std::move(random)) {}
 
   void step() {
-    const std::int64_t action = below(100);
+    const std::int64_t action = below(106);
     if (action < 20) {
       match();
     } else if (action < 26) {
@@ -73,24 +57,31 @@ class PrefixCacheMachine {
       allocate();
     } else if (action < 98) {
       release();
-    } else if (action < 99 || below(10) > 0) {
+    } else if (action < 102) {
+      pin();
+    } else if (action < 104) {
+      unpin();
+    } else if (action < 105 || below(10) > 0) {
       evict();
     } else {
       cache_.clear();
       plain_.clear();
+      pins_.forget();
     }
     if (sequences_.size() > 5) remove();
   }
 
   void verify_counts() const {
-    std::int64_t free = 0, cached = 0;
+    std::int64_t free = 0, cached = 0, pinned = 0;
     for (std::int32_t block = 0; block < num_blocks_; ++block) {
       free += holders(block) == 0 && !plain_.has(block);
       cached += plain_.is_idle(block);
+      pinned += plain_.is_pinned(block);
     }
     const PoolStats stats = pool_->stats();
     ASSERT_EQ(stats.free, free);
     ASSERT_EQ(stats.cached, cached);
+    ASSERT_EQ(stats.pinned, pinned);
     ASSERT_EQ(cache_.size(), static_cast<std::int64_t>(plain_.size()));
     const PrefixCacheStats counted = cache_.stats();
     ASSERT_EQ(counted.evictions, plain_.evictions);
@@ -129,6 +120,7 @@ class PrefixCacheMachine {
   std::int64_t hits() const { return hits_; }
   std::int64_t refusals() const { return refusals_; }
   std::int64_t evictions() const { return plain_.evictions; }
+  std::int64_t pins() const { return pins_.made(); }
   std::int64_t left_places() const { return plain_.left_places; }
 
  private:
@@ -149,7 +141,9 @@ class PrefixCacheMachine {
     return free;
   }
   bool can_free(std::int64_t blocks) const {
-    for (std::int32_t b = 0; b < num_blocks_; ++b) blocks -= holders(b) == 0;
+    for (std::int32_t b = 0; b < num_blocks_; ++b) {
+      blocks -= holders(b) == 0 && !plain_.is_pinned(b);
+    }
     return blocks <= 0;
   }
   void reclaim(std::int64_t blocks) {
@@ -251,7 +245,8 @@ class PrefixCacheMachine {
     const std::int32_t last = sequence->blocks.empty() ? -1 : sequence->blocks.back();
     const bool replaces = sequence->opened && ReplacedBlock::is_made(*sequence->opened, n);
     bool copies = replaces || (into_last > 0 && holders(last) + plain_.has(last) > 1);
-    if (copies && !replaces && !can_free(more + 1) && can_free(more) && holders(last) == 1) {
+    if (copies && !replaces && !can_free(more + 1) && can_free(more) && holders(last) == 1 &&
+        !plain_.is_pinned(last)) {
       plain_.forget(last);
       copies = false;
     }
@@ -355,6 +350,15 @@ class PrefixCacheMachine {
     }
   }
 
+  void pin() {
+    if (pins_.size() > 3) return unpin();
+    pins_.pin(below(5) == 0 ? "other" : "", some_ids());
+  }
+  void unpin() {
+    if (pins_.size() > 0 && below(6) > 0) return pins_.unpin(below(pins_.size()));
+    pins_.try_unpin(some_ids());
+  }
+
   void evict() {
     const std::int64_t wanted = below(4);
     const std::int64_t before = num_free();
@@ -366,6 +370,7 @@ class PrefixCacheMachine {
   const std::shared_ptr<BlockPool> pool_;
   PrefixCache cache_;
   PlainPrefixCache plain_;
+  PinnedPrefixes pins_{cache_, plain_};
   std::function<std::uint32_t()> random_;
   std::vector<CachedSequence> sequences_;
   std::vector<std::int32_t> held_;

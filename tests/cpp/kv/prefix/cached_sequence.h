@@ -1,0 +1,35 @@
+// What a PrefixCacheMachine knows of a pool, and of each table in it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kv/prefix/prefix_rows.h"
+#include "kv/table/open_rows.h"
+#include "kv/table/replaced_block.h"
+#include "quire/kv/table/block_table.h"
+
+namespace quire::testing {
+
+struct CacheShape {
+  std::int64_t num_blocks;
+  std::int64_t block_size;
+  std::int64_t max_blocks;
+  std::optional<OpenKind> open = std::nullopt;  // or float32
+};
+
+struct CachedSequence {
+  std::string space;
+  Ids ids;
+  std::shared_ptr<BlockTable> table;
+  std::vector<std::int32_t> blocks;
+  std::optional<OpenSequence> opened = {};  // in a pool with open blocks; for what is open alone
+  ReplacedBlock replaced = {};
+
+  bool is_open(std::int64_t column) const { return opened->is_open(column); }
+};
+
+}  // namespace quire::testing
