@@ -78,18 +78,36 @@ std::shared_ptr<PrefixCache> new_cache(py::handle pool, py::handle max_blocks) {
   return std::make_shared<PrefixCache>(std::move(shared), most);
 }
 
-std::shared_ptr<BlockTable> match(PrefixCache& cache, py::handle token_ids, py::handle space) {
-  const Ids ids = to_token_ids({"PrefixCache.match", "token_ids"}, token_ids);
-  const std::string name = to_string({"PrefixCache.match", "namespace"}, space);
-  const WithoutGil unlocked;
-  return cache.match(ids, name);
+PrefixWindow to_window(const char* function, py::handle size, py::handle num_sink_tokens) {
+  PrefixWindow window;
+  if (const auto given = to_optional_int({function, "sliding_window"}, size)) {
+    if (*given < 1) {
+      raise<ValueError>(place(function, "sliding_window"), "got ", *given, ", expected >= 1");
+    }
+    window.size = *given;
+  }
+  window.num_sink_tokens = to_int({function, "num_sink_tokens"}, num_sink_tokens);
+  return window;
 }
 
-std::int64_t peek(const PrefixCache& cache, py::handle token_ids, py::handle space) {
-  const Ids ids = to_token_ids({"PrefixCache.peek", "token_ids"}, token_ids);
-  const std::string name = to_string({"PrefixCache.peek", "namespace"}, space);
+std::shared_ptr<BlockTable> match(PrefixCache& cache, py::handle token_ids, py::handle space,
+                                  py::handle sliding_window, py::handle num_sink_tokens) {
+  constexpr const char* function = "PrefixCache.match";
+  const Ids ids = to_token_ids({function, "token_ids"}, token_ids);
+  const std::string name = to_string({function, "namespace"}, space);
+  const PrefixWindow window = to_window(function, sliding_window, num_sink_tokens);
   const WithoutGil unlocked;
-  return cache.peek(ids, name);
+  return cache.match(ids, name, window);
+}
+
+std::int64_t peek(const PrefixCache& cache, py::handle token_ids, py::handle space,
+                  py::handle sliding_window, py::handle num_sink_tokens) {
+  constexpr const char* function = "PrefixCache.peek";
+  const Ids ids = to_token_ids({function, "token_ids"}, token_ids);
+  const std::string name = to_string({function, "namespace"}, space);
+  const PrefixWindow window = to_window(function, sliding_window, num_sink_tokens);
+  const WithoutGil unlocked;
+  return cache.peek(ids, name, window);
 }
 
 void insert(PrefixCache& cache, py::handle token_ids, py::handle table, py::handle space) {
@@ -172,9 +190,11 @@ void bind_prefix_cache(py::module_& m) {
   def_init(cache, "PrefixCache", &new_cache, docs::kPrefixCache, py::arg("pool"), py::kw_only(),
            py::arg("max_blocks") = py::none());
   def_method(cache, "PrefixCache.match", &match, docs::kMatch, py::arg("token_ids"), py::kw_only(),
-             py::arg("namespace") = "");
+             py::arg("namespace") = "", py::arg("sliding_window") = py::none(),
+             py::arg("num_sink_tokens") = 0);
   def_method(cache, "PrefixCache.peek", &peek, docs::kPeek, py::arg("token_ids"), py::kw_only(),
-             py::arg("namespace") = "");
+             py::arg("namespace") = "", py::arg("sliding_window") = py::none(),
+             py::arg("num_sink_tokens") = 0);
   def_method(cache, "PrefixCache.insert", &insert, docs::kInsert, py::arg("token_ids"),
              py::arg("table"), py::kw_only(), py::arg("namespace") = "");
   def_method(cache, "PrefixCache.pin", &pin, docs::kPin, py::arg("token_ids"), py::kw_only(),

@@ -34,7 +34,7 @@ Example:
 )";
 
 inline constexpr const char* kMatch =
-    R"(match(self, token_ids, *, namespace='')
+    R"(match(self, token_ids, *, namespace='', sliding_window=None, num_sink_tokens=0)
 --
 
 A new table that shares the longest cached prefix, of at most len(token_ids) - 1 tokens.
@@ -44,23 +44,32 @@ into a block of the table's own. With open_blocks the table reads whole blocks s
 the table which was inserted has read open, and the copied rows as what they stand for when sealed,
 rounded to bfloat16: what attend gives after a match differs from what it gave there.
 
+With sliding_window=W a prefix is a hit where all is there that the next query sees, as attend with the
+same options has it: its own token and the W - 1 before it, and the first num_sink_tokens. The table has
+these blocks and holes, -1, in place of all others, as after drop_before. So it finds sequences that
+were inserted with holes; without a window a match ends at the first hole.
+
 Args:
     token_ids: [n] int32 or int64, or a list or other iterable of ints; any of -2**63 to 2**63 - 1.
     namespace: nothing is shared between namespaces.
+    sliding_window: tokens, 1 or more; None: all are needed. num_sink_tokens: 0 or more; without a
+        window it changes nothing.
 
 Returns:
     A BlockTable of as many tokens as were found, maybe none.
 
 Raises:
-    OutOfBlocks: rows are to be copied, and no block is free or cached. ValueError: a wrong shape, or
-    an id of more than 64 bits. TypeError. Nothing has been changed then.
+    OutOfBlocks: rows are to be copied, and no block is free or cached. ValueError: a wrong shape, an
+    id of more than 64 bits, sliding_window below 1, or num_sink_tokens below 0. TypeError. Nothing has
+    been changed then.
 
 Example:
     >>> table = cache.match([1, 2, 3, 4], namespace='tenant 7')
+    >>> table = cache.match(token_ids, sliding_window=1024, num_sink_tokens=4)
 )";
 
 inline constexpr const char* kPeek =
-    R"(peek(self, token_ids, *, namespace='')
+    R"(peek(self, token_ids, *, namespace='', sliding_window=None, num_sink_tokens=0)
 --
 
 How many tokens match would find now, of at most len(token_ids) - 1.
@@ -70,13 +79,13 @@ same. So a router can ask several caches, and a scheduler order what waits. By t
 another thread may have changed the answer.
 
 Args:
-    token_ids: as for match. namespace: as for match.
+    token_ids, namespace, sliding_window, num_sink_tokens: as for match.
 
 Returns:
     A number of tokens, 0 where the beginning is unknown.
 
 Raises:
-    ValueError: a wrong shape, or an id of more than 64 bits. TypeError.
+    ValueError: as match. TypeError.
 
 Example:
     >>> best = max(caches, key=lambda cache: cache.peek(token_ids))
@@ -90,7 +99,9 @@ Makes the table's first len(token_ids) tokens, which have been written, matchabl
 
 The table stays the caller's; freed, it leaves its blocks in the cache. A last block that is filled
 in part is cached too; a table that goes on in it copies it first. What is cached already stays as
-it is. Where max_blocks are cached and all in use, only the first blocks are kept. With open_blocks
+it is. Where max_blocks are cached and all in use, only the first blocks are kept. A table with holes
+is cached with its holes: what stands after them is found with a sliding_window, until another table
+that has the missing blocks is inserted, and is not saved. With open_blocks
 only full blocks are cached, as sealed ones; the table reads its own as before, so that whoever matches
 them does not get the same bits from attend while the table has some of them open.
 
@@ -98,8 +109,8 @@ Args:
     token_ids: as for match. table: a BlockTable of the cache's pool. namespace: as for match.
 
 Raises:
-    ValueError: more token_ids than the table has tokens, or ids of tokens that it has dropped, a
-    freed table or one of another pool. TypeError. Nothing has been changed then.
+    ValueError: more token_ids than the table has tokens, a table of which keep has removed some of
+    these, a freed one or one of another pool. TypeError. Nothing has been changed then.
 
 Example:
     >>> cache.insert([1, 2, 3, 4], table, namespace='tenant 7')

@@ -306,9 +306,21 @@ class PrefixCache:
     def max_blocks(self) -> int | None: ...
     def __len__(self) -> int: ...
     def match(
-        self, token_ids: _Ints | Iterable[SupportsIndex], *, namespace: str = ""
+        self,
+        token_ids: _Ints | Iterable[SupportsIndex],
+        *,
+        namespace: str = "",
+        sliding_window: SupportsIndex | None = None,
+        num_sink_tokens: SupportsIndex = 0,
     ) -> BlockTable: ...
-    def peek(self, token_ids: _Ints | Iterable[SupportsIndex], *, namespace: str = "") -> int: ...
+    def peek(
+        self,
+        token_ids: _Ints | Iterable[SupportsIndex],
+        *,
+        namespace: str = "",
+        sliding_window: SupportsIndex | None = None,
+        num_sink_tokens: SupportsIndex = 0,
+    ) -> int: ...
     def insert(
         self,
         token_ids: _Ints | Iterable[SupportsIndex],

@@ -23,6 +23,16 @@ std::int64_t checked_max(std::optional<std::int64_t> max_blocks) {
 // A copy: the caller's array may change while it is being read, and must be read once.
 std::vector<std::int64_t> copy_of(TokenIds ids) { return {ids.begin(), ids.end()}; }
 
+void check_window(std::string_view function, const PrefixWindow& window) {
+  if (window.size < 0) {
+    raise<ValueError>(place(function, "sliding_window"), "got ", window.size, ", expected >= 1");
+  }
+  if (window.num_sink_tokens < 0) {
+    raise<ValueError>(place(function, "num_sink_tokens"), "got ", window.num_sink_tokens,
+                      ", expected >= 0");
+  }
+}
+
 // What a match may find: attention needs a token to start from.
 TokenIds all_but_last(TokenIds ids) { return ids.first(ids.empty() ? 0 : ids.size() - 1); }
 
@@ -55,17 +65,21 @@ PrefixCache::~PrefixCache() {
   books->leave(*tree_);
 }
 
-std::int64_t PrefixCache::peek(TokenIds token_ids, std::string_view space) const {
+std::int64_t PrefixCache::peek(TokenIds token_ids, std::string_view space,
+                               const PrefixWindow& window) const {
+  check_window("PrefixCache.peek", window);
   const std::vector<std::int64_t> ids = copy_of(all_but_last(token_ids));
   const std::vector<std::int64_t> space_ids = ids_of(space);
   std::vector<std::int32_t> blocks;
   blocks.reserve(ids.size() / block_size_ + 1);  // outside the pool's lock
   const BlockPool::Books books(*pool_);
-  const RadixTree::Rest rest = tree_->find(space_ids, ids, &blocks);
+  const RadixTree::Rest rest = tree_->find(space_ids, ids, {window}, &blocks);
   return std::ssize(blocks) * block_size_ + rest.rows;
 }
 
-std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_view space) {
+std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_view space,
+                                               const PrefixWindow& window) {
+  check_window("PrefixCache.match", window);
   const std::vector<std::int64_t> copied = copy_of(token_ids);
   pool_->storage().memory().require_written("PrefixCache.match");
   const TokenIds ids(copied);
@@ -86,7 +100,7 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
   if (OpenRoom* const room = pool_->open_room()) {  // a look beforehand
     {
       const BlockPool::Books books(*pool_);
-      rest = tree_->find(space_ids, wanted, &blocks);
+      rest = tree_->find(space_ids, wanted, {window}, &blocks);
     }
     matched = std::ssize(blocks) * block_size_ + rest.rows;
     blocks.clear();
@@ -95,13 +109,13 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
   }
   {
     const BlockPool::Books books(*pool_);
-    rest = tree_->find(space_ids, wanted, &blocks);
-    // No room was claimed for what another thread has only just cached.
-    if (pool_->open_room() != nullptr && !claim) rest.rows = 0;
+    // No room was claimed for rows that another thread has only just cached.
+    const bool copies_rows = pool_->open_room() == nullptr || claim.has_value();
+    rest = tree_->find(space_ids, wanted, {window, copies_rows}, &blocks);
     matched = static_cast<std::int64_t>(blocks.size()) * block_size_ + rest.rows;
     if (rest.rows > 0) {
       // What is held from now on cannot make room.
-      const auto idle = [&](std::int32_t block) { return books->is_idle(block); };
+      const auto idle = [&](std::int32_t block) { return block != kHole && books->is_idle(block); };
       const std::int64_t kept =
           std::count_if(blocks.begin(), blocks.end(), idle) + idle(rest.block);
       if (!books.can_free(1 + kept)) {
@@ -174,6 +188,14 @@ void PrefixCache::count_miss(MissReason reason) {
   }
 }
 
+// Of so many tokens, those up to the last that are there: holes at the end lead nowhere.
+std::int64_t PrefixCache::end_of_blocks(const BlockTable& table, std::int64_t tokens) const {
+  while (tokens > 0 && table.blocks_[(tokens - 1) / block_size_] == kHole) {
+    tokens = (tokens - 1) / block_size_ * block_size_;
+  }
+  return tokens;
+}
+
 void PrefixCache::insert(TokenIds token_ids, const BlockTable& table, std::string_view space) {
   constexpr std::string_view function = "PrefixCache.insert";
   const std::vector<std::int64_t> ids = copy_of(token_ids);
@@ -189,9 +211,9 @@ void PrefixCache::insert(TokenIds token_ids, const BlockTable& table, std::strin
                       ", expected at most the table's ", table.num_tokens_);
   }
   table.require_beginning("PrefixCache.insert: table", static_cast<std::int64_t>(ids.size()));
-  TokenIds kept(ids);
+  TokenIds kept = TokenIds(ids).first(end_of_blocks(table, std::ssize(ids)));
   if (pool_->open_blocks() != nullptr) {
-    const std::int64_t columns = std::ssize(ids) / block_size_;
+    const std::int64_t columns = std::ssize(kept) / block_size_;
     const std::int64_t first = std::min(table.first_open(), columns);
     pool_->seal(std::span(table.blocks_).subspan(first, columns - first));
     kept = kept.first(columns * block_size_);

@@ -18,6 +18,10 @@
 // that needs them, those used least recently first and the end of a sequence before its beginning.
 // What is pinned stays.
 //
+// Of a sequence with a window, whose old blocks were dropped, the others are cached at their
+// places, and found by who asks with a window. A token id and a little more is kept for each
+// dropped token before them.
+//
 // Memory: 136 bytes for a cached block of 16 tokens with ids in [0, 2^32) (prefix_nodes.h), and at
 // most 16 times as much for one that is inserted again and again at other places (radix_tree.h), 4
 // for every block of the pool, and 640 KiB to remember why something is missing (miss_memory.h).
@@ -34,6 +38,7 @@
 
 #include "quire/kv/pool/block_pool.h"
 #include "quire/kv/prefix/prefix_snapshot.h"
+#include "quire/kv/prefix/prefix_window.h"
 #include "quire/kv/prefix/radix_tree.h"
 #include "quire/kv/table/block_table.h"
 
@@ -74,16 +79,24 @@ class PrefixCache {
   // has in part open: what they stand for when sealed, rounded to bfloat16. Any number is an id,
   // one below 0 as well. Throws OutOfBlocks where rows are to be copied and no block is free or
   // cached. Whatever throws has changed nothing.
-  std::shared_ptr<BlockTable> match(TokenIds token_ids, std::string_view space = "");
+  //
+  // With a window that has a size, the longest prefix of which all is there that the next query
+  // sees: the window's tokens before it, and the sink tokens. The table has these blocks, and holes
+  // in place of the others, cached or not. Throws ValueError for a window with a number below 0.
+  std::shared_ptr<BlockTable> match(TokenIds token_ids, std::string_view space = "",
+                                    const PrefixWindow& window = {});
 
   // How many tokens match would find now. Takes nothing and counts nothing, and what is evicted
   // next stays the same.
-  std::int64_t peek(TokenIds token_ids, std::string_view space = "") const;
+  std::int64_t peek(TokenIds token_ids, std::string_view space = "",
+                    const PrefixWindow& window = {}) const;
 
   // Makes the table's first token_ids.size() tokens matchable, which must have been written. The
   // table stays as it is. What is there already stays too; where max_blocks are cached and all in
-  // use, only the first blocks are kept. Throws ValueError for more ids than the table has tokens,
-  // ids of tokens that it has given up, a freed table, or one of another pool.
+  // use, only the first blocks are kept. Where the table has holes, what stands after them is found
+  // by a match with a window, and a block that comes later fills them. Throws ValueError for more
+  // ids than the table has tokens, a table of which keep has removed some, a freed one, or one of
+  // another pool.
   // With open blocks only full ones are kept, which are sealed, for others than the table: what is
   // matched later reads them so, and has other bits than the table while it reads them open. A
   // block that is at RadixTree::kMaxPlaces places leaves the one where it was inserted longest ago.
@@ -106,8 +119,9 @@ class PrefixCache {
   // Forgets all, what is pinned too. Blocks that tables hold stay theirs.
   void clear();
 
-  // All that is cached, with a reference of a user to each block: nobody can evict or write it
-  // until the caller releases it. That the oldest are released first keeps their order.
+  // All that is cached but what stands after holes, with a reference of a user to each block:
+  // nobody can evict or write it until the caller releases it. That the oldest are released first
+  // keeps their order.
   PrefixSnapshot snapshot() const;
 
   // The block of each node of a snapshot that is cached here, with a reference of a user for each
@@ -129,6 +143,7 @@ class PrefixCache {
   static std::vector<std::int64_t> ids_of(std::string_view space);
   static std::vector<std::vector<std::int64_t>> ids_of_spaces(const PrefixSnapshot& snapshot);
   void count_miss(MissReason reason);
+  std::int64_t end_of_blocks(const BlockTable& table, std::int64_t tokens) const;
 
   const std::shared_ptr<BlockPool> pool_;
   const std::int64_t block_size_;

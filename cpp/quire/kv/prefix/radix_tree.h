@@ -3,7 +3,8 @@
 // Below the root stand the namespaces, below each the first blocks of its sequences, and so on; the
 // drawing is in prefix_nodes.h. For every node but root and namespaces:
 //
-//   it has one reference, a cache's, to its block, whose first `size` rows belong to its ids
+//   it has one reference, a cache's, to its block, whose first `size` rows belong to its ids; or it
+//   is a hole, of tokens that a window has given up, and has children
 //   1 <= size <= block_size, and size = block_size where it has children
 //   the ids of no sibling begin with its ids
 //   it is listed, once, if its block is idle
@@ -18,8 +19,10 @@
 //   places(b)    nodes of block b     places(b) <= kMaxPlaces
 //   size         sum of places(b)     size <= max_nodes, where there is such a limit
 //   namespaces   <= size
-//   nodes        = size + namespaces + the root, two heads of lists and one that stands for none
-//                <= 2 * kMaxPlaces * num_blocks + 4
+//   nodes        = size + holes + namespaces + the root, two heads of lists and one that stands for
+//                  none <= 2 * kMaxPlaces * num_blocks + 4 + holes
+//   holes        those above each node with a block: as many as the table that was inserted has
+//                columns without one
 //
 // A block that is inserted at one place more leaves the one where it was inserted longest ago, of
 // those that are not pinned, with what stands below.
@@ -43,6 +46,7 @@
 #include "quire/kv/prefix/miss_memory.h"
 #include "quire/kv/prefix/prefix_nodes.h"
 #include "quire/kv/prefix/prefix_snapshot.h"
+#include "quire/kv/prefix/prefix_window.h"
 
 namespace quire {
 
@@ -65,15 +69,23 @@ class RadixTree final : public BlockCache {
     std::int32_t block = -1;
     std::int64_t rows = 0;
   };
-  // Appends the blocks that hold ids from the beginning on, all rows of each, to blocks.
-  Rest find(TokenIds space, TokenIds ids, std::vector<std::int32_t>* blocks) const;
+  // Appends the blocks that hold ids from the beginning on, all rows of each, to blocks: up to the
+  // first hole; or where `window` has a size, what it needs of the longest beginning that it can
+  // use, with holes before. Only whole blocks where no rows may be copied.
+  struct Search {
+    PrefixWindow window = {};
+    bool copies_rows = true;
+  };
+  Rest find(TokenIds space, TokenIds ids, const Search& search,
+            std::vector<std::int32_t>* blocks) const;
 
-  // Keeps blocks, held by a table, which hold the ids; the last may be filled in part. Stops where
-  // max_nodes are reached and none of them is idle, or where the block has all its places on the
-  // way there. Throws std::bad_alloc, having kept the first.
+  // Keeps blocks, held by a table, which hold the ids; the last may be filled in part, and is no
+  // hole. Stops where max_nodes are reached and none of them is idle, or where the block has all
+  // its places on the way there. Throws std::bad_alloc, having kept the first.
   void insert(TokenIds space, TokenIds ids, std::span<const std::int32_t> blocks);
 
-  // All that it holds, without a reference. O(blocks of the pool + nodes).
+  // All that it holds but for what stands below holes, without a reference. O(blocks of the pool +
+  // nodes).
   PrefixSnapshot snapshot() const;
   // The block of each node of a snapshot whose ids are here, -1 for the others.
   std::vector<std::int32_t> blocks_of(const PrefixSnapshot& snapshot,
@@ -113,13 +125,16 @@ class RadixTree final : public BlockCache {
   using Id = PrefixNodes::Id;
 
   bool is_block(Id node) const { return nodes_[node].block >= 0; }
+  bool is_hole(Id node) const { return nodes_[node].block == PrefixNodes::kHoleBlock; }
+  bool is_prefix(Id node) const { return nodes_[node].block != PrefixNodes::kNoTokens; }
   bool is_idle(Id node) const { return is_block(node) && ledger_.is_idle(nodes_[node].block); }
   Id find_space(TokenIds space) const;
-  // visit(node, rows) for each node that holds ids, from the beginning on: all its rows, but for
-  // the last maybe.
+  // visit(node, rows) for each node that has the ids, from the beginning on, until it is false: all
+  // its rows, but for the last maybe.
   template <class Visit>
   void walk(TokenIds space, TokenIds ids, Visit visit) const;
-  // The namespace, or the child with these ids, which is added where it is missing.
+  // The namespace, or the child with these ids, which is added where it is missing, and has the
+  // block from now on where it was a hole; kHole adds a hole, whose child is to be added next.
   // add_child: kNone where max_nodes are reached and none of them is idle, or where the block has
   // all its places and is to stay out then, or cannot leave the oldest, which leads to `parent`, or
   // any, as all are pinned, or is not to leave any for a node that takes over a pin.
@@ -133,10 +148,16 @@ class RadixTree final : public BlockCache {
   void drop_pins() noexcept;
   void drop_if_empty(Id space) noexcept;
   std::vector<Id> newest_first() const;
-  Id add_block(Id parent, TokenIds ids, std::int32_t block);
+  Id add_node(Id parent, TokenIds ids, std::int32_t block);
+  Id fill_hole(Id hole, std::int32_t block, WhenEverywhere when);
+  void attach(Id node, std::int32_t block);  // a node without one gets a block
+  void detach(Id node) noexcept;             // it becomes a hole
+  // Of a node that has lost a child: drops holes that lead nowhere, and a namespace that is empty.
+  void settle(Id node) noexcept;
+  void remove_leaf(Id node) noexcept;  // whose parent is settled afterwards
   bool evict_leaf() noexcept;
   void drop_leaf(Id node) noexcept;
-  void evict(Id leaf) noexcept;  // drops and counts it
+  void note_eviction(Id node) noexcept;  // of one that is about to be dropped
   void drop_subtree(Id node, bool evicts) noexcept;
   void make_newest(Id node) noexcept;
   std::uint64_t space_fingerprint(Id space) const {
@@ -168,8 +189,7 @@ void RadixTree::walk(TokenIds space, TokenIds ids, Visit visit) const {
     const auto first = ids.first(std::min<std::size_t>(ids.size(), block_size_));
     const auto [node, common] = nodes_.find_child(parent, first);
     if (common == 0) return;
-    visit(node, common);
-    if (common < block_size_) return;
+    if (!visit(node, common) || common < block_size_) return;
     ids = ids.subspan(block_size_);
     parent = node;
   }

@@ -25,7 +25,7 @@ void RadixTree::check(std::vector<std::int32_t>& held, std::vector<std::int32_t>
     inner.pop_back();
     check_children(parent, &inner);
     blocks += is_block(parent) || parent == root_;
-    spaces += !is_block(parent) && parent != root_;
+    spaces += !is_prefix(parent) && parent != root_;
   }
   expect(blocks == size_, "was not counted", root_);
   expect(spaces == num_spaces_ && spaces <= size_, "is a namespace and was not counted", root_);
@@ -52,13 +52,14 @@ void RadixTree::check_children(Id parent, std::vector<Id>* inner) const {
     at = nodes_[node].right;
   }
   expect(parent == root_ || is_block(parent) || inner->size() > begin, "has no children", parent);
-  expect(inner->size() == begin || !is_block(parent) || nodes_[parent].size == block_size_,
+  expect(inner->size() == begin || !is_prefix(parent) || nodes_[parent].size == block_size_,
          "has children and is not full", parent);
   for (std::size_t i = begin; i < inner->size(); ++i) {
     const Id id = (*inner)[i];
     const PrefixNodes::Node& node = nodes_[id];
     expect(node.parent == parent, "has another parent", id);
-    expect(is_block(id) == (parent != root_), "has no block, or is no namespace", id);
+    expect(is_prefix(id) == (parent != root_), "has no block, or is no namespace", id);
+    expect(!is_hole(id) || !nodes_.is_listed(id), "is a hole and listed", id);
     expect(node.size >= 1 && (parent == root_ || node.size <= block_size_), "has no right size",
            id);
     expect(!is_idle(id) || nodes_.is_listed(id), "is idle and not listed", id);
@@ -104,7 +105,7 @@ void RadixTree::check_lists() const {
 void RadixTree::check_pins() const {
   std::unordered_map<Id, std::int32_t> counted;
   for (const auto& [ids, end] : pins_) {
-    for (Id at = end; is_block(at); at = nodes_[at].parent) ++counted[at];
+    for (Id at = end; is_prefix(at); at = nodes_[at].parent) ++counted[at];
   }
   for (const Id first : nodes_of_block_) {
     for (Id at = first; at != PrefixNodes::kNone; at = nodes_[at].next) {

@@ -17,8 +17,10 @@ std::int64_t RadixTree::pin(TokenIds space, TokenIds ids, Pins* pin) noexcept {
   std::int64_t tokens = 0;
   Id end = PrefixNodes::kNone;
   walk(space, ids, [&](Id node, std::int64_t rows) {
+    if (is_hole(node)) return false;
     tokens += rows;
     end = node;
+    return true;
   });
   if (tokens == 0) return 0;
   for (Id at = end; is_block(at); at = nodes_[at].parent) {

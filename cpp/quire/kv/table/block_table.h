@@ -203,7 +203,7 @@ class BlockTable {
   std::int64_t new_blocks(std::int64_t n) const;
   // That all of the first num_tokens tokens are there; throws ValueError, starting with `where`.
   void require_no_hole(std::string_view where, std::int64_t num_tokens) const;
-  // And that they are the sequence's first, none between them removed.
+  // That they are the sequence's first, none between them removed; there or not.
   void require_beginning(std::string_view where, std::int64_t num_tokens) const;
   std::int64_t position_of(std::int64_t token) const {
     return positions_.empty() ? token : positions_[token];

@@ -119,7 +119,6 @@ void BlockTable::require_no_hole(std::string_view where, std::int64_t num_tokens
 }
 
 void BlockTable::require_beginning(std::string_view where, std::int64_t num_tokens) const {
-  require_no_hole(where, num_tokens);
   if (num_tokens == 0 || position_of(num_tokens - 1) == num_tokens - 1) return;
   raise<ValueError>(where, "got a token of position ", position_of(num_tokens - 1), " at index ",
                     num_tokens - 1, ", expected all of the first ", num_tokens, " positions");

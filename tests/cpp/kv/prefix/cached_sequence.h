@@ -1,6 +1,7 @@
 // What a PrefixCacheMachine knows of a pool, and of each table in it.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -29,7 +30,14 @@ struct CachedSequence {
   std::optional<OpenSequence> opened = {};  // in a pool with open blocks; for what is open alone
   ReplacedBlock replaced = {};
 
+  bool has_holes() const { return std::count(blocks.begin(), blocks.end(), kHole) > 0; }
   bool is_open(std::int64_t column) const { return opened->is_open(column); }
 };
+
+// Whether its table has the rows of its ids, but for those in holes.
+inline ::testing::AssertionResult holds(const CachedSequence& sequence) {
+  return sequence.has_holes() ? holds_ids_but_holes(*sequence.table, sequence.ids, sequence.space)
+                              : holds_ids(*sequence.table, sequence.ids, sequence.space);
+}
 
 }  // namespace quire::testing

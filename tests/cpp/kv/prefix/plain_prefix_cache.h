@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "kv/prefix/plain_window.h"
 #include "kv/prefix/prefix_rows.h"
 #include "quire/kv/prefix/radix_tree.h"
 
@@ -29,7 +30,10 @@ class PlainPrefixCache {
   std::int64_t evictions = 0;
   std::int64_t left_places = 0;  // by blocks that had as many as there may be
 
-  std::size_t size() const { return entries_.size(); }
+  std::size_t size() const {
+    return std::count_if(entries_.begin(), entries_.end(),
+                         [](const auto& entry) { return entry.second.block != kHole; });
+  }
   bool has(std::int32_t block) const {
     return std::any_of(entries_.begin(), entries_.end(),
                        [&](const auto& entry) { return entry.second.block == block; });
@@ -49,14 +53,26 @@ class PlainPrefixCache {
     std::size_t rows = 0;
     Key end = {};  // where the last of them stands
   };
-  Found find(const std::string& space, const Ids& ids) const {
+  // With a window, whose tokens are needed, or without, where all are.
+  Found find(const std::string& space, const Ids& ids, const PrefixWindow& window) const {
+    Found found = find_columns(space, ids, window.size > 0);
+    if (window.size == 0) return found;
+    const auto rows = static_cast<std::int64_t>(found.rows);
+    const auto block_size = static_cast<std::int64_t>(block_size_);
+    const PlainCut cut = plain_cut(window, block_size, rows, found.blocks);
+    found.blocks = cut.columns;
+    found.rows = cut.tokens - cut.columns.size() * block_size_;
+    return found;
+  }
+  Found find_columns(const std::string& space, const Ids& ids, bool passes_holes) const {
     Found found;
     for (Key at{space, {}};;) {
       const Ids wanted = piece(ids, at.second.size());
       const auto [key, common] = best_child(at, wanted);
       if (common == 0) return found;
-      found.end = key;
       const std::int32_t block = entries_.at(key).block;
+      if (block == kHole && (!passes_holes || common < block_size_)) return found;
+      found.end = key;
       if (common < block_size_) {
         found.rest = block;
         found.rows = common;
@@ -73,6 +89,8 @@ class PlainPrefixCache {
       const Ids wanted = piece(ids, i * block_size_);
       const auto [key, common] = best_child(at, wanted);
       if (common == wanted.size()) {
+        const bool fills = entries_.at(key).block == kHole && blocks[i] != kHole;
+        if (fills && common == block_size_ && !fill(key, blocks[i])) break;
         at = key;
         if (common < block_size_) break;
         continue;
@@ -80,7 +98,8 @@ class PlainPrefixCache {
       const Key parent = at;
       at.second = at.second + wanted;
       const bool continues = common > 0 && common == key.second.size() - parent.second.size();
-      if (continues && is_pinned(key) && places(blocks[i], key) >= RadixTree::kMaxPlaces) {
+      if (continues && is_pinned(key) &&
+          (blocks[i] == kHole || places(blocks[i], key) >= RadixTree::kMaxPlaces)) {
         at = parent;
         break;
       }
@@ -89,13 +108,16 @@ class PlainPrefixCache {
         move_pins(key, at);
         drop(key);
       }
-      if (!leaves_a_place(at) || (entries_.size() > max_blocks_ && !evict_leaf())) {
+      if (blocks[i] != kHole && !finds_room(at)) {
         drop(at);
         at = parent;
         break;
       }
     }
-    for (; !at.second.empty(); at = parent_of(at)) make_newest(at);
+    for (; !at.second.empty(); at = parent_of(at)) {
+      const auto entry = entries_.find(at);
+      if (entry != entries_.end() && entry->second.block != kHole) make_newest(at);
+    }
   }
 
   bool evict_one() {
@@ -121,7 +143,7 @@ class PlainPrefixCache {
 
   // Tokens that are pinned, maybe none; and whether there was such a pin.
   std::size_t pin(const std::string& space, const Ids& ids) {
-    const Found found = find(space, ids);
+    const Found found = find(space, ids, {});
     const std::size_t tokens = found.blocks.size() * block_size_ + found.rows;
     if (tokens > 0) pins_.emplace(Key{space, ids}, found.end);
     return tokens;
@@ -161,6 +183,19 @@ class PlainPrefixCache {
     std::int32_t block = -1;
     std::int64_t created = 0;
   };
+
+  bool finds_room(const Key& added) {
+    return leaves_a_place(added) && (size() <= max_blocks_ || evict_leaf());
+  }
+  // Gives a hole a block; false where there is no room for it and nothing below it any more.
+  bool fill(const Key& hole, std::int32_t block) {
+    entries_[hole] = {block, ++created_};
+    if (finds_room(hole)) return true;
+    entries_[hole].block = kHole;
+    const bool stays = has_children(hole);
+    if (!stays) drop(hole);
+    return stays;
+  }
 
   bool is_pinned(const Key& key) const {
     return std::any_of(pins_.begin(), pins_.end(), [&](const auto& pin) {
@@ -245,22 +280,27 @@ class PlainPrefixCache {
     entries_.erase(key);
     erase(idle_, key);
     erase(waiting_, key);
+    const auto above = entries_.find(parent);
+    if (above != entries_.end() && above->second.block == kHole && !has_children(parent)) {
+      return drop(parent);
+    }
     if (std::count(waiting_.begin(), waiting_.end(), parent) == 0 || has_children(parent)) return;
     erase(waiting_, parent);
     idle_.insert(idle_.begin(), parent);
   }
 
   std::int64_t drop_below(const Key& top) {
-    const std::size_t before = entries_.size();
+    const std::size_t before = size();
     std::vector<Key> below;
     for (const auto& [key, entry] : entries_) {
       if (key.first == top.first && common_prefix(key.second, top.second) == top.second.size()) {
         below.push_back(key);
       }
     }
-    for (; !below.empty(); below.pop_back())
-      drop(below.back());  // the longest of each branch first
-    return static_cast<std::int64_t>(before - entries_.size());
+    for (; !below.empty(); below.pop_back()) {  // the longest of each branch first
+      if (entries_.count(below.back()) > 0) drop(below.back());
+    }
+    return static_cast<std::int64_t>(before - size());
   }
 
   bool evict_leaf() {

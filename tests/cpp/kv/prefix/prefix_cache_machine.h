@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "kv/prefix/cached_sequence.h"
+#include "kv/prefix/known_ids.h"
 #include "kv/prefix/pinned_prefixes.h"
 #include "kv/prefix/plain_prefix_cache.h"
 #include "kv/prefix/prefix_rows.h"
@@ -38,7 +39,7 @@ class PrefixCacheMachine {
         random_(std::move(random)) {}
 
   void step() {
-    const std::int64_t action = below(106);
+    const std::int64_t action = below(112);
     if (action < 20) {
       match();
     } else if (action < 26) {
@@ -61,7 +62,9 @@ class PrefixCacheMachine {
       pin();
     } else if (action < 104) {
       unpin();
-    } else if (action < 105 || below(10) > 0) {
+    } else if (action < 110) {
+      drop_before();
+    } else if (action < 111 || below(10) > 0) {
       evict();
     } else {
       cache_.clear();
@@ -98,7 +101,7 @@ class PrefixCacheMachine {
     ASSERT_NO_THROW(pool_->check());
     OpenPlaces places;
     for (const CachedSequence& s : sequences_) {
-      ASSERT_TRUE(holds_ids(*s.table, s.ids, s.space));
+      ASSERT_TRUE(holds(s));
       if (!has_open_blocks()) continue;
       ASSERT_NO_THROW(s.table->check());
       ASSERT_TRUE(places.add(*s.table, [&](auto column) { return s.is_open(column); }));
@@ -120,6 +123,7 @@ class PrefixCacheMachine {
   std::int64_t hits() const { return hits_; }
   std::int64_t refusals() const { return refusals_; }
   std::int64_t evictions() const { return plain_.evictions; }
+  std::int64_t windowed() const { return windowed_; }  // matches that gave a table with holes
   std::int64_t pins() const { return pins_.made(); }
   std::int64_t left_places() const { return plain_.left_places; }
 
@@ -156,7 +160,7 @@ class PrefixCacheMachine {
   void drop_last_block(CachedSequence& sequence) {
     const std::int32_t block = sequence.blocks.back();
     sequence.blocks.pop_back();
-    note_dropped(block);
+    if (block != kHole) note_dropped(block);
   }
   void let_go_of_replaced(CachedSequence& sequence) {
     if (!has_open_blocks()) return;
@@ -166,38 +170,30 @@ class PrefixCacheMachine {
     return sequences_.empty() ? nullptr : &sequences_[below(sequences_.size())];
   }
 
-  // The beginning of something known, and some more of few different ids.
   Ids some_ids() {
-    Ids ids;
-    if (!known_.empty() && below(4) > 0) {
-      ids = known_[below(known_.size())];
-      ids.resize(below(ids.size() + 1));
-    }
-    for (std::int64_t n = below(2 * block_size_ + 2); n > 0; --n) ids.push_back(below(3) - 1);
-    if (ids.size() > static_cast<std::size_t>(5 * block_size_)) ids.resize(5 * block_size_);
-    known_.push_back(ids);
-    if (known_.size() > 30) known_.erase(known_.begin() + below(known_.size()));
-    return ids;
+    return known_.some([this](auto n) { return below(n); });
   }
 
   void match() {
     const std::string space = below(5) == 0 ? "other" : "";
     const Ids ids = some_ids();
     const Ids wanted(ids.begin(), ids.begin() + (ids.empty() ? 0 : ids.size() - 1));
-    const PlainPrefixCache::Found found = plain_.find(space, wanted);
+    PrefixWindow window;
+    if (!has_open_blocks() && below(3) == 0) window = {1 + below(3 * block_size_), below(3)};
+    const PlainPrefixCache::Found found = plain_.find(space, wanted, window);
     std::int64_t kept = 0;
     for (const std::int32_t block : found.blocks) kept += plain_.is_idle(block);
-    ASSERT_EQ(cache_.peek(ids, space),
+    ASSERT_EQ(cache_.peek(ids, space, window),
               static_cast<std::int64_t>(found.blocks.size() * block_size_ + found.rows));
     const bool copies = found.rows > 0;
     kept += copies && plain_.is_idle(found.rest);
     // every block that is kept would have counted as one that can be freed
     if (copies && !can_free(1 + kept)) {
-      ASSERT_THROW(cache_.match(ids, space), OutOfBlocks);
+      ASSERT_THROW(cache_.match(ids, space, window), OutOfBlocks);
       ++refusals_;
       return;
     }
-    auto table = cache_.match(ids, space);
+    auto table = cache_.match(ids, space, window);
     const std::size_t length = found.blocks.size() * block_size_ + found.rows;
     ASSERT_EQ(table->num_tokens(), static_cast<std::int64_t>(length));
     sequences_.push_back({space, {ids.begin(), ids.begin() + length}, table, found.blocks});
@@ -216,7 +212,8 @@ class PrefixCacheMachine {
       note_dropped(found.rest);
     }
     ASSERT_EQ(table->blocks(), made.blocks);
-    ASSERT_TRUE(holds_ids(*table, made.ids, space));
+    ASSERT_TRUE(holds(made));
+    windowed_ += made.has_holes();
     ++(length > 0 ? hits_ : misses_);
     matched_ += static_cast<std::int64_t>(length);
     asked_ += static_cast<std::int64_t>(ids.size());
@@ -232,7 +229,7 @@ class PrefixCacheMachine {
     CachedSequence* sequence = any();
     if (sequence == nullptr) return;
     Ids ids = sequence->ids;
-    const Ids known = known_.empty() ? Ids() : known_[below(known_.size())];
+    const Ids known = known_.any([this](auto n) { return below(n); });
     if (common_prefix(ids, known) == ids.size() && below(4) > 0) {
       ids = known;
     } else {
@@ -263,7 +260,7 @@ class PrefixCacheMachine {
     sequence->blocks = sequence->table->blocks();
     if (copies) note_dropped(last);
     let_go_of_replaced(*sequence);
-    known_.push_back(ids);
+    known_.add(ids);
   }
 
   void insert() {
@@ -271,9 +268,12 @@ class PrefixCacheMachine {
     if (sequence == nullptr) return;
     Ids ids = sequence->ids;
     if (below(4) == 0) ids.resize(below(ids.size() + 1));
-    const Ids kept(ids.begin(), ids.begin() + (has_open_blocks()  // full blocks alone
-                                                   ? ids.size() / block_size_ * block_size_
-                                                   : ids.size()));
+    Ids kept(ids.begin(), ids.begin() + (has_open_blocks()  // full blocks alone
+                                             ? ids.size() / block_size_ * block_size_
+                                             : ids.size()));
+    while (!kept.empty() && sequence->blocks[(kept.size() - 1) / block_size_] == kHole) {
+      kept.resize((kept.size() - 1) / block_size_ * block_size_);
+    }
     const auto insert_into = [&](const std::string& space) {
       cache_.insert(ids, *sequence->table, space);
       plain_.insert(space, kept, sequence->blocks);
@@ -296,6 +296,10 @@ class PrefixCacheMachine {
     CachedSequence* sequence = any();
     if (sequence == nullptr) return;
     const std::int64_t length = below(sequence->ids.size() + 1);
+    if (length % block_size_ > 0 && sequence->blocks[length / block_size_] == kHole) {
+      ASSERT_THROW(sequence->table->truncate(length), ValueError);
+      return;
+    }
     sequence->table->truncate(length);
     sequence->ids.resize(length);
     while (static_cast<std::int64_t>(sequence->blocks.size()) * block_size_ >=
@@ -314,6 +318,20 @@ class PrefixCacheMachine {
       ASSERT_EQ(sequence->table->blocks(), sequence->blocks);
     }
     let_go_of_replaced(*sequence);
+  }
+
+  // In pools without open blocks, whose model has no holes.
+  void drop_before() {
+    CachedSequence* sequence = any();
+    if (sequence == nullptr || has_open_blocks()) return;
+    const std::int64_t end = below(sequence->ids.size() + 1), sinks = below(3);
+    sequence->table->drop_before(end, sinks);
+    for (std::int64_t column = end / block_size_;
+         column-- > (sinks + block_size_ - 1) / block_size_;) {
+      const std::int32_t block = std::exchange(sequence->blocks[column], kHole);
+      if (block != kHole) note_dropped(block);
+    }
+    ASSERT_EQ(sequence->table->blocks(), sequence->blocks);
   }
 
   void remove() {
@@ -335,7 +353,8 @@ class PrefixCacheMachine {
     }
     reclaim(n);
     for (const std::int32_t block : pool_->allocate(n)) held_.push_back(block);
-    if (const CachedSequence* sequence = any(); sequence != nullptr && below(4) == 0) {
+    if (const CachedSequence* sequence = any();
+        sequence != nullptr && !sequence->has_holes() && below(4) == 0) {
       pool_->retain(sequence->blocks);
       held_.insert(held_.end(), sequence->blocks.begin(), sequence->blocks.end());
     }
@@ -374,8 +393,8 @@ class PrefixCacheMachine {
   std::function<std::uint32_t()> random_;
   std::vector<CachedSequence> sequences_;
   std::vector<std::int32_t> held_;
-  std::vector<Ids> known_;
-  std::int64_t hits_ = 0, misses_ = 0, matched_ = 0, asked_ = 0, refusals_ = 0;
+  KnownIds known_{block_size_};
+  std::int64_t hits_ = 0, misses_ = 0, matched_ = 0, asked_ = 0, refusals_ = 0, windowed_ = 0;
 };
 
 }  // namespace quire::testing
