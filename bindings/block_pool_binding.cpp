@@ -165,7 +165,7 @@ std::string pool_repr(const BlockPool& pool) {
 
 std::string stats_repr(const PoolStats& s) {
   return concat("PoolStats(num_blocks=", s.num_blocks, ", free=", s.free, ", used=", s.used,
-                ", shared=", s.shared, ", cached=", s.cached,
+                ", shared=", s.shared, ", cached=", s.cached, ", pinned=", s.pinned,
                 ", reserved_tokens=", s.reserved_tokens, ", filled_tokens=", s.filled_tokens,
                 ", wasted_tokens=", s.wasted_tokens, ", peak_used=", s.peak_used,
                 ", copies_on_write=", s.copies_on_write, ", resident_bytes=", s.resident_bytes,
@@ -179,7 +179,9 @@ void bind_stats(py::module_& m) {
       .def_readonly("free", &PoolStats::free, "Blocks that nobody holds.")
       .def_readonly("used", &PoolStats::used, "Blocks that somebody holds.")
       .def_readonly("shared", &PoolStats::shared, "Blocks with more than one reference.")
-      .def_readonly("cached", &PoolStats::cached, "Blocks that only prefix caches hold.")
+      .def_readonly("cached", &PoolStats::cached,
+                    "Blocks that only prefix caches hold, and may give up.")
+      .def_readonly("pinned", &PoolStats::pinned, "Blocks that prefix caches have pinned.")
       .def_readonly("reserved_tokens", &PoolStats::reserved_tokens,
                     "Room of the blocks that tables hold, in tokens.")
       .def_readonly("filled_tokens", &PoolStats::filled_tokens,

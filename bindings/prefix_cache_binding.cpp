@@ -34,12 +34,12 @@ std::int64_t to_token_id(Argument argument, py::handle item, Py_ssize_t index) {
   const long long id = PyLong_AsLongLongAndOverflow(number.ptr(), &overflow);
   if (overflow != 0) {
     raise<ValueError>(argument.place(), "got ", std::string(py::str(number)), " at index ", index,
-                      ", expected 0 to 2**63 - 1");
+                      ", expected -2**63 to 2**63 - 1");
   }
   return id;
 }
 
-// Of an array, or of an iterable of ints. Ids below 0 are refused where they are used.
+// Of an array, or of an iterable of ints.
 Ids to_token_ids(Argument argument, py::handle object) {
   Ids ids;
   const bool is_list = PyList_Check(object.ptr()) || PyTuple_Check(object.ptr());
@@ -78,11 +78,36 @@ std::shared_ptr<PrefixCache> new_cache(py::handle pool, py::handle max_blocks) {
   return std::make_shared<PrefixCache>(std::move(shared), most);
 }
 
-std::shared_ptr<BlockTable> match(PrefixCache& cache, py::handle token_ids, py::handle space) {
-  const Ids ids = to_token_ids({"PrefixCache.match", "token_ids"}, token_ids);
-  const std::string name = to_string({"PrefixCache.match", "namespace"}, space);
+PrefixWindow to_window(const char* function, py::handle size, py::handle num_sink_tokens) {
+  PrefixWindow window;
+  if (const auto given = to_optional_int({function, "sliding_window"}, size)) {
+    if (*given < 1) {
+      raise<ValueError>(place(function, "sliding_window"), "got ", *given, ", expected >= 1");
+    }
+    window.size = *given;
+  }
+  window.num_sink_tokens = to_int({function, "num_sink_tokens"}, num_sink_tokens);
+  return window;
+}
+
+std::shared_ptr<BlockTable> match(PrefixCache& cache, py::handle token_ids, py::handle space,
+                                  py::handle sliding_window, py::handle num_sink_tokens) {
+  constexpr const char* function = "PrefixCache.match";
+  const Ids ids = to_token_ids({function, "token_ids"}, token_ids);
+  const std::string name = to_string({function, "namespace"}, space);
+  const PrefixWindow window = to_window(function, sliding_window, num_sink_tokens);
   const WithoutGil unlocked;
-  return cache.match(ids, name);
+  return cache.match(ids, name, window);
+}
+
+std::int64_t peek(const PrefixCache& cache, py::handle token_ids, py::handle space,
+                  py::handle sliding_window, py::handle num_sink_tokens) {
+  constexpr const char* function = "PrefixCache.peek";
+  const Ids ids = to_token_ids({function, "token_ids"}, token_ids);
+  const std::string name = to_string({function, "namespace"}, space);
+  const PrefixWindow window = to_window(function, sliding_window, num_sink_tokens);
+  const WithoutGil unlocked;
+  return cache.peek(ids, name, window);
 }
 
 void insert(PrefixCache& cache, py::handle token_ids, py::handle table, py::handle space) {
@@ -91,6 +116,20 @@ void insert(PrefixCache& cache, py::handle token_ids, py::handle table, py::hand
   const std::string name = to_string({"PrefixCache.insert", "namespace"}, space);
   const WithoutGil unlocked;
   cache.insert(ids, *inserted, name);
+}
+
+std::int64_t pin(PrefixCache& cache, py::handle token_ids, py::handle space) {
+  const Ids ids = to_token_ids({"PrefixCache.pin", "token_ids"}, token_ids);
+  const std::string name = to_string({"PrefixCache.pin", "namespace"}, space);
+  const WithoutGil unlocked;
+  return cache.pin(ids, name);
+}
+
+void unpin(PrefixCache& cache, py::handle token_ids, py::handle space) {
+  const Ids ids = to_token_ids({"PrefixCache.unpin", "token_ids"}, token_ids);
+  const std::string name = to_string({"PrefixCache.unpin", "namespace"}, space);
+  const WithoutGil unlocked;
+  cache.unpin(ids, name);
 }
 
 std::int64_t evict(PrefixCache& cache, py::handle num_blocks) {
@@ -151,9 +190,17 @@ void bind_prefix_cache(py::module_& m) {
   def_init(cache, "PrefixCache", &new_cache, docs::kPrefixCache, py::arg("pool"), py::kw_only(),
            py::arg("max_blocks") = py::none());
   def_method(cache, "PrefixCache.match", &match, docs::kMatch, py::arg("token_ids"), py::kw_only(),
-             py::arg("namespace") = "");
+             py::arg("namespace") = "", py::arg("sliding_window") = py::none(),
+             py::arg("num_sink_tokens") = 0);
+  def_method(cache, "PrefixCache.peek", &peek, docs::kPeek, py::arg("token_ids"), py::kw_only(),
+             py::arg("namespace") = "", py::arg("sliding_window") = py::none(),
+             py::arg("num_sink_tokens") = 0);
   def_method(cache, "PrefixCache.insert", &insert, docs::kInsert, py::arg("token_ids"),
              py::arg("table"), py::kw_only(), py::arg("namespace") = "");
+  def_method(cache, "PrefixCache.pin", &pin, docs::kPin, py::arg("token_ids"), py::kw_only(),
+             py::arg("namespace") = "");
+  def_method(cache, "PrefixCache.unpin", &unpin, docs::kUnpin, py::arg("token_ids"), py::kw_only(),
+             py::arg("namespace") = "");
   def_method(cache, "PrefixCache.evict", &evict, docs::kEvict, py::arg("num_blocks"));
   def_method(cache, "PrefixCache.clear", &PrefixCache::clear, docs::kClear,
              py::call_guard<WithoutGil>());

@@ -61,10 +61,6 @@ class Sequence:
         other.next_position, other.holes = self.next_position, self.holes
         return other
 
-    @property
-    def is_whole(self) -> bool:
-        return not self.holes and self.positions == list(range(len(self.ids)))
-
     def expect_contents(self, table: quire.BlockTable) -> None:
         assert table.positions.tolist() == self.positions
         assert table.next_position == self.next_position
@@ -73,6 +69,11 @@ class Sequence:
             k, v = table.gather()
             np.testing.assert_array_equal(k, rows(self.tags))
             np.testing.assert_array_equal(v, -rows(self.tags))
+            return
+        block = table.blocks[np.arange(len(self.tags)) // BLOCK_SIZE]
+        there, row = block >= 0, np.arange(len(self.tags)) % BLOCK_SIZE
+        k = table.pool.k_cache()[block[there], row[there]]
+        np.testing.assert_array_equal(k, rows(self.tags)[there])
 
 
 class CacheMachine(RuleBasedStateMachine):
@@ -137,16 +138,41 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(sequence=sequences, share=shares)
     def insert(self, sequence: Sequence, share: float) -> None:
         ids = sequence.ids[: round(share * len(sequence.ids))]
-        if not sequence.is_whole:
-            if share == 1:
-                with pytest.raises(ValueError, match=r"PrefixCache\.insert: "):
-                    self.cache.insert(ids, sequence.table, namespace=sequence.space)
+        if sequence.positions[: len(ids)] != list(range(len(ids))):
+            with pytest.raises(ValueError, match=r"PrefixCache\.insert: "):
+                self.cache.insert(ids, sequence.table, namespace=sequence.space)
             return
         self.cache.insert(ids, sequence.table, namespace=sequence.space)
-        if self.max_blocks is None and len(ids) % BLOCK_SIZE == 0:
+        if self.max_blocks is None and len(ids) % BLOCK_SIZE == 0 and not sequence.holes:
             # nothing that a table holds is evicted
             found = self.cache.match([*ids, 9], namespace=sequence.space)
             assert len(found) == len(ids)
+
+    @rule(
+        target=sequences,
+        known=shares,
+        space=spaces,
+        window=st.integers(1, 9),
+        sinks=st.integers(0, 3),
+    )
+    def match_window(self, known: float, space: str, window: int, sinks: int) -> Sequence:
+        """All is there that the next query sees, and nothing else is taken."""
+        prompt = PROMPT[: int(known * len(PROMPT))]
+        seen: Any = {"namespace": space, "sliding_window": window, "num_sink_tokens": sinks}
+        peeked = self.cache.peek([*prompt, 9], **seen)
+        assert peeked >= self.cache.peek([*prompt, 9], namespace=space)
+        try:
+            table = self.cache.match([*prompt, 9], **seen)
+        except quire.OutOfBlocks:
+            return self.remember(Sequence(quire.BlockTable(self.pool), space, []))
+        n = len(table)
+        assert n == peeked
+        needed = {i // BLOCK_SIZE for i in range(n) if i > n - window or i < sinks}
+        needed |= {n // BLOCK_SIZE}  # where it goes on, if it has rows there
+        sequence = self.remember(Sequence(table, space, prompt[:n]))
+        sequence.holes = frozenset(range(len(table.blocks))) - needed
+        sequence.expect_contents(table)
+        return sequence
 
     @rule(target=sequences, sequence=sequences)
     def fork(self, sequence: Sequence) -> Sequence:

@@ -4,66 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
+from cached_rows import append, holds, new_pool, serve
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import quire
-
-BLOCK_SIZE = 4
-
-
-def new_pool(num_blocks: int = 32, num_layers: int = 1) -> quire.BlockPool:
-    return quire.BlockPool(
-        num_blocks,
-        block_size=BLOCK_SIZE,
-        num_kv_heads=2,
-        head_dim=8,
-        v_head_dim=4,
-        num_layers=num_layers,
-        dtype="float32",
-    )
-
-
-def rows(ids: list[int], namespace: str = "") -> Any:
-    """Rows that tell all tokens up to theirs, and the namespace: of one layer, one number each."""
-    numbers, total = [], float(len(namespace))
-    for token in ids:
-        total = (31 * total + token + 1) % 65521
-        numbers.append(total)
-    return np.array(numbers, np.float32)
-
-
-def append(table: quire.BlockTable, ids: list[int], namespace: str = "") -> None:
-    """Writes what the table lacks of ids; layers differ by 100000."""
-    new = rows(ids, namespace)[len(table) :, None, None]
-    num_layers = table.pool.num_layers
-    layers = np.stack([new + 100000 * layer for layer in range(num_layers)])
-    k = np.broadcast_to(layers, (num_layers, len(new), 2, 8)).astype(np.float32)
-    k = k if num_layers > 1 else k[0]
-    table.append(k, -k[..., :4])
-
-
-def holds(table: quire.BlockTable, ids: list[int], namespace: str = "") -> bool:
-    for layer in range(table.pool.num_layers):
-        k, v = table.gather(layer)
-        expected = np.broadcast_to(rows(ids, namespace)[:, None, None] + 100000 * layer, k.shape)
-        if not (np.array_equal(k, expected) and np.array_equal(v, -expected[..., :4])):
-            return False
-    return True
-
-
-def serve(cache: quire.PrefixCache, ids: list[int], namespace: str = "") -> quire.BlockTable:
-    """What an engine does: match, compute the rest, insert."""
-    table = cache.match(ids, namespace=namespace)
-    append(table, ids, namespace)
-    cache.insert(ids, table, namespace=namespace)
-    return table
 
 
 def test_a_second_prompt_starts_from_what_the_first_left() -> None:
@@ -116,6 +68,21 @@ def test_ids_of_64_bits() -> None:
     serve(cache, [most, 0, 2**32, 3])
     assert len(cache.match([most, 0, 2**32, 3, 1])) == 4
     assert len(cache.match(np.array([most, 0, 0, 3, 1]))) == 2
+
+
+def test_negative_ids_are_ids(tmp_path: Path) -> None:
+    cache = quire.PrefixCache(new_pool())
+    ids = [-1, -(2**63), 5, -(2**31), -7, 6]
+    serve(cache, ids).free()
+    assert len(cache.match([2**32 - 1, -(2**63), 5, 6])) == 0
+    assert len(cache.match(np.array([*ids, 1]))) == 6
+    assert cache.peek(np.array([-1, -(2**63), 5, -(2**31) + 1])) == 3
+    cache.save(tmp_path)
+    loaded = quire.PrefixCache(new_pool())
+    assert loaded.load(tmp_path) == 2
+    table = loaded.match([*ids, -9])
+    assert len(table) == 6
+    assert holds(table, ids)
 
 
 def test_namespaces() -> None:
@@ -200,12 +167,11 @@ def test_attention_over_shared_blocks() -> None:
         ("ab", TypeError, "got str at index 0, expected an int"),
         ([1, 2.0], TypeError, "got float at index 1, expected an int"),
         ([True], TypeError, "got bool at index 0, expected an int"),
-        ([1, -2], ValueError, "got -2 at index 1, expected >= 0"),
-        ([1, 2**63], ValueError, f"got {2**63} at index 1, expected 0 to 2"),
+        ([1, 2**63], ValueError, f"got {2**63} at index 1, expected -2\\*\\*63 to 2\\*\\*63 - 1"),
+        ([-(2**63) - 1], ValueError, f"got {-(2**63) - 1} at index 0, expected -2"),
         (np.array([1.0]), TypeError, "got dtype float64, expected int32 or int64"),
         (np.array([1], np.uint32), TypeError, "got dtype uint32, expected int32 or int64"),
         (np.array([[1]]), ValueError, r"got shape \[1, 1\], expected one axis"),
-        (np.array([3, -1], np.int32), ValueError, "got -1 at index 1, expected >= 0"),
     ],
 )
 def test_wrong_token_ids(token_ids: Any, error: type[Exception], message: str) -> None:
@@ -215,6 +181,8 @@ def test_wrong_token_ids(token_ids: Any, error: type[Exception], message: str) -
     before = repr(cache.stats())
     with pytest.raises(error, match=rf"^PrefixCache\.match: token_ids: {message}"):
         cache.match(token_ids)
+    with pytest.raises(error, match=rf"^PrefixCache\.peek: token_ids: {message}"):
+        cache.peek(token_ids)
     with pytest.raises(error, match=rf"^PrefixCache\.insert: token_ids: {message}"):
         cache.insert(token_ids, table)
     assert (len(cache), repr(cache.stats()), pool.num_used) == (1, before, 1)

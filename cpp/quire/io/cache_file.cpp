@@ -136,9 +136,6 @@ PrefixSnapshot read_tree(const KvFile& file, const BlockPool& pool) {
   if (ids != length(snapshot.ids)) {
     file.file().refuse(snapshot.ids.size(), " token_ids, expected the ", ids, " of all nodes");
   }
-  for (std::size_t i = 0; i < snapshot.ids.size(); ++i) {
-    expect(file, "token_ids", i, snapshot.ids[i], 0, std::numeric_limits<std::int64_t>::max());
-  }
   return snapshot;
 }
 
@@ -181,7 +178,8 @@ void find_blocks(const FileBytes& file, PrefixCache& cache, PrefixSnapshot* snap
   } catch (const OutOfBlocks&) {
     const PoolStats stats = pool.stats();
     file.refuse<OutOfBlocks>(counted(count, "block"), ", expected at most the ", stats.free,
-                             " free and ", stats.cached, " cached");
+                             " free and ", stats.cached, " cached",
+                             stats.pinned > 0 ? concat(", beside ", stats.pinned, " pinned") : "");
   }
   auto next = ids.begin();
   for (std::size_t i = 0; i < cached.size(); ++i) {

@@ -25,6 +25,7 @@ PoolStats BlockLedger::stats() const {
   stats.used = num_used();
   stats.shared = shared_;
   stats.cached = cached_;
+  stats.pinned = pinned_;
   stats.reserved_tokens = held_by_tables_ * block_size_;
   stats.filled_tokens = filled_tokens_;
   stats.wasted_tokens = stats.reserved_tokens - stats.filled_tokens;
@@ -209,6 +210,24 @@ void BlockLedger::drop_from_cache(std::int32_t block) {
   if (events_ != nullptr) note_freed_since(before);
 }
 
+void BlockLedger::pin(std::int32_t block) noexcept {
+  Block& state = blocks_[block];
+  assert(state.pins < state.caches);
+  cached_ -= state.is_idle();
+  pinned_ += state.pins == 0;
+  ++state.pins;
+}
+
+void BlockLedger::unpin(std::int32_t block) noexcept {
+  Block& state = blocks_[block];
+  assert(state.pins > 0);
+  --state.pins;
+  pinned_ -= state.pins == 0;
+  if (!state.is_idle()) return;
+  ++cached_;
+  for (BlockCache* cache : caches_) cache->note_idle(block);
+}
+
 void BlockLedger::reclaim(std::int64_t num_wanted) noexcept {
   assert(num_wanted <= num_free() + num_cached());
   for (BlockCache* cache : caches_) {
@@ -219,6 +238,7 @@ void BlockLedger::reclaim(std::int64_t num_wanted) noexcept {
 }
 
 void BlockLedger::forget(std::int32_t block) noexcept {
+  assert(blocks_[block].pins == 0);
   for (BlockCache* cache : caches_) cache->forget(block);
   assert(blocks_[block].caches == 0);
 }
@@ -255,10 +275,11 @@ void BlockLedger::check() const {
 }
 
 void BlockLedger::check_caches() const {
-  std::vector<std::int32_t> held(blocks_.size(), 0);
-  for (const BlockCache* cache : caches_) cache->check(held);
+  std::vector<std::int32_t> held(blocks_.size(), 0), pinned(blocks_.size(), 0);
+  for (const BlockCache* cache : caches_) cache->check(held, pinned);
   for (std::int32_t block = 0; block < num_blocks(); ++block) {
     expect_equal("references of caches", blocks_[block].caches, held[block], " for block ", block);
+    expect_equal("pins", blocks_[block].pins, pinned[block], " for block ", block);
   }
 }
 
@@ -293,18 +314,21 @@ void BlockLedger::check_totals() const {
   std::int64_t used = 0;
   std::int64_t shared = 0;
   std::int64_t cached = 0;
+  std::int64_t pinned = 0;
   std::int64_t held_by_tables = 0;
   std::int64_t filled_tokens = 0;
   for (const Block& state : blocks_) {
     used += state.references() > 0;
     shared += state.references() > 1;
     cached += state.is_idle();
+    pinned += state.pins > 0;
     held_by_tables += state.tables > 0;
     filled_tokens += state.rows;
   }
   expect_equal("used", num_used(), used);
   expect_equal("shared", shared_, shared);
   expect_equal("cached", cached_, cached);
+  expect_equal("pinned", pinned_, pinned);
   expect_equal("reserved_tokens", held_by_tables_ * block_size_, held_by_tables * block_size_);
   expect_equal("filled_tokens", filled_tokens_, filled_tokens);
   if (peak_used_ < used || peak_used_ > num_blocks()) {

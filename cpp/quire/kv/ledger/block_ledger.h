@@ -5,6 +5,7 @@
 //
 //   references(b) = users(b) + tables(b) + caches(b)
 //   caches(b)     = sum of what the caches of the pool say that they hold
+//   pins(b)       = sum of what the caches say that they have pinned     pins(b) <= caches(b)
 //   tables(b)     = full(b) + partial(b)            full: tables that count all of b's rows
 //   partial(b)    = sum of ends(b, r)               ends: tables that count r rows, r < block_size
 //   rows(b)       = block_size                      where full(b) > 0
@@ -17,7 +18,8 @@
 //   num_blocks      = free + used
 //   used            = |{b : references(b) > 0}|     used <= peak_used <= num_blocks
 //   shared          = |{b : references(b) > 1}|
-//   cached          = |{b : references(b) = caches(b) > 0}|     these b are called idle
+//   cached          = |{b : references(b) = caches(b) > 0 = pins(b)}|     these b are called idle
+//   pinned          = |{b : pins(b) > 0}|
 //   reserved_tokens = block_size * |{b : tables(b) > 0}|
 //   filled_tokens   = sum of rows(b)
 //   wasted_tokens   = reserved_tokens - filled_tokens
@@ -50,7 +52,8 @@ struct PoolStats {
   std::int64_t free = 0;             // blocks that nobody holds
   std::int64_t used = 0;             // blocks that somebody holds
   std::int64_t shared = 0;           // blocks with more than one reference
-  std::int64_t cached = 0;           // blocks that only a prefix cache holds
+  std::int64_t cached = 0;           // blocks that only a prefix cache holds, and may give up
+  std::int64_t pinned = 0;           // blocks that a prefix cache has pinned
   std::int64_t reserved_tokens = 0;  // room, in tokens, of the blocks that tables hold
   std::int64_t filled_tokens = 0;    // tokens that tables count there
   std::int64_t wasted_tokens = 0;    // reserved_tokens - filled_tokens
@@ -90,17 +93,18 @@ class BlockLedger {
   std::int64_t num_free() const { return static_cast<std::int64_t>(free_.size()); }
   std::int64_t num_used() const { return num_blocks() - num_free(); }
   std::int64_t num_cached() const { return cached_; }
+  std::int64_t num_pinned() const { return pinned_; }
   std::int32_t references(std::int32_t block) const { return blocks_[block].references(); }
   BlockHolders holders(std::int32_t block) const {
     const Block& state = blocks_[block];
     return {state.users, state.tables, state.caches, state.rows};
   }
-  // Whether only caches hold the block.
+  // Whether only caches hold the block, and none has pinned it.
   bool is_idle(std::int32_t block) const { return blocks_[block].is_idle(); }
-  // Whether nobody but caches, and the one who asks, holds the block.
+  // Whether nobody but caches that have not pinned it, and the one who asks, holds the block.
   bool is_shared_with_caches_alone(std::int32_t block) const {
     const Block& state = blocks_[block];
-    return state.references() - state.caches == 1;
+    return state.references() - state.caches == 1 && state.pins == 0;
   }
   PoolStats stats() const;
 
@@ -124,9 +128,12 @@ class BlockLedger {
   void leave(BlockCache& cache) noexcept { std::erase(caches_, &cache); }
   void give_to_cache(std::int32_t block);
   void drop_from_cache(std::int32_t block);
+  // Pins of caches, on blocks that they hold: such a block is not idle.
+  void pin(std::int32_t block) noexcept;
+  void unpin(std::int32_t block) noexcept;
   // Makes so many blocks free; num_free() + num_cached() are at least as many.
   void reclaim(std::int64_t num_free) noexcept;
-  // Has all caches drop the block.
+  // Has all caches drop the block, which none has pinned.
   void forget(std::int32_t block) noexcept;
 
   // Rows of a shared block were copied; those of copy on write are counted.
@@ -161,9 +168,10 @@ class BlockLedger {
     std::int32_t partial = 0;
     std::int32_t rows = 0;
     std::int32_t caches = 0;
+    std::int32_t pins = 0;  // no references
 
     std::int32_t references() const { return users + tables + caches; }
-    bool is_idle() const { return caches > 0 && users + tables == 0; }
+    bool is_idle() const { return caches > 0 && users + tables + pins == 0; }
   };
 
   struct Free {
@@ -193,6 +201,7 @@ class BlockLedger {
   std::unique_ptr<std::int32_t[], Free> ends_;  // [num_blocks, block_size], by the last row counted
   std::int64_t shared_ = 0;
   std::int64_t cached_ = 0;
+  std::int64_t pinned_ = 0;
   std::int64_t held_by_tables_ = 0;
   std::int64_t filled_tokens_ = 0;
   std::int64_t peak_used_ = 0;

@@ -186,13 +186,18 @@ std::vector<bool> BlockPool::cached_blocks() const {
   return cached;
 }
 
+std::string BlockPool::Books::most_blocks() const {
+  const std::int64_t cached = ledger_.num_cached(), pinned = ledger_.num_pinned();
+  return concat("the ", ledger_.num_free(), " free",
+                cached > 0 ? concat(" and ", cached, " cached") : "",
+                pinned > 0 ? concat(", beside ", pinned, " pinned") : "");
+}
+
 void BlockPool::Books::require_free(std::int64_t blocks, const Asked& asked) const {
   if (blocks <= ledger_.num_free()) return;
   if (can_free(blocks)) return ledger_.reclaim(blocks);
-  const std::int64_t cached = ledger_.num_cached();
   raise<OutOfBlocks>(place(asked.function, asked.argument), "got ", asked.value, ", which takes ",
-                     counted(blocks, "block"), ", expected at most the ", ledger_.num_free(),
-                     " free", cached > 0 ? concat(" and ", cached, " cached") : "");
+                     counted(blocks, "block"), ", expected at most ", most_blocks());
 }
 
 std::vector<std::int32_t> BlockPool::allocate(std::int64_t n) {

@@ -183,6 +183,10 @@ class BlockPool {
       return blocks <= ledger_.num_free() + ledger_.num_cached();
     }
 
+    // What a request for blocks can be served of, for the message where it is too little; pinned
+    // blocks stand beside it.
+    std::string most_blocks() const;
+
     // Makes `blocks` blocks free, which what is asked for takes. Throws OutOfBlocks, naming that,
     // where caches cannot help either, and leaves them alone then. Here alone does a pool run out.
     void require_free(std::int64_t blocks, const Asked& asked) const;

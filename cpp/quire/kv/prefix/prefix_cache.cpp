@@ -21,15 +21,20 @@ std::int64_t checked_max(std::optional<std::int64_t> max_blocks) {
 }
 
 // A copy: the caller's array may change while it is being read, and must be read once.
-std::vector<std::int64_t> checked_ids(std::string_view function, TokenIds ids) {
-  std::vector<std::int64_t> checked(ids.begin(), ids.end());
-  const auto wrong = std::find_if(checked.begin(), checked.end(), [](auto id) { return id < 0; });
-  if (wrong != checked.end()) {
-    raise<ValueError>(place(function, "token_ids"), "got ", *wrong, " at index ",
-                      wrong - checked.begin(), ", expected >= 0");
+std::vector<std::int64_t> copy_of(TokenIds ids) { return {ids.begin(), ids.end()}; }
+
+void check_window(std::string_view function, const PrefixWindow& window) {
+  if (window.size < 0) {
+    raise<ValueError>(place(function, "sliding_window"), "got ", window.size, ", expected >= 1");
   }
-  return checked;
+  if (window.num_sink_tokens < 0) {
+    raise<ValueError>(place(function, "num_sink_tokens"), "got ", window.num_sink_tokens,
+                      ", expected >= 0");
+  }
 }
+
+// What a match may find: attention needs a token to start from.
+TokenIds all_but_last(TokenIds ids) { return ids.first(ids.empty() ? 0 : ids.size() - 1); }
 
 }  // namespace
 
@@ -60,11 +65,25 @@ PrefixCache::~PrefixCache() {
   books->leave(*tree_);
 }
 
-std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_view space) {
-  const std::vector<std::int64_t> checked = checked_ids("PrefixCache.match", token_ids);
+std::int64_t PrefixCache::peek(TokenIds token_ids, std::string_view space,
+                               const PrefixWindow& window) const {
+  check_window("PrefixCache.peek", window);
+  const std::vector<std::int64_t> ids = copy_of(all_but_last(token_ids));
+  const std::vector<std::int64_t> space_ids = ids_of(space);
+  std::vector<std::int32_t> blocks;
+  blocks.reserve(ids.size() / block_size_ + 1);  // outside the pool's lock
+  const BlockPool::Books books(*pool_);
+  const RadixTree::Rest rest = tree_->find(space_ids, ids, {window}, &blocks);
+  return std::ssize(blocks) * block_size_ + rest.rows;
+}
+
+std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_view space,
+                                               const PrefixWindow& window) {
+  check_window("PrefixCache.match", window);
+  const std::vector<std::int64_t> copied = copy_of(token_ids);
   pool_->storage().memory().require_written("PrefixCache.match");
-  const TokenIds ids(checked);
-  const TokenIds wanted = ids.first(ids.empty() ? 0 : ids.size() - 1);
+  const TokenIds ids(copied);
+  const TokenIds wanted = all_but_last(ids);
   const std::vector<std::int64_t> space_ids = ids_of(space);
   const BlockPool::Delivery delivery(*pool_);
   auto table = std::make_shared<BlockTable>(pool_);
@@ -81,7 +100,7 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
   if (pool_->open_room().is_limited()) {  // a look beforehand
     {
       const BlockPool::Books books(*pool_);
-      rest = tree_->find(space_ids, wanted, &blocks);
+      rest = tree_->find(space_ids, wanted, {window}, &blocks);
     }
     matched = std::ssize(blocks) * block_size_ + rest.rows;
     blocks.clear();
@@ -90,19 +109,21 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
   }
   {
     const BlockPool::Books books(*pool_);
-    rest = tree_->find(space_ids, wanted, &blocks);
-    // No room was claimed for what another thread has only just cached.
-    if (pool_->open_room().is_limited() && !claim) rest.rows = 0;
+    // No room was claimed for rows that another thread has only just cached.
+    const bool copies_rows = !pool_->open_room().is_limited() || claim.has_value();
+    rest = tree_->find(space_ids, wanted, {window, copies_rows}, &blocks);
     matched = static_cast<std::int64_t>(blocks.size()) * block_size_ + rest.rows;
     if (rest.rows > 0) {
       // What is held from now on cannot make room.
-      const auto idle = [&](std::int32_t block) { return books->is_idle(block); };
+      const auto idle = [&](std::int32_t block) { return block != kHole && books->is_idle(block); };
       const std::int64_t kept =
           std::count_if(blocks.begin(), blocks.end(), idle) + idle(rest.block);
       if (!books.can_free(1 + kept)) {
+        const std::int64_t pinned = books->num_pinned();
         raise<OutOfBlocks>("PrefixCache.match: token_ids", "got ", counted(matched, "cached token"),
                            ", the last ", rest.rows,
-                           " of which take a block, expected one free or cached");
+                           " of which take a block, expected one free or cached",
+                           pinned > 0 ? concat(", beside ", pinned, " pinned") : "");
       }
     }
     books->hold(blocks, block_size_);
@@ -161,9 +182,17 @@ void PrefixCache::count_miss(MissReason reason) {
   }
 }
 
+// Of so many tokens, those up to the last that are there: holes at the end lead nowhere.
+std::int64_t PrefixCache::end_of_blocks(const BlockTable& table, std::int64_t tokens) const {
+  while (tokens > 0 && table.columns_.blocks[(tokens - 1) / block_size_] == kHole) {
+    tokens = (tokens - 1) / block_size_ * block_size_;
+  }
+  return tokens;
+}
+
 void PrefixCache::insert(TokenIds token_ids, const BlockTable& table, std::string_view space) {
   constexpr std::string_view function = "PrefixCache.insert";
-  const std::vector<std::int64_t> ids = checked_ids(function, token_ids);
+  const std::vector<std::int64_t> ids = copy_of(token_ids);
   const std::vector<std::int64_t> space_ids = ids_of(space);
   if (table.pool_ != pool_) {
     raise<ValueError>(place(function, "table"), "got one of another pool, expected the cache's");
@@ -176,15 +205,46 @@ void PrefixCache::insert(TokenIds token_ids, const BlockTable& table, std::strin
                       ", expected at most the table's ", table.columns_.num_tokens);
   }
   table.require_beginning("PrefixCache.insert: table", static_cast<std::int64_t>(ids.size()));
+  TokenIds kept = TokenIds(ids).first(end_of_blocks(table, std::ssize(ids)));
   // Full columns that the table reads open are sealed for others; of a pool that opens none there
   // are no such, and part of a block is kept as well.
-  const std::int64_t columns = std::ssize(ids) / block_size_;
+  const std::int64_t columns = std::ssize(kept) / block_size_;
   const std::int64_t first = std::min(table.columns_.first_open(), columns);
   pool_->seal(std::span(table.columns_.blocks).subspan(first, columns - first));
   const std::int64_t least = pool_->geometry().least_cached_rows();
-  const TokenIds kept = TokenIds(ids).first(std::ssize(ids) / least * least);
+  kept = kept.first(std::ssize(kept) / least * least);
   const BlockPool::Books books(*pool_);
   tree_->insert(space_ids, kept, table.columns_.blocks);
+}
+
+std::int64_t PrefixCache::pin(TokenIds token_ids, std::string_view space) {
+  const std::vector<std::int64_t> ids = copy_of(token_ids);
+  const std::vector<std::int64_t> space_ids = ids_of(space);
+  RadixTree::Pins pin = RadixTree::new_pin(space_ids, ids);
+  std::int64_t tokens = 0;
+  {
+    const BlockPool::Books books(*pool_);
+    tokens = tree_->pin(space_ids, ids, &pin);
+  }
+  if (tokens == 0) {
+    raise<ValueError>("PrefixCache.pin: token_ids", "got ", counted(ids.size(), "token"),
+                      ", of which none is cached, expected the beginning of a cached sequence");
+  }
+  return tokens;
+}
+
+void PrefixCache::unpin(TokenIds token_ids, std::string_view space) {
+  const std::vector<std::int64_t> ids = copy_of(token_ids);
+  const RadixTree::Pins pin = RadixTree::new_pin(ids_of(space), ids);
+  bool was_pinned = false;
+  {
+    const BlockPool::Books books(*pool_);
+    was_pinned = tree_->unpin(pin);
+  }
+  if (!was_pinned) {
+    raise<ValueError>("PrefixCache.unpin: token_ids", "got ", counted(ids.size(), "token"),
+                      " that are not pinned, expected those of a pin");
+  }
 }
 
 std::int64_t PrefixCache::evict(std::int64_t num_blocks) {

@@ -16,8 +16,13 @@
 // Matching goes by token ids, all of them compared; a prefix in one namespace is unknown in every
 // other. Blocks that nobody else holds are given back when the pool runs out, inside the allocation
 // that needs them, those used least recently first and the end of a sequence before its beginning.
+// What is pinned stays.
 //
-// Memory: 136 bytes for a cached block of 16 tokens with ids below 2^32 (prefix_nodes.h), and at
+// Of a sequence with a window, whose old blocks were dropped, the others are cached at their
+// places, and found by who asks with a window. A token id and a little more is kept for each
+// dropped token before them.
+//
+// Memory: 136 bytes for a cached block of 16 tokens with ids in [0, 2^32) (prefix_nodes.h), and at
 // most 16 times as much for one that is inserted again and again at other places (radix_tree.h), 4
 // for every block of the pool, and 640 KiB to remember why something is missing (miss_memory.h).
 //
@@ -33,6 +38,7 @@
 
 #include "quire/kv/pool/block_pool.h"
 #include "quire/kv/prefix/prefix_snapshot.h"
+#include "quire/kv/prefix/prefix_window.h"
 #include "quire/kv/prefix/radix_tree.h"
 #include "quire/kv/table/block_table.h"
 
@@ -70,29 +76,52 @@ class PrefixCache {
 
   // A new table of the longest cached prefix, at most all tokens but the last: attention needs one
   // to start from. With open blocks it reads full blocks sealed, and the rows of a last one that it
-  // has in part open: what they stand for when sealed, rounded to bfloat16. Throws ValueError for
-  // an id below 0; OutOfBlocks where rows are to be copied and no block is free or cached. Whatever
-  // throws has changed nothing.
-  std::shared_ptr<BlockTable> match(TokenIds token_ids, std::string_view space = "");
+  // has in part open: what they stand for when sealed, rounded to bfloat16. Any number is an id,
+  // one below 0 as well. Throws OutOfBlocks where rows are to be copied and no block is free or
+  // cached. Whatever throws has changed nothing.
+  //
+  // With a window that has a size, the longest prefix of which all is there that the next query
+  // sees: the window's tokens before it, and the sink tokens. The table has these blocks, and holes
+  // in place of the others, cached or not. Throws ValueError for a window with a number below 0.
+  std::shared_ptr<BlockTable> match(TokenIds token_ids, std::string_view space = "",
+                                    const PrefixWindow& window = {});
+
+  // How many tokens match would find now. Takes nothing and counts nothing, and what is evicted
+  // next stays the same.
+  std::int64_t peek(TokenIds token_ids, std::string_view space = "",
+                    const PrefixWindow& window = {}) const;
 
   // Makes the table's first token_ids.size() tokens matchable, which must have been written. The
   // table stays as it is. What is there already stays too; where max_blocks are cached and all in
-  // use, only the first blocks are kept. Throws ValueError for an id below 0, more ids than the
-  // table has tokens, ids of tokens that it has given up, a freed table, or one of another pool.
+  // use, only the first blocks are kept. Where the table has holes, what stands after them is found
+  // by a match with a window, and a block that comes later fills them. Throws ValueError for more
+  // ids than the table has tokens, a table of which keep has removed some, a freed one, or one of
+  // another pool.
   // With open blocks only full ones are kept, which are sealed, for others than the table: what is
   // matched later reads them so, and has other bits than the table while it reads them open. A
   // block that is at RadixTree::kMaxPlaces places leaves the one where it was inserted longest ago.
   void insert(TokenIds token_ids, const BlockTable& table, std::string_view space = "");
 
+  // Keeps what is cached of these tokens, all that a match of them and one more would find, from
+  // eviction until it is unpinned as often as it was pinned: whatever the pool runs out of. Returns
+  // how many tokens that are. With a block that begins like them it keeps all of the block, and
+  // where max_blocks are cached, pinned ones count as in use. Throws ValueError where none of them
+  // is cached.
+  std::int64_t pin(TokenIds token_ids, std::string_view space = "");
+  // Takes back a pin of exactly these tokens, the latest. Throws ValueError where there is none, as
+  // after clear().
+  void unpin(TokenIds token_ids, std::string_view space = "");
+
   // Gives up to num_blocks blocks that only caches hold back to the pool, and says how many. Throws
   // ValueError below 0.
   std::int64_t evict(std::int64_t num_blocks);
 
-  // Forgets all. Blocks that tables hold stay theirs.
+  // Forgets all, what is pinned too. Blocks that tables hold stay theirs.
   void clear();
 
-  // All that is cached, with a reference of a user to each block: nobody can evict or write it
-  // until the caller releases it. That the oldest are released first keeps their order.
+  // All that is cached but what stands after holes, with a reference of a user to each block:
+  // nobody can evict or write it until the caller releases it. That the oldest are released first
+  // keeps their order.
   PrefixSnapshot snapshot() const;
 
   // The block of each node of a snapshot that is cached here, with a reference of a user for each
@@ -114,6 +143,7 @@ class PrefixCache {
   static std::vector<std::int64_t> ids_of(std::string_view space);
   static std::vector<std::vector<std::int64_t>> ids_of_spaces(const PrefixSnapshot& snapshot);
   void count_miss(MissReason reason);
+  std::int64_t end_of_blocks(const BlockTable& table, std::int64_t tokens) const;
 
   const std::shared_ptr<BlockPool> pool_;
   const std::int64_t block_size_;

@@ -61,7 +61,7 @@ PrefixNodes::Id PrefixNodes::create(TokenIds ids) {
   Node made;
   made.size = static_cast<std::int32_t>(ids.size());
   made.wide = std::any_of(ids.begin(), ids.end(), [](std::int64_t id) {
-    return id > std::int64_t{std::numeric_limits<std::uint32_t>::max()};
+    return id < 0 || id > std::int64_t{std::numeric_limits<std::uint32_t>::max()};
   });
   made.wide ? copy_ids<std::int64_t>(ids, &made) : copy_ids<std::uint32_t>(ids, &made);
   Id node = free_;

@@ -9,7 +9,7 @@
 // "Randomized search trees", 1996). So one descent finds the child that has the ids looked for, or
 // else the one that begins most like them: ids decide, and no table of hashes has to grow.
 //
-// Memory: a node is 56 bytes, and its ids are an array of 4 bytes each where all are below 2^32,
+// Memory: a node is 56 bytes, and its ids are an array of 4 bytes each where all are in [0, 2^32),
 // else of 8. That is 136 bytes for a block of 16 (200 with wide ids), malloc's own included.
 #pragma once
 
@@ -30,6 +30,9 @@ class PrefixNodes {
   using Id = std::int32_t;
   static constexpr Id kNone = 0;  // a node that stands for none
 
+  // In place of a block: of a node that is no tokens', and of tokens that only lead to others.
+  static constexpr std::int32_t kNoTokens = -1, kHoleBlock = -2;
+
   struct Free {
     void operator()(void* memory) const { std::free(memory); }
   };
@@ -40,9 +43,10 @@ class PrefixNodes {
     Id left = kNone, right = kNone;     // in the treap of its siblings
     Id older = kNone, newer = kNone;    // in a list; kNone where in none
     Id next = kNone, previous = kNone;  // of the nodes of one block
-    std::int32_t block = -1;            // -1 where it has none
-    std::int32_t size = 0;              // ids
-    std::unique_ptr<void, Free> ids;    // of 8 bytes each where wide, else of 4
+    std::int32_t block = kNoTokens;
+    std::int32_t size = 0;            // ids
+    std::unique_ptr<void, Free> ids;  // of 8 bytes each where wide, else of 4
+    std::int32_t pins = 0;            // of the node and of those below it
     bool wide = false;
     bool waits = false;  // see RadixTree
 

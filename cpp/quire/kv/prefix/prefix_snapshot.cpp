@@ -21,17 +21,22 @@ std::string name_of(const PrefixNodes::Node& space) {
 }  // namespace
 
 // The reverse of the order in which nodes go: those in use, those that wait for their children, and
-// the idle ones from the newest on; but a parent always before its children.
+// the idle ones from the newest on; but a parent always before its children, and none below a hole.
 std::vector<RadixTree::Id> RadixTree::newest_first() const {
   std::vector<Id> order;
   std::vector<bool> seen(static_cast<std::size_t>(nodes_.size()), false);
+  std::vector<bool> below_hole(seen);  // or one itself
   std::vector<Id> path;
   const auto add = [&](Id node) {
-    for (; is_block(node) && !seen[node]; node = nodes_[node].parent) {
+    for (; is_prefix(node) && !seen[node]; node = nodes_[node].parent) {
       seen[node] = true;
       path.push_back(node);
     }
-    for (; !path.empty(); path.pop_back()) order.push_back(path.back());
+    for (bool leaves_out = below_hole[node]; !path.empty(); path.pop_back()) {
+      leaves_out = leaves_out || is_hole(path.back());
+      below_hole[path.back()] = leaves_out;
+      if (!leaves_out) order.push_back(path.back());
+    }
   };
   for (const Id first : nodes_of_block_) {
     for (Id at = first; at != PrefixNodes::kNone; at = nodes_[at].next) {
@@ -41,7 +46,7 @@ std::vector<RadixTree::Id> RadixTree::newest_first() const {
   for (const Id head : {waiting_, idle_}) {
     for (Id at = nodes_[head].older; at != head; at = nodes_[at].older) add(at);
   }
-  assert(static_cast<std::int64_t>(order.size()) == size_);
+  assert(static_cast<std::int64_t>(order.size()) <= size_);
   return order;
 }
 
@@ -54,7 +59,7 @@ PrefixSnapshot RadixTree::snapshot() const {
   for (std::size_t i = 0; i < order.size(); ++i) place[order[i]] = static_cast<std::int64_t>(i);
   for (const Id id : order) {
     const PrefixNodes::Node& node = nodes_[id];
-    if (!is_block(node.parent) && place[node.parent] < 0) {
+    if (!is_prefix(node.parent) && place[node.parent] < 0) {
       place[node.parent] = static_cast<std::int64_t>(snapshot.namespaces.size());
       snapshot.namespaces.push_back(name_of(nodes_[node.parent]));
     }
@@ -66,7 +71,7 @@ PrefixSnapshot RadixTree::snapshot() const {
     std::int64_t& rows = snapshot.blocks[block].rows;
     rows = std::max<std::int64_t>(rows, node.size);
     const std::int64_t parent = place[node.parent];
-    snapshot.nodes.push_back({is_block(node.parent) ? parent : -1 - parent, block, node.size});
+    snapshot.nodes.push_back({is_prefix(node.parent) ? parent : -1 - parent, block, node.size});
     for (std::int64_t i = 0; i < node.size; ++i) snapshot.ids.push_back(node.id(i));
   }
   return snapshot;
@@ -86,7 +91,7 @@ std::vector<std::int32_t> RadixTree::blocks_of(
         nodes_.find_child(parent, TokenIds(snapshot.ids).subspan(end, node.size));
     if (common != node.size) continue;
     found[i] = child;
-    blocks[i] = nodes_[child].block;
+    if (!is_hole(child)) blocks[i] = nodes_[child].block;
   }
   return blocks;
 }

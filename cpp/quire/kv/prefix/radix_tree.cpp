@@ -28,20 +28,22 @@ PrefixNodes::Id RadixTree::find_space(TokenIds space) const {
   return whole ? found.node : PrefixNodes::kNone;
 }
 
-RadixTree::Rest RadixTree::find(TokenIds space, TokenIds ids,
+RadixTree::Rest RadixTree::find(TokenIds space, TokenIds ids, const Search& search,
                                 std::vector<std::int32_t>* blocks) const {
-  Id parent = find_space(space);
-  if (parent == PrefixNodes::kNone) return {};
-  while (!ids.empty()) {
-    const auto first = ids.first(std::min<std::size_t>(ids.size(), block_size_));
-    const auto found = nodes_.find_child(parent, first);
-    if (found.common == 0) return {};
-    if (found.common < block_size_) return {nodes_[found.node].block, found.common};
-    blocks->push_back(nodes_[found.node].block);
-    ids = ids.subspan(block_size_);
-    parent = found.node;
-  }
-  return {};
+  Rest rest;
+  const bool has_window = search.window.size > 0;
+  walk(space, ids, [&](Id node, std::int64_t rows) {
+    if (is_hole(node) && !has_window) return false;
+    const std::int32_t block = is_hole(node) ? kHole : nodes_[node].block;
+    if (rows == block_size_) {
+      blocks->push_back(block);
+    } else if (block != kHole && search.copies_rows) {
+      rest = {block, rows};
+    }
+    return true;
+  });
+  if (has_window && !cut_to_window(search.window, block_size_, rest.rows, blocks)) return {};
+  return rest;
 }
 
 PrefixNodes::Id RadixTree::add_space(TokenIds space) {
@@ -54,7 +56,7 @@ PrefixNodes::Id RadixTree::add_space(TokenIds space) {
 }
 
 void RadixTree::drop_if_empty(Id space) noexcept {
-  if (is_block(space) || nodes_[space].child != PrefixNodes::kNone) return;
+  if (is_prefix(space) || nodes_[space].child != PrefixNodes::kNone) return;
   nodes_.remove_child(space);
   nodes_.destroy(space);
   --num_spaces_;
@@ -64,22 +66,54 @@ PrefixNodes::Id RadixTree::add_child(Id parent, TokenIds ids, std::int32_t block
                                      WhenEverywhere when) {
   const auto [found, common] = nodes_.find_child(parent, ids);
   // there, or the beginning of another
-  if (common == static_cast<std::int64_t>(ids.size())) return found;
+  if (common == static_cast<std::int64_t>(ids.size())) {
+    const bool fills = is_hole(found) && block != kHole && common == block_size_;
+    return fills ? fill_hole(found, block, when) : found;
+  }
   const bool continues = found != PrefixNodes::kNone && common == nodes_[found].size;
-  const Id added = add_block(parent, ids, block);
-  if (continues) drop_leaf(found);  // those ids and more
+  // What takes over a pin must not have to go again.
+  if (continues && nodes_[found].pins > 0 &&
+      (block == kHole || !has_a_place_beside(found, block))) {
+    return PrefixNodes::kNone;
+  }
+  const Id added = add_node(parent, ids, block);
+  if (continues) {  // those ids and more
+    move_pins(found, added);
+    drop_leaf(found);
+  }
+  if (block == kHole) return added;
   if (leaves_a_place(added, when) && (size_ <= max_nodes_ || evict_leaf())) return added;
   drop_leaf(added);
   return PrefixNodes::kNone;
 }
 
+// It may go with the last that stands below it, where those make room and yet there is none.
+PrefixNodes::Id RadixTree::fill_hole(Id hole, std::int32_t block, WhenEverywhere when) {
+  attach(hole, block);
+  if (leaves_a_place(hole, when) && (size_ <= max_nodes_ || evict_leaf())) return hole;
+  detach(hole);
+  const bool goes = nodes_[hole].child == PrefixNodes::kNone;
+  settle(hole);
+  return goes ? PrefixNodes::kNone : hole;
+}
+
+bool RadixTree::has_a_place_beside(Id node, std::int32_t block) const {
+  std::int64_t places = 0;
+  for (Id at = nodes_of_block_[block]; at != PrefixNodes::kNone; at = nodes_[at].next) {
+    places += at != node;
+  }
+  return places < kMaxPlaces;
+}
+
 bool RadixTree::leaves_a_place(Id added, WhenEverywhere when) noexcept {
   std::int64_t places = 0;
   Id oldest = added;
-  for (Id at = added; at != PrefixNodes::kNone; at = nodes_[at].next, ++places) oldest = at;
+  for (Id at = added; at != PrefixNodes::kNone; at = nodes_[at].next, ++places) {
+    if (nodes_[at].pins == 0) oldest = at;
+  }
   if (places <= kMaxPlaces) return true;
-  if (when == WhenEverywhere::stays_out) return false;
-  for (Id at = added; is_block(at); at = nodes_[at].parent) {
+  if (when == WhenEverywhere::stays_out) return false;  // nor where the added one is the oldest
+  for (Id at = added; is_prefix(at); at = nodes_[at].parent) {
     if (at == oldest) return false;
   }
   drop_subtree(oldest, true);
@@ -89,87 +123,119 @@ bool RadixTree::leaves_a_place(Id added, WhenEverywhere when) noexcept {
 void RadixTree::insert(TokenIds space, TokenIds ids, std::span<const std::int32_t> blocks) {
   if (ids.empty()) return;
   Id parent = add_space(space);
+  Id last = PrefixNodes::kNone;  // with a block, which stays whatever is dropped for want of room
   for (std::size_t i = 0; !ids.empty(); ++i) {
     const auto first = ids.first(std::min<std::size_t>(ids.size(), block_size_));
     const Id child = add_child(parent, first, blocks[i], WhenEverywhere::leaves_oldest);
     if (child == PrefixNodes::kNone) break;
+    if (is_block(child)) last = child;
     parent = child;
     ids = ids.subspan(first.size());
   }
   // Those that the table does not hold itself were used now, a node before its parent.
-  for (; is_block(parent); parent = nodes_[parent].parent) make_newest(parent);
+  for (; is_prefix(last); last = nodes_[last].parent) {
+    if (is_block(last)) make_newest(last);
+  }
 }
 
-PrefixNodes::Id RadixTree::add_block(Id parent, TokenIds ids, std::int32_t block) {
-  assert(!ledger_.is_idle(block));
+PrefixNodes::Id RadixTree::add_node(Id parent, TokenIds ids, std::int32_t block) {
   Id added = PrefixNodes::kNone;
   try {
     added = nodes_.create(ids);
   } catch (...) {
-    drop_if_empty(parent);
+    settle(parent);
     throw;
   }
-  ledger_.give_to_cache(block);
-  PrefixNodes::Node& node = nodes_[added];
-  Id& first = nodes_of_block_[block];
-  node.block = block;
-  node.next = first;
-  if (first != PrefixNodes::kNone) nodes_[first].previous = added;
-  first = added;
   nodes_.add_child(parent, added);
-  ++size_;
-  if (!is_block(parent) && node.size == block_size_) {
-    misses_.note_cached(nodes_.fingerprint(added, block_size_), space_fingerprint(parent));
-  }
+  nodes_[added].block = PrefixNodes::kHoleBlock;
+  if (block != kHole) attach(added, block);
   return added;
 }
 
-void RadixTree::drop_leaf(Id dropped) noexcept {
-  const PrefixNodes::Node& node = nodes_[dropped];
-  const Id parent = node.parent;
-  const std::int32_t block = node.block;
-  assert(node.child == PrefixNodes::kNone && block >= 0);
-  if (!is_block(parent) && node.size == block_size_) {
-    misses_.note_evicted(nodes_.fingerprint(dropped, block_size_), space_fingerprint(parent));
-  }
-  nodes_.remove_child(dropped);
-  if (nodes_.is_listed(dropped)) nodes_.unlist(dropped);
-  (node.previous == PrefixNodes::kNone ? nodes_of_block_[block] : nodes_[node.previous].next) =
-      node.next;
-  if (node.next != PrefixNodes::kNone) nodes_[node.next].previous = node.previous;
-  nodes_.destroy(dropped);
-  --size_;
-  ledger_.drop_from_cache(block);
-
-  if (!is_block(parent)) return drop_if_empty(parent);
-  if (nodes_[parent].child == PrefixNodes::kNone && nodes_[parent].waits) {
-    nodes_[parent].waits = false;
-    nodes_.unlist(parent);
-    nodes_.insert_after(idle_, parent);
+void RadixTree::attach(Id to, std::int32_t block) {
+  assert(is_hole(to) && !ledger_.is_idle(block));
+  ledger_.give_to_cache(block);
+  PrefixNodes::Node& node = nodes_[to];
+  Id& first = nodes_of_block_[block];
+  node.block = block;
+  node.next = first;
+  if (first != PrefixNodes::kNone) nodes_[first].previous = to;
+  first = to;
+  ++size_;
+  if (!is_prefix(node.parent) && node.size == block_size_) {
+    misses_.note_cached(nodes_.fingerprint(to, block_size_), space_fingerprint(node.parent));
   }
 }
 
-void RadixTree::evict(Id leaf) noexcept {
-  ledger_.note_eviction(nodes_[leaf].block);
-  drop_leaf(leaf);
+void RadixTree::detach(Id from) noexcept {
+  PrefixNodes::Node& node = nodes_[from];
+  const std::int32_t block = node.block;
+  assert(block >= 0 && node.pins == 0);
+  if (!is_prefix(node.parent) && node.size == block_size_) {
+    misses_.note_evicted(nodes_.fingerprint(from, block_size_), space_fingerprint(node.parent));
+  }
+  if (nodes_.is_listed(from)) nodes_.unlist(from);
+  node.waits = false;
+  (node.previous == PrefixNodes::kNone ? nodes_of_block_[block] : nodes_[node.previous].next) =
+      node.next;
+  if (node.next != PrefixNodes::kNone) nodes_[node.next].previous = node.previous;
+  node.next = node.previous = PrefixNodes::kNone;
+  node.block = PrefixNodes::kHoleBlock;
+  --size_;
+  ledger_.drop_from_cache(block);
+}
+
+void RadixTree::remove_leaf(Id leaf) noexcept {
+  assert(is_prefix(leaf) && nodes_[leaf].child == PrefixNodes::kNone);
+  if (is_block(leaf)) detach(leaf);
+  nodes_.remove_child(leaf);
+  nodes_.destroy(leaf);
+}
+
+void RadixTree::settle(Id node) noexcept {
+  while (is_hole(node) && nodes_[node].child == PrefixNodes::kNone) {
+    const Id parent = nodes_[node].parent;
+    remove_leaf(node);
+    node = parent;
+  }
+  if (!is_prefix(node)) return drop_if_empty(node);
+  if (nodes_[node].child == PrefixNodes::kNone && nodes_[node].waits) {
+    nodes_[node].waits = false;
+    nodes_.unlist(node);
+    nodes_.insert_after(idle_, node);
+  }
+}
+
+void RadixTree::drop_leaf(Id dropped) noexcept {
+  const Id parent = nodes_[dropped].parent;
+  remove_leaf(dropped);
+  settle(parent);
+}
+
+void RadixTree::note_eviction(Id node) noexcept {
+  ledger_.note_eviction(nodes_[node].block);
   ++evictions_;
 }
 
 void RadixTree::drop_subtree(Id top, bool evicts) noexcept {
+  const Id above = nodes_[top].parent;
   for (Id at = top;;) {
     while (nodes_[at].child != PrefixNodes::kNone) at = nodes_[at].child;
     const Id parent = nodes_[at].parent;
-    evicts ? evict(at) : drop_leaf(at);
-    if (at == top) return;
+    if (evicts && is_block(at)) note_eviction(at);
+    remove_leaf(at);
+    if (at == top) break;
     at = parent;
   }
+  settle(above);
 }
 
 bool RadixTree::evict_leaf() noexcept {
   while (nodes_[idle_].newer != idle_) {
     const Id oldest = nodes_[idle_].newer;
     if (is_idle(oldest) && nodes_[oldest].child == PrefixNodes::kNone) {
-      evict(oldest);
+      note_eviction(oldest);
+      drop_leaf(oldest);
       return true;
     }
     nodes_.unlist(oldest);
@@ -204,6 +270,7 @@ void RadixTree::forget(std::int32_t block) noexcept {
 }
 
 void RadixTree::clear() noexcept {
+  drop_pins();
   while (nodes_[root_].child != PrefixNodes::kNone) {
     drop_subtree(nodes_[nodes_[root_].child].child, false);
   }
@@ -232,97 +299,6 @@ void RadixTree::note_asked(TokenIds space, TokenIds ids, std::weak_ptr<void> lea
   if (static_cast<std::int64_t>(ids.size()) <= block_size_) return;
   misses_.note_asked(PrefixNodes::fingerprint(ids.first(block_size_)),
                      PrefixNodes::fingerprint(space), std::move(lease));
-}
-
-namespace {
-
-void expect(bool holds, const char* what, PrefixNodes::Id node) {
-  if (holds) return;
-  raise<InvariantError>("BlockPool.check: prefix cache", "got node ", node, " that ", what,
-                        ", expected none");
-}
-
-}  // namespace
-
-void RadixTree::check(std::vector<std::int32_t>& held) const {
-  std::vector<Id> inner = {root_};
-  std::int64_t blocks = -1, spaces = 0;  // the root is none
-  while (!inner.empty()) {
-    const Id parent = inner.back();
-    inner.pop_back();
-    check_children(parent, &inner);
-    blocks += is_block(parent) || parent == root_;
-    spaces += !is_block(parent) && parent != root_;
-  }
-  expect(blocks == size_, "was not counted", root_);
-  expect(spaces == num_spaces_ && spaces <= size_, "is a namespace and was not counted", root_);
-  check_blocks();
-  check_lists();
-  for (std::size_t block = 0; block < nodes_of_block_.size(); ++block) {
-    for (Id at = nodes_of_block_[block]; at != PrefixNodes::kNone; at = nodes_[at].next) {
-      ++held[block];
-    }
-  }
-}
-
-// That the children are in order and as the header says; appends them to `inner`.
-void RadixTree::check_children(Id parent, std::vector<Id>* inner) const {
-  const std::size_t begin = inner->size();
-  std::vector<Id> path;
-  for (Id at = nodes_[parent].child; at != PrefixNodes::kNone || !path.empty();) {
-    for (; at != PrefixNodes::kNone; at = nodes_[at].left) path.push_back(at);
-    const Id node = path.back();
-    path.pop_back();
-    inner->push_back(node);
-    at = nodes_[node].right;
-  }
-  expect(parent == root_ || is_block(parent) || inner->size() > begin, "has no children", parent);
-  expect(inner->size() == begin || !is_block(parent) || nodes_[parent].size == block_size_,
-         "has children and is not full", parent);
-  for (std::size_t i = begin; i < inner->size(); ++i) {
-    const Id id = (*inner)[i];
-    const PrefixNodes::Node& node = nodes_[id];
-    expect(node.parent == parent, "has another parent", id);
-    expect(is_block(id) == (parent != root_), "has no block, or is no namespace", id);
-    expect(node.size >= 1 && (parent == root_ || node.size <= block_size_), "has no right size",
-           id);
-    expect(!is_idle(id) || nodes_.is_listed(id), "is idle and not listed", id);
-    if (i == begin) continue;
-    const PrefixNodes::Node& before = nodes_[(*inner)[i - 1]];
-    std::int64_t common = 0;
-    const std::int64_t most = std::min(node.size, before.size);
-    while (common < most && before.id(common) == node.id(common)) ++common;
-    expect(common < most && before.id(common) < node.id(common), "is not after its sibling", id);
-  }
-}
-
-// That each block's nodes know each other, and are all.
-void RadixTree::check_blocks() const {
-  std::int64_t count = 0;
-  for (std::size_t block = 0; block < nodes_of_block_.size(); ++block) {
-    Id previous = PrefixNodes::kNone;
-    std::int64_t places = 0;
-    for (Id at = nodes_of_block_[block]; at != PrefixNodes::kNone; at = nodes_[at].next) {
-      expect(++places <= kMaxPlaces, "is one place too many of its block", at);
-      expect(nodes_[at].block == static_cast<std::int32_t>(block), "is another block's", at);
-      expect(nodes_[at].previous == previous, "has another neighbour", at);
-      previous = at;
-      ++count;
-    }
-  }
-  expect(count == size_, "is of no block", root_);
-}
-
-// That the lists are whole, and each node knows which one it is in.
-void RadixTree::check_lists() const {
-  for (const Id head : {idle_, waiting_}) {
-    for (Id at = head; nodes_[at].newer != head; at = nodes_[at].newer) {
-      const Id listed = nodes_[at].newer;
-      expect(is_block(listed), "is listed without a block", listed);
-      expect(nodes_[listed].older == at, "has another neighbour in a list", listed);
-      expect(nodes_[listed].waits == (head == waiting_), "is in the wrong list", listed);
-    }
-  }
 }
 
 }  // namespace quire

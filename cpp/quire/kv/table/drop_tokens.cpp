@@ -110,7 +110,6 @@ std::int64_t BlockTable::next_position() const {
 }
 
 void BlockTable::require_beginning(std::string_view where, std::int64_t num_tokens) const {
-  columns_.require_no_hole(where, num_tokens);
   if (num_tokens == 0 || positions_.of(num_tokens - 1) == num_tokens - 1) return;
   raise<ValueError>(where, "got a token of position ", positions_.of(num_tokens - 1), " at index ",
                     num_tokens - 1, ", expected all of the first ", num_tokens, " positions");

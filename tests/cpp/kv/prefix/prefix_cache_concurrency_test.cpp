@@ -67,6 +67,13 @@ TEST_P(PrefixCacheConcurrency, EveryMatchHoldsItsOwnRows) {
         mine.clear();
       }
       if (mine.size() > 3) mine.erase(mine.begin() + random() % mine.size());
+      const Ids pinned = {0, 0, 0, 0, 0, worker};
+      try {
+        cache.pin(pinned);
+        cache.unpin(pinned);
+      } catch (const ValueError&) {  // nothing was there, or all has been cleared
+      }
+      ASSERT_GE(cache.peek(ids), 0);
       if (step % 50 == worker) cache.evict(4);
       if (step % 100 == 10 * worker) cache.clear();
       if (step % 64 == 0) pool->check();

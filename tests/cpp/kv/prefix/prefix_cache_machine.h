@@ -15,6 +15,9 @@
 #include <utility>
 #include <vector>
 
+#include "kv/prefix/cached_sequence.h"
+#include "kv/prefix/known_ids.h"
+#include "kv/prefix/pinned_prefixes.h"
 #include "kv/prefix/plain_prefix_cache.h"
 #include "kv/prefix/prefix_rows.h"
 #include "kv/table/open_rows.h"
@@ -22,24 +25,6 @@
 #include "quire/kv/prefix/prefix_cache.h"
 
 namespace quire::testing {
-
-struct CacheShape {
-  std::int64_t num_blocks;
-  std::int64_t block_size;
-  std::int64_t max_blocks;
-  std::optional<OpenKind> open = std::nullopt;  // or float32
-};
-
-struct CachedSequence {
-  std::string space;
-  Ids ids;
-  std::shared_ptr<BlockTable> table;
-  std::vector<std::int32_t> blocks;
-  std::optional<OpenSequence> opened = {};  // in a pool with open blocks; for what is open alone
-  ReplacedBlock replaced = {};
-
-  bool is_open(std::int64_t column) const { return opened->is_open(column); }
-};
 
 class PrefixCacheMachine {
  public:
@@ -54,7 +39,7 @@ class PrefixCacheMachine {
         random_(std::move(random)) {}
 
   void step() {
-    const std::int64_t action = below(100);
+    const std::int64_t action = below(112);
     if (action < 20) {
       match();
     } else if (action < 26) {
@@ -73,24 +58,33 @@ class PrefixCacheMachine {
       allocate();
     } else if (action < 98) {
       release();
-    } else if (action < 99 || below(10) > 0) {
+    } else if (action < 102) {
+      pin();
+    } else if (action < 104) {
+      unpin();
+    } else if (action < 110) {
+      drop_before();
+    } else if (action < 111 || below(10) > 0) {
       evict();
     } else {
       cache_.clear();
       plain_.clear();
+      pins_.forget();
     }
     if (sequences_.size() > 5) remove();
   }
 
   void verify_counts() const {
-    std::int64_t free = 0, cached = 0;
+    std::int64_t free = 0, cached = 0, pinned = 0;
     for (std::int32_t block = 0; block < num_blocks_; ++block) {
       free += holders(block) == 0 && !plain_.has(block);
       cached += plain_.is_idle(block);
+      pinned += plain_.is_pinned(block);
     }
     const PoolStats stats = pool_->stats();
     ASSERT_EQ(stats.free, free);
     ASSERT_EQ(stats.cached, cached);
+    ASSERT_EQ(stats.pinned, pinned);
     ASSERT_EQ(cache_.size(), static_cast<std::int64_t>(plain_.size()));
     const PrefixCacheStats counted = cache_.stats();
     ASSERT_EQ(counted.evictions, plain_.evictions);
@@ -107,7 +101,7 @@ class PrefixCacheMachine {
     ASSERT_NO_THROW(pool_->check());
     OpenPlaces places;
     for (const CachedSequence& s : sequences_) {
-      ASSERT_TRUE(holds_ids(*s.table, s.ids, s.space));
+      ASSERT_TRUE(holds(s));
       if (!has_open_blocks()) continue;
       ASSERT_NO_THROW(s.table->check());
       ASSERT_TRUE(places.add(*s.table, [&](auto column) { return s.is_open(column); }));
@@ -129,6 +123,8 @@ class PrefixCacheMachine {
   std::int64_t hits() const { return hits_; }
   std::int64_t refusals() const { return refusals_; }
   std::int64_t evictions() const { return plain_.evictions; }
+  std::int64_t windowed() const { return windowed_; }  // matches that gave a table with holes
+  std::int64_t pins() const { return pins_.made(); }
   std::int64_t left_places() const { return plain_.left_places; }
 
  private:
@@ -149,7 +145,9 @@ class PrefixCacheMachine {
     return free;
   }
   bool can_free(std::int64_t blocks) const {
-    for (std::int32_t b = 0; b < num_blocks_; ++b) blocks -= holders(b) == 0;
+    for (std::int32_t b = 0; b < num_blocks_; ++b) {
+      blocks -= holders(b) == 0 && !plain_.is_pinned(b);
+    }
     return blocks <= 0;
   }
   void reclaim(std::int64_t blocks) {
@@ -162,7 +160,7 @@ class PrefixCacheMachine {
   void drop_last_block(CachedSequence& sequence) {
     const std::int32_t block = sequence.blocks.back();
     sequence.blocks.pop_back();
-    note_dropped(block);
+    if (block != kHole) note_dropped(block);
   }
   void let_go_of_replaced(CachedSequence& sequence) {
     if (!has_open_blocks()) return;
@@ -172,36 +170,30 @@ class PrefixCacheMachine {
     return sequences_.empty() ? nullptr : &sequences_[below(sequences_.size())];
   }
 
-  // The beginning of something known, and some more of few different ids.
   Ids some_ids() {
-    Ids ids;
-    if (!known_.empty() && below(4) > 0) {
-      ids = known_[below(known_.size())];
-      ids.resize(below(ids.size() + 1));
-    }
-    for (std::int64_t n = below(2 * block_size_ + 2); n > 0; --n) ids.push_back(below(3));
-    if (ids.size() > static_cast<std::size_t>(5 * block_size_)) ids.resize(5 * block_size_);
-    known_.push_back(ids);
-    if (known_.size() > 30) known_.erase(known_.begin() + below(known_.size()));
-    return ids;
+    return known_.some([this](auto n) { return below(n); });
   }
 
   void match() {
     const std::string space = below(5) == 0 ? "other" : "";
     const Ids ids = some_ids();
     const Ids wanted(ids.begin(), ids.begin() + (ids.empty() ? 0 : ids.size() - 1));
-    const PlainPrefixCache::Found found = plain_.find(space, wanted);
+    PrefixWindow window;
+    if (!has_open_blocks() && below(3) == 0) window = {1 + below(3 * block_size_), below(3)};
+    const PlainPrefixCache::Found found = plain_.find(space, wanted, window);
     std::int64_t kept = 0;
     for (const std::int32_t block : found.blocks) kept += plain_.is_idle(block);
+    ASSERT_EQ(cache_.peek(ids, space, window),
+              static_cast<std::int64_t>(found.blocks.size() * block_size_ + found.rows));
     const bool copies = found.rows > 0;
     kept += copies && plain_.is_idle(found.rest);
     // every block that is kept would have counted as one that can be freed
     if (copies && !can_free(1 + kept)) {
-      ASSERT_THROW(cache_.match(ids, space), OutOfBlocks);
+      ASSERT_THROW(cache_.match(ids, space, window), OutOfBlocks);
       ++refusals_;
       return;
     }
-    auto table = cache_.match(ids, space);
+    auto table = cache_.match(ids, space, window);
     const std::size_t length = found.blocks.size() * block_size_ + found.rows;
     ASSERT_EQ(table->num_tokens(), static_cast<std::int64_t>(length));
     sequences_.push_back({space, {ids.begin(), ids.begin() + length}, table, found.blocks});
@@ -220,7 +212,8 @@ class PrefixCacheMachine {
       note_dropped(found.rest);
     }
     ASSERT_EQ(table->blocks(), made.blocks);
-    ASSERT_TRUE(holds_ids(*table, made.ids, space));
+    ASSERT_TRUE(holds(made));
+    windowed_ += made.has_holes();
     ++(length > 0 ? hits_ : misses_);
     matched_ += static_cast<std::int64_t>(length);
     asked_ += static_cast<std::int64_t>(ids.size());
@@ -236,11 +229,11 @@ class PrefixCacheMachine {
     CachedSequence* sequence = any();
     if (sequence == nullptr) return;
     Ids ids = sequence->ids;
-    const Ids known = known_.empty() ? Ids() : known_[below(known_.size())];
+    const Ids known = known_.any([this](auto n) { return below(n); });
     if (common_prefix(ids, known) == ids.size() && below(4) > 0) {
       ids = known;
     } else {
-      for (std::int64_t n = below(block_size_ + 2); n > 0; --n) ids.push_back(below(3));
+      for (std::int64_t n = below(block_size_ + 2); n > 0; --n) ids.push_back(below(3) - 1);
     }
     const auto n = static_cast<std::int64_t>(ids.size() - sequence->ids.size());
     const std::int64_t rows = static_cast<std::int64_t>(sequence->ids.size()) % block_size_;
@@ -249,7 +242,8 @@ class PrefixCacheMachine {
     const std::int32_t last = sequence->blocks.empty() ? -1 : sequence->blocks.back();
     const bool replaces = sequence->opened && ReplacedBlock::is_made(*sequence->opened, n);
     bool copies = replaces || (into_last > 0 && holders(last) + plain_.has(last) > 1);
-    if (copies && !replaces && !can_free(more + 1) && can_free(more) && holders(last) == 1) {
+    if (copies && !replaces && !can_free(more + 1) && can_free(more) && holders(last) == 1 &&
+        !plain_.is_pinned(last)) {
       plain_.forget(last);
       copies = false;
     }
@@ -266,7 +260,7 @@ class PrefixCacheMachine {
     sequence->blocks = sequence->table->blocks();
     if (copies) note_dropped(last);
     let_go_of_replaced(*sequence);
-    known_.push_back(ids);
+    known_.add(ids);
   }
 
   void insert() {
@@ -274,9 +268,12 @@ class PrefixCacheMachine {
     if (sequence == nullptr) return;
     Ids ids = sequence->ids;
     if (below(4) == 0) ids.resize(below(ids.size() + 1));
-    const Ids kept(ids.begin(), ids.begin() + (has_open_blocks()  // full blocks alone
-                                                   ? ids.size() / block_size_ * block_size_
-                                                   : ids.size()));
+    Ids kept(ids.begin(), ids.begin() + (has_open_blocks()  // full blocks alone
+                                             ? ids.size() / block_size_ * block_size_
+                                             : ids.size()));
+    while (!kept.empty() && sequence->blocks[(kept.size() - 1) / block_size_] == kHole) {
+      kept.resize((kept.size() - 1) / block_size_ * block_size_);
+    }
     const auto insert_into = [&](const std::string& space) {
       cache_.insert(ids, *sequence->table, space);
       plain_.insert(space, kept, sequence->blocks);
@@ -299,6 +296,10 @@ class PrefixCacheMachine {
     CachedSequence* sequence = any();
     if (sequence == nullptr) return;
     const std::int64_t length = below(sequence->ids.size() + 1);
+    if (length % block_size_ > 0 && sequence->blocks[length / block_size_] == kHole) {
+      ASSERT_THROW(sequence->table->truncate(length), ValueError);
+      return;
+    }
     sequence->table->truncate(length);
     sequence->ids.resize(length);
     while (static_cast<std::int64_t>(sequence->blocks.size()) * block_size_ >=
@@ -317,6 +318,20 @@ class PrefixCacheMachine {
       ASSERT_EQ(sequence->table->blocks(), sequence->blocks);
     }
     let_go_of_replaced(*sequence);
+  }
+
+  // In pools without open blocks, whose model has no holes.
+  void drop_before() {
+    CachedSequence* sequence = any();
+    if (sequence == nullptr || has_open_blocks()) return;
+    const std::int64_t end = below(sequence->ids.size() + 1), sinks = below(3);
+    sequence->table->drop_before(end, sinks);
+    for (std::int64_t column = end / block_size_;
+         column-- > (sinks + block_size_ - 1) / block_size_;) {
+      const std::int32_t block = std::exchange(sequence->blocks[column], kHole);
+      if (block != kHole) note_dropped(block);
+    }
+    ASSERT_EQ(sequence->table->blocks(), sequence->blocks);
   }
 
   void remove() {
@@ -338,7 +353,8 @@ class PrefixCacheMachine {
     }
     reclaim(n);
     for (const std::int32_t block : pool_->allocate(n)) held_.push_back(block);
-    if (const CachedSequence* sequence = any(); sequence != nullptr && below(4) == 0) {
+    if (const CachedSequence* sequence = any();
+        sequence != nullptr && !sequence->has_holes() && below(4) == 0) {
       pool_->retain(sequence->blocks);
       held_.insert(held_.end(), sequence->blocks.begin(), sequence->blocks.end());
     }
@@ -353,6 +369,15 @@ class PrefixCacheMachine {
     }
   }
 
+  void pin() {
+    if (pins_.size() > 3) return unpin();
+    pins_.pin(below(5) == 0 ? "other" : "", some_ids());
+  }
+  void unpin() {
+    if (pins_.size() > 0 && below(6) > 0) return pins_.unpin(below(pins_.size()));
+    pins_.try_unpin(some_ids());
+  }
+
   void evict() {
     const std::int64_t wanted = below(4);
     const std::int64_t before = num_free();
@@ -364,11 +389,12 @@ class PrefixCacheMachine {
   const std::shared_ptr<BlockPool> pool_;
   PrefixCache cache_;
   PlainPrefixCache plain_;
+  PinnedPrefixes pins_{cache_, plain_};
   std::function<std::uint32_t()> random_;
   std::vector<CachedSequence> sequences_;
   std::vector<std::int32_t> held_;
-  std::vector<Ids> known_;
-  std::int64_t hits_ = 0, misses_ = 0, matched_ = 0, asked_ = 0, refusals_ = 0;
+  KnownIds known_{block_size_};
+  std::int64_t hits_ = 0, misses_ = 0, matched_ = 0, asked_ = 0, refusals_ = 0, windowed_ = 0;
 };
 
 }  // namespace quire::testing

@@ -28,6 +28,8 @@ TEST_P(PrefixCacheModel, AgreesWithAPlainMap) {
   EXPECT_GT(machine.hits(), 0);
   EXPECT_GT(machine.refusals(), 0);
   EXPECT_GT(machine.evictions(), 0);
+  EXPECT_GT(machine.pins(), 0);
+  EXPECT_EQ(machine.windowed() > 0, !GetParam().shape.open);
   if (GetParam().shape.max_blocks > 100) {
     EXPECT_GT(machine.left_places(), 0);
   }

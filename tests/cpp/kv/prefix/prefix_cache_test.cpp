@@ -9,29 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "kv/prefix/prefix_cache_fixture.h"
 #include "kv/prefix/prefix_rows.h"
 
 namespace quire::testing {
 namespace {
-
-constexpr std::int64_t kBlock = 4;
-
-class PrefixCacheTest : public ::testing::Test {
- protected:
-  explicit PrefixCacheTest(std::int64_t num_blocks = 16) : pool(new_pool(num_blocks, kBlock)) {}
-  ~PrefixCacheTest() override { pool->check(); }
-
-  // How many tokens are found, and that their rows are theirs.
-  std::int64_t found(const Ids& ids, const std::string& space = "") {
-    const auto table = cache.match(ids, space);
-    const std::int64_t tokens = table->num_tokens();
-    EXPECT_TRUE(holds_ids(*table, {ids.begin(), ids.begin() + tokens}, space));
-    return tokens;
-  }
-
-  std::shared_ptr<BlockPool> pool;
-  PrefixCache cache{pool};
-};
 
 TEST_F(PrefixCacheTest, AnEmptyCacheGivesAnEmptyTable) {
   EXPECT_EQ(cache.match({})->num_tokens(), 0);
@@ -166,6 +148,21 @@ TEST_F(PrefixCacheTest, TokenIdsOfAllSizes) {
   serve(cache, narrow);
   EXPECT_EQ(found(narrow + Ids{1}), 4);
   EXPECT_EQ(found({most, std::int64_t{1} << 32, 6, 1}), 2);
+}
+
+// Engines mark images and other things that have no token by ids below 0.
+TEST_F(PrefixCacheTest, IdsBelowZeroAreIds) {
+  constexpr std::int64_t least = std::numeric_limits<std::int64_t>::min();
+  const Ids below = {-1, -2, least, 7};
+  const Ids same_low_halves = {0xffffffff, 0xfffffffe, 0, 7};
+  serve(cache, below + Ids{-5, -6});
+  EXPECT_EQ(found(same_low_halves + Ids{1}), 0);
+  EXPECT_EQ(found(below + Ids{-5, -7, 1}), 5);
+  serve(cache, same_low_halves);
+  EXPECT_EQ(found(same_low_halves + Ids{1}), 4);
+  EXPECT_EQ(found(below + Ids{-5, -6, 1}), 6);
+  EXPECT_EQ(found({-1, -2, least + 1, 7, 1}), 2);
+  EXPECT_EQ(found({-1}), 0);
 }
 
 TEST_F(PrefixCacheTest, ThePoolTakesTheLeastRecentlyUsedFromTheEnd) {
@@ -345,13 +342,9 @@ TEST_F(PrefixCacheTest, WhatIsRefusedChangesNothing) {
   };
   EXPECT_EQ(says(count_from(0, 7), *table),
             "PrefixCache.insert: token_ids: got 7 tokens, expected at most the table's 6");
-  EXPECT_EQ(says({0, -3}, *table),
-            "PrefixCache.insert: token_ids: got -3 at index 1, expected >= 0");
   EXPECT_EQ(says({}, *freed), "PrefixCache.insert: table: got a freed one, expected one in use");
   EXPECT_EQ(says({}, foreign),
             "PrefixCache.insert: table: got one of another pool, expected the cache's");
-  EXPECT_EQ(message_of<ValueError>([&] { cache.match(Ids{-1}); }),
-            "PrefixCache.match: token_ids: got -1 at index 0, expected >= 0");
   EXPECT_EQ(message_of<ValueError>([&] { cache.evict(-1); }),
             "PrefixCache.evict: num_blocks: got -1, expected >= 0");
   EXPECT_EQ(cache.size(), 2);

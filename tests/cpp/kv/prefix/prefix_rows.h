@@ -50,6 +50,25 @@ inline ::testing::AssertionResult holds_ids(const BlockTable& table, const Ids& 
   return holds_tokens(table, tags(space, ids));
 }
 
+// The same of a table with holes, in a pool of float32: of the tokens that are there.
+inline ::testing::AssertionResult holds_ids_but_holes(const BlockTable& table, const Ids& ids,
+                                                      const std::string& space = "") {
+  const std::vector<std::uint32_t> expected = tags(space, ids);
+  const std::vector<std::int32_t> blocks = table.blocks();
+  const std::int64_t block_size = table.pool()->geometry().block_size;
+  if (table.num_tokens() != std::ssize(ids)) {
+    return ::testing::AssertionFailure() << table.num_tokens() << " tokens";
+  }
+  for (std::int64_t token = 0; token < std::ssize(ids); ++token) {
+    const std::int64_t block = blocks[token / block_size];
+    const std::int64_t slot = block * block_size + token % block_size;
+    if (block != kHole && !slot_holds(table.pool()->storage(), slot, expected[token])) {
+      return ::testing::AssertionFailure() << "other rows at token " << token;
+    }
+  }
+  return ::testing::AssertionSuccess();
+}
+
 // Appends to a table that holds the first ids the rows of those that follow.
 inline void append_rest(BlockTable& table, const Ids& ids, const std::string& space = "") {
   const std::vector<std::uint32_t> all = tags(space, ids);

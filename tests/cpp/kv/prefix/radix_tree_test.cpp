@@ -118,7 +118,7 @@ TEST_F(RadixTreeTest, NodesAreBoundedByBlocks) {
   EXPECT_LE(num_nodes(), 2 * kPlaces * 8 + 4);
   for (std::int64_t space = 0; space < 5000; ++space) {
     found.clear();
-    tree.find(Ids{space, 256}, ids, &found);
+    tree.find(Ids{space, 256}, ids, {}, &found);
     ASSERT_EQ(found.size(), space < 5000 - kPlaces ? 0u : 2u) << space;
   }
   EXPECT_EQ(tree.size(), 2 * kPlaces);
@@ -147,7 +147,7 @@ TEST_F(RadixTreeTest, PlacesInOneNamespaceAreBoundedAsWell) {
   }
   tree.insert(Ids{5, 256}, ids, same);
   std::vector<std::int32_t> found;
-  tree.find(Ids{5, 256}, ids, &found);
+  tree.find(Ids{5, 256}, ids, {}, &found);
   EXPECT_EQ(std::ssize(found), RadixTree::kMaxPlaces);
   ledger.check();
   EXPECT_LE(num_nodes(), 2 * RadixTree::kMaxPlaces * 8 + 4);
@@ -168,11 +168,11 @@ TEST_F(RadixTreeTest, WhatIsPutBackLeavesNoPlace) {
   ledger.check();
   EXPECT_EQ(tree.size(), 4 + RadixTree::kMaxPlaces - 1);
   std::vector<std::int32_t> found;
-  tree.find(spaces[39], Ids{9, 9, 9, 39}, &found);
+  tree.find(spaces[39], Ids{9, 9, 9, 39}, {}, &found);
   EXPECT_EQ(found.size(), 1u);
-  tree.find(spaces[0], Ids{9, 9, 9, 0}, &found);
+  tree.find(spaces[0], Ids{9, 9, 9, 0}, {}, &found);
   EXPECT_EQ(found.size(), 1u);
-  tree.find(Ids{256}, Ids{0, 1, 2, 3}, &found);
+  tree.find(Ids{256}, Ids{0, 1, 2, 3}, {}, &found);
   EXPECT_EQ(found.size(), 2u);
 }
 
