@@ -28,8 +28,8 @@ class _SupportsArrayInterface(Protocol):
     @property
     def __array_interface__(self) -> dict[str, Any]: ...
 
-# float32, float16 or bfloat16, caches int8, float8_e4m3fn, float8_e5m2 or uint8 (int4) too; int32 or
-# int64
+# float32, float16 or bfloat16, caches int8, float8_e4m3fn, float8_e5m2 or uint8 (int4) too;
+# int32 or int64
 _Floats: TypeAlias = npt.NDArray[Any] | _SupportsDLPack | _SupportsArrayInterface
 _Ints: TypeAlias = npt.NDArray[np.signedinteger[Any]] | _SupportsDLPack | _SupportsArrayInterface
 _Scale: TypeAlias = _Floats | SupportsFloat
