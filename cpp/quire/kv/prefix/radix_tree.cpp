@@ -97,7 +97,8 @@ void RadixTree::insert(TokenIds space, TokenIds ids, std::span<const std::int32_
     ids = ids.subspan(first.size());
   }
   // Those that the table does not hold itself were used now, a node before its parent.
-  for (; is_block(parent); parent = nodes_[parent].parent) make_newest(parent);
+  for (Id at = parent; is_block(at); at = nodes_[at].parent) make_newest(at);
+  assert(holds([&] { check_changed(parent); }));
 }
 
 PrefixNodes::Id RadixTree::add_block(Id parent, TokenIds ids, std::int32_t block) {
@@ -182,17 +183,19 @@ bool RadixTree::evict_leaf() noexcept {
 }
 
 bool RadixTree::evict_one() noexcept {
-  if (evict_leaf()) return true;
-  while (nodes_[waiting_].newer != waiting_) {
+  bool is_found = evict_leaf();
+  while (!is_found && nodes_[waiting_].newer != waiting_) {
     const Id oldest = nodes_[waiting_].newer;
-    if (is_idle(oldest)) {
+    is_found = is_idle(oldest);
+    if (is_found) {
       drop_subtree(oldest, true);
-      return true;
+    } else {
+      nodes_[oldest].waits = false;
+      nodes_.unlist(oldest);
     }
-    nodes_[oldest].waits = false;
-    nodes_.unlist(oldest);
   }
-  return false;
+  assert(holds([&] { check_changed(); }));
+  return is_found;
 }
 
 void RadixTree::reclaim(std::int64_t num_free) noexcept {
@@ -201,6 +204,7 @@ void RadixTree::reclaim(std::int64_t num_free) noexcept {
 
 void RadixTree::forget(std::int32_t block) noexcept {
   while (nodes_of_block_[block] != PrefixNodes::kNone) drop_subtree(nodes_of_block_[block], true);
+  assert(holds([&] { check_changed(); }));
 }
 
 void RadixTree::clear() noexcept {
@@ -208,6 +212,7 @@ void RadixTree::clear() noexcept {
     drop_subtree(nodes_[nodes_[root_].child].child, false);
   }
   misses_.clear();
+  assert(holds([&] { check_changed(); }));
 }
 
 void RadixTree::make_newest(Id node) noexcept {
@@ -220,6 +225,7 @@ void RadixTree::note_idle(std::int32_t block) noexcept {
   for (Id node = nodes_of_block_[block]; node != PrefixNodes::kNone; node = nodes_[node].next) {
     make_newest(node);
   }
+  assert(holds([&] { check_changed(); }));
 }
 
 MissReason RadixTree::miss_reason(TokenIds space, TokenIds ids) const {
@@ -265,6 +271,26 @@ void RadixTree::check(std::vector<std::int32_t>& held) const {
   }
 }
 
+void RadixTree::check_node(Id id) const {
+  const PrefixNodes::Node& node = nodes_[id];
+  expect(is_block(id) == (node.parent != root_), "has no block, or is no namespace", id);
+  expect(node.size >= 1 && (!is_block(id) || node.size <= block_size_), "has no right size", id);
+  expect(!is_idle(id) || nodes_.is_listed(id), "is idle and not listed", id);
+}
+
+void RadixTree::check_changed(Id leaf) const {
+  if (std::ssize(nodes_of_block_) <= kSmallBooks && size_ <= kSmallBooks) {
+    std::vector<std::int32_t> held(nodes_of_block_.size());
+    return check(held);
+  }
+  expect(size_ >= 0 && size_ <= max_nodes_, "is one too many", root_);
+  expect(num_spaces_ >= 0 && num_spaces_ <= size_, "is a namespace and was not counted", root_);
+  for (Id at = leaf; is_block(at); at = nodes_[at].parent) {
+    check_node(at);
+    expect(nodes_[nodes_[at].parent].child != PrefixNodes::kNone, "is not its parent's", at);
+  }
+}
+
 // That the children are in order and as the header says; appends them to `inner`.
 void RadixTree::check_children(Id parent, std::vector<Id>* inner) const {
   const std::size_t begin = inner->size();
@@ -283,10 +309,7 @@ void RadixTree::check_children(Id parent, std::vector<Id>* inner) const {
     const Id id = (*inner)[i];
     const PrefixNodes::Node& node = nodes_[id];
     expect(node.parent == parent, "has another parent", id);
-    expect(is_block(id) == (parent != root_), "has no block, or is no namespace", id);
-    expect(node.size >= 1 && (parent == root_ || node.size <= block_size_), "has no right size",
-           id);
-    expect(!is_idle(id) || nodes_.is_listed(id), "is idle and not listed", id);
+    check_node(id);
     if (i == begin) continue;
     const PrefixNodes::Node& before = nodes_[(*inner)[i - 1]];
     std::int64_t common = 0;
