@@ -121,6 +121,7 @@ void BlockLedger::give_to_user(std::span<std::int32_t> blocks) {
   for (std::size_t i = 0; events_ != nullptr && i < blocks.size(); ++i) {
     events_->add(BlockEvent::Kind::allocated, blocks[i]);
   }
+  assert(holds([&] { check_changed(blocks); }));
 }
 
 void BlockLedger::retain(std::span<const std::int32_t> ids) {
@@ -140,6 +141,7 @@ void BlockLedger::retain(std::span<const std::int32_t> ids) {
                       ", expected at most ", kMaxUsers, " references to a block");
   }
   if (events_ != nullptr) note_taken(ids);
+  assert(holds([&] { check_changed(ids); }));
 }
 
 void BlockLedger::release(std::span<const std::int32_t> ids) {
@@ -161,6 +163,7 @@ void BlockLedger::release(std::span<const std::int32_t> ids) {
                       ", expected a block that was allocated or retained");
   }
   if (events_ != nullptr) note_freed_since(before);
+  assert(holds([&] { check_changed(ids); }));
 }
 
 void BlockLedger::give_to_table(std::span<std::int32_t> blocks, std::int64_t last_rows) {
@@ -169,6 +172,7 @@ void BlockLedger::give_to_table(std::span<std::int32_t> blocks, std::int64_t las
     blocks[i] = free_.back();
     hold(blocks.subspan(i, 1), i + 1 < blocks.size() ? block_size_ : last_rows);
   }
+  assert(holds([&] { check_changed(blocks); }));
 }
 
 void BlockLedger::hold(std::span<const std::int32_t> blocks, std::int64_t last_rows) {
@@ -179,6 +183,7 @@ void BlockLedger::hold(std::span<const std::int32_t> blocks, std::int64_t last_r
     add_reference(blocks[i], &Block::tables);
     count_rows(blocks[i], i + 1 < blocks.size() ? block_size_ : last_rows);
   }
+  assert(holds([&] { check_changed(blocks); }));
 }
 
 // Backwards, so that the next table is given the same blocks in the same order.
@@ -191,23 +196,27 @@ void BlockLedger::drop(std::span<const std::int32_t> blocks, std::int64_t last_r
     held_by_tables_ -= blocks_[blocks[i]].tables == 0;
   }
   if (events_ != nullptr) note_freed_since(before);
+  assert(holds([&] { check_changed(blocks); }));
 }
 
 void BlockLedger::recount(std::int32_t block, std::int64_t rows, std::int64_t new_rows) {
   count_rows(block, new_rows);
   uncount_rows(block, rows);
+  assert(holds([&] { check_changed({&block, 1}); }));
 }
 
 void BlockLedger::give_to_cache(std::int32_t block) {
   assert(blocks_[block].references() > blocks_[block].caches);
   if (events_ != nullptr) note_taken({&block, 1});
   add_reference(block, &Block::caches);
+  assert(holds([&] { check_changed({&block, 1}); }));
 }
 
 void BlockLedger::drop_from_cache(std::int32_t block) {
   const std::int64_t before = num_free();
   remove_reference(block, &Block::caches);
   if (events_ != nullptr) note_freed_since(before);
+  assert(holds([&] { check_changed({&block, 1}); }));
 }
 
 void BlockLedger::pin(std::int32_t block) noexcept {
@@ -235,12 +244,14 @@ void BlockLedger::reclaim(std::int64_t num_wanted) noexcept {
     cache->reclaim(num_wanted);
   }
   assert(num_free() >= num_wanted);
+  assert(holds([&] { check_changed({}); }));
 }
 
 void BlockLedger::forget(std::int32_t block) noexcept {
   assert(blocks_[block].pins == 0);
   for (BlockCache* cache : caches_) cache->forget(block);
   assert(blocks_[block].caches == 0);
+  assert(holds([&] { check_changed({&block, 1}); }));
 }
 
 namespace {
@@ -256,6 +267,12 @@ void expect_equal(const char* what, std::int64_t got, std::int64_t expected,
 }  // namespace
 
 void BlockLedger::check() const {
+  check_blocks();
+  check_totals();
+  check_caches();
+}
+
+void BlockLedger::check_blocks() const {
   std::vector<bool> is_free(blocks_.size(), false);
   for (const std::int32_t block : free_) {
     if (block < 0 || block >= num_blocks()) {
@@ -266,12 +283,32 @@ void BlockLedger::check() const {
     is_free[block] = true;
   }
   for (std::int32_t block = 0; block < num_blocks(); ++block) {
-    check_block(block, is_free[block]);
-    open_slots_.check(block, holders(block));
+    check_block(block);
+    expect_equal("times in the free list", is_free[block], blocks_[block].references() == 0,
+                 " for block ", block);
   }
   open_slots_.check();
-  check_totals();
-  check_caches();
+}
+
+// A cache that takes or drops a block is in the middle of a change of its own, and checks itself
+// when that is done. All in all the numbers of a pool are in bounds, whatever is large.
+void BlockLedger::check_changed(std::span<const std::int32_t> blocks) const {
+  if (num_blocks() * block_size_ <= kSmallBooks) {
+    check_blocks();
+    return check_totals();
+  }
+  for (const std::int32_t block : blocks) {
+    if (block != kHole) check_block(block);
+  }
+  const auto expect_up_to = [](const char* what, std::int64_t count, std::int64_t most) {
+    if (count >= 0 && count <= most) return;
+    raise<InvariantError>(place("BlockPool.check", what), "got ", count, ", expected 0 to ", most);
+  };
+  expect_up_to("shared", shared_, num_used());
+  expect_up_to("cached", cached_, num_used());
+  expect_up_to("blocks of tables", held_by_tables_, num_used());
+  expect_up_to("filled_tokens", filled_tokens_, held_by_tables_ * block_size_);
+  expect_up_to("used", num_used(), peak_used_);
 }
 
 void BlockLedger::check_caches() const {
@@ -283,7 +320,7 @@ void BlockLedger::check_caches() const {
   }
 }
 
-void BlockLedger::check_block(std::int32_t block, bool is_free) const {
+void BlockLedger::check_block(std::int32_t block) const {
   const Block& state = blocks_[block];
   const auto expect_non_negative = [block](const char* what, std::int64_t count) {
     if (count < 0) {
@@ -295,8 +332,6 @@ void BlockLedger::check_block(std::int32_t block, bool is_free) const {
   expect_non_negative("tables", state.tables);
   expect_non_negative("caches", state.caches);
   expect_non_negative("tables that hold all rows", state.tables - state.partial);
-  expect_equal("times in the free list", is_free, state.references() == 0, " for block ", block);
-
   std::int64_t partial = 0;
   std::int64_t rows = 0;
   for (std::int64_t r = 1; r < block_size_; ++r) {
@@ -308,6 +343,7 @@ void BlockLedger::check_block(std::int32_t block, bool is_free) const {
   if (state.tables > state.partial) rows = block_size_;
   expect_equal("tables that hold some rows", state.partial, partial, " for block ", block);
   expect_equal("rows", state.rows, rows, " for block ", block);
+  open_slots_.check(block, holders(block));
 }
 
 void BlockLedger::check_totals() const {

@@ -37,15 +37,10 @@
 #include "quire/base/check.h"
 #include "quire/kv/ledger/block_cache.h"
 #include "quire/kv/ledger/block_events.h"
+#include "quire/kv/ledger/invariants.h"
 #include "quire/kv/ledger/open_slots.h"
 
 namespace quire {
-
-// The books contradict themselves, which is a bug of Quire. Python: RuntimeError.
-class InvariantError : public Error {
- public:
-  using Error::Error;
-};
 
 struct PoolStats {
   std::int64_t num_blocks = 0;
@@ -178,9 +173,13 @@ class BlockLedger {
     void operator()(void* memory) const { std::free(memory); }
   };
 
-  void check_block(std::int32_t block, bool is_free) const;
+  // The equations above, of one block, of all, and what caches say they hold; and those that can be
+  // looked at after each change, of the blocks that it was about.
+  void check_block(std::int32_t block) const;
+  void check_blocks() const;
   void check_caches() const;
   void check_totals() const;
+  void check_changed(std::span<const std::int32_t> blocks) const;
 
   std::int32_t& ends(std::int32_t block, std::int64_t rows) const {
     return ends_[block * block_size_ + rows - 1];

@@ -34,7 +34,14 @@ std::int32_t OpenSlots::open(std::int32_t block) {
     slots.pop_back();
   }
   change(block, [slot](Block& state) { state = {slot, 1, 1, false}; });
+  assert(holds([&] { check_changed(blocks_[block]); }));
   return slot;
+}
+
+void OpenSlots::write(std::int32_t block) {
+  assert(blocks_[block].readers > 0);
+  blocks_[block].is_sealed = false;
+  assert(holds([&] { check_changed(blocks_[block]); }));
 }
 
 void OpenSlots::pin(std::int32_t block, bool reads) {
@@ -42,6 +49,7 @@ void OpenSlots::pin(std::int32_t block, bool reads) {
     ++state.pins;
     state.readers += reads;
   });
+  assert(holds([&] { check_changed(blocks_[block]); }));
 }
 
 void OpenSlots::unpin(std::int32_t block, bool reads) {
@@ -51,21 +59,25 @@ void OpenSlots::unpin(std::int32_t block, bool reads) {
     state.readers -= reads;
   });
   close_if_unused(blocks_[block]);
+  assert(holds([&] { check_changed(blocks_[block]); }));
 }
 
 void OpenSlots::stop_reading(std::int32_t block) {
   assert(blocks_[block].readers > 0);
   change(block, [](Block& state) { --state.readers; });
+  assert(holds([&] { check_changed(blocks_[block]); }));
 }
 
 void OpenSlots::read_again(std::int32_t block) {
   assert(blocks_[block].pins > blocks_[block].readers);
   change(block, [](Block& state) { ++state.readers; });
+  assert(holds([&] { check_changed(blocks_[block]); }));
 }
 
 void OpenSlots::note_sealed(std::int32_t block) {
   change(block, [](Block& state) { state.is_sealed = true; });
   close_if_unused(blocks_[block]);
+  assert(holds([&] { check_changed(blocks_[block]); }));
 }
 
 void OpenSlots::note_free_of_some(std::int32_t block) {
@@ -91,6 +103,17 @@ std::span<const std::int32_t> OpenSlots::take_unused(std::int64_t stay) {
 void OpenSlots::note_cleared() {
   cleared_.insert(cleared_.end(), leaving_.begin(), leaving_.end());
   leaving_.clear();
+}
+
+void OpenSlots::check_changed(const Block& block) const {
+  const auto expect = [](bool is_so, const char* what, std::int64_t got) {
+    if (!is_so) raise<InvariantError>(place("BlockPool.check", what), "got ", got);
+  };
+  expect(block.readers >= 0 && block.readers <= block.pins, "readers", block.readers);
+  const bool is_needed = block.pins > 0 || !block.is_sealed;
+  expect(is_needed == (block.slot != kNone), "open slot", block.slot);
+  expect(block.slot < num_touched_, "open slot", block.slot);
+  expect(num_open_ >= 0 && num_open_ <= num_used(), "open blocks", num_open_);
 }
 
 void OpenSlots::check(std::int32_t block, const BlockHolders& holders) const {

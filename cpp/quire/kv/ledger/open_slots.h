@@ -56,7 +56,7 @@ class OpenSlots {
   // For the one table that holds the block and is about to write it: opens it, if it has not, with
   // a pin, and returns its slot; what lies in the tile counts no more.
   std::int32_t open(std::int32_t block);
-  void write(std::int32_t block) { blocks_[block].is_sealed = false; }  // its table reads it open
+  void write(std::int32_t block);  // which it reads open
 
   // One table more, or fewer, that may read a block in its slot, and does so or not.
   void pin(std::int32_t block, bool reads);
@@ -96,6 +96,8 @@ class OpenSlots {
   void change(std::int32_t block, Change change);
   void close_if_unused(Block& block);
   void note_free_of_some(std::int32_t block);
+  // What can be looked at after each change, without who holds the block.
+  void check_changed(const Block& block) const;
 
   static constexpr std::size_t kLeaveAtOnce = 64;
 

@@ -1,6 +1,7 @@
 #include "quire/kv/prefix/prefix_cache.h"
 
 #include <algorithm>
+#include <cassert>
 #include <limits>
 #include <mutex>
 #include <shared_mutex>
@@ -156,6 +157,7 @@ std::shared_ptr<BlockTable> PrefixCache::match(TokenIds token_ids, std::string_v
   table->columns_.blocks = std::move(blocks);
   table->columns_.num_tokens = matched;
   table->columns_.history.begin(matched);
+  assert(holds([&] { table->check_changed(); }));
   if (matched == 0) table->lease_ = std::move(lease);
   confirm_uninterrupted();
   return table;

@@ -123,6 +123,7 @@ void RadixTree::restore(const PrefixSnapshot& snapshot,
     throw;
   }
   let_go();
+  assert(holds([&] { check_changed(); }));
 }
 
 PrefixSnapshot PrefixCache::snapshot() const {

@@ -133,9 +133,10 @@ void RadixTree::insert(TokenIds space, TokenIds ids, std::span<const std::int32_
     ids = ids.subspan(first.size());
   }
   // Those that the table does not hold itself were used now, a node before its parent.
-  for (; is_prefix(last); last = nodes_[last].parent) {
-    if (is_block(last)) make_newest(last);
+  for (Id at = last; is_prefix(at); at = nodes_[at].parent) {
+    if (is_block(at)) make_newest(at);
   }
+  assert(holds([&] { check_changed(last); }));
 }
 
 PrefixNodes::Id RadixTree::add_node(Id parent, TokenIds ids, std::int32_t block) {
@@ -248,17 +249,19 @@ bool RadixTree::evict_leaf() noexcept {
 }
 
 bool RadixTree::evict_one() noexcept {
-  if (evict_leaf()) return true;
-  while (nodes_[waiting_].newer != waiting_) {
+  bool is_found = evict_leaf();
+  while (!is_found && nodes_[waiting_].newer != waiting_) {
     const Id oldest = nodes_[waiting_].newer;
-    if (is_idle(oldest)) {
+    is_found = is_idle(oldest);
+    if (is_found) {
       drop_subtree(oldest, true);
-      return true;
+    } else {
+      nodes_[oldest].waits = false;
+      nodes_.unlist(oldest);
     }
-    nodes_[oldest].waits = false;
-    nodes_.unlist(oldest);
   }
-  return false;
+  assert(holds([&] { check_changed(); }));
+  return is_found;
 }
 
 void RadixTree::reclaim(std::int64_t num_free) noexcept {
@@ -267,6 +270,7 @@ void RadixTree::reclaim(std::int64_t num_free) noexcept {
 
 void RadixTree::forget(std::int32_t block) noexcept {
   while (nodes_of_block_[block] != PrefixNodes::kNone) drop_subtree(nodes_of_block_[block], true);
+  assert(holds([&] { check_changed(); }));
 }
 
 void RadixTree::clear() noexcept {
@@ -275,6 +279,7 @@ void RadixTree::clear() noexcept {
     drop_subtree(nodes_[nodes_[root_].child].child, false);
   }
   misses_.clear();
+  assert(holds([&] { check_changed(); }));
 }
 
 void RadixTree::make_newest(Id node) noexcept {
@@ -287,6 +292,7 @@ void RadixTree::note_idle(std::int32_t block) noexcept {
   for (Id node = nodes_of_block_[block]; node != PrefixNodes::kNone; node = nodes_[node].next) {
     make_newest(node);
   }
+  assert(holds([&] { check_changed(); }));
 }
 
 MissReason RadixTree::miss_reason(TokenIds space, TokenIds ids) const {

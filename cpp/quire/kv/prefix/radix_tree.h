@@ -163,6 +163,9 @@ class RadixTree final : public BlockCache {
   std::uint64_t space_fingerprint(Id space) const {
     return nodes_.fingerprint(space, nodes_[space].size);
   }
+  // What can be looked at after each change, which ends at a node, or at none.
+  void check_changed(Id leaf = PrefixNodes::kNone) const;
+  void check_node(Id node) const;
   void check_children(Id parent, std::vector<Id>* inner) const;
   void check_blocks() const;
   void check_lists() const;

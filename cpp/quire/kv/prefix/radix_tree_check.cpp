@@ -40,6 +40,27 @@ void RadixTree::check(std::vector<std::int32_t>& held, std::vector<std::int32_t>
   }
 }
 
+void RadixTree::check_node(Id id) const {
+  const PrefixNodes::Node& node = nodes_[id];
+  expect(is_prefix(id) == (node.parent != root_), "has no block, or is no namespace", id);
+  expect(!is_hole(id) || !nodes_.is_listed(id), "is a hole and listed", id);
+  expect(node.size >= 1 && (!is_prefix(id) || node.size <= block_size_), "has no right size", id);
+  expect(!is_idle(id) || nodes_.is_listed(id), "is idle and not listed", id);
+}
+
+void RadixTree::check_changed(Id leaf) const {
+  if (std::ssize(nodes_of_block_) <= kSmallBooks && size_ <= kSmallBooks) {
+    std::vector<std::int32_t> held(nodes_of_block_.size()), pinned(nodes_of_block_.size());
+    return check(held, pinned);
+  }
+  expect(size_ >= 0 && size_ <= max_nodes_, "is one too many", root_);
+  expect(num_spaces_ >= 0 && num_spaces_ <= size_, "is a namespace and was not counted", root_);
+  for (Id at = leaf; is_prefix(at); at = nodes_[at].parent) {
+    check_node(at);
+    expect(nodes_[nodes_[at].parent].child != PrefixNodes::kNone, "is not its parent's", at);
+  }
+}
+
 // That the children are in order and as the header says; appends them to `inner`.
 void RadixTree::check_children(Id parent, std::vector<Id>* inner) const {
   const std::size_t begin = inner->size();
@@ -58,11 +79,7 @@ void RadixTree::check_children(Id parent, std::vector<Id>* inner) const {
     const Id id = (*inner)[i];
     const PrefixNodes::Node& node = nodes_[id];
     expect(node.parent == parent, "has another parent", id);
-    expect(is_prefix(id) == (parent != root_), "has no block, or is no namespace", id);
-    expect(!is_hole(id) || !nodes_.is_listed(id), "is a hole and listed", id);
-    expect(node.size >= 1 && (parent == root_ || node.size <= block_size_), "has no right size",
-           id);
-    expect(!is_idle(id) || nodes_.is_listed(id), "is idle and not listed", id);
+    check_node(id);
     if (i == begin) continue;
     const PrefixNodes::Node& before = nodes_[(*inner)[i - 1]];
     std::int64_t common = 0;

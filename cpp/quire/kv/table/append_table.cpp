@@ -1,5 +1,6 @@
 // Of BlockTable: rows that come with their tokens, in a pool that opens blocks.
 #include <algorithm>
+#include <cassert>
 #include <span>
 #include <vector>
 
@@ -71,6 +72,7 @@ void BlockTable::append_in_parts(std::span<std::int64_t> slots, const WritePart&
     shrink(num_tokens);
     throw;
   }
+  assert(holds([&] { check_changed(); }));
 }
 
 }  // namespace quire

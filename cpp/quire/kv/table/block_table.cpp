@@ -1,6 +1,7 @@
 #include "quire/kv/table/block_table.h"
 
 #include <algorithm>
+#include <cassert>
 #include <mutex>
 #include <shared_mutex>
 #include <string>
@@ -58,6 +59,7 @@ BlockTable::BlockTable(std::shared_ptr<BlockPool> pool, TableLayout layout)
   columns_.history.begin(layout.num_tokens);
   positions_ = std::move(positions);
   open_columns().open_from(columns_.size() - layout.num_open);
+  assert(holds([&] { check_changed(); }));
 }
 
 void BlockTable::require_in_use(std::string_view function) const {
@@ -120,8 +122,34 @@ BlockTable::~BlockTable() {
 void BlockTable::check() const {
   const std::shared_lock lock(mutex_);
   require_in_use("BlockTable.check");
-  columns_.check();
+  check_books(columns_.size());
   positions_.check(columns_.num_tokens);
+}
+
+void BlockTable::check_books(std::int64_t most_columns) const {
+  columns_.check();
+  if (columns_.num_tokens <= kSmallBooks) positions_.check(columns_.num_tokens);
+  const auto fail = [](const char* what, std::int64_t got, std::int64_t column) {
+    raise<InvariantError>(place("BlockTable.check", what), "got ", got, " at column ", column,
+                          ", expected what the table reads");
+  };
+  const BlockPool::Books books(*pool_);
+  for (std::int64_t column = std::max<std::int64_t>(0, columns_.size() - most_columns);
+       column < columns_.size(); ++column) {
+    const std::int32_t block = columns_.blocks[column];
+    if (block == kHole) continue;
+    const bool is_last = column + 1 == columns_.size();
+    const BlockHolders holders = books->holders(block);
+    if (holders.tables < 1) fail("tables that hold a block", holders.tables, column);
+    if (holders.rows < (is_last ? columns_.last_rows() : columns_.block_size)) {
+      fail("rows of a block", holders.rows, column);
+    }
+    if (column < columns_.first_pinned()) continue;
+    const std::int32_t id = columns_.history.ids()[column - columns_.first_pinned()];
+    if (pool_->open_blocks().id_of(books->open_slots().slot(block)) != id) {
+      fail("open id", id, column);
+    }
+  }
 }
 
 }  // namespace quire

@@ -189,8 +189,8 @@ class BlockTable {
   // all of its blocks do not fit.
   std::int64_t restore();
 
-  // Verifies the equations of table_columns.h, column_history.h and token_positions.h; throws
-  // InvariantError on the first that fails.
+  // Verifies the equations above and those of table_columns.h, column_history.h and
+  // token_positions.h; throws InvariantError on the first that fails.
   void check() const;
 
   // Gives all blocks back. A second free() throws; close() then does nothing, nor does it in
@@ -200,6 +200,7 @@ class BlockTable {
   bool is_freed() const;
 
  private:
+  friend class BlockTableTest;
   friend class HeldTables;
   friend class PrefixCache;
   class Compaction;
@@ -207,6 +208,10 @@ class BlockTable {
   using WriteSealed = std::function<void(std::span<const std::int32_t>, std::int64_t)>;
 
   void require_in_use(std::string_view function) const;
+  // The equations of columns and positions, and that the pool's books say the same of up to so many
+  // columns; and what of it is looked at after each change.
+  void check_books(std::int64_t most_columns) const;
+  void check_changed() const { check_books(kSmallBooks / 16); }
   // What moves columns between open and sealed, while this table's lock is held.
   OpenColumns open_columns() { return {*pool_, columns_}; }
 

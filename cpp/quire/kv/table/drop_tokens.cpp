@@ -1,5 +1,6 @@
 // Tokens that a table gives up before its end: whole blocks, or all but some chosen ones.
 #include <algorithm>
+#include <cassert>
 #include <span>
 #include <utility>
 #include <vector>
@@ -50,6 +51,7 @@ void BlockTable::drop_before(std::int64_t position, std::int64_t num_sink_tokens
   for (std::int64_t column = std::max(begin, columns_.first_pinned()); column < end; ++column) {
     columns_.history.ids()[column - columns_.first_pinned()] = kHole;
   }
+  assert(holds([&] { check_changed(); }));
 }
 
 void BlockTable::keep(std::span<const std::int64_t> positions) {
@@ -71,6 +73,7 @@ void BlockTable::keep(std::span<const std::int64_t> positions) {
   }
   columns_.num_tokens = size;
   positions_.begin(size, next, std::move(kept));
+  assert(holds([&] { check_changed(); }));
 }
 
 std::vector<std::int64_t> BlockTable::tokens_at(std::span<const std::int64_t> positions) const {

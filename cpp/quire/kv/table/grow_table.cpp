@@ -1,4 +1,5 @@
 // Of BlockTable: room for more tokens.
+#include <cassert>
 #include <mutex>
 #include <span>
 #include <vector>
@@ -56,6 +57,7 @@ void BlockTable::grow(const Asked& asked, std::span<std::int64_t> slots) {
     throw;
   }
   open.advance_to(columns_.num_tokens - ColumnHistory::kTokens);
+  assert(holds([&] { check_changed(); }));
 }
 
 // What is taken is taken under the pool's lock, all of it or nothing; rows are copied after it.

@@ -2,7 +2,7 @@
 // columns and to the pool's books of open slots, both at once (column_history.h, open_slots.h).
 //
 // In a pool that opens no blocks all of this is there and has nothing to do: rows are written where
-// they stay, and no column is ever pinned. Nothing here throws but the reading of rows.
+// they stay, and no column is ever pinned. Nothing here throws but claims.
 #pragma once
 
 #include <cstdint>

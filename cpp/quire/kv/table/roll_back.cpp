@@ -66,6 +66,7 @@ void BlockTable::shrink(std::int64_t num_tokens) noexcept {
   if (!dropped.empty() || comes_back) pool_->open_room().settle();
   positions_.truncate(columns_.num_tokens, num_tokens);
   columns_.num_tokens = num_tokens;
+  assert(holds([&] { check_changed(); }));
 }
 
 }  // namespace quire

@@ -1,4 +1,5 @@
 // Of BlockTable: blocks that several hold.
+#include <cassert>
 #include <shared_mutex>
 #include <utility>
 #include <vector>
@@ -21,6 +22,7 @@ std::unique_ptr<BlockTable> BlockTable::fork() const {
   }
   child->columns_ = std::move(columns);
   child->positions_ = std::move(positions);
+  assert(holds([&] { child->check_changed(); }));
   return child;
 }
 

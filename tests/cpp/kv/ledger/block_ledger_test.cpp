@@ -25,6 +25,10 @@ class BlockLedgerTest : public ::testing::Test {
   auto& entry(std::int32_t block) { return ledger.blocks_[block]; }
   std::int32_t& ends(std::int32_t block, std::int64_t rows) { return ledger.ends(block, rows); }
   std::vector<std::int32_t>& free_list() { return ledger.free_; }
+  static auto& forged_rows(BlockLedger& books, std::int32_t block) {
+    return books.blocks_[block].rows;
+  }
+  static auto& forged_filled(BlockLedger& books) { return books.filled_tokens_; }
   std::int64_t& shared() { return ledger.shared_; }
   std::int64_t& held_by_tables() { return ledger.held_by_tables_; }
   std::int64_t& filled_tokens() { return ledger.filled_tokens_; }
@@ -225,4 +229,27 @@ TEST_F(BlockLedgerTest, CheckNoticesEveryContradiction) {
 }
 
 }  // namespace
+// In builds that have assertions, those of the sanitizers among them; a release goes on.
+TEST_F(BlockLedgerTest, ABrokenEquationEndsTheNextOperationOnItsBlock) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const std::int32_t block = take_for_table(4);
+  entry(block).partial = 2;
+  EXPECT_DEBUG_DEATH(hold(block, 4),
+                     "broken: BlockPool.check: tables that hold some rows: got 2 for block 0");
+}
+
+TEST_F(BlockLedgerTest, LargeBooksAreCheckedWhereTheyChange) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  BlockLedger large(10000, kBlockSize);
+  std::vector<std::int32_t> some(100);
+  large.give_to_table(some, 2);
+  forged_rows(large, some[99]) = 3;
+  EXPECT_DEBUG_DEATH(large.hold(std::span(some).last(1), 1),
+                     "broken: BlockPool.check: rows: got 3");
+  forged_rows(large, some[99]) = 2;
+  forged_filled(large) = -1;
+  EXPECT_DEBUG_DEATH(large.drop(std::span(some).first(1), 4),
+                     "broken: BlockPool.check: filled_tokens");
+}
+
 }  // namespace quire

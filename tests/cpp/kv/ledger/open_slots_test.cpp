@@ -130,4 +130,12 @@ TEST_F(OpenSlotsTest, OfAPoolThatOpensNoneAllBlocksAreSealed) {
   EXPECT_EQ(flaw(none, 3, {.users = 1}), "");
 }
 
+// In builds that have assertions, those of the sanitizers among them; a release goes on.
+TEST_F(OpenSlotsTest, ABrokenEquationEndsTheNextOperation) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  slots_.open(1);
+  blocks(slots_)[1].readers = 7;
+  EXPECT_DEBUG_DEATH(slots_.pin(1, false), "broken: BlockPool.check: readers: got 7");
+}
+
 }  // namespace quire

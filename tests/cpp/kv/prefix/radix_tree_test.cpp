@@ -176,4 +176,13 @@ TEST_F(RadixTreeTest, WhatIsPutBackLeavesNoPlace) {
   EXPECT_EQ(found.size(), 2u);
 }
 
+// In builds that have assertions, those of the sanitizers among them; a release goes on.
+TEST_F(RadixTreeTest, ABrokenEquationEndsTheNextOperation) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  of(2).waits = true;
+  EXPECT_DEBUG_DEATH(tree.insert(Ids{256}, Ids{0, 1, 2, 3}, std::span(blocks).first(1)),
+                     "broken: BlockPool.check: prefix cache: got node .* in the wrong list");
+  of(2).waits = false;
+}
+
 }  // namespace quire
