@@ -12,6 +12,7 @@
 #include "numpy_view.h"
 #include "quire/cpu/gemm/linear_launch.h"
 #include "quire/ops/linear/pack_weight.h"
+#include "result_array.h"
 
 namespace quire::python {
 namespace {
@@ -73,21 +74,22 @@ py::object py_linear(py::handle x, py::handle weight, py::handle bias, py::handl
   const std::optional<FloatArray> bias_array = to_optional_floats({function, "bias"}, bias);
   if (bias_array) args.bias = bias_array->view;
   const GemmExecution how = execution_of(function, num_threads);
-  py::object result;
+  ResultArray made;
   FloatArray given_out;
   if (!out.is_none()) {
     given_out = to_float_array({function, "out"}, out);
     args.out = given_out.view;
-    result = py::reinterpret_borrow<py::object>(out);
   } else if (args.x.ndim == 2 && (packed || args.weight_array->ndim == 2)) {
     // of other shapes there is nothing to make, and linear says so
-    result = new_float_array(args.x.dtype, {args.x.shape[0], args.layout().num_rows}, &args.out);
+    const std::int64_t shape[] = {args.x.shape[0], args.layout().num_rows};
+    made = ResultArray(x, args.x.dtype, shape);
+    args.out = made.view();
   }
   {
     const WithoutGil unlocked;
     linear(args, how, function);
   }
-  return result;
+  return made ? made.take() : py::reinterpret_borrow<py::object>(out);
 }
 
 py::object unpack(const Weight& weight) {

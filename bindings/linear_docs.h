@@ -70,7 +70,7 @@ Args:
     num_threads: None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of this process.
 
 Returns:
-    out, or a new array [M, N].
+    out, or a new array [M, N] of the library that x belongs to: NumPy's, PyTorch's, JAX's.
 
 Raises:
     ValueError, TypeError: before anything is written.

@@ -28,7 +28,7 @@ from other_library import (
 )
 
 import quire
-from quire import _core
+from quire import _core, ops
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +126,19 @@ def test_attend_and_steps(library: Library, dtype: str) -> None:
     given = (library.give(array) for array in (q, k, v))
     step = quire.Step([table.fork()], 1)
     expect_same(library, step.attend(*given, return_block_mass=True), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_linear(library: Library, dtype: str) -> None:
+    x, w = (np.random.default_rng(3).standard_normal((n, 33)).astype(dtype) for n in (5, 7))
+    expected = ops.linear(x, w)
+    for weight in (w, library.give(w), ops.pack_weight(library.give(w), format=dtype)):  # type: ignore[arg-type]
+        expect_same(library, [ops.linear(library.give(x), weight)], [expected])
+        # x alone decides
+        assert type(ops.linear(x, weight)) is np.ndarray
+    out = np.zeros((5, 7), dtype)
+    assert ops.linear(library.give(x), w, out=out) is out
+    assert out.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 2, 7), (2, 4), (0, 2, 3), (2, 0, 3)])
