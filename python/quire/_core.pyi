@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Unpack
 
+from quire.prefix_event import PrefixEvent
 from quire.table_report import TableReport
 
 class _SupportsDLPack(Protocol):
@@ -40,6 +41,7 @@ _Event: TypeAlias = Literal[
     "allocated", "shared", "copied", "evicted", "offloaded", "restored", "freed"
 ]
 _OnEvent: TypeAlias = Callable[[_Event, tuple[int, ...]], object]
+_OnCacheEvent: TypeAlias = Callable[[PrefixEvent], object]
 _Array: TypeAlias = npt.NDArray[Any]
 _OutAndLse: TypeAlias = tuple[_Array, npt.NDArray[np.float32]]
 _Bool: TypeAlias = bool | np.bool_
@@ -335,6 +337,7 @@ class PrefixCache:
     def save(self, dir: _Path) -> None: ...
     def load(self, dir: _Path) -> int: ...
     def stats(self) -> PrefixCacheStats: ...
+    def on_event(self, callback: _OnCacheEvent | None) -> _OnCacheEvent | None: ...
 
 def load_table(pool: BlockPool, path: _Path) -> BlockTable: ...
 def pack_tables(
