@@ -47,4 +47,32 @@ Example:
     freed (0, 1)
 )";
 
+inline constexpr const char* kOnCacheEvent =
+    R"(on_event(self, callback)
+--
+
+Calls callback(event) for each node that is stored or removed from now on; None: no more.
+
+event is a quire.PrefixEvent: some tokens, at most a block of them, after those of their parent. Who
+keeps the nodes that were stored and not removed since knows what is cached, as a router does that sends
+a request to the server that has most of it. What is cached already is not told. As with
+BlockPool.on_event the callback runs before the call that made the event returns, under no lock, one
+event at a time and in order; it may use the cache and its pool. What it raises goes to
+sys.unraisablehook. A cache that goes tells nothing; clear it before.
+
+Args:
+    callback: a callable, or None.
+
+Returns:
+    The former callback, or None. A thread may be calling it still.
+
+Raises:
+    TypeError: neither a callable nor None.
+
+Example:
+    >>> former = cache.on_event(lambda event: print(event.kind, event.token_ids))
+    >>> cache.insert([1, 2, 3], table)
+    stored (1, 2, 3)
+)";
+
 }  // namespace quire::python::docs

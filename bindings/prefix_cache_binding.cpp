@@ -210,7 +210,10 @@ void bind_prefix_cache(py::module_& m) {
       .def_property_readonly("max_blocks", &max_blocks, "The most blocks that are cached, or None.")
       .def("__len__", &PrefixCache::size, py::call_guard<WithoutGil>())
       .def("__bool__", [](const PrefixCache&) { return true; })
-      .def("__repr__", &cache_repr);
+      .def("__repr__", &cache_repr)
+      .def("_repr_html_", [](py::object self) {
+        return py::module_::import("quire.report_display").attr("cache_html")(self);
+      });
 }
 
 }  // namespace quire::python

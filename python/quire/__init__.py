@@ -31,6 +31,7 @@ from quire._core import (
     write_kv,
 )
 from quire.config import show_config
+from quire.prefix_event import PrefixEvent
 from quire.report import VerifyReport
 from quire.table_report import BlockReport, TableReport
 from quire.verification import verify
@@ -43,6 +44,7 @@ __all__ = [
     "PoolStats",
     "PrefixCache",
     "PrefixCacheStats",
+    "PrefixEvent",
     "QuireError",
     "Step",
     "TableReport",

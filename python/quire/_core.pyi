@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Unpack
 
+from quire.prefix_event import PrefixEvent
 from quire.table_report import TableReport
 
 class _SupportsDLPack(Protocol):
@@ -41,6 +42,7 @@ _Event: TypeAlias = Literal[
     "allocated", "shared", "copied", "evicted", "offloaded", "restored", "freed"
 ]
 _OnEvent: TypeAlias = Callable[[_Event, tuple[int, ...]], object]
+_OnCacheEvent: TypeAlias = Callable[[PrefixEvent], object]
 _Array: TypeAlias = npt.NDArray[Any]
 _OutAndLse: TypeAlias = tuple[_Array, npt.NDArray[np.float32]]
 _Bool: TypeAlias = bool | np.bool_
@@ -339,6 +341,8 @@ class PrefixCache:
     def save(self, dir: _Path) -> None: ...
     def load(self, dir: _Path) -> int: ...
     def stats(self) -> PrefixCacheStats: ...
+    def on_event(self, callback: _OnCacheEvent | None) -> _OnCacheEvent | None: ...
+    def _repr_html_(self) -> str: ...
 
 def load_table(pool: BlockPool, path: _Path) -> BlockTable: ...
 def pack_tables(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from quire._core import BlockPool, BlockTable
 from quire.counted import counted
+from quire.table_report import TableReport
 
 # Of middle brightness, to be seen on light and on dark pages. Text has the page's own colour.
 COLOURS = {
@@ -96,6 +97,34 @@ def table_html(table: BlockTable) -> str:
         f"of {counted(table.pool.block_size, 'token')}"
     )
     return _figure(title, states, labels)
+
+
+def table_report_html(report: TableReport) -> str:
+    """What pool.explain says of a table, in the order of its tokens, as it was then.
+
+    Args:
+        report: any TableReport.
+
+    Returns:
+        HTML with an inline SVG, below 50 KB however long the table was.
+
+    Example:
+        >>> IPython.display.HTML(table_report_html(pool.explain(table)))
+    """
+    states, labels = [], []
+    for block in report.blocks:
+        state = SHARED if block.is_shared else PRIVATE
+        state = state if block.is_resident else OFFLOADED
+        state = OPEN if block.is_open else state
+        states.append(HOLE if block.is_hole else state)
+        holders = f"{counted(block.tables, 'table')}, {counted(block.caches, 'cache')}"
+        fill = f"{block.num_tokens} of {counted(report.block_size, 'token')}"
+        labels.append("dropped tokens" if block.is_hole else f"block {block.id}, {fill}, {holders}")
+    title = (
+        f"TableReport: {counted(report.num_tokens, 'token')} in "
+        f"{counted(len(states), 'block')} of {counted(report.block_size, 'token')}"
+    )
+    return _figure(title, np.array(states, np.int64), labels if len(labels) <= _MOST_CELLS else [])
 
 
 def sequences_html(tables: Mapping[str, BlockTable]) -> str:

@@ -114,6 +114,11 @@ class VerifyReport:
 
         return plot_report(self, path)
 
+    def _repr_html_(self) -> str:
+        from quire.report_display import verify_html
+
+        return verify_html(self)
+
     def __str__(self) -> str:
         settings = self.settings
         hq, hkv = settings["heads"]

@@ -126,6 +126,11 @@ class TableReport:
         lines += [self._line(column) for column in first]
         return "\n".join([*lines, between, *(self._line(column) for column in last)])
 
+    def _repr_html_(self) -> str:
+        from quire.display import table_report_html
+
+        return table_report_html(self)
+
     def _line(self, column: int) -> str:
         block = self.blocks[column]
         if block.is_hole:

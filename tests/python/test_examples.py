@@ -14,9 +14,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # what each notebook shows beside text
 NOTEBOOKS = {
+    "a_small_llama.ipynb": {"text/html"},
+    "larger_than_memory.ipynb": {"text/html", "image/png"},
     "paged_attention.ipynb": {"text/html"},
     "prefix_cache.ipynb": {"text/html", "image/png"},
     "quantised_kv.ipynb": {"image/png"},
+    "windows_and_eviction.ipynb": {"text/html", "image/png"},
 }
 SANITIZED = "QUIRE_SANITIZED" in os.environ
 

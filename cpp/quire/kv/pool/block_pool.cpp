@@ -304,15 +304,32 @@ std::shared_ptr<BlockListener> BlockPool::set_listener(std::shared_ptr<BlockList
   return listener;  // whoever goes does so outside the lock
 }
 
+void BlockPool::join(const Books&, const std::shared_ptr<EventTeller>& teller) {
+  auto& tellers = guarded_->tellers;
+  if (std::find(tellers.begin(), tellers.end(), teller) == tellers.end()) {
+    tellers.push_back(teller);
+  }
+  has_tellers_ = true;
+}
+
+void BlockPool::leave(const Books&, const EventTeller& teller) noexcept {
+  std::erase_if(guarded_->tellers, [&](const auto& one) { return one.get() == &teller; });
+  has_tellers_ = !guarded_->tellers.empty();
+}
+
 // A listener may fork: the child, which has the parent's events, tells nobody of them again.
 void BlockPool::deliver_events() noexcept {
   for (bool delivers = false; home_.is_here(); delivers = true) {
     std::vector<BlockEvent> events;
     std::shared_ptr<BlockListener> listener;
+    std::shared_ptr<EventTeller> teller;
     {
       const std::lock_guard lock(mutex_);
       if (is_delivering_ && !delivers) return;
-      is_delivering_ = !events_.empty();
+      for (const auto& one : guarded_->tellers) {
+        if (teller == nullptr && one->collect()) teller = one;
+      }
+      is_delivering_ = !events_.empty() || teller != nullptr;
       if (!is_delivering_) return;
       events_.swap(events);
       listener = listener_;
@@ -320,6 +337,7 @@ void BlockPool::deliver_events() noexcept {
     for (const BlockEvent& event : events) {
       if (home_.is_here()) listener->hear(event);
     }
+    if (teller != nullptr) teller->tell(home_);
   }
 }
 

@@ -37,6 +37,7 @@
 #include "quire/base/array_view.h"
 #include "quire/kv/ledger/block_events.h"
 #include "quire/kv/ledger/block_ledger.h"
+#include "quire/kv/ledger/event_teller.h"
 #include "quire/kv/ledger/pool_mutex.h"
 #include "quire/kv/pool/asked.h"
 #include "quire/kv/pool/open_blocks.h"
@@ -153,7 +154,10 @@ class BlockPool {
    public:
     explicit Delivery(BlockPool& pool) : pool_(pool) {}
     ~Delivery() {
-      if (pool_.is_listened_to_.load(std::memory_order_relaxed)) pool_.deliver_events();
+      if (pool_.is_listened_to_.load(std::memory_order_relaxed) ||
+          pool_.has_tellers_.load(std::memory_order_relaxed)) {
+        pool_.deliver_events();
+      }
     }
     Delivery(const Delivery&) = delete;
     Delivery& operator=(const Delivery&) = delete;
@@ -205,6 +209,10 @@ class BlockPool {
   void keep_some_resident(std::span<const std::int32_t> blocks) noexcept;
   void settle_some(std::span<const std::int32_t> blocks) noexcept;
   void tell_of_some(std::span<const std::int32_t> blocks) const noexcept;
+  // Whose events are told with the pool's own, each once.
+  void join(const Books& books, const std::shared_ptr<EventTeller>& teller);
+  void leave(const Books& books, const EventTeller& teller) noexcept;
+
   void deliver_events() noexcept;
   void ask_needs(std::span<Residency::Need> needs) const;
   void note_move(std::int32_t block, bool kept) noexcept;
@@ -219,11 +227,13 @@ class BlockPool {
   OpenBlocks open_blocks_;
   std::unique_ptr<Residency> residency_;  // behind a pointer, as it is used by who only reads
   std::atomic<bool> is_listened_to_ = false;
+  std::atomic<bool> has_tellers_ = false;
   mutable PoolMutex mutex_;
   struct Guarded {
     BlockLedger ledger;
     BlockEvents events;
     std::shared_ptr<BlockListener> listener;
+    std::vector<std::shared_ptr<EventTeller>> tellers = {};
   };
   const std::unique_ptr<Guarded, DeleteAtHome> guarded_;
   BlockLedger& ledger_;

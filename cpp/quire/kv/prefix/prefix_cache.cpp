@@ -60,10 +60,23 @@ PrefixCache::~PrefixCache() {
     [[maybe_unused]] const RadixTree* const left = tree_.release();
     return;
   }
+  set_listener(nullptr);
   const BlockPool::Delivery delivery(*pool_);
   const BlockPool::Books books(*pool_);
   tree_->clear();
   books->leave(*tree_);
+}
+
+std::shared_ptr<PrefixListener> PrefixCache::set_listener(
+    std::shared_ptr<PrefixListener> listener) {
+  const BlockPool::Books books(*pool_);
+  if (listener != nullptr) {
+    pool_->join(books, events_);
+  } else {
+    pool_->leave(books, *events_);
+  }
+  tree_->write_events_to(listener != nullptr ? events_.get() : nullptr);
+  return events_->listen(std::move(listener));
 }
 
 std::int64_t PrefixCache::peek(TokenIds token_ids, std::string_view space,

@@ -133,6 +133,10 @@ class PrefixCache {
   // caller holds the blocks, has written them, and releases them afterwards, the oldest first.
   std::int64_t restore(const PrefixSnapshot& snapshot);
 
+  // Who hears of every event from now on (prefix_events.h); null: nobody. Returns who did so far,
+  // and may yet hear of events that another thread is delivering.
+  std::shared_ptr<PrefixListener> set_listener(std::shared_ptr<PrefixListener> listener);
+
   // Cached blocks; one that stands at two places, as in two namespaces, counts twice. At most
   // RadixTree::kMaxPlaces times the blocks of the pool.
   std::int64_t size() const;
@@ -150,6 +154,7 @@ class PrefixCache {
   const std::optional<std::int64_t> max_blocks_;
   std::unique_ptr<RadixTree> tree_;  // this and stats_ under the pool's lock
   PrefixCacheStats stats_;
+  const std::shared_ptr<PrefixEvents> events_ = std::make_shared<PrefixEvents>();
 };
 
 }  // namespace quire

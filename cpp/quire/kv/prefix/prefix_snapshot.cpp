@@ -9,16 +9,12 @@
 #include "quire/kv/prefix/radix_tree.h"
 
 namespace quire {
-namespace {
 
-// The ids of a namespace (see ids_of in prefix_cache.cpp) as its name: all but the end.
-std::string name_of(const PrefixNodes::Node& space) {
+std::string RadixTree::name_of(const PrefixNodes::Node& space) {
   std::string name;
   for (std::int64_t i = 0; i + 1 < space.size; ++i) name += static_cast<char>(space.id(i));
   return name;
 }
-
-}  // namespace
 
 // The reverse of the order in which nodes go: those in use, those that wait for their children, and
 // the idle ones from the newest on; but a parent always before its children, and none below a hole.

@@ -92,6 +92,7 @@ PrefixNodes::Id RadixTree::fill_hole(Id hole, std::int32_t block, WhenEverywhere
   attach(hole, block);
   if (leaves_a_place(hole, when) && (size_ <= max_nodes_ || evict_leaf())) return hole;
   detach(hole);
+  tell(PrefixEvent::Kind::stored, hole);
   const bool goes = nodes_[hole].child == PrefixNodes::kNone;
   settle(hole);
   return goes ? PrefixNodes::kNone : hole;
@@ -149,7 +150,11 @@ PrefixNodes::Id RadixTree::add_node(Id parent, TokenIds ids, std::int32_t block)
   }
   nodes_.add_child(parent, added);
   nodes_[added].block = PrefixNodes::kHoleBlock;
-  if (block != kHole) attach(added, block);
+  if (block != kHole) {
+    attach(added, block);
+  } else {
+    tell(PrefixEvent::Kind::stored, added);
+  }
   return added;
 }
 
@@ -166,6 +171,7 @@ void RadixTree::attach(Id to, std::int32_t block) {
   if (!is_prefix(node.parent) && node.size == block_size_) {
     misses_.note_cached(nodes_.fingerprint(to, block_size_), space_fingerprint(node.parent));
   }
+  tell(PrefixEvent::Kind::stored, to);
 }
 
 void RadixTree::detach(Id from) noexcept {
@@ -188,6 +194,7 @@ void RadixTree::detach(Id from) noexcept {
 
 void RadixTree::remove_leaf(Id leaf) noexcept {
   assert(is_prefix(leaf) && nodes_[leaf].child == PrefixNodes::kNone);
+  tell(PrefixEvent::Kind::removed, leaf);
   if (is_block(leaf)) detach(leaf);
   nodes_.remove_child(leaf);
   nodes_.destroy(leaf);

@@ -40,10 +40,12 @@
 #include <map>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "quire/kv/ledger/block_ledger.h"
 #include "quire/kv/prefix/miss_memory.h"
+#include "quire/kv/prefix/prefix_events.h"
 #include "quire/kv/prefix/prefix_nodes.h"
 #include "quire/kv/prefix/prefix_snapshot.h"
 #include "quire/kv/prefix/prefix_window.h"
@@ -111,6 +113,9 @@ class RadixTree final : public BlockCache {
   // Takes the latest pin with the same key back; false where there is none.
   bool unpin(const Pins& pin) noexcept;
 
+  // Where events are written down from now on; null: nowhere.
+  void write_events_to(PrefixEvents* events) { events_ = events; }
+
   // Why nothing was found for these ids, and that they were asked for.
   MissReason miss_reason(TokenIds space, TokenIds ids) const;
   void note_asked(TokenIds space, TokenIds ids, std::weak_ptr<void> lease) noexcept;
@@ -128,6 +133,9 @@ class RadixTree final : public BlockCache {
   bool is_hole(Id node) const { return nodes_[node].block == PrefixNodes::kHoleBlock; }
   bool is_prefix(Id node) const { return nodes_[node].block != PrefixNodes::kNoTokens; }
   bool is_idle(Id node) const { return is_block(node) && ledger_.is_idle(nodes_[node].block); }
+  // The ids of a namespace (ids_of in prefix_cache.cpp) as its name: all but the end.
+  static std::string name_of(const PrefixNodes::Node& space);
+  void tell(PrefixEvent::Kind kind, Id node) noexcept;
   Id find_space(TokenIds space) const;
   // visit(node, rows) for each node that has the ids, from the beginning on, until it is false: all
   // its rows, but for the last maybe.
@@ -182,6 +190,7 @@ class RadixTree final : public BlockCache {
   std::int64_t evictions_ = 0;
   MissMemory misses_;
   Pins pins_;
+  PrefixEvents* events_ = nullptr;
 };
 
 template <class Visit>

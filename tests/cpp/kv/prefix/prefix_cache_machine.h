@@ -73,7 +73,6 @@ class PrefixCacheMachine {
     }
     if (sequences_.size() > 5) remove();
   }
-
   void verify_counts() const {
     std::int64_t free = 0, cached = 0, pinned = 0;
     for (std::int32_t block = 0; block < num_blocks_; ++block) {
@@ -120,6 +119,7 @@ class PrefixCacheMachine {
   }
 
   const std::shared_ptr<BlockPool>& pool() const { return pool_; }
+  PrefixCache& cache() { return cache_; }
   std::int64_t hits() const { return hits_; }
   std::int64_t refusals() const { return refusals_; }
   std::int64_t evictions() const { return plain_.evictions; }
