@@ -187,7 +187,14 @@ struct TileWordsOf {
     S::template store_tile<3>(c, 64);
     S::release_tiles();
   }
-  static constexpr TileWords words(std::string_view name) { return {name, &multiply, &zero}; }
+  static void nibble_pairs(const std::byte* words, int shift, BFloat16* pairs) {
+    const auto vector = S::nibble_pairs(words, shift);
+    std::memcpy(pairs, &vector, sizeof vector);
+  }
+  static void prefetch_near(const void* p) { S::prefetch_near(p); }
+  static constexpr TileWords words(std::string_view name) {
+    return {name, &multiply, &zero, S::kWidth, &nibble_pairs, &prefetch_near};
+  }
 };
 
 template <class S>
