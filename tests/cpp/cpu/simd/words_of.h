@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstring>
 
 #include "cpu/simd/words.h"
 #include "quire/cpu/simd_math.h"
