@@ -131,6 +131,9 @@ struct TileWords {
   // c + the products of a's first `rows` rows, loaded as a stream or not, and b.
   void (*multiply)(int rows, bool streams, const BFloat16* a, const BFloat16* b, float* c);
   void (*zero)(int rows, float* c);
+  // Of 16 words.
+  void (*nibble_pairs)(const std::byte* words, int shift, BFloat16* pairs);
+  void (*prefetch_near)(const void* p);
 };
 
 extern const TileWords kTileModelWords;

@@ -187,7 +187,15 @@ struct TileWordsOf {
     S::template store_tile<3>(c, 64);
     S::release_tiles();
   }
-  static constexpr TileWords words(std::string_view name) { return {name, &multiply, &zero}; }
+  static void nibble_pairs(const std::byte* words, int shift, BFloat16* pairs) {
+    for (int i = 0; i < 16; i += S::kWidth) {
+      S::store(reinterpret_cast<float*>(pairs) + i, S::nibble_pairs(words + 4 * i, shift));
+    }
+  }
+  static void prefetch_near(const void* p) { S::prefetch_near(p); }
+  static constexpr TileWords words(std::string_view name) {
+    return {name, &multiply, &zero, &nibble_pairs, &prefetch_near};
+  }
 };
 
 template <class S>
