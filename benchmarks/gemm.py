@@ -3,7 +3,7 @@
     python benchmarks/gemm.py [--quick] [--threads N] [--format F] [--rows M]
 
 Copies of the packed weight fill more memory than the caches hold, and each product takes the next
-one, so that it comes from memory. In turn with it as many bytes are read, one after the other, and
+one, so that it comes from memory. In turn with it as many bytes are read, 64 KiB at a time, and
 nothing else; where torch can be imported, it multiplies in bfloat16 with cold copies of its own.
 Before that the results are compared with float64. Minima of many short runs, since others may use
 the machine too. Rows of the result are written into memory that has been written before.
@@ -105,7 +105,7 @@ def measure(w: Any, fmt: str, arguments: argparse.Namespace, machine: Machine) -
 
         runs: dict[str, Run] = {
             "product": product,
-            "read": lambda: machine.read(first.nbytes, first.nbytes // threads, threads),
+            "read": lambda: machine.read(first.nbytes, 1 << 16, threads),
         }
         if torch_run:
             runs["torch"] = torch_run(x)

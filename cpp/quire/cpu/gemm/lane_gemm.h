@@ -181,34 +181,22 @@ struct LaneGemm {
   static void add_block(const float* rows, std::int64_t stride, const std::byte* block, int column,
                         Vec (&total)[Rows][kVectors]) {
     using Numbers = PackedNumbers<S, T>;
-    constexpr int kPairs = kBlockDepth / 2;
-    constexpr int kLines = 2 * Numbers::kHalfBytes / 64;
+    constexpr int kQuarters = 4;
+    constexpr int kPairs = kBlockDepth / 2 / kQuarters;
+    constexpr int kLines = 2 * Numbers::kHalfBytes / 64 / kQuarters;
     Pair sums[Rows][kVectors];
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) sums[r][v] = {S::zero(), S::zero()};
     }
-    for (int pair = 0; pair < kPairs; ++pair) {
-      for (int line = pair * kLines / kPairs; line < (pair + 1) * kLines / kPairs; ++line) {
-        S::prefetch(block + kAhead + line * 64);
+    for (int quarter = 0; quarter < kQuarters; ++quarter) {
+      for (int line = 0; line < kLines; ++line) {
+        S::prefetch(block + kAhead + (quarter * kLines + line) * 64);
       }
-      Pair numbers[kVectors];
-#pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) {
-        const int at = column + v * S::kWidth;
-        numbers[v] = Numbers::pair(block + at / kHalfColumns * Numbers::kHalfBytes, pair,
-                                   static_cast<int>(at % kHalfColumns));
-      }
-#pragma GCC unroll 16
-      for (int r = 0; r < Rows; ++r) {
-        const Vec even = S::set1(rows[r * stride + 2 * pair]);
-        const Vec odd = S::set1(rows[r * stride + 2 * pair + 1]);
-#pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) {
-          sums[r][v].lo = S::fma(even, numbers[v].lo, sums[r][v].lo);
-          sums[r][v].hi = S::fma(odd, numbers[v].hi, sums[r][v].hi);
-        }
+#pragma GCC unroll 4
+      for (int i = 0; i < kPairs; ++i) {
+        add_pair<T, Rows>(rows, stride, block, column, quarter * kPairs + i, sums);
       }
     }
 #pragma GCC unroll 16
@@ -216,6 +204,30 @@ struct LaneGemm {
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) {
         total[r][v] = S::add(total[r][v], S::add(sums[r][v].lo, sums[r][v].hi));
+      }
+    }
+  }
+
+  // A pair of K of all rows.
+  template <class T, int Rows>
+  static void add_pair(const float* rows, std::int64_t stride, const std::byte* block, int column,
+                       int pair, Pair (&sums)[Rows][kVectors]) {
+    using Numbers = PackedNumbers<S, T>;
+    Pair numbers[kVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      const int at = column + v * S::kWidth;
+      numbers[v] = Numbers::pair(block + at / kHalfColumns * Numbers::kHalfBytes, pair,
+                                 static_cast<int>(at % kHalfColumns));
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) {
+      const Vec even = S::set1(rows[r * stride + 2 * pair]);
+      const Vec odd = S::set1(rows[r * stride + 2 * pair + 1]);
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        sums[r][v].lo = S::fma(even, numbers[v].lo, sums[r][v].lo);
+        sums[r][v].hi = S::fma(odd, numbers[v].hi, sums[r][v].hi);
       }
     }
   }

@@ -99,6 +99,27 @@ TEST_P(OnTiles, BecomeZero) {
   for (std::size_t i = 0; i < kFloats; ++i) ASSERT_EQ(c[i], i < 5 * 16 ? 0 : 7) << i;
 }
 
+// All bits around the four, too.
+TEST_P(OnTiles, TakeNibblesApart) {
+  std::mt19937 random(3);
+  std::vector<std::uint32_t> bits(16);
+  for (std::uint32_t& x : bits) x = static_cast<std::uint32_t>(random());
+  for (int shift = 0; shift < 16; shift += 4) {
+    std::vector<BFloat16> pairs(32);
+    words.nibble_pairs(reinterpret_cast<const std::byte*>(bits.data()), shift, pairs.data());
+    for (std::size_t i = 0; i < 32; ++i) {
+      const std::uint32_t number = bits[i / 2] >> (shift + i % 2 * 16) & 15u;
+      ASSERT_EQ(to_float(pairs[i]), static_cast<float>(number)) << i << " at " << shift;
+    }
+  }
+}
+
+// Also where there is no memory.
+TEST_P(OnTiles, AskForLines) {
+  words.prefetch_near(nullptr);
+  words.prefetch_near(&words);
+}
+
 // Numbers of all sizes, infinities, NaN and subnormal ones: the order of AMX's sums is that of the
 // model, in the mode that knows no subnormal numbers.
 TEST(TileModel, HasTheBitsOfAmx) {

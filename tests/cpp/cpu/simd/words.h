@@ -14,7 +14,7 @@
 #include <string_view>
 
 #include "quire/base/dtype.h"
-#include "quire/format/int4_grid.h"
+#include "quire/base/int4_grid.h"
 
 namespace quire::testing {
 
@@ -104,7 +104,6 @@ struct Words {
   RowWords<BFloat16> bfloat16;
   RowWords<Int8> int8;
   RowWords<Float8E4M3> float8;
-  RowWords<Float8E5M2> float8_e5m2;
 
   void (*load_int4)(const std::byte* p, float* pair);
   void (*load_int4_part)(const std::byte* p, int n, float* pair);
@@ -132,7 +131,7 @@ struct TileWords {
   // c + the products of a's first `rows` rows, loaded as a stream or not, and b.
   void (*multiply)(int rows, bool streams, const BFloat16* a, const BFloat16* b, float* c);
   void (*zero)(int rows, float* c);
-  int num_words;  // that nibble_pairs reads
+  // Of 16 words.
   void (*nibble_pairs)(const std::byte* words, int shift, BFloat16* pairs);
   void (*prefetch_near)(const void* p);
 };

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <array>
-#include <cstring>
 
 #include "cpu/simd/words.h"
 #include "quire/cpu/simd_math.h"
@@ -189,12 +188,13 @@ struct TileWordsOf {
     S::release_tiles();
   }
   static void nibble_pairs(const std::byte* words, int shift, BFloat16* pairs) {
-    const auto vector = S::nibble_pairs(words, shift);
-    std::memcpy(pairs, &vector, sizeof vector);
+    for (int i = 0; i < 16; i += S::kWidth) {
+      S::store(reinterpret_cast<float*>(pairs) + i, S::nibble_pairs(words + 4 * i, shift));
+    }
   }
   static void prefetch_near(const void* p) { S::prefetch_near(p); }
   static constexpr TileWords words(std::string_view name) {
-    return {name, &multiply, &zero, S::kWidth, &nibble_pairs, &prefetch_near};
+    return {name, &multiply, &zero, &nibble_pairs, &prefetch_near};
   }
 };
 
@@ -317,7 +317,6 @@ struct WordsOf : VectorsOf<S> {
         .bfloat16 = RowWordsOf<S, BFloat16>::words(),
         .int8 = RowWordsOf<S, Int8>::words(),
         .float8 = RowWordsOf<S, Float8E4M3>::words(),
-        .float8_e5m2 = RowWordsOf<S, Float8E5M2>::words(),
         .load_int4 = &load_int4,
         .load_int4_part = &load_int4_part,
         .store_int4 = &store_int4,
