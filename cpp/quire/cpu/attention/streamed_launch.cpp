@@ -1,7 +1,7 @@
 #include "quire/cpu/attention/streamed_launch.h"
 
 #include <algorithm>
-#include <optional>
+#include <memory>
 #include <span>
 #include <tuple>
 #include <vector>
@@ -35,7 +35,7 @@ class StreamedLaunch {
     states_ = states_memory_.reserve(floats);
     const std::int64_t floats_of_worker = call_.most_of_fused(
         [&](const FusedKernels& fused) { return fused.scratch_floats(call_.task(), most_rows); });
-    launch_.emplace(scratch_memory_, floats_of_worker, num_threads);
+    launch_ = std::make_unique<KernelLaunch>(scratch_memory_, floats_of_worker, num_threads);
   }
 
   // Pieces of different parts.
@@ -95,7 +95,7 @@ class StreamedLaunch {
   std::vector<bool> has_open_;             // each part
   AlignedBuffer states_memory_, scratch_memory_;
   float* states_ = nullptr;
-  std::optional<KernelLaunch> launch_;
+  std::unique_ptr<KernelLaunch> launch_;
 };
 
 // The keys of pieces, each once for a sequence: units of other heads and query rows read the same.

@@ -72,27 +72,6 @@ TEST_P(OnTiles, AreMultipliedAndAddedUp) {
   }
 }
 
-// Every pair of four bits, at each place of a word.
-TEST_P(OnTiles, UnpackNibbles) {
-  std::mt19937 random(3);
-  const auto num_words = static_cast<std::size_t>(words.num_words);
-  std::vector<std::uint32_t> packed(num_words);
-  std::vector<BFloat16> pairs(2 * num_words);
-  for (int round = 0; round < 300; ++round) {
-    for (std::uint32_t& word : packed) word = static_cast<std::uint32_t>(random());
-    for (const int shift : {0, 4, 8, 12}) {
-      words.nibble_pairs(reinterpret_cast<const std::byte*>(packed.data()), shift, pairs.data());
-      for (std::size_t i = 0; i < num_words; ++i) {
-        const std::uint32_t low = packed[i] >> shift & 15u, high = packed[i] >> (16 + shift) & 15u;
-        ASSERT_EQ(to_float(pairs[2 * i]), static_cast<float>(low)) << shift;
-        ASSERT_EQ(to_float(pairs[2 * i + 1]), static_cast<float>(high)) << shift;
-      }
-    }
-  }
-  words.prefetch_near(packed.data());  // changes nothing
-  EXPECT_EQ(packed.size(), num_words);
-}
-
 TEST_P(OnTiles, BecomeZero) {
   std::vector<float> c(kFloats, 7);
   words.zero(5, c.data());

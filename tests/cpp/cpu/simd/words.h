@@ -104,6 +104,7 @@ struct Words {
   RowWords<BFloat16> bfloat16;
   RowWords<Int8> int8;
   RowWords<Float8E4M3> float8;
+  RowWords<Float8E5M2> float8_e5m2;
 
   void (*load_int4)(const std::byte* p, float* pair);
   void (*load_int4_part)(const std::byte* p, int n, float* pair);

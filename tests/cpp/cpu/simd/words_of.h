@@ -317,6 +317,7 @@ struct WordsOf : VectorsOf<S> {
         .bfloat16 = RowWordsOf<S, BFloat16>::words(),
         .int8 = RowWordsOf<S, Int8>::words(),
         .float8 = RowWordsOf<S, Float8E4M3>::words(),
+        .float8_e5m2 = RowWordsOf<S, Float8E5M2>::words(),
         .load_int4 = &load_int4,
         .load_int4_part = &load_int4_part,
         .store_int4 = &store_int4,
