@@ -15,7 +15,7 @@ BlockPool::BlockPool(const KvGeometry& geometry, const BackingFile& file)
     : storage_(geometry, file.path),
       open_blocks_(storage_),
       guarded_(new Guarded{
-          {geometry.num_blocks, geometry.block_size, geometry.opens_blocks()}, {}, nullptr}),
+          {geometry.num_blocks, geometry.block_size, geometry.opens_blocks()}, {}, nullptr, {}}),
       ledger_(guarded_->ledger),
       events_(guarded_->events),
       listener_(guarded_->listener) {

@@ -233,7 +233,7 @@ class BlockPool {
     BlockLedger ledger;
     BlockEvents events;
     std::shared_ptr<BlockListener> listener;
-    std::vector<std::shared_ptr<EventTeller>> tellers = {};
+    std::vector<std::shared_ptr<EventTeller>> tellers;
   };
   const std::unique_ptr<Guarded, DeleteAtHome> guarded_;
   BlockLedger& ledger_;

@@ -19,7 +19,9 @@ void RadixTree::tell(PrefixEvent::Kind kind, Id node) noexcept {
   if (events_ == nullptr) return;
   events_->add([&] {
     const PrefixNodes::Node& told = nodes_[node];
-    PrefixEvent event{.kind = kind, .node = node};
+    PrefixEvent event;
+    event.kind = kind;
+    event.node = node;
     if (is_prefix(told.parent)) {
       event.parent = told.parent;
     } else {
