@@ -1,5 +1,6 @@
-// Any bytes as the life of a pool, its tables and a prefix cache: match, insert, fork, append,
-// truncate, free, evict, clear; of float32, or of a quantised dtype with open blocks. Each byte is
+// Any bytes as the life of a pool, its tables and a prefix cache: peek, match with a window or
+// without, insert with holes or without, pin, fork, append, truncate, drop, free, evict, clear; of
+// float32, or of a quantised dtype with open blocks. Each byte is
 // a choice of the machine that the random test runs too; after each step everything is compared
 // with a plain map that foretells what is found and who makes room, which exercises the radix tree
 // below the cache.
