@@ -295,11 +295,11 @@ void RadixTree::make_newest(Id node) noexcept {
   if (is_idle(node)) nodes_.insert_before(idle_, node);
 }
 
+// Told in the middle of other changes as well, when the tree does not hold yet.
 void RadixTree::note_idle(std::int32_t block) noexcept {
   for (Id node = nodes_of_block_[block]; node != PrefixNodes::kNone; node = nodes_[node].next) {
     make_newest(node);
   }
-  assert(holds([&] { check_changed(); }));
 }
 
 MissReason RadixTree::miss_reason(TokenIds space, TokenIds ids) const {

@@ -14,7 +14,7 @@
 #include <string_view>
 
 #include "quire/base/dtype.h"
-#include "quire/base/int4_grid.h"
+#include "quire/format/int4_grid.h"
 
 namespace quire::testing {
 
