@@ -1,7 +1,7 @@
-"""Attention of ragged batches that one call of quire.paged_attention does not take.
+"""Attention of ragged batches under any mask, which one call of quire.paged_attention may not take.
 
-More queries than keys, and arbitrary masks: both are put together from calls that it does take.
-The adapters to other libraries' interfaces stand on this; everything here is NumPy arrays.
+What it does not take is put together from calls that it does. The adapters to other libraries'
+interfaces stand on this; everything here is NumPy arrays.
 """
 
 from __future__ import annotations
@@ -37,14 +37,16 @@ class Batch:
     causal: bool = False  # keys up to the row's own position
     window_left: int = -1  # keys before the row's own that it sees; -1: all
     masks: list[Array] | None = None  # bool [n, m] of each sequence, in place of causal
+    window_right: int = -1  # as window_left, after the row's own; of them what causal leaves
 
 
 @dataclass(frozen=True)
 class Options:
     """How scores become a result: options of quire.paged_attention under their names there.
 
-    Not alibi_slopes together with sinks: some calls give a row another position than its own, which
-    adds one number to all of its scores. The log-sum-exp is put right here, a sink would notice.
+    Not alibi_slopes together with sinks: under masks a row may be given another position than its
+    own, which adds one number to all of its scores. The log-sum-exp is put right here, a sink would
+    notice.
     """
 
     scale: float
@@ -64,7 +66,8 @@ class _Call:
     kv_lens: Ints
     cu_seqlens_q: Ints
     causal: bool = False
-    sliding_window: int | None = None
+    sliding_window: tuple[int, int] | None = None
+    tree_mask: npt.NDArray[np.bool_] | None = None
     key_positions: Ints | None = None
     shift: Ints | None = None  # [rows]: the position that the call gives a row, less its own
 
@@ -81,32 +84,32 @@ def attend_batch(
 ) -> Array:
     """Writes attention into out [T, Hq, Dv], and returns natural log-sum-exps, float32 [T, Hq].
 
-    A row that sees no key is 0, its log-sum-exp -inf. Cost: where all sequences have at least as
-    many keys as queries, one call that copies nothing; else the rows are copied together and apart
-    again. Under masks each row is a sequence of its own, whose keys are listed one by one: as many
-    integers as the masks have ones, and keys read again for every row.
+    A row that sees no key is 0, its log-sum-exp -inf. Cost: one call that copies nothing, also
+    where masks say something of the last n keys alone, n the number of a sequence's queries. Under
+    others each row is a sequence of its own, whose keys are listed one by one: as many integers as
+    the masks have ones, and keys read again for every row.
 
     Raises what quire.paged_attention does; nothing has been written then.
     """
     if not batch.kv_lens.any():
         out[...] = 0
         return np.full(out.shape[:2], -np.inf, np.float32)
-    if batch.masks is None and (np.diff(batch.cu_seqlens_q) <= batch.kv_lens).all():
+    trees = None if batch.masks is None else _as_trees(batch.masks)
+    if batch.masks is None or trees is not None:
+        windowed = batch.window_left >= 0 or batch.window_right >= 0
         whole = _Call(
             slice(None),
             batch.tables,
             batch.kv_lens,
             batch.cu_seqlens_q,
             batch.causal,
-            _keys_of_window(batch.window_left),
+            (batch.window_left, batch.window_right) if windowed else None,
+            trees,
         )
         return _run(whole, q, k_cache, v_cache, options, layout, out)
-    if batch.masks is None:
-        calls = _cut_long_queries(batch)
-    else:
-        block_size = k_cache.shape[1 if layout == "NHD" else 2]
-        k_cache, v_cache, slots_per_block = _slots(k_cache, v_cache, layout)
-        calls, layout = _masked_rows(batch, batch.masks, block_size, slots_per_block), "NHD"
+    block_size = k_cache.shape[1 if layout == "NHD" else 2]
+    k_cache, v_cache, slots_per_block = _slots(k_cache, v_cache, layout)
+    calls, layout = _masked_rows(batch, batch.masks, block_size, slots_per_block), "NHD"
     result = np.zeros(out.shape, out.dtype)
     lse = np.full(out.shape[:2], -np.inf, np.float32)
     for call in calls:
@@ -136,6 +139,7 @@ def _run(
         cu_seqlens_q=call.cu_seqlens_q,
         causal=call.causal,
         sliding_window=call.sliding_window,
+        tree_mask=call.tree_mask,
         key_positions=call.key_positions,
         layout=layout,
         out=out,
@@ -147,45 +151,22 @@ def _run(
     return np.asarray(lse)
 
 
-def _keys_of_window(window_left: int) -> int | None:
-    """A window that counts the keys before a row's own, as one that counts its own too."""
-    return None if window_left < 0 else window_left + 1
+def _as_trees(masks: list[Array]) -> npt.NDArray[np.bool_] | None:
+    """One tree_mask, if all rows see the keys before a sequence's last n; else None."""
+    for rows, keys in (mask.shape for mask in masks):
+        if rows > keys:
+            return None
+    if not all(mask[:, : mask.shape[1] - mask.shape[0]].all() for mask in masks):
+        return None
+    return np.concatenate(
+        [mask[:, mask.shape[1] - mask.shape[0] :].ravel() for mask in masks] or [np.zeros(0, bool)]
+    )
 
 
 def _ranges(starts: Ints, lengths: Ints) -> Ints:
     """The numbers from each start on, as many as its length."""
     ends = np.cumsum(lengths)
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
-
-
-def _cut_long_queries(batch: Batch) -> Iterator[_Call]:
-    """The last rows of each sequence, which have keys, and those before them, which have not."""
-    queries = np.diff(batch.cu_seqlens_q)
-    own = np.minimum(queries, batch.kv_lens)
-    yield _Call(
-        _ranges(batch.cu_seqlens_q[1:] - own, own),
-        batch.tables,
-        batch.kv_lens,
-        np.concatenate([[0], np.cumsum(own)]),
-        batch.causal,
-        _keys_of_window(batch.window_left),
-    )
-    if batch.causal:
-        return
-    # A row before the first key sees all of them, whatever the window: those of one sequence are
-    # sequences over its blocks, of as many rows as it has keys.
-    for sequence in np.flatnonzero((queries > batch.kv_lens) & (batch.kv_lens > 0)):
-        first, keys = batch.cu_seqlens_q[sequence], batch.kv_lens[sequence]
-        before = np.arange(queries[sequence] - keys)
-        cuts = np.append(np.arange(0, len(before), keys), len(before))
-        lengths = np.diff(cuts)
-        yield _Call(
-            first + before,
-            np.repeat(batch.tables[sequence : sequence + 1], len(lengths), axis=0),
-            np.repeat(keys, len(lengths)),
-            cuts,
-            shift=_ranges(keys - lengths, lengths) - (before - len(before)),
-        )
 
 
 def _masked_rows(
@@ -198,6 +179,8 @@ def _masked_rows(
         position, row_position = np.arange(keys), np.arange(keys - rows, keys)
         if batch.window_left >= 0:
             mask = mask & (position >= row_position[:, None] - batch.window_left)
+        if batch.window_right >= 0:
+            mask = mask & (position <= row_position[:, None] + batch.window_right)
         block, offset = np.divmod(position, block_size)
         slot = batch.tables[sequence, block] * slots_per_block + offset
         num_seen = mask.sum(axis=1)

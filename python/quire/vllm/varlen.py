@@ -65,7 +65,7 @@ def flash_attn_varlen_func(
         softmax_scale: of the dot products; None: 1 / sqrt(D).
         causal: a row sees keys up to its own position.
         window_size: (left, right): keys on either side of its own position that it sees, -1 for
-            all. A right side above 0 without causal costs what a sequence per row does.
+            all.
         softcap: cap * tanh(score / cap); 0: none.
         alibi_slopes: [Hq] or [B, Hq]: slope * (key - row's position) is added; needs causal.
         s_aux: [Hq]: one more logit per head in the softmax's sum, without a value.
@@ -120,9 +120,7 @@ def flash_attn_varlen_func(
     left, right = (-1, -1) if window_size is None else window_size
     if right == 0:
         causal = True
-    batch = Batch(rows, tables, lengths, causal, left)
-    if right > 0 and not causal:
-        batch = Batch(rows, tables, lengths, False, left, _masks(rows, lengths, right))
+    batch = Batch(rows, tables, lengths, causal, left, window_right=right)
     shape = (len(queries), queries.shape[1], values.shape[3])
     result = (
         np.empty(shape, queries.dtype)
@@ -189,14 +187,6 @@ def _keys_of(
     return tables.astype(np.int64), lengths
 
 
-def _masks(rows: Ints, lengths: Ints, right: int) -> list[Array]:
-    """Which keys stand at most `right` past each row's position."""
-    return [
-        np.arange(keys) <= np.arange(keys - count, keys)[:, None] + right
-        for count, keys in zip(np.diff(rows), lengths, strict=True)
-    ]
-
-
 def _with_slopes(
     function: str,
     q: Array,
@@ -232,6 +222,7 @@ def _with_slopes(
             batch.kv_lens[sequence : sequence + 1],
             batch.causal,
             batch.window_left,
+            window_right=batch.window_right,
         )
         options = Options(**{**named, "alibi_slopes": own})
         lse[first:end] = attend_batch(q[first:end], k, v, one, options, result[first:end])
