@@ -48,8 +48,8 @@ def single_prefill_with_kv_cache(
     Args:
         q: [n, Hq, D]. k: [m, Hkv, D] (kv_layout "NHD") or [Hkv, m, D] ("HND"). v: likewise with Dv.
         o_dtype: of the result; None: q's.
-        custom_mask: bool [n, m]: which keys a query sees, in place of causal. The cost is that of a
-            sequence per query: keys are read again for each, and listed one by one.
+        custom_mask: bool [n, m]: which keys a query sees, in place of causal. Where not all see the
+            first m - n, the cost is that of a sequence per query: keys are read again for each.
         packed_custom_mask: uint8, 8 entries of custom_mask a byte, the first in the lowest bit
             (packbits with bitorder "little"); comes before custom_mask.
         window_left: keys before a query's own position that it sees, of masked ones too; -1: all.
