@@ -74,7 +74,7 @@ def rows(tokens: int) -> tuple[Any, Any]:
     return k, v
 
 
-def state(pool: Any, table: Any) -> Call:
+def state(pool: Any, table: Any) -> Callable[[], Any]:
     def now() -> object:
         pool.check()
         return table.num_tokens, table.blocks.tolist(), pool.num_free, pool.num_used
@@ -86,14 +86,23 @@ def append(dtype: str, tokens: int) -> Case:
     pool, table = filled(dtype, tokens)
     k, v = rows(tokens)
 
+    known: list[object] = []  # the table as it was before a call that may be stopped
+
     def call() -> None:
         table.append(k, v)
         table.truncate(100)
+        known.clear()  # of int4 what was sealed is rounded
 
-    def unchanged() -> object:
+    def unchanged() -> bool:
         if table.num_tokens == 100 + tokens:  # the signal came when append was done
             table.truncate(100)
-        return state(pool, table)(), table.gather()[0].tobytes()
+            known.clear()
+        num_tokens, blocks, *counts = state(pool, table)()
+        if dtype != "float16":  # the last block has its rows, but may be another by now
+            blocks = blocks[:-1]
+        now = num_tokens, blocks, counts, table.gather()[0].tobytes()
+        known[:] = known or [now]
+        return known == [now]
 
     return call, unchanged
 
