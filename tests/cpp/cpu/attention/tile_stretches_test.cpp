@@ -78,7 +78,7 @@ Caches arrays_of(DType dtype, bool by_token, std::int64_t block_size, std::int64
   for (CacheView* cache : {&caches.task.k, &caches.task.v}) {
     if (!is_quantised(dtype)) continue;
     cache->scale = {const_cast<std::byte*>(caches.origin() + caches.bytes), 4 * block_size * kHeads,
-                    4 * kHeads, 4};
+                    4 * kHeads, 4, ScaleKind::rows};
     caches.bytes += kBlocks * 4 * block_size * kHeads + 4096;
   }
   return caches;
