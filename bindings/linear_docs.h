@@ -32,9 +32,10 @@ Args:
         byte. "int4": numbers q of 0 to 15 that stand for scale * q + offset, with a scale and an
         offset for each row and group of K: the affine numbers of MLX (its quantize), whose scales
         and offsets are rounded to w's dtype and stored as float32; 0.5 bytes and 8 for each group.
-        A last group may be shorter.
+        A last group may have fewer numbers of w: it is padded with zeros.
     group_size: 32, 64 or 128 numbers of K, of int4 alone. None: 64.
-    num_threads: None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of this process.
+    num_threads: None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of this process, at
+        most what the quota of its container is worth.
 
 Returns:
     Weight, of .shape (N, K), .format, .group_size and .nbytes. K is padded to a multiple of 32, or
@@ -67,7 +68,8 @@ Args:
         pack_weight in its own dtype. Who multiplies with it again packs it once.
     bias: [N], of these dtypes.
     out: [M, N] of x's dtype, written; its memory is none of the others'.
-    num_threads: None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of this process.
+    num_threads: None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of this process, at
+        most what the quota of its container is worth.
 
 Returns:
     out, or a new array [M, N] of the library that x belongs to: NumPy's, PyTorch's, JAX's.

@@ -18,8 +18,8 @@ from quire.tensor_views import Array
 
 Ints = npt.NDArray[np.int64]
 
-# Entries of one table of masked rows, so that a long prompt under a mask takes 32 MiB at a time.
-# Rows do not know of each other: where they are cut changes no bit.
+# Entries of one table of masked rows: a long prompt under a mask takes some five arrays of 32 MiB
+# at a time. Rows do not know of each other: where they are cut changes no bit.
 _MOST_ENTRIES = 1 << 22
 
 
@@ -37,7 +37,8 @@ class Batch:
     causal: bool = False  # keys up to the row's own position
     window_left: int = -1  # keys before the row's own that it sees; -1: all
     masks: list[Array] | None = None  # bool [n, m] of each sequence, in place of causal
-    window_right: int = -1  # as window_left, after the row's own; of them what causal leaves
+    # As window_left, after the row's own; causal hides later keys all the same.
+    window_right: int = -1
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Options:
 
     Not alibi_slopes together with sinks: under masks a row may be given another position than its
     own, which adds one number to all of its scores. The log-sum-exp is put right here, a sink would
-    notice.
+    notice: callers refuse both.
     """
 
     scale: float
@@ -89,7 +90,7 @@ def attend_batch(
     others each row is a sequence of its own, whose keys are listed one by one: as many integers as
     the masks have ones, and keys read again for every row.
 
-    Raises what quire.paged_attention does; nothing has been written then.
+    Raises what quire.paged_attention does, where there are keys; nothing has been written then.
     """
     if not batch.kv_lens.any():
         out[...] = 0

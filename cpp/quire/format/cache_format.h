@@ -1,5 +1,6 @@
-// What a cache of each dtype is. What one number of it is, base/dtype.h says; every other question
-// about the dtype of a cache is answered here, by the format's own file (int8_format.h, ...).
+// What a cache of each dtype is, each in a file of its own (int8_format.h, ...): what its numbers
+// are multiplied by, which it holds, how blocks of it are written. What one number is, and whether
+// it is quantised, base/dtype.h says.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +18,8 @@ struct CacheFormat {
   // What the numbers of a row are multiplied by.
   ScaleKind scales = ScaleKind::none;
 
-  // The largest magnitude that a number of a new row may have, where its rounding does not say so:
-  // what is larger is refused.
+  // Finite numbers of new rows that are larger in magnitude are refused. Infinity: those that are
+  // rounded to infinity.
   float largest = std::numeric_limits<float>::infinity();
 
   // Last blocks of a table that are kept in full precision beside this one (kv/pool/open_blocks.h):

@@ -28,7 +28,7 @@ inline std::uint8_t nearest_code(float value, float step, float middle) {
   return static_cast<std::uint8_t>(std::min(u, 15));
 }
 
-// `count` finite floats as codes, two to a byte.
+// `count` finite floats, even and at most kCodesAtOnce, as codes, two to a byte.
 inline void write_codes(const float* values, const GridsOfCodes& grids, std::int64_t count,
                         std::byte* codes) {
   std::uint8_t u[kCodesAtOnce];

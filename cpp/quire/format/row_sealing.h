@@ -10,9 +10,9 @@
 
 namespace quire {
 
-// Numbers beyond kLargestOnGrid, as far as a float16 is rounded to it, become that. A grid of one
-// that is larger or not finite is NaN, and so is the scale of a row with one that is not finite, or
-// infinite: attention refuses those. Among codes of four bits such a number counts as 0.
+// Numbers beyond kLargestOnGrid, up to the 65536 that it is rounded to in bfloat16, become that. A
+// grid of one that is larger or not finite is NaN, and so is the scale of a row with one that is
+// not finite, or infinite: attention refuses those. Among codes of four bits such a number is 0.
 struct SealFunctions {
   // On grids, keys of one block and head, and values; and rows with scales of their own.
   void (*keys)(const RowsToSeal& keys, const SealedRows& to);

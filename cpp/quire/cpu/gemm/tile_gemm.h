@@ -2,8 +2,9 @@
 //
 // A step multiplies one or two tiles of 16 rows of x with a block of the weight, 32 numbers of K by
 // 32 columns, into up to four tiles of sums. A tile of few rows costs little more than the loads of
-// the weight that it is multiplied with, so that one row goes through tiles as well. The hardware's
-// order of sums (simd/tile_model.h) does not know in which tile a row is.
+// the weight that it is multiplied with, so that one row goes through tiles as well (of int8 three:
+// linear_launch.cpp). The hardware's order of sums (simd/tile_model.h) does not know in which tile
+// a row is.
 //
 // Few rows stay in the second-level cache: then all of K is summed in tiles, and the weight is read
 // once, from one end to the other (of numbers of 8 and of 4 bits: tile_stream.h). Many rows are
@@ -55,7 +56,8 @@ struct TileGemm : private TileLayout<S> {
   using Layout::are_few, Layout::finish, Layout::groups, Layout::kBlockBytes, Layout::kLine,
       Layout::kPartSteps, Layout::kTileBytes, Layout::steps, Layout::tiles, Layout::x_bytes,
       Layout::x_tile;
-  // How far before its use a weight that is read once is asked for, into the second-level cache.
+  // How many bytes before its use a weight that is read once is asked for, into the second-level
+  // cache.
   static constexpr std::int64_t kAheadInStream = 2880;
 
   // All of K at once, of few rows.

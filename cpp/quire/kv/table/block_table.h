@@ -10,7 +10,7 @@
 //   a block with one reference, this table's, may be written by it; a shared block by nobody
 //   a hole, -1, stands for a block whose tokens were dropped; the last block, unless full, is none
 //
-//   drop_before(10, 1)                   [ 7 | -1 | 2 ]    one sink token keeps its block
+//   12 tokens, drop_before(10, 1)        [ 7 | -1 | 5 ]    one sink token keeps its block
 //
 // Of a pool with open blocks (open_blocks.h) the last columns are read open, in full precision:
 //
@@ -88,8 +88,8 @@ class BlockTable {
 
   const std::shared_ptr<BlockPool>& pool() const { return pool_; }
 
-  // All methods but is_freed and close throw ValueError once the table is freed. Whatever throws
-  // has changed nothing.
+  // All methods but pool, is_freed and close throw ValueError once the table is freed. After
+  // whatever throws the table has the tokens that it had; append says what else may differ.
   std::int64_t num_tokens() const;
   std::vector<std::int32_t> blocks() const;
 
@@ -98,11 +98,11 @@ class BlockTable {
   // A last block that has free rows and is shared is copied first, and the copy takes its place.
   // So is a sealed one, of a pool with open blocks; it stays the table's for as long as it may be
   // truncated to what it was, for which it takes a block more than its columns. Throws OutOfBlocks,
-  // also where resident_bytes has no room for so many open blocks, all of which are open at once,
-  // and ValueError for n < 0. Write the slots before the table is forked, or
-  // inserted into a cache with these tokens, and before another thread works with it; append makes
-  // one step of both. Where only a cache shares the last block and none is left for the copy, the
-  // cache forgets it instead, unless the table reads it sealed.
+  // also where resident_bytes has no room for so many open blocks, as those of all n tokens are
+  // open at once, and ValueError for n < 0. Write the slots before the table is forked, or inserted
+  // into a cache with these tokens, and before another thread works with it: prefer append, which
+  // takes the slots and writes them as one step. Where only a cache shares the last block and none
+  // is left for the copy, the cache forgets it instead, unless the table reads it sealed.
   std::vector<std::int64_t> extend(std::int64_t n);
   void extend(std::span<std::int64_t> slots);
 

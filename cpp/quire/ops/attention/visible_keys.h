@@ -3,13 +3,13 @@
 //   position   0 1 2 3 4 5 6 7 8 9        sliding_window 3, num_sink_tokens 2, a query at 8
 //              s s         w w w          s: sink tokens   w: its window   9: later, causal
 //
-// Every row has a position, and sees the keys from so many positions before it to so many after it,
-// its reach: of a causal row none after it, of one without a window all before it. Positions grow
-// along a sequence: so what a query sees are two ranges of its keys even where keys have been left
-// out, and those are found by bisection; and later rows see later keys.
+// A row sees two ranges of its sequence's keys: the sink tokens, and the keys at most so many
+// positions before its own and so many after it, its reach. A causal row has none after it, one
+// without a window all before it. Positions grow along a sequence, also where keys have been left
+// out, so that the ends are found by bisection, and later rows see later keys.
 //
-// A tree takes some of them away (tree_mask). What it hides from all rows counts as seen where
-// scales and holes are looked at.
+// A tree of draft tokens (tree_mask) hides some of the last keys from some rows. What it hides from
+// all of them counts as seen where scales and holes are looked at.
 //
 // Where a sequence has more queries than keys, the first of them have no key of their own: each
 // stands one position before the next. Causal, they see nothing.
@@ -68,7 +68,8 @@ inline bool shows(const bool* tree, const QueryRows& rows, std::int64_t j, std::
   return tree == nullptr || column < 0 || tree[j * (rows.end - rows.begin) + column];
 }
 
-// Where key `key` of sequence `seq`, which has some, stands; of a query without a key, below 0.
+// Where key `key` of sequence `seq`, which has some, stands; of a query without a
+// key, each one before the next.
 inline std::int64_t position_of(const PagedAttentionArgs& args, std::int64_t seq,
                                 std::int64_t key) {
   if (!args.key_positions) return key;
@@ -96,7 +97,7 @@ inline std::int64_t first_key_from(const PagedAttentionArgs& args, const QueryRo
 struct VisibleKeys {
   KeyRange sink_tokens{0, 0};  // from 0 on, none of them in `window`
   KeyRange window{0, 0};       // begin <= end
-  bool windowed = false;       // some query does not see all keys of `window` up to its own
+  bool windowed = false;       // rows are asked one by one for the keys of `window` that they see
 };
 
 // Those of row j of a sequence, counted from its first.
