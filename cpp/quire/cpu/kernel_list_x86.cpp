@@ -1,23 +1,8 @@
 #include "quire/cpu/kernel_list.h"
+#include "quire/cpu/x86_features.h"
 
 namespace quire {
 namespace {
-
-// Each asks for every instruction that its kernels_<isa>.cpp is compiled with.
-bool has_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("f16c");
-}
-
-bool has_avx512() {
-  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
-
-bool has_avx512bf16() {
-  return has_avx512() && __builtin_cpu_supports("avx512bf16") &&
-         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
-}
 
 constexpr KernelSource kList[] = {
     {&kAvx512Bf16Kernels, has_avx512bf16},

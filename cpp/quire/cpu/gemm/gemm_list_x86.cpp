@@ -3,19 +3,10 @@
 #include <unistd.h>
 
 #include "quire/cpu/gemm/gemm_list.h"
+#include "quire/cpu/x86_features.h"
 
 namespace quire {
 namespace {
-
-bool has_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("f16c");
-}
-
-bool has_avx512() {
-  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
 
 // A process has tiles once it has asked Linux for them, as their state makes the frames of signals
 // larger: refused where a thread's stack for signals is too small for that. For good, and for all
@@ -32,10 +23,7 @@ bool has_amx() {
   constexpr unsigned kTiles = 1u << 24;
   constexpr unsigned kAll = kBFloat16Tiles | kTiles;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kAll) != kAll) return false;
-  // has_avx512 and the rest of what simd/avx512bf16.h is compiled with
-  return has_avx512() && __builtin_cpu_supports("avx512bf16") &&
-         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") &&
-         has_permission();
+  return has_avx512bf16() && has_permission();
 }
 
 // AVX512-BF16 has a dot product of pairs, whose sums are others than those of tiles: it computes as
