@@ -391,6 +391,55 @@ def linear(
     out: _Floats | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> _Array: ...
+def rms_norm(
+    x: _Floats,
+    weight: _Floats,
+    *,
+    eps: SupportsFloat = 1e-06,
+    residual: _Floats | None = None,
+    weight_offset: SupportsFloat = 0.0,
+    gate: _Floats | None = None,
+    out: _Floats | None = None,
+    residual_out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> Any: ...
+def swiglu(
+    gate: _Floats,
+    up: _Floats,
+    *,
+    activation: Literal["silu", "gelu", "gelu_tanh"] = "silu",
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Array: ...
+def rope(
+    x: _Floats,
+    positions: _Ints,
+    *,
+    theta: SupportsFloat = 10000.0,
+    rotary_dim: SupportsIndex | None = None,
+    interleaved: _Bool = False,
+    inv_freq: _Floats | None = None,
+    attention_factor: SupportsFloat = 1.0,
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Array: ...
+def rope_frequencies(
+    rotary_dim: SupportsIndex,
+    *,
+    rope_theta: SupportsFloat = 10000.0,
+    rope_type: Literal["default", "linear", "dynamic", "yarn", "llama3"] = "default",
+    factor: SupportsFloat = 1.0,
+    original_max_position_embeddings: SupportsIndex | None = None,
+    seq_len: SupportsIndex | None = None,
+    low_freq_factor: SupportsFloat = 1.0,
+    high_freq_factor: SupportsFloat = 4.0,
+    beta_fast: SupportsFloat = 32.0,
+    beta_slow: SupportsFloat = 1.0,
+    truncate: _Bool = True,
+    mscale: SupportsFloat | None = None,
+    mscale_all_dim: SupportsFloat | None = None,
+    attention_factor: SupportsFloat | None = None,
+) -> tuple[npt.NDArray[np.float32], float]: ...
 def last_implementation() -> Literal["fused", "gather", "dense"] | None: ...
 @overload
 def paged_attention(

@@ -10,6 +10,22 @@ threads. Each has a float64 reference of the same name in quire.ops.reference.
     array([[8., 8., 8., 8.]], dtype=float32)
 """
 
-from quire._core import Weight, linear, pack_weight
+from quire._core import (
+    Weight,
+    linear,
+    pack_weight,
+    rms_norm,
+    rope,
+    rope_frequencies,
+    swiglu,
+)
 
-__all__ = ["Weight", "linear", "pack_weight"]
+__all__ = [
+    "Weight",
+    "linear",
+    "pack_weight",
+    "rms_norm",
+    "rope",
+    "rope_frequencies",
+    "swiglu",
+]
