@@ -194,7 +194,8 @@ class DirectAttention {
     for (std::int64_t r = 0; r < rows_.count();) {
       const std::int64_t left = rows_.count() - r;
       const int log2_rows = left >= 4 ? 2 : left >= 2 ? 1 : 0;
-      const Group group = rows_.template group<kMostRows>(head, r, 1 << log2_rows, tile);
+      Group group;
+      rows_.find_group(head, r, 1 << log2_rows, tile, group);
       if (group.first < group.last) {
         weigh_group(tile, group, scales, log2_rows, lines);
         take(tile, group, scores_, lines);

@@ -107,7 +107,8 @@ class Int4Attention {
     for (std::int64_t r = 0; r < rows_.count();) {
       const std::int64_t left = rows_.count() - r;
       const int count = left >= 4 ? 4 : left >= 2 ? 2 : 1;
-      const Group group = rows_.template group<kMostRows>(head, r, count, tile);
+      Group group;
+      rows_.find_group(head, r, count, tile, group);
       if (group.first < group.last) {
         if (count == 4) attend_group<4>(tile, group, lines);
         if (count == 2) attend_group<2>(tile, group, lines);

@@ -18,7 +18,8 @@ class PackedAttention {
 
   // `rows`: of all states of the unit.
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
-    return (2 * rows + kPanel + 2) * kKeys + (kPanel + rows + 1) * Rows::padded(task.head_dim);
+    return group_floats(rows) + (2 * rows + kPanel + 2) * kKeys +
+           (kPanel + rows + 1) * Rows::padded(task.head_dim);
   }
 
   // `pairs_of_bytes`: numbers of 8 bits are multiplied as bfloat16s, if the vocabulary has those.
@@ -29,7 +30,8 @@ class PackedAttention {
         unit_(unit),
         rows_(task, unit, state),
         q_stride_(Rows::padded(task.head_dim)),
-        scores_(scratch),
+        groups_(reinterpret_cast<Group*>(scratch)),
+        scores_(scratch + group_floats(unit.head_rows)),
         weights_(scores_ + unit.head_rows * kKeys),
         scales_(weights_ + unit.head_rows * kKeys),
         v_(scales_ + 2 * kKeys),
@@ -115,31 +117,45 @@ class PackedAttention {
   }
 
   void attend_tile(const Tile& tile, std::int64_t head, Lines& lines) {
+    find_groups(head, tile);
     for (int key = 0; key < tile.num_keys(); key += kPanel) {
       pack_keys_(tile.k(task_, head), key, task_.head_dim, k_, lines);
-      for_groups(head, tile, [&](const Group& group, int size) {
+      for_groups([&](const Group& group, int size) {
         if (group.last <= key || group.first >= key + kPanel) return;
         functions_for(size).score(q_group(head - unit_.kv_head_begin, group.row), k_, entries(),
                                   scores(group) + key, lines);
       });
     }
     const KeyScales scales = tile.load_scales(task_, head, scales_);
-    for_groups(head, tile, [&](const Group& group, int) {
+    for_groups([&](const Group& group, int) {
       if (group.first >= group.last) return;
       weigh_(rows_, group, scores(group), weights_ + group.row * kKeys / 2, scales, lines);
     });
     add_values(tile, head, lines);
   }
 
-  // Calls visitor(group, rows with padding) for the groups of a head's rows.
-  template <class Visitor>
-  void for_groups(std::int64_t head, const Tile& tile, Visitor visitor) const {
-    for (std::int64_t r = 0; r < rows_.count();) {
-      const int size = group_size(unit_.head_rows - r);
+  // The groups of a head's rows before a tile, once for all panels that they meet.
+  void find_groups(std::int64_t head, const Tile& tile) {
+    num_groups_ = 0;
+    for (std::int64_t r = 0; r < rows_.count(); r += group_size(unit_.head_rows - r)) {
+      const std::int64_t size = group_size(unit_.head_rows - r);
       const int count = static_cast<int>(Rows::smaller(size, rows_.count() - r));
-      visitor(rows_.template group<kMostRows>(head, r, count, tile), size);
-      r += size;
+      rows_.find_group(head, r, count, tile, groups_[num_groups_++]);
     }
+  }
+
+  // Calls visitor(group, rows with padding) for them.
+  template <class Visitor>
+  void for_groups(Visitor visitor) const {
+    for (int i = 0; i < num_groups_; ++i) {
+      visitor(groups_[i], group_size(unit_.head_rows - groups_[i].row));
+    }
+  }
+
+  // Memory of the groups of so many rows, whole lines.
+  static std::int64_t group_floats(std::int64_t rows) {
+    constexpr std::int64_t kLine = 16, kGroup = sizeof(Group) / sizeof(float);
+    return ((rows + kRowStep - 1) / kRowStep * kGroup + kLine - 1) / kLine * kLine;
   }
 
   // In multiply-adds of a pair of vectors.
@@ -168,14 +184,14 @@ class PackedAttention {
     for (std::int64_t d = 0; packs && d < task_.v_head_dim; d += kPanel) {
       pack_values_(v, (tile.num_keys() + v_elements() - 1) / v_elements(), d, task_.v_head_dim, v_,
                    lines);
-      for_groups(head, tile, [&](const Group& group, int size) {
+      for_groups([&](const Group& group, int size) {
         const int first = first_entry(group), last = last_entry(group);
         if (first >= last) return;
         functions_for(size).panel(weights(group), v_, first, last,
                                   rows_.values(head, group.row) + d, rows_.v_stride(), lines);
       });
     }
-    for_groups(head, tile, [&](const Group& group, int size) {
+    for_groups([&](const Group& group, int size) {
       if (group.first >= group.last) return;
       float* const values = rows_.values(head, group.row);
       const int first = first_entry(group), last = last_entry(group);
@@ -279,6 +295,8 @@ class PackedAttention {
   const AttentionUnit& unit_;
   const PartRows<S> rows_;
   const std::int64_t q_stride_;
+  Group* const groups_;  // of a head's rows before a tile
+  int num_groups_ = 0;
   float* const scores_;   // [head_rows, kKeys]
   float* const weights_;  // likewise; bfloat16, where pairs are multiplied
   float* const scales_;   // [2, kKeys]
