@@ -51,6 +51,7 @@ AttentionCall::AttentionCall(const char* function, py::handle q, const Attention
     sinks_ = to_float_array({function, "sinks"}, options.sinks);
     query_.sinks = sinks_.view;
   }
+  cache_dtype_ = to_optional_dtype({function, "cache_dtype"}, options.cache_dtype);
   layout_ = to_layout({function, "layout"}, options.layout);
   const auto num_threads = to_optional_int({function, "num_threads"}, options.num_threads);
   if (num_threads && (*num_threads < 1 || *num_threads > 1024)) {
@@ -102,6 +103,15 @@ void AttentionCall::require_options_of_tables() const {
     raise<ValueError>(place(function_, "key_positions"),
                       "got some, expected None: tables have their own");
   }
+}
+
+FloatArray AttentionCall::cache(const char* name, py::handle object) const {
+  return to_cache_array({function_, name}, object, cache_dtype_);
+}
+
+void AttentionCall::take_pool(DType dtype) {
+  if (cache_dtype_) require_cache_dtype({function_, "pool"}, dtype, *cache_dtype_);
+  take_scales(dtype, dtype);
 }
 
 void AttentionCall::take_scales(DType k_cache, DType v_cache) {

@@ -60,6 +60,11 @@ constexpr std::array<Option, kNumAttentionOptions> kOptions = {{
     {"v_scale", "None", &AttentionOptions::v_scale,
      "likewise for v_cache. Of int4 float16 [num_blocks, block_size, Hkv, 2], the step and "
      "middle of each value; the last axis is contiguous."},
+    {"cache_dtype", "None", &AttentionOptions::cache_dtype,
+     "of caches that are held as uint8: \"float8_e4m3fn\" or \"float8_e5m2\", whose bytes they "
+     "are. "
+     "None: as their arrays say, and uint8 is int4. What these say themselves may be said again; "
+     "tables have the dtype of their pool."},
     {"layout", "'NHD'", &AttentionOptions::layout, "\"NHD\" or \"HND\", of all caches."},
     {"out", "None", &AttentionOptions::out,
      "[T, Hq, Dv] to write into, which is returned; None: a new array of q's library and dtype."},

@@ -13,8 +13,8 @@ namespace quire::python {
 // As a call gives them. AttentionCall (attention_call.h) says what they mean.
 struct AttentionOptions {
   pybind11::handle cu_seqlens_q, key_positions, causal, tree_mask, scale, sliding_window,
-      num_sink_tokens, softcap, alibi_slopes, sinks, k_scale, v_scale, layout, out, return_lse,
-      return_block_mass, implementation, num_threads;
+      num_sink_tokens, softcap, alibi_slopes, sinks, k_scale, v_scale, cache_dtype, layout, out,
+      return_lse, return_block_mass, implementation, num_threads;
 };
 
 inline constexpr std::size_t kNumAttentionOptions =

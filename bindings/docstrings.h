@@ -23,7 +23,7 @@ Args:
         sequence.
     k_cache: [num_blocks, block_size, Hkv, D] ("NHD") or [num_blocks, Hkv, block_size, D] ("HND"),
         any of the three dtypes, or quantised: int8, float8_e4m3fn, float8_e5m2, or int4. This is an
-        array of uint8 [..., D / 2], D even: element 2 i in the lower half of byte i, element 2 i + 1 in the
+        array of uint8 [..., D / 2] without cache_dtype, D even: element 2 i in the lower half of byte i, element 2 i + 1 in the
         upper one. A half u stands for middle + (u - 8) * step (arXiv 2402.02750).
     v_cache: as k_cache, with Dv for D; its dtype may differ, but int4 both are or none.
     block_tables: [B, max_blocks] int32 or int64. Entries past ceil(seq_len / block_size) are
@@ -114,7 +114,7 @@ Example:
 
 inline constexpr const char* kWriteKv =
     R"(write_kv(k, v, k_cache, v_cache, slot_mapping, *, k_scale=None, v_scale=None, k_open=None,
-v_open=None, layout='NHD')
+v_open=None, cache_dtype=None, layout='NHD')
 --
 
 Writes rows of keys and values into their slots of a paged cache. A large write runs on threads, as
@@ -136,6 +136,8 @@ Args:
     k_open, v_open: beside quantised caches, as in paged_attention. Slots from num_blocks *
         block_size on are theirs, and their rows are stored as plain floats, each block as far as it
         has any; what they are rounded to is finite.
+    cache_dtype: of caches that are held as uint8: "float8_e4m3fn" or "float8_e5m2", whose bytes they
+        are. None: as their arrays say, and uint8 is int4.
     layout: "NHD" or "HND", of all caches.
 
 Raises:

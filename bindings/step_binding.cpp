@@ -68,7 +68,7 @@ py::object py_attend(py::handle self, py::handle q, py::handle k, py::handle v, 
   const std::optional<FloatArray> keys = to_optional_floats({function, "k"}, k);
   const std::optional<FloatArray> values = to_optional_floats({function, "v"}, v);
   const KvGeometry& geometry = step.tables()[0]->pool()->geometry();
-  call.take_scales(geometry.dtype, geometry.dtype);
+  call.take_pool(geometry.dtype);
   call.make_outputs(geometry.v_head_dim);
   {
     const WithoutGil unlocked;

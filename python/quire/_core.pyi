@@ -62,6 +62,7 @@ class _Options(TypedDict, total=False):
     sinks: _Floats | None
     k_scale: _Scale | None
     v_scale: _Scale | None
+    cache_dtype: npt.DTypeLike | None
     out: _Floats | None
     implementation: _Implementation
     num_threads: SupportsIndex | None
@@ -359,6 +360,7 @@ def write_kv(
     v_scale: _Scale | None = None,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    cache_dtype: npt.DTypeLike | None = None,
     layout: _Layout = "NHD",
 ) -> None: ...
 def merge_states(
