@@ -103,6 +103,8 @@ class PoolStats:
     def open_blocks(self) -> int: ...
     @property
     def kept_open(self) -> int: ...
+    @property
+    def bytes_per_token(self) -> float: ...
 
 class BlockPool:
     def __init__(
@@ -118,9 +120,12 @@ class BlockPool:
         backing_file: _Path | None = None,
         resident_bytes: SupportsIndex | None = None,
         open_blocks: SupportsIndex | None = None,
+        shared: _Bool = False,
     ) -> None: ...
     @property
     def open_blocks(self) -> int: ...
+    @property
+    def shared(self) -> bool: ...
     @property
     def num_blocks(self) -> int: ...
     @property
@@ -177,7 +182,7 @@ class BlockTable:
     def __len__(self) -> int: ...
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> _Array: ...
     def extend(self, n: SupportsIndex) -> npt.NDArray[np.int64]: ...
-    def append(self, k: _Floats, v: _Floats) -> None: ...
+    def append(self, k: _Floats, v: _Floats | None = None) -> None: ...
     def fork(self) -> BlockTable: ...
     def truncate(self, num_tokens: SupportsIndex) -> None: ...
     def drop_before(
@@ -210,14 +215,14 @@ class Step:
     def cu_seqlens_q(self) -> npt.NDArray[np.int32]: ...
     @property
     def slot_mapping(self) -> npt.NDArray[np.int64]: ...
-    def write(self, k: _Floats, v: _Floats, *, layer: SupportsIndex = 0) -> None: ...
+    def write(self, k: _Floats, v: _Floats | None = None, *, layer: SupportsIndex = 0) -> None: ...
     def take_back(self) -> None: ...
     @overload
     def attend(
         self,
         q: _Floats,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -231,7 +236,7 @@ class Step:
         self,
         q: _Floats,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -245,7 +250,7 @@ class Step:
         self,
         q: _Floats,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -259,7 +264,7 @@ class Step:
         self,
         q: _Floats,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -273,7 +278,7 @@ class Step:
         self,
         q: _Floats,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -351,9 +356,9 @@ def pack_tables(
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]: ...
 def write_kv(
     k: _Floats,
-    v: _Floats,
+    v: _Floats | None,
     k_cache: _Floats,
-    v_cache: _Floats,
+    v_cache: _Floats | None,
     slot_mapping: _Ints,
     *,
     k_scale: _Scale | None = None,
