@@ -294,6 +294,8 @@ def test_a_pool_in_a_file_has_the_same_bits(kind: str, tmp_path: Path) -> None:
     for implementation in IMPLEMENTATIONS:
         got = [attention_bits(ours, q, implementation=implementation) for ours in tables]
         assert got[0] == got[1]
+    assert tables[1][0].offload() > 0
+    assert attention_bits(tables[1][:1], q[:1]) == attention_bits(tables[0][:1], q[:1])
     tables[1][0].save(tmp_path / "table")
     loaded = quire.load_table(pools[0], tmp_path / "table")
     assert attention_bits([loaded], q[:1]) == attention_bits([tables[0][0]], q[:1])

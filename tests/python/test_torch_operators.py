@@ -112,7 +112,10 @@ def test_opcheck_of_paged_attention() -> None:
 
 def test_opcheck_of_write_kv_and_merge_states() -> None:
     pool = quire.BlockPool(4, num_kv_heads=2, head_dim=8, dtype="int8")
-    torch.library.opcheck(operators.write_kv.default, (), quantised_arguments(pool))
+    arguments = quantised_arguments(pool)
+    torch.library.opcheck(operators.write_kv.default, (), arguments)
+    keys_alone = {**arguments, "v": None, "v_cache": None, "v_scale": None}
+    torch.library.opcheck(operators.write_kv.default, (), keys_alone)
     outs, lses = torch.randn(3, 2, 4, 8, dtype=torch.bfloat16), torch.randn(3, 2, 4)
     torch.library.opcheck(operators.merge_states.default, (outs, lses))
     torch.library.opcheck(operators.merge_states.default, (outs[:, 0, 0], lses[:, 0, 0]))
