@@ -60,9 +60,8 @@ class PackedAttention {
   using Tile = KeyTile<S, kKeys>;
   using Group = RowGroup<kMostRows>;
   using Lines = LineQueue<S>;
-  using Score = void (*)(const float*, const float*, std::int64_t, float*, Lines&);
-  using Value = void (*)(const float*, TileRows, int, int, std::int64_t, float*, std::int64_t,
-                         Lines&);
+  using Score = void (*)(const float*, const float*, int, float*, Lines&);
+  using Value = void (*)(const float*, const ValueSpan&, Lines&);
   using Panel = void (*)(const float*, const float*, int, int, float*, std::int64_t, Lines&);
   using PackValues = void (*)(TileRows, int, std::int64_t, std::int64_t, float*, Lines&);
   using PackKeys = void (*)(TileRows, int, std::int64_t, float*, Lines&);
@@ -158,17 +157,19 @@ class PackedAttention {
     return ((rows + kRowStep - 1) / kRowStep * kGroup + kLine - 1) / kLine * kLine;
   }
 
-  // In multiply-adds of a pair of vectors.
   std::int64_t work_of_tile(int num_keys) const {
     const std::int64_t panels = (num_keys + kPanel - 1) / kPanel;
     const std::int64_t chunks = (task_.v_head_dim + kPanel - 1) / kPanel;
     const std::int64_t k_chunks = (task_.head_dim + kPanel - 1) / kPanel;
     return panels * k_chunks * 2 * PackedKeys<S>::kTurnWork +
-           unit_.head_rows * (panels * entries() + kWeighWork + num_keys / v_elements() * chunks);
+           unit_.head_rows * (panels * entries() * kValueWork + kWeighWork +
+                              num_keys / v_elements() * chunks * kValueWork);
   }
-  static constexpr int kWeighWork = 64;  // of one row's softmax
+  static constexpr int kWeighWork = 64 * kValueWork;  // of one row's softmax
 
-  std::int64_t entries() const { return (task_.head_dim + k_elements() - 1) / k_elements(); }
+  int entries() const {
+    return static_cast<int>((task_.head_dim + k_elements() - 1) / k_elements());
+  }
   float* scores(const Group& group) const { return scores_ + group.row * kKeys; }
 
   // Entries of the keys that all rows of a group see. Pairs of keys begin at an even one.
@@ -196,13 +197,15 @@ class PackedAttention {
       float* const values = rows_.values(head, group.row);
       const int first = first_entry(group), last = last_entry(group);
       if (!packs && first < last) {
-        functions_for(size).value(weights(group), v, first, last, task_.v_head_dim, values,
-                                  rows_.v_stride(), lines);
+        functions_for(size).value(
+            weights(group), {v, first, last, task_.v_head_dim, values, rows_.v_stride()}, lines);
       }
       rows_.for_unshared(group, first * v_elements(), last * v_elements(),
                          [&](int i, int begin, int end) {
-                           add_values_(scores(group) + i * kKeys, v, begin, end, task_.v_head_dim,
-                                       values + i * rows_.v_stride(), rows_.v_stride(), lines);
+                           add_values_(scores(group) + i * kKeys,
+                                       {v, begin, end, task_.v_head_dim,
+                                        values + i * rows_.v_stride(), rows_.v_stride()},
+                                       lines);
                          });
     });
   }
@@ -219,6 +222,9 @@ class PackedAttention {
   const float* weights(const Group& group) const {
     return value_pairs_ ? weights_ + group.row * kKeys / 2 : scores(group);
   }
+
+  template <class T>
+  using OneRow = FloatValues<S, T, FloatProduct<S>, kKeys>;
 
   struct Functions {
     Score score;
@@ -237,7 +243,7 @@ class PackedAttention {
     if constexpr (i < kNumSizes) {
       constexpr int kRows = S::kRowGroups[i];
       functions_[i] = {&PackedProduct<S, ScoreProduct>::template score<kRows, kKeys>,
-                       &PackedProduct<S, ValueProduct>::template add_values<kRows, kKeys, T>,
+                       &FloatValues<S, T, ValueProduct, kKeys>::template run<kRows>,
                        &PackedProduct<S, ValueProduct>::template add_panel<kRows, kKeys>};
       pack_values_ = &PackedValues<S>::template pack<T, ValueProduct>;
       use_products<i + 1, ScoreProduct, ValueProduct, T>();
@@ -275,14 +281,14 @@ class PackedAttention {
       if (value_pairs_) {
         weigh_ = &weigh<BFloat16>;
         return visit_pairs(task_.v.dtype, [&](auto type) {
-          add_values_ = &ValueTile<S, decltype(type)>::template run<1>;
+          add_values_ = &OneRow<decltype(type)>::template run<1>;
           use_products<0, Pairs, Pairs, decltype(type)>();
         });
       }
     }
     Rows::visit_cache(task_.v.dtype, [&](auto type) {
       using T = decltype(type);
-      add_values_ = &ValueTile<S, T>::template run<1>;
+      add_values_ = &OneRow<T>::template run<1>;
       if constexpr (S::kDotsBFloat16) {
         if (score_pairs_) return use_products<0, BFloat16PairProduct<S>, Floats, T>();
       }
