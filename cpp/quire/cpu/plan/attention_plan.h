@@ -23,6 +23,8 @@ struct PlanKind {
   bool causal;
   std::optional<std::vector<bool>> causal_of_each;
   bool has_trees;  // whichever: what they hide does not decide how work is cut
+  // Which sequences have the same scales (cache_scales.h), and so may share what is read.
+  std::vector<std::int64_t> sequences_by_scales;
 
   bool operator==(const PlanKind&) const = default;
 };
