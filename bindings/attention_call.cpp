@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "quire/base/check.h"
+#include "quire/format/cache_format.h"
 
 namespace quire::python {
 
@@ -24,7 +25,7 @@ AttentionCall::AttentionCall(const char* function, py::handle q, const Attention
       q_object_(q),
       k_scale_option_(options.k_scale),
       v_scale_option_(options.v_scale) {
-  q_ = to_float_array({function, "q"}, q);
+  q_ = to_query_array({function, "q"}, q);
   query_.q = q_.view;
   if (!options.cu_seqlens_q.is_none()) {
     cu_seqlens_q_ = to_index_array({function, "cu_seqlens_q"}, options.cu_seqlens_q);
@@ -126,7 +127,8 @@ void AttentionCall::make_outputs(std::int64_t v_head_dim) {
   if (query_.q.ndim != 3) return;
   const std::array shape = {query_.q.shape[0], query_.q.shape[1], v_head_dim};
   if (!given_out_object_) {
-    out_ = ResultArray(q_object_, query_.q.dtype, shape);
+    const DType dtype = is_float8(query_.q.dtype) ? DType::bfloat16 : query_.q.dtype;
+    out_ = ResultArray(q_object_, dtype, shape);
     query_.out = out_.view();
   }
   if (return_lse_) {

@@ -36,7 +36,10 @@ constexpr std::array<Option, kNumAttentionOptions> kOptions = {{
      "matrix of bool after the other, flat, whether the row sees the column. Keys before those are "
      "seen by all rows. Windows are by position here too. No token may be missing from a block of "
      "those n, and no scale be wrong, even if no row sees them."},
-    {"scale", "None", &AttentionOptions::scale, "of the dot products; None: 1 / sqrt(D)."},
+    {"scale", "None", &AttentionOptions::scale,
+     "of the dot products; None: 1 / sqrt(D). What the numbers of a float8 q are multiples of is "
+     "one "
+     "more factor of it."},
     {"sliding_window", "None", &AttentionOptions::sliding_window,
      "a query sees this many keys, its own included, and of those after it what causal leaves; or "
      "(left, right), a tuple: keys at up to so many positions before and after its own, -1 for "
@@ -53,7 +56,7 @@ constexpr std::array<Option, kNumAttentionOptions> kOptions = {{
      "[Hq]: one more logit per head in the softmax's sum, without a value."},
     {"k_scale", "None", &AttentionOptions::k_scale,
      "what the numbers of a quantised k_cache are multiples of, positive and finite: "
-     "float32 [num_blocks, block_size, Hkv] in either layout, or [Hkv], or a number. Of "
+     "float32 [num_blocks, block_size, Hkv] in either layout, [B, Hkv], [Hkv], [1] or a number. Of "
      "int4 float16 [num_blocks, Hkv, D, 2], the step, positive and finite, and the middle, "
      "finite, of each channel of a block; the last two axes are contiguous. Other caches "
      "have none."},
@@ -67,7 +70,8 @@ constexpr std::array<Option, kNumAttentionOptions> kOptions = {{
      "tables have the dtype of their pool."},
     {"layout", "'NHD'", &AttentionOptions::layout, "\"NHD\" or \"HND\", of all caches."},
     {"out", "None", &AttentionOptions::out,
-     "[T, Hq, Dv] to write into, which is returned; None: a new array of q's library and dtype."},
+     "[T, Hq, Dv] to write into, which is returned; None: a new array of q's library and dtype, "
+     "bfloat16 where q is of a float8."},
     {"return_lse", "False", &AttentionOptions::return_lse,
      "also return the natural logarithm of each softmax's sum, [T, Hq] float32."},
     {"return_block_mass", "False", &AttentionOptions::return_block_mass,

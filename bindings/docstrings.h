@@ -19,8 +19,8 @@ them: PyTorch's tensors for a tensor, JAX's arrays for an array of JAX, without 
 else NumPy's.
 
 Args:
-    q: [T, Hq, D], float32, float16 or bfloat16. Without cu_seqlens_q T == B: the last token of each
-        sequence.
+    q: [T, Hq, D], float32, float16 or bfloat16; where k_cache is of a float8 also float8_e4m3fn or
+        float8_e5m2, either. Without cu_seqlens_q T == B: the last token of each sequence.
     k_cache: [num_blocks, block_size, Hkv, D] ("NHD") or [num_blocks, Hkv, block_size, D] ("HND"),
         any of the three dtypes, or quantised: int8, float8_e4m3fn, float8_e5m2, or int4. This is an
         array of uint8 [..., D / 2] without cache_dtype, D even: element 2 i in the lower half of byte i, element 2 i + 1 in the
@@ -133,8 +133,8 @@ Args:
         rows, in any order, or none.
     k_scale: of a quantised k_cache. float32 [num_blocks, block_size, Hkv] is written: each token
         and head has a scale of its own, its largest magnitude / 127 (int8), 448 (float8_e4m3fn) or
-        57344 (float8_e5m2). [Hkv] or a number is read: numbers are cut off at so many times it. Of int4 the grids
-        that paged_attention describes are written: step = (highest - lowest) / 15, at least 2^-24,
+        57344 (float8_e5m2). [Hkv], [1] or a number is read: numbers are cut off at so many times it. Of
+        int4 the grids that paged_attention describes are written: step = (highest - lowest) / 15, at least 2^-24,
         and middle = lowest + 8 * step, of a channel of a block.
     v_scale: likewise for v_cache; of int4 the grids of each token and head.
     k_open, v_open: beside quantised caches, as in paged_attention. Slots from num_blocks *

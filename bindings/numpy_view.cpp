@@ -155,6 +155,16 @@ FloatArray to_float_array(Argument argument, py::handle object) {
   return to_array(argument, object, false, kFloats, "float32, float16 or bfloat16");
 }
 
+FloatArray to_query_array(Argument argument, py::handle object) {
+  constexpr const char* dtypes =
+      "float32, float16 or bfloat16, or a float8 where the keys are of one";
+  FloatArray array = to_array(argument, object, true, kFloats, dtypes);
+  const DType dtype = array.view.dtype;
+  if (!is_quantised(dtype) || is_float8(dtype)) return array;
+  raise<TypeError>(argument.place(), "got dtype ", dtype == DType::int4 ? "uint8" : name_of(dtype),
+                   ", expected ", dtypes);
+}
+
 std::optional<FloatArray> to_optional_floats(Argument argument, py::handle object) {
   if (object.is_none()) return std::nullopt;
   return to_float_array(argument, object);

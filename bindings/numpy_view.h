@@ -41,6 +41,9 @@ struct IndexArray {
 FloatArray to_float_array(Argument argument, pybind11::handle object);
 IndexArray to_index_array(Argument argument, pybind11::handle object);
 
+// The same with floats of 8 bits as well.
+FloatArray to_query_array(Argument argument, pybind11::handle object);
+
 // A copy of bools along one axis.
 struct BoolArray {
   std::unique_ptr<bool[]> values;

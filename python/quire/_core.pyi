@@ -11,6 +11,7 @@ from typing import (
     SupportsIndex,
     TypeAlias,
     TypedDict,
+    TypeVar,
     overload,
 )
 
@@ -45,6 +46,13 @@ _OnEvent: TypeAlias = Callable[[_Event, tuple[int, ...]], object]
 _OnCacheEvent: TypeAlias = Callable[[PrefixEvent], object]
 _Array: TypeAlias = npt.NDArray[Any]
 _OutAndLse: TypeAlias = tuple[_Array, npt.NDArray[np.float32]]
+
+# The first array of a call, whose library the results belong to: NumPy, or the caller's own, as
+# PyTorch's or JAX's. Of a type that shows its memory by DLPack, but whose library makes no arrays
+# of it, results are NumPy's in truth.
+_NumPy: TypeAlias = _Array | _SupportsArrayInterface
+_Tensor = TypeVar("_Tensor", bound=_SupportsDLPack)
+
 _Bool: TypeAlias = bool | np.bool_
 _Bools: TypeAlias = npt.NDArray[np.bool_] | _SupportsDLPack | _SupportsArrayInterface
 _Window: TypeAlias = SupportsIndex | tuple[SupportsIndex, SupportsIndex]
@@ -220,7 +228,7 @@ class Step:
     @overload
     def attend(
         self,
-        q: _Floats,
+        q: _NumPy,
         k: _Floats | None,
         v: _Floats | None = None,
         *,
@@ -234,7 +242,7 @@ class Step:
     @overload
     def attend(
         self,
-        q: _Floats,
+        q: _NumPy,
         k: _Floats | None,
         v: _Floats | None = None,
         *,
@@ -248,7 +256,7 @@ class Step:
     @overload
     def attend(
         self,
-        q: _Floats,
+        q: _NumPy,
         k: _Floats | None,
         v: _Floats | None = None,
         *,
@@ -262,7 +270,7 @@ class Step:
     @overload
     def attend(
         self,
-        q: _Floats,
+        q: _NumPy,
         k: _Floats | None,
         v: _Floats | None = None,
         *,
@@ -276,7 +284,7 @@ class Step:
     @overload
     def attend(
         self,
-        q: _Floats,
+        q: _NumPy,
         k: _Floats | None,
         v: _Floats | None = None,
         *,
@@ -287,6 +295,76 @@ class Step:
         return_block_mass: _Bool,
         **options: Unpack[_Options],
     ) -> _Array | tuple[_Array, ...]: ...
+    @overload
+    def attend(
+        self,
+        q: _Tensor,
+        k: _Floats | None,
+        v: _Floats | None,
+        *,
+        layer: SupportsIndex = 0,
+        key_positions: None = None,
+        layout: Literal["NHD"] = "NHD",
+        return_lse: Literal[False] = False,
+        return_block_mass: Literal[False] = False,
+        **options: Unpack[_Options],
+    ) -> _Tensor: ...
+    @overload
+    def attend(
+        self,
+        q: _Tensor,
+        k: _Floats | None,
+        v: _Floats | None,
+        *,
+        layer: SupportsIndex = 0,
+        key_positions: None = None,
+        layout: Literal["NHD"] = "NHD",
+        return_lse: Literal[True],
+        return_block_mass: Literal[False] = False,
+        **options: Unpack[_Options],
+    ) -> tuple[_Tensor, _Tensor]: ...
+    @overload
+    def attend(
+        self,
+        q: _Tensor,
+        k: _Floats | None,
+        v: _Floats | None,
+        *,
+        layer: SupportsIndex = 0,
+        key_positions: None = None,
+        layout: Literal["NHD"] = "NHD",
+        return_lse: _Bool,
+        return_block_mass: Literal[False] = False,
+        **options: Unpack[_Options],
+    ) -> _Tensor | tuple[_Tensor, _Tensor]: ...
+    @overload
+    def attend(
+        self,
+        q: _Tensor,
+        k: _Floats | None,
+        v: _Floats | None,
+        *,
+        layer: SupportsIndex = 0,
+        key_positions: None = None,
+        layout: Literal["NHD"] = "NHD",
+        return_lse: _Bool = False,
+        return_block_mass: Literal[True],
+        **options: Unpack[_Options],
+    ) -> tuple[_Tensor, ...]: ...
+    @overload
+    def attend(
+        self,
+        q: _Tensor,
+        k: _Floats | None,
+        v: _Floats | None,
+        *,
+        layer: SupportsIndex = 0,
+        key_positions: None = None,
+        layout: Literal["NHD"] = "NHD",
+        return_lse: _Bool = False,
+        return_block_mass: _Bool,
+        **options: Unpack[_Options],
+    ) -> _Tensor | tuple[_Tensor, ...]: ...
     def __enter__(self) -> Step: ...
     def __exit__(
         self,
@@ -368,9 +446,14 @@ def write_kv(
     cache_dtype: npt.DTypeLike | None = None,
     layout: _Layout = "NHD",
 ) -> None: ...
+@overload
 def merge_states(
-    outs: _Floats, lses: _Floats, *, out: _Floats | None = None, lse: _Floats | None = None
+    outs: _NumPy, lses: _Floats, *, out: _Floats | None = None, lse: _Floats | None = None
 ) -> _OutAndLse: ...
+@overload
+def merge_states(
+    outs: _Tensor, lses: _Floats, *, out: _Floats | None = None, lse: _Floats | None = None
+) -> tuple[_Tensor, _Tensor]: ...
 
 class Weight:
     @property
@@ -390,14 +473,24 @@ def pack_weight(
     group_size: SupportsIndex | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> Weight: ...
+@overload
 def linear(
-    x: _Floats,
+    x: _NumPy,
     weight: Weight | _Floats,
     *,
     bias: _Floats | None = None,
     out: _Floats | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> _Array: ...
+@overload
+def linear(
+    x: _Tensor,
+    weight: Weight | _Floats,
+    *,
+    bias: _Floats | None = None,
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Tensor: ...
 def rms_norm(
     x: _Floats,
     weight: _Floats,
@@ -450,7 +543,7 @@ def rope_frequencies(
 def last_implementation() -> Literal["fused", "gather", "dense"] | None: ...
 @overload
 def paged_attention(
-    q: _Floats,
+    q: _NumPy,
     k_cache: _Floats,
     v_cache: _Floats,
     block_tables: _Ints,
@@ -466,7 +559,7 @@ def paged_attention(
 ) -> _Array: ...
 @overload
 def paged_attention(
-    q: _Floats,
+    q: _NumPy,
     k_cache: _Floats,
     v_cache: _Floats,
     block_tables: _Ints,
@@ -482,7 +575,7 @@ def paged_attention(
 ) -> _OutAndLse: ...
 @overload
 def paged_attention(
-    q: _Floats,
+    q: _NumPy,
     k_cache: _Floats,
     v_cache: _Floats,
     block_tables: _Ints,
@@ -498,7 +591,7 @@ def paged_attention(
 ) -> _Array | _OutAndLse: ...
 @overload
 def paged_attention(
-    q: _Floats,
+    q: _NumPy,
     k_cache: _Floats,
     v_cache: _Floats,
     block_tables: _Ints,
@@ -514,7 +607,7 @@ def paged_attention(
 ) -> tuple[_Array, ...]: ...
 @overload
 def paged_attention(
-    q: _Floats,
+    q: _NumPy,
     k_cache: _Floats,
     v_cache: _Floats,
     block_tables: _Ints,
@@ -529,8 +622,88 @@ def paged_attention(
     **options: Unpack[_Options],
 ) -> _Array | tuple[_Array, ...]: ...
 @overload
+def paged_attention(
+    q: _Tensor,
+    k_cache: _Floats,
+    v_cache: _Floats,
+    block_tables: _Ints,
+    seq_lens: _Ints,
+    *,
+    k_open: _Floats | None = None,
+    v_open: _Floats | None = None,
+    key_positions: _Ints | None = None,
+    layout: _Layout = "NHD",
+    return_lse: Literal[False] = False,
+    return_block_mass: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> _Tensor: ...
+@overload
+def paged_attention(
+    q: _Tensor,
+    k_cache: _Floats,
+    v_cache: _Floats,
+    block_tables: _Ints,
+    seq_lens: _Ints,
+    *,
+    k_open: _Floats | None = None,
+    v_open: _Floats | None = None,
+    key_positions: _Ints | None = None,
+    layout: _Layout = "NHD",
+    return_lse: Literal[True],
+    return_block_mass: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> tuple[_Tensor, _Tensor]: ...
+@overload
+def paged_attention(
+    q: _Tensor,
+    k_cache: _Floats,
+    v_cache: _Floats,
+    block_tables: _Ints,
+    seq_lens: _Ints,
+    *,
+    k_open: _Floats | None = None,
+    v_open: _Floats | None = None,
+    key_positions: _Ints | None = None,
+    layout: _Layout = "NHD",
+    return_lse: _Bool,
+    return_block_mass: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> _Tensor | tuple[_Tensor, _Tensor]: ...
+@overload
+def paged_attention(
+    q: _Tensor,
+    k_cache: _Floats,
+    v_cache: _Floats,
+    block_tables: _Ints,
+    seq_lens: _Ints,
+    *,
+    k_open: _Floats | None = None,
+    v_open: _Floats | None = None,
+    key_positions: _Ints | None = None,
+    layout: _Layout = "NHD",
+    return_lse: _Bool = False,
+    return_block_mass: Literal[True],
+    **options: Unpack[_Options],
+) -> tuple[_Tensor, ...]: ...
+@overload
+def paged_attention(
+    q: _Tensor,
+    k_cache: _Floats,
+    v_cache: _Floats,
+    block_tables: _Ints,
+    seq_lens: _Ints,
+    *,
+    k_open: _Floats | None = None,
+    v_open: _Floats | None = None,
+    key_positions: _Ints | None = None,
+    layout: _Layout = "NHD",
+    return_lse: _Bool = False,
+    return_block_mass: _Bool,
+    **options: Unpack[_Options],
+) -> _Tensor | tuple[_Tensor, ...]: ...
+@overload
 def attend(
-    q: _Floats,
+    q: _NumPy,
     tables: Iterable[BlockTable],
     *,
     layer: SupportsIndex = 0,
@@ -542,7 +715,7 @@ def attend(
 ) -> _Array: ...
 @overload
 def attend(
-    q: _Floats,
+    q: _NumPy,
     tables: Iterable[BlockTable],
     *,
     layer: SupportsIndex = 0,
@@ -554,7 +727,7 @@ def attend(
 ) -> _OutAndLse: ...
 @overload
 def attend(
-    q: _Floats,
+    q: _NumPy,
     tables: Iterable[BlockTable],
     *,
     layer: SupportsIndex = 0,
@@ -566,7 +739,7 @@ def attend(
 ) -> _Array | _OutAndLse: ...
 @overload
 def attend(
-    q: _Floats,
+    q: _NumPy,
     tables: Iterable[BlockTable],
     *,
     layer: SupportsIndex = 0,
@@ -578,7 +751,7 @@ def attend(
 ) -> tuple[_Array, ...]: ...
 @overload
 def attend(
-    q: _Floats,
+    q: _NumPy,
     tables: Iterable[BlockTable],
     *,
     layer: SupportsIndex = 0,
@@ -588,6 +761,66 @@ def attend(
     return_block_mass: _Bool,
     **options: Unpack[_Options],
 ) -> _Array | tuple[_Array, ...]: ...
+@overload
+def attend(
+    q: _Tensor,
+    tables: Iterable[BlockTable],
+    *,
+    layer: SupportsIndex = 0,
+    key_positions: None = None,
+    layout: Literal["NHD"] = "NHD",
+    return_lse: Literal[False] = False,
+    return_block_mass: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> _Tensor: ...
+@overload
+def attend(
+    q: _Tensor,
+    tables: Iterable[BlockTable],
+    *,
+    layer: SupportsIndex = 0,
+    key_positions: None = None,
+    layout: Literal["NHD"] = "NHD",
+    return_lse: Literal[True],
+    return_block_mass: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> tuple[_Tensor, _Tensor]: ...
+@overload
+def attend(
+    q: _Tensor,
+    tables: Iterable[BlockTable],
+    *,
+    layer: SupportsIndex = 0,
+    key_positions: None = None,
+    layout: Literal["NHD"] = "NHD",
+    return_lse: _Bool,
+    return_block_mass: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> _Tensor | tuple[_Tensor, _Tensor]: ...
+@overload
+def attend(
+    q: _Tensor,
+    tables: Iterable[BlockTable],
+    *,
+    layer: SupportsIndex = 0,
+    key_positions: None = None,
+    layout: Literal["NHD"] = "NHD",
+    return_lse: _Bool = False,
+    return_block_mass: Literal[True],
+    **options: Unpack[_Options],
+) -> tuple[_Tensor, ...]: ...
+@overload
+def attend(
+    q: _Tensor,
+    tables: Iterable[BlockTable],
+    *,
+    layer: SupportsIndex = 0,
+    key_positions: None = None,
+    layout: Literal["NHD"] = "NHD",
+    return_lse: _Bool = False,
+    return_block_mass: _Bool,
+    **options: Unpack[_Options],
+) -> _Tensor | tuple[_Tensor, ...]: ...
 def build_info() -> dict[str, Any]: ...
 def dlpack_of(array: _Floats) -> _SupportsDLPack: ...
 def read_environment_again() -> None: ...

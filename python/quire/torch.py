@@ -101,7 +101,8 @@ def _fake_paged_attention(*given: Any, **options: Any) -> tuple[torch.Tensor, to
     tokens, heads, _ = q.shape
     is_int4 = v_cache.dtype == torch.uint8 and arguments.get("cache_dtype") in (None, "int4")
     numbers = 2 if is_int4 else 1  # of int4 a byte has two
-    out = q.new_empty((tokens, heads, v_cache.shape[3] * numbers))
+    dtype = torch.bfloat16 if q.element_size() == 1 else q.dtype
+    out = q.new_empty((tokens, heads, v_cache.shape[3] * numbers), dtype=dtype)
     return out, q.new_empty((tokens, heads), dtype=torch.float32)
 
 

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "quire/cpu/attention/kernel_call.h"
+#include "quire/ops/cache/cache_scales.h"
 
 namespace quire {
 
@@ -16,7 +17,8 @@ PlanKind plan_kind(const PagedAttentionArgs& args, const AttentionChoice& kernel
                 args.causal,
                 std::nullopt,
                 args.tree_mask.has_value(),
-                tree_ends(args)};
+                tree_ends(args),
+                sequences_by_scales(args)};
   if (args.causal_of_each) {
     kind.causal_of_each.emplace(args.causal_of_each->begin(), args.causal_of_each->end());
   }

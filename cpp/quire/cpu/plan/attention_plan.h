@@ -24,6 +24,8 @@ struct PlanKind {
   std::optional<std::vector<bool>> causal_of_each;
   bool has_trees;
   std::vector<std::int64_t> tree_ends;  // what of them decides how work is cut
+  // Which sequences have the same scales (cache_scales.h), and so may share what is read.
+  std::vector<std::int64_t> sequences_by_scales;
 
   bool operator==(const PlanKind&) const = default;
 };

@@ -212,6 +212,14 @@ void check_written(const Checker& check, const WriteKvArgs& args) {
   }
 }
 
+// Plain floats, or floats of 8 bits where keys are.
+void check_query_dtype(const Checker& check, const PagedAttentionArgs& args) {
+  if (!is_float8(args.q.dtype)) return check.plain_floats("q", args.q);
+  if (is_float8(args.k_cache.dtype)) return;
+  check.fail<TypeError>("q", "got ", name_of(args.q.dtype), " for keys of ",
+                        name_of(args.k_cache.dtype), ", expected float32, float16 or bfloat16");
+}
+
 void check_inputs(const Checker& check, const PagedAttentionArgs& args) {
   const Length tokens = args.q.ndim == 3 ? Length(args.q.shape[0]) : std::nullopt;
   const ArgumentNames& names = args.names;
@@ -220,11 +228,11 @@ void check_inputs(const Checker& check, const PagedAttentionArgs& args) {
                               : std::nullopt;
   check.array("q", args.q, {tokens, std::nullopt, head_dim},
               head_dim ? "[T, Hq, D], D of the pool" : "[T, Hq, D]");
-  check.plain_floats("q", args.q);
-  check_caches(check, cache_arguments(args),
-               {"q", args.q.shape[2], "v_cache", std::nullopt, std::nullopt});
+  check_query_dtype(check, args);
   const Length num_seqs = args.seq_lens.ndim == 1 ? Length(args.seq_lens.shape[0]) : std::nullopt;
   check.shape(names.seq_lens, args.seq_lens, {num_seqs}, "[B]");
+  check_caches(check, cache_arguments(args),
+               {"q", args.q.shape[2], "v_cache", std::nullopt, std::nullopt, num_seqs});
   const Length max_blocks =
       args.block_tables.ndim == 2 ? Length(args.block_tables.shape[1]) : std::nullopt;
   check.shape(names.block_tables, args.block_tables, {num_seqs, max_blocks},

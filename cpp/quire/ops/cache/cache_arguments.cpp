@@ -94,24 +94,36 @@ void check_grids(const Checker& check, std::string_view argument, const ArrayVie
   }
 }
 
+// Static scales, or those of a sequence.
+void check_values(const Checker& check, std::string_view argument, const ArrayView& scale,
+                  std::optional<std::int64_t> seq) {
+  const std::int64_t count = scale.ndim == 0 ? 1 : scale.shape[0];
+  for (std::int64_t head = 0; head < count; ++head) {
+    const float value = *scale_at(scale, 0, 0, head);
+    if (std::isfinite(value) && value > 0) continue;
+    check.fail<ValueError>(argument, "got ", value, " at ",
+                           seq ? concat("sequence ", *seq, ", ") : "", "head ", head,
+                           ", expected a positive finite number");
+  }
+}
+
 // The scales of a cache's rows.
 void check_scale(const Checker& check, std::string_view argument, const ArrayView& scale,
-                 const CacheSizes& sizes) {
+                 const CacheSizes& sizes, std::optional<std::int64_t> num_seqs) {
   if (scale.dtype != DType::float32) {
     check.fail<TypeError>(argument, "got ", name_of(scale.dtype), ", expected float32");
   }
-  const auto check_value = [&](std::int64_t head) {
-    const float value = *scale_at(scale, 0, 0, head);
-    if (std::isfinite(value) && value > 0) return;
-    check.fail<ValueError>(argument, "got ", value, " at head ", head,
-                           ", expected a positive finite number");
-  };
-  if (scale.ndim == 0) return check_value(0);
-  constexpr const char* spelled =
-      "[num_blocks, block_size, Hkv] in either layout, or [Hkv], or a number";
-  if (scale.ndim == 1) {
-    check.array(argument, scale, {sizes.heads}, spelled);
-    for (std::int64_t head = 0; head < sizes.heads; ++head) check_value(head);
+  const char* const spelled =
+      num_seqs ? "[num_blocks, block_size, Hkv] in either layout, [B, Hkv], [Hkv], [1] or a number"
+               : "[num_blocks, block_size, Hkv] in either layout, [Hkv], [1] or a number";
+  if (scale.ndim == 1)
+    check.array(argument, scale, {scale.shape[0] == 1 ? 1 : sizes.heads}, spelled);
+  if (scale.ndim <= 1) return check_values(check, argument, scale, std::nullopt);
+  if (num_seqs && is_of_each(scale)) {
+    check.strided_array(argument, scale, {num_seqs, sizes.heads}, spelled);
+    for (std::int64_t seq = 0; seq < *num_seqs; ++seq) {
+      check_values(check, argument, scale_of_sequence(scale, seq), seq);
+    }
     return;
   }
   check.strided_array(argument, scale, {sizes.num_blocks, sizes.block_size, sizes.heads}, spelled);
@@ -133,7 +145,8 @@ const ArrayView* scales_of(const Checker& check, std::string_view argument,
   return get_if(scale);
 }
 
-void check_scales(const Checker& check, const CacheArguments& caches) {
+void check_scales(const Checker& check, const CacheArguments& caches,
+                  std::optional<std::int64_t> num_seqs) {
   const CacheSizes k = sizes_of(caches.k_cache, caches.layout);
   if (const auto* scale =
           scales_of(check, "k_scale", caches.k_scale, caches.names.k_cache, caches.k_cache)) {
@@ -141,7 +154,7 @@ void check_scales(const Checker& check, const CacheArguments& caches) {
       check_grids(check, "k_scale", *scale, {k.num_blocks, k.heads, 2 * k.last, 2}, 2,
                   "[num_blocks, Hkv, D, 2] in either layout, each channel's step and middle");
     } else {
-      check_scale(check, "k_scale", *scale, k);
+      check_scale(check, "k_scale", *scale, k, num_seqs);
     }
   }
   if (caches.v_cache == nullptr) return;
@@ -152,7 +165,7 @@ void check_scales(const Checker& check, const CacheArguments& caches) {
       check_grids(check, "v_scale", *scale, {v.num_blocks, v.block_size, v.heads, 2}, 1,
                   "[num_blocks, block_size, Hkv, 2] in either layout, each row's step and middle");
     } else {
-      check_scale(check, "v_scale", *scale, v);
+      check_scale(check, "v_scale", *scale, v, num_seqs);
     }
   }
 }
@@ -196,7 +209,7 @@ void check_open(const Checker& check, const CacheArguments& caches) {
 void check_caches(const ArgumentChecker& check, const CacheArguments& caches,
                   const RowSizes& rows) {
   check_shapes(check, caches, rows);
-  check_scales(check, caches);
+  check_scales(check, caches, rows.num_seqs);
   check_open(check, caches);
 }
 

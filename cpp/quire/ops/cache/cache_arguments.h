@@ -28,13 +28,15 @@ CacheArguments cache_arguments(const Args& args) {
           args.k_open,  args.v_open,         args.layout,  args.names};
 }
 
-// What rows of keys and of values are like, and the arguments that say so.
+// What rows of keys and of values are like, and the arguments that say so; sequences, where there
+// are any, which may have scales of their own.
 struct RowSizes {
   const char* k_argument;
   std::int64_t head_dim;
   const char* v_argument;
   Length v_head_dim;  // looked at where there is a v_cache
   Length num_kv_heads;
+  std::optional<std::int64_t> num_seqs = std::nullopt;
 };
 
 // Throws where shapes, dtypes or strides are wrong, or static scales; values of dynamic ones and of
