@@ -248,7 +248,7 @@ def test_calls_that_fit_no_signature() -> None:
         (lambda: quire.BlockPool(3, heads=2), "BlockPool: heads: got an argument of this name"),
         (lambda: quire.BlockTable(), "BlockTable: arguments: got 0"),
         (lambda: quire.BlockTable(None), "BlockTable: pool: got NoneType, expected a BlockPool"),
-        (lambda: table.append(), "BlockTable.append: arguments: got 0 by position, expected"),
+        (lambda: table.append(), "BlockTable.append: arguments: got 0"),
         (lambda: table.append(q), "BlockTable.append: v: got None, expected an array"),
         (lambda: table.append(q, w=q), "BlockTable.append: w: got an argument of this name"),
         (lambda: table.append(q, self=q), "BlockTable.append: self: got"),
