@@ -3,9 +3,9 @@
     python benchmarks/shared_values.py [--quick]
 
 Two pools of the same keys, of 576 numbers of which the first 512 are the value, bfloat16, one KV
-head, blocks of 16 tokens in random order. Each round decodes one token of each of some sequences
-from either, one after the other; the next round takes other blocks, so that none is in a cache. A
-ratio is that of the fastest rounds. The results must be the same bits.
+head, blocks of 16 tokens in random order. Each round decodes one token from either, one after the
+other; the next round takes other blocks, so that none is in a cache. A ratio is that of the fastest
+rounds. The results must be the same bits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import numpy as np
 import quire
 
 KEY, VALUE, BLOCK = 576, 512, 16
-HEADS, CONTEXTS, BATCHES = (1, 16, 128), (4096, 16384), (1, 4)
+HEADS, CONTEXTS, THREADS = (1, 16, 128), (4096, 16384), (1, 2)
+ROUNDS = (9, 200)  # at least, and at most
 COLD_BYTES = 1 << 28  # of the pool that shares
 
 
@@ -45,21 +46,20 @@ def measure(
     both: tuple[quire.BlockPool, quire.BlockPool],
     heads: int,
     keys: int,
-    batch: int,
     threads: int,
     rounds: int,
 ) -> tuple[float, float]:
     """Seconds of the fastest round of each."""
     random = np.random.default_rng(1)
     order = random.permutation(both[0].num_blocks).astype(np.int32)
-    blocks = keys // BLOCK * batch
-    q = random.standard_normal((batch, heads, KEY), np.float32).astype(ml_dtypes.bfloat16)
-    lengths = np.full(batch, keys, np.int32)
+    blocks = keys // BLOCK
+    q = random.standard_normal((1, heads, KEY), np.float32).astype(ml_dtypes.bfloat16)
+    lengths = np.array([keys], np.int32)
     seconds = [np.inf, np.inf]
     deck = itertools.cycle(range(0, len(order) - blocks + 1, blocks))
     for i in range(rounds + 1):
         first = next(deck)
-        tables = order[first : first + blocks].reshape(batch, -1)
+        tables = order[first : first + blocks][None]
         found = []
         for side in (0, 1) if i % 2 else (1, 0):
             caches = both[side].k_cache(), both[side].v_cache()
@@ -80,14 +80,14 @@ def main() -> None:
     both = pools()
     of_token = [pool.stats().bytes_per_token for pool in both]
     print(f"bytes of a token: {of_token[0]:.0f} shared, {of_token[1]:.0f} apart\n")
-    print("| query heads | keys | sequences | threads | shared, ms | apart, ms | apart / shared |")
-    print("|---|---|---|---|---|---|---|")
-    contexts, batches = (CONTEXTS[:1], BATCHES[:1]) if quick else (CONTEXTS, BATCHES)
-    for heads, keys, batch, threads in itertools.product(HEADS, contexts, batches, (1, 2)):
-        rounds = max(5, (1 if quick else 4) * (1 << 23) // (heads * keys * batch))
-        shared, apart = measure(both, heads, keys, batch, threads, min(rounds, 100))
+    print("| query heads | keys | threads | shared, ms | apart, ms | apart / shared |")
+    print("|---|---|---|---|---|---|")
+    contexts = CONTEXTS[:1] if quick else CONTEXTS
+    for heads, keys, threads in itertools.product(HEADS, contexts, THREADS):
+        rounds = (1 if quick else 8) * (1 << 23) // (heads * keys)
+        shared, apart = measure(both, heads, keys, threads, min(max(rounds, ROUNDS[0]), ROUNDS[1]))
         print(
-            f"| {heads} | {keys} | {batch} | {threads} | {shared * 1e3:.2f} | {apart * 1e3:.2f} "
+            f"| {heads} | {keys} | {threads} | {shared * 1e3:.2f} | {apart * 1e3:.2f} "
             f"| {apart / shared:.2f} |",
             flush=True,
         )

@@ -131,6 +131,22 @@ def test_a_cache_of_keys_is_not_written_past_its_rows() -> None:
     np.testing.assert_array_equal(cache, expected)
 
 
+@pytest.mark.parametrize("kind", ["bfloat16", "int8"])
+def test_values_cannot_be_written_over_the_keys_of_a_pool(kind: str) -> None:
+    pool, _ = new_pools(kind)
+    k = np.ones((1, 2, 40), np.float32)
+    slots = quire.BlockTable(pool).extend(1)
+    scales: dict[str, Any] = {}
+    if kind == "int8":
+        scales = {"k_scale": pool.k_scale(), "v_scale": pool.v_scale()}
+    before = pool.k_cache().tobytes()
+    assert message(
+        ValueError,
+        lambda: quire.write_kv(k, 2 * k[..., :24], pool.k_cache(), pool.v_cache(), slots, **scales),
+    ) == ("write_kv: v_cache: got the memory of k_cache, expected memory of its own")
+    assert pool.k_cache().tobytes() == before
+
+
 def test_values_may_be_read_of_keys_but_not_written_over() -> None:
     q = np.ones((1, 2, 8), np.float32)
     tables, lengths = np.array([[0]]), np.array([2])

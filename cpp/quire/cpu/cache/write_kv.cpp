@@ -169,6 +169,7 @@ void write_blocks(const WriteKvArgs& args, std::vector<std::int64_t> slots, int 
 // Throws for a row that is infinite in its open block.
 void check_open_rows(const WriteKvArgs& args, std::vector<std::int64_t> slots, int num_threads,
                      const CacheKernels& kernels, std::string_view function) {
+  if (!args.k_open) return;
   for (std::int64_t& slot : slots) slot = slot < first_open_slot(args) ? -1 : slot;
   magnitudes_of(function, "k", args.k, slots, args.k_open->dtype, kernels, num_threads);
   if (!args.v || !args.v_open) return;

@@ -200,7 +200,7 @@ void check_open(const Checker& check, const CacheArguments& caches) {
                         : v_open && v_open->ndim == 4 ? Length(v_open->shape[0])
                                                       : std::nullopt;
   check_one("k_open", *k_open, caches.k_cache, blocks, "[num_open, ...] with blocks as k_cache, D");
-  if (caches.v_cache == nullptr) return;
+  if (caches.v_cache == nullptr || !v_open) return;
   check_one("v_open", *v_open, *caches.v_cache, blocks, "as k_open, with blocks as v_cache, Dv");
 }
 
