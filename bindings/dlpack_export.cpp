@@ -1,12 +1,15 @@
 #include "dlpack_export.h"
 
 #include <array>
+#include <cstdlib>
+#include <new>
 #include <utility>
 
 #include "bound_class.h"
 #include "fast_function.h"
 #include "gil.h"
 #include "numpy_view.h"
+#include "quire/base/aligned_buffer.h"
 
 namespace quire::python {
 namespace {
@@ -123,7 +126,44 @@ std::shared_ptr<void> shared_object(py::object object) {
           }};
 }
 
-std::unique_ptr<dlpack::Versioned, void (*)(dlpack::Versioned*)> new_tensor(SharedArray array) {
+std::int64_t bytes_of(DType dtype, std::span<const std::int64_t> shape) {
+  auto bytes = static_cast<std::int64_t>(size_of(dtype));
+  for (const std::int64_t length : shape) {
+    if (__builtin_mul_overflow(bytes, length, &bytes)) throw std::bad_alloc();
+  }
+  return bytes;
+}
+
+OwnedTensor new_tensor(DType dtype, std::span<const std::int64_t> shape, ArrayView* view) {
+  // the tensor, and behind it what it points to
+  struct Piece {
+    dlpack::Versioned tensor;
+    std::array<std::int64_t, kMaxDims> shape, strides;
+  };
+  std::size_t bytes = sizeof(Piece) + kCacheLine;
+  if (__builtin_add_overflow(bytes, bytes_of(dtype, shape), &bytes)) throw std::bad_alloc();
+  void* const memory = std::malloc(bytes);
+  if (memory == nullptr) throw std::bad_alloc();
+  auto* const piece = new (memory) Piece{};
+  void* data = piece + 1;
+  std::size_t room = bytes - sizeof(Piece);
+  std::align(kCacheLine, 0, data, room);
+  *view = contiguous_view(data, dtype, shape);
+  piece->shape = view->shape;
+  piece->strides = view->strides;
+  for (std::int64_t& stride : piece->strides) stride /= static_cast<std::int64_t>(size_of(dtype));
+  const auto free_piece = [](dlpack::Versioned* tensor) { std::free(tensor->context); };
+  piece->tensor = {1,
+                   0,
+                   piece,
+                   free_piece,
+                   0,
+                   {data, dlpack::kCpu, 0, view->ndim, data_type_of(dtype), piece->shape.data(),
+                    piece->strides.data(), 0}};
+  return {&piece->tensor, free_piece};
+}
+
+OwnedTensor new_tensor(SharedArray array) {
   const ArrayView view = array.view;
   auto context = std::make_unique<Context>(std::move(array));
   auto tensor = std::make_unique<dlpack::Versioned>(
