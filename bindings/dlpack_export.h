@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <memory>
+#include <optional>
 
 #include "dlpack_abi.h"
 #include "quire/base/array_view.h"
@@ -15,13 +16,16 @@ namespace quire::python {
 struct SharedArray {
   ArrayView view;
   std::shared_ptr<void> memory;
+  // Where elements are whole numbers: of that type, and the view's dtype means nothing.
+  std::optional<IndexType> integers = std::nullopt;
 };
 
 // What keeps an object of Python alive; the last one to let go may be a thread without the GIL.
 std::shared_ptr<void> shared_object(pybind11::object object);
 
 // A new tensor of the array, for who calls its deleter. Of int4 uint8.
-std::unique_ptr<dlpack::Versioned, void (*)(dlpack::Versioned*)> new_tensor(SharedArray array);
+std::unique_ptr<dlpack::Versioned, void (*)(dlpack::Versioned*)> new_tensor(
+    const SharedArray& array);
 
 // An object with __dlpack__, for functions called from_dlpack.
 pybind11::object dlpack_producer(SharedArray array);

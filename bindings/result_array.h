@@ -35,4 +35,7 @@ class ResultArray {
   SharedArray shared_;      // its memory is none where it is NumPy's
 };
 
+// Whole numbers in an array of NumPy's, as one of the library of `given` over the same memory.
+pybind11::object indices_for(pybind11::handle given, pybind11::object array);
+
 }  // namespace quire::python
