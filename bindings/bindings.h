@@ -19,5 +19,7 @@ void bind_attention(pybind11::module_& m);
 void bind_step(pybind11::module_& m);
 void bind_linear(pybind11::module_& m);
 void bind_rowwise(pybind11::module_& m);
+void bind_sampling(pybind11::module_& m);
+void bind_recurrent(pybind11::module_& m);
 
 }  // namespace quire::python

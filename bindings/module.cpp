@@ -23,4 +23,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   quire::python::bind_step(m);
   quire::python::bind_linear(m);
   quire::python::bind_rowwise(m);
+  quire::python::bind_sampling(m);
+  quire::python::bind_recurrent(m);
 }

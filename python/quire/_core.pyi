@@ -55,6 +55,8 @@ _Tensor = TypeVar("_Tensor", bound=_SupportsDLPack)
 
 _Bool: TypeAlias = bool | np.bool_
 _Bools: TypeAlias = npt.NDArray[np.bool_] | _SupportsDLPack | _SupportsArrayInterface
+# a number, or one for each row
+_PerRow: TypeAlias = SupportsFloat | SupportsIndex | Iterable[Any]
 _Window: TypeAlias = SupportsIndex | tuple[SupportsIndex, SupportsIndex]
 
 # What paged_attention and attend have alike; help() of either shows each with its default.
@@ -540,6 +542,57 @@ def rope_frequencies(
     mscale_all_dim: SupportsFloat | None = None,
     attention_factor: SupportsFloat | None = None,
 ) -> tuple[npt.NDArray[np.float32], float]: ...
+def sample(
+    logits: _Floats,
+    *,
+    seed: _PerRow,
+    position: _PerRow,
+    temperature: _PerRow = 1.0,
+    top_k: _PerRow = 0,
+    top_p: _PerRow = 1.0,
+    min_p: _PerRow = 0.0,
+    repetition_penalty: _PerRow = 1.0,
+    presence_penalty: _PerRow = 0.0,
+    frequency_penalty: _PerRow = 0.0,
+    prompt_ids: _Ints | None = None,
+    output_ids: _Ints | None = None,
+    bias: _Floats | None = None,
+    mask: _Ints | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> npt.NDArray[np.int64]: ...
+def route(
+    logits: _Floats,
+    top_k: SupportsIndex,
+    *,
+    scoring: Literal["softmax", "sigmoid"] = "softmax",
+    renormalise: _Bool = True,
+    bias: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]: ...
+def causal_conv1d(
+    x: _Floats,
+    weight: _Floats,
+    *,
+    state: _Floats,
+    bias: _Floats | None = None,
+    cu_seqlens: _Ints | None = None,
+    activation: Literal["silu"] | None = "silu",
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Array: ...
+def gated_delta_rule(
+    q: _Floats,
+    k: _Floats,
+    v: _Floats,
+    g: _Floats,
+    beta: _Floats,
+    *,
+    state: _Floats,
+    cu_seqlens: _Ints | None = None,
+    scale: SupportsFloat | None = None,
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Array: ...
 def last_implementation() -> Literal["fused", "gather", "dense"] | None: ...
 @overload
 def paged_attention(

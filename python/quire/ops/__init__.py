@@ -12,20 +12,28 @@ threads. Each has a float64 reference of the same name in quire.ops.reference.
 
 from quire._core import (
     Weight,
+    causal_conv1d,
+    gated_delta_rule,
     linear,
     pack_weight,
     rms_norm,
     rope,
     rope_frequencies,
+    route,
+    sample,
     swiglu,
 )
 
 __all__ = [
     "Weight",
+    "causal_conv1d",
+    "gated_delta_rule",
     "linear",
     "pack_weight",
     "rms_norm",
     "rope",
     "rope_frequencies",
+    "route",
+    "sample",
     "swiglu",
 ]
