@@ -59,7 +59,8 @@ void Step::extend_all(std::span<const std::int64_t> num_tokens) {
       const std::int64_t length = tables_[i]->num_tokens();
       const std::int64_t position = tables_[i]->next_position();
       old_lengths_.reserve(old_lengths_.size() + 1);
-      const std::vector<std::int64_t> slots = tables_[i]->extend(n);
+      const std::vector<std::int64_t> slots =
+          tables_[i]->extend(Asked{"Step", "num_tokens", n, static_cast<std::int64_t>(i)});
       old_lengths_.push_back(length);
       slot_mapping_.insert(slot_mapping_.end(), slots.begin(), slots.end());
       for (std::int64_t j = 0; j < n; ++j) positions_.push_back(position + j);

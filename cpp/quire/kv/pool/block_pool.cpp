@@ -196,7 +196,7 @@ std::string BlockPool::Books::most_blocks() const {
 void BlockPool::Books::require_free(std::int64_t blocks, const Asked& asked) const {
   if (blocks <= ledger_.num_free()) return;
   if (can_free(blocks)) return ledger_.reclaim(blocks);
-  raise<OutOfBlocks>(place(asked.function, asked.argument), "got ", asked.value, ", which takes ",
+  raise<OutOfBlocks>(place(asked.function, asked.argument), "got ", asked.text(), ", which takes ",
                      counted(blocks, "block"), ", expected at most ", most_blocks());
 }
 

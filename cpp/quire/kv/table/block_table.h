@@ -106,6 +106,8 @@ class BlockTable {
   // is left for the copy, the cache forgets it instead, unless the table reads it sealed.
   std::vector<std::int64_t> extend(std::int64_t n);
   void extend(std::span<std::int64_t> slots);
+  // The same, of asked.value tokens: what is refused is what was asked for.
+  std::vector<std::int64_t> extend(const Asked& asked);
 
   // Room for slots.size() more tokens, and write(slots), as one step: nobody sees or copies the
   // rows before they are written. What write throws is thrown again once the table is what it was,

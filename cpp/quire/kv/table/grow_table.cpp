@@ -20,11 +20,18 @@ void BlockTable::require_within_pool(const Asked& asked) const {
 }
 
 std::vector<std::int64_t> BlockTable::extend(std::int64_t n) {
-  const Asked asked{"BlockTable.extend", "n", n};
+  return extend(Asked{"BlockTable.extend", "n", n});
+}
+
+std::vector<std::int64_t> BlockTable::extend(const Asked& asked) {
+  const std::int64_t n = asked.value;
   const BlockPool::Delivery delivery(*pool_);
   const std::lock_guard lock(mutex_);
   require_in_use(asked.function);
-  if (n < 0) raise<ValueError>("BlockTable.extend: n", "got ", n, ", expected >= 0");
+  if (n < 0) {
+    raise<ValueError>(place(asked.function, asked.argument), "got ", asked.text(),
+                      ", expected >= 0");
+  }
   require_within_pool(asked);
   std::vector<std::int64_t> slots(n);
   let_go_of(grow(asked, slots));
