@@ -21,7 +21,7 @@ import quire
 
 KEY, VALUE, BLOCK = 576, 512, 16
 HEADS, CONTEXTS, THREADS = (1, 16, 128), (4096, 16384), (1, 2)
-ROUNDS = (9, 200)  # at least, and at most
+ROUNDS = (40, 400)  # at least, and at most
 COLD_BYTES = 1 << 28  # of the pool that shares
 
 
@@ -84,7 +84,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     contexts = CONTEXTS[:1] if quick else CONTEXTS
     for heads, keys, threads in itertools.product(HEADS, contexts, THREADS):
-        rounds = (1 if quick else 8) * (1 << 23) // (heads * keys)
+        rounds = (1 if quick else 16) * (1 << 23) // (heads * keys)
         shared, apart = measure(both, heads, keys, threads, min(max(rounds, ROUNDS[0]), ROUNDS[1]))
         print(
             f"| {heads} | {keys} | {threads} | {shared * 1e3:.2f} | {apart * 1e3:.2f} "

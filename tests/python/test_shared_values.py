@@ -198,6 +198,34 @@ def test_open_rows_are_written_once() -> None:
     assert out[0].tobytes() == last[0][0]
 
 
+@pytest.mark.parametrize("kind", ["int8", "float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("scale", [0.02, np.array([0.02, 0.03], np.float32)], ids=["one", "heads"])
+def test_a_scale_of_keys_is_that_of_values(kind: str, scale: Any) -> None:
+    """Static ones too, which attend is given for keys alone."""
+    random = np.random.default_rng(8)
+    pool, _ = new_pools(kind)
+    table = quire.BlockTable(pool)
+    k = rows(random, pool, 30)
+    quire.write_kv(k, None, pool.k_cache(), None, table.extend(30), k_scale=scale)
+    q = random.standard_normal((1, 4, 40), np.float32)
+    for implementation in IMPLEMENTATIONS:
+        got = quire.attend(q, [table], k_scale=scale, implementation=implementation)
+        expected = quire.paged_attention(
+            q,
+            pool.k_cache(),
+            pool.v_cache().copy(),
+            *quire.pack_tables([table]),
+            k_scale=scale,
+            v_scale=scale,
+            implementation=implementation,
+        )
+        np.testing.assert_array_equal(got, expected)
+    numbers = pool.k_cache()[table.blocks].reshape(-1, 2, 40)[:30].astype(np.float64)
+    stored = numbers * np.broadcast_to(scale, 2)[:, None]
+    out, _, _ = dense_oracle.attention(q, stored, stored[..., :24], [29], np.arange(30))
+    np.testing.assert_allclose(got, out, atol=1e-5)  # of the last implementation, in float64
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_prefixes_are_shared(kind: str) -> None:
     random = np.random.default_rng(5)
