@@ -250,6 +250,8 @@ def _slot_view(cache: Array, slots_per_block: int | None) -> Array:
     step = slots_per_block or 0
     num_slots = (num_blocks - 1) * step + block_size if num_blocks else 0
     stride = cache.strides[0] if block_size == 1 and num_blocks > 1 else cache.strides[1]
-    return np.lib.stride_tricks.as_strided(
-        cache, (num_slots, 1, heads, size), (stride, stride, *cache.strides[2:]), writeable=False
+    numbers = cache.view(f"u{cache.dtype.itemsize}")  # NumPy does not know all floats of 8 bits
+    slots = np.lib.stride_tricks.as_strided(
+        numbers, (num_slots, 1, heads, size), (stride, stride, *cache.strides[2:]), writeable=False
     )
+    return slots.view(cache.dtype)

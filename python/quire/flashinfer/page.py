@@ -168,7 +168,7 @@ def append_paged_kv_cache(
     """Writes rows of keys and values where they belong in a paged cache.
 
     Args:
-        append_key, append_value: [n, Hkv, D], of the cache's dtype.
+        append_key, append_value: [n, Hkv, D], of the cache's dtype; of 8 bits a cache may be uint8.
         batch_indices, positions: [n]: the sequence of each row, and its position there; a row of
             sequence -1 is skipped (get_batch_indices_positions).
         paged_kv_cache: (k_cache, v_cache), each [pages, page_size, Hkv, D] (NHD) or [pages, Hkv,
@@ -187,6 +187,11 @@ def append_paged_kv_cache(
     )
     k = array_of(append_key, f"{function}: append_key")
     v = array_of(append_value, f"{function}: append_value")
+    if k.dtype == v.dtype and k.dtype.itemsize == 1:
+        k_cache, v_cache = (
+            cache.view(k.dtype) if cache.dtype == np.uint8 else cache
+            for cache in (k_cache, v_cache)
+        )
     for name, rows, cache in [("append_key", k, k_cache), ("append_value", v, v_cache)]:
         if rows.dtype != cache.dtype:
             raise ValueError(

@@ -106,8 +106,7 @@ class KernelCall {
   std::vector<float> slopes_, sinks_;
   std::vector<const bool*> trees_;  // of each sequence, or empty
   AttentionTask task_{};
-  std::vector<AttentionTask>
-      task_of_each_;  // of each sequence that has scales of its own, or empty
+  std::vector<AttentionTask> task_of_each_;  // of each sequence, where scales are; or empty
 };
 
 // Who is worth calling for so many items, of `cost` bytes read together.

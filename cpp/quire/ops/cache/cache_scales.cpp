@@ -258,7 +258,10 @@ ArrayView scale_of_sequence(const ArrayView& scale, std::int64_t seq) {
 }
 
 std::vector<std::int64_t> sequences_by_scales(const PagedAttentionArgs& args) {
-  if (!has_scales_of_each(args)) return {};
+  const auto differ = [](const std::optional<ArrayView>& scale) {
+    return scale && is_of_each(*scale) && scale->strides[0] != 0;
+  };
+  if (!differ(args.k_scale) && !differ(args.v_scale)) return {};
   const std::int64_t num_seqs = args.seq_lens.shape[0];
   std::map<std::vector<float>, std::int64_t> first;
   std::vector<std::int64_t> firsts;
