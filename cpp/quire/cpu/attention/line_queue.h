@@ -26,8 +26,12 @@ class LineQueue {
   }
 
   // Some of the work is done.
-  void advance(std::int64_t work) {
-    for (credit_ += work * rate_; credit_ >= kOne; credit_ -= kOne) ask();
+  void advance(std::int64_t work) { earn(credit_of(work)); }
+
+  // The same in two steps, as a loop need take only the second, an addition.
+  std::int64_t credit_of(std::int64_t work) const { return work * rate_; }
+  void earn(std::int64_t credit) {
+    for (credit_ += credit; credit_ >= kOne; credit_ -= kOne) ask();
   }
 
  private:
@@ -43,7 +47,8 @@ class LineQueue {
   // To the next stretch, or to the end.
   void go_on() {
     if (next_ == end_) {
-      rate_ = credit_ = 0;
+      rate_ = 0;
+      credit_ = INT64_MIN / 2;  // whatever is still earned
       return;
     }
     line_ = next_->begin;

@@ -4,6 +4,7 @@
 
 #include "quire/base/is_interrupted.h"
 #include "quire/cpu/attention/line_queue.h"
+#include "quire/cpu/attention/part_rows.h"
 #include "quire/cpu/attention/staged_tile.h"
 
 namespace quire {
@@ -18,6 +19,20 @@ struct TileWalk {
   // Tiles between two looks for an interruption: a millisecond's at most, and no less than that a
   // look costs nothing.
   static constexpr int kTilesPerLook = 8;
+
+  // Takes the keys of `part` into the states of its rows: prepare(), where there are any, and then
+  // attend(), as run() calls it.
+  template <class Prepare, class Work, class Attend>
+  static void run_rows(const AttentionTask& read, const PartRows<S>& rows,
+                       const AttentionPart& part, const AttentionPart* upcoming, Prepare prepare,
+                       Work work_of_head, Attend attend) {
+    if (part.key_begin >= part.key_end) return;
+    prepare();
+    run(read, part, upcoming, work_of_head, [&](const Tile& tile, std::int64_t head, Lines& lines) {
+      attend(tile, head, lines);
+      rows.after_tile(part, tile, head);
+    });
+  }
 
   // Calls attend(tile, KV head, lines) for every tile and head of `part`, which has keys. The
   // tile's rows are read as `read` says. work_of_head(num_keys): what attend does of such a tile,
