@@ -26,7 +26,7 @@ struct SharedPart {
   auto shape() const { return std::tie(keys.begin, keys.end, tokens, kv_head_begin, kv_head_end); }
 };
 
-// Calls visit(begin, end) for the longest stretches, of two or more, of equal neighbours.
+// Calls visit(begin, end) for the longest runs, of two or more, of equal neighbours.
 template <class T, class Equal, class Visit>
 void for_runs(T* begin, T* end, Equal equal, Visit visit) {
   while (begin != end) {
