@@ -2,10 +2,9 @@
 // once.
 #pragma once
 
-#include "quire/cpu/attention/direct_tile.h"
 #include "quire/cpu/attention/integer_tile.h"
-#include "quire/cpu/attention/part_rows.h"
 #include "quire/cpu/attention/scale_check.h"
+#include "quire/cpu/attention/score_tile.h"
 #include "quire/cpu/attention/tile_walk.h"
 
 namespace quire {
@@ -52,13 +51,11 @@ class DirectAttention {
   // of keys that a row does not see are 0, or none where it sees no key.
   template <class Take>
   void for_weights(const AttentionPart& part, const AttentionPart* upcoming, Take take) {
-    if (part.key_begin >= part.key_end) return;
-    prepare_queries();
-    TileWalk<S, kKeys>::run(
-        task_, part, upcoming, [&](int) { return work_of_tile(); },
+    TileWalk<S, kKeys>::run_rows(
+        task_, rows_, part, upcoming, [&] { prepare_queries(); },
+        [&](int) { return work_of_tile(); },
         [&](const Tile& tile, std::int64_t head, Lines& lines) {
           weigh_tile(tile, head, lines, take);
-          rows_.after_tile(part, tile, head);
         });
   }
 
@@ -117,7 +114,7 @@ class DirectAttention {
           S::store(natural, S::load(row + d));
           S::store(natural + S::kWidth, S::load(row + d + S::kWidth));
           for (int i = 0; i < 2 * S::kWidth; i += Dot::kRun) {
-            __builtin_memcpy(numbers + Dot::place_of(d + i), natural + i,
+            __builtin_memcpy(numbers + Dot::place_of_query(d + i), natural + i,
                              Dot::kRun * sizeof(BFloat16));
           }
         }
@@ -273,13 +270,13 @@ class DirectAttention {
     } else if (first < last) {
       value_[log2_rows](value_pairs_ ? weights_ : scores_, shared, lines);
     }
-    rows_.for_unshared(group, first * v_elements(), last * v_elements(),
-                       [&](int i, int begin, int end) {
-                         add_values_(scores_ + i * kDirectKeys,
-                                     {v, begin, end, task_.v_head_dim,
-                                      values + i * rows_.v_stride(), rows_.v_stride()},
-                                     lines);
-                       });
+    rows_.for_unshared(
+        group, first * v_elements(), last * v_elements(), [&](int i, int begin, int end) {
+          add_values_(
+              scores_ + i * kDirectKeys,
+              {v, begin, end, task_.v_head_dim, values + i * rows_.v_stride(), rows_.v_stride()},
+              lines);
+        });
   }
 
   // The values of the keys that all rows see.
@@ -310,9 +307,9 @@ class DirectAttention {
   }
   template <class T>
   static void use_scores(Score (&score)[3]) {
-    score[0] = &ScoreTile<S, T>::template run<1>;
-    score[1] = &ScoreTile<S, T>::template run<2>;
-    score[2] = &ScoreTile<S, T>::template run<4>;
+    score[0] = &KeyScores<S, T>::template run<1>;
+    score[1] = &KeyScores<S, T>::template run<2>;
+    score[2] = &KeyScores<S, T>::template run<4>;
   }
 
   template <class T, class Product, class Weight>
@@ -330,9 +327,9 @@ class DirectAttention {
                       [&](auto type) { use_values<decltype(type), FloatProduct<S>, float>(); });
     if constexpr (S::kDotsInt16) {
       value_integers_ = task_.v.dtype == DType::int8;
-      integer_value_[0] = &IntegerValues<S>::template run<1>;
-      integer_value_[1] = &IntegerValues<S>::template run<2>;
-      integer_value_[2] = &IntegerValues<S>::template run<4>;
+      integer_value_[0] = &Int8Values<S>::template run<1>;
+      integer_value_[1] = &Int8Values<S>::template run<2>;
+      integer_value_[2] = &Int8Values<S>::template run<4>;
       use_scores<Int8>(float_score_);
       if (multiplies_integers(task_)) return use_scores<Int16Product>();
     }

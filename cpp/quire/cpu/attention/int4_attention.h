@@ -4,7 +4,6 @@
 #pragma once
 
 #include "quire/cpu/attention/int4_tile.h"
-#include "quire/cpu/attention/part_rows.h"
 #include "quire/cpu/attention/tile_walk.h"
 #include "quire/cpu/cache/int4_rows.h"
 
@@ -52,14 +51,10 @@ class Int4Attention {
 
   void run(const AttentionPart& part, const AttentionPart* upcoming) {
     rows_.begin(part);
-    if (part.key_begin >= part.key_end) return;
-    prepare_queries();
-    TileWalk<S, kKeys>::run(
-        task_, part, upcoming, [&](int num_keys) { return work_of_tile(num_keys); },
-        [&](const Tile& tile, std::int64_t head, Lines& lines) {
-          attend_tile(tile, head, lines);
-          rows_.after_tile(part, tile, head);
-        });
+    TileWalk<S, kKeys>::run_rows(
+        task_, rows_, part, upcoming, [&] { prepare_queries(); },
+        [&](int num_keys) { return work_of_tile(num_keys); },
+        [&](const Tile& tile, std::int64_t head, Lines& lines) { attend_tile(tile, head, lines); });
     rows_.end(part);
     if (part.has_bad_scale != nullptr && (value_check_.found_bad() || queries_.found_bad_grid())) {
       __atomic_store_n(part.has_bad_scale, true, __ATOMIC_RELAXED);
@@ -95,7 +90,7 @@ class Int4Attention {
     const std::int64_t prepare = groups * Queries::kGridWork + rows * Queries::kPrepareWork;
     constexpr std::int64_t kChunk = Int4Chunk<S>::kElements;
     return parts(num_keys, task_.block_size) * parts(task_.head_dim, 2 * S::kWidth) * prepare +
-           rows * (num_keys * (parts(task_.head_dim, kChunk) * Queries::kWork +
+           rows * (num_keys * (parts(task_.head_dim, kChunk) * Int4Dot<S>::kWork +
                                parts(task_.v_head_dim, kChunk) * Int4Terms<S>::kWork / 2) +
                    kKeys * kWeighWork);
   }
@@ -232,7 +227,7 @@ class Int4Attention {
     const CopiedRows keys(k_, d_, begin, end);
     for (int r = 0; r < group.count; ++r) {
       if ((rows >> r & 1) == 0) continue;
-      ScoreTile<S, float>::template run<1>(natural_q_ + (row_of(group) + r) * d_, d_,
+      KeyScores<S, float>::template run<1>(natural_q_ + (row_of(group) + r) * d_, d_,
                                            task_.head_dim, keys.rows(), begin, end, open_scores_,
                                            lines);
       for (int key = begin; key < end; ++key) scores_[r * kKeys + key] = open_scores_[key];

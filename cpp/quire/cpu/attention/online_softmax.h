@@ -31,7 +31,9 @@ struct KeyDistance {
 // The scale enters only here, as one fused multiply-add with the maximum, so that the difference of
 // two large scores is not spoilt by rounding each of them first.
 template <class S>
-struct OnlineSoftmax {
+class OnlineSoftmax {
+ public:
+  using Rows = AttentionRows<S>;
   using Vec = typename S::Vec;
 
   // A sum may grow by 2^kSlack before it is rescaled: rescaling is rare, and float32 has room.
@@ -43,9 +45,11 @@ struct OnlineSoftmax {
   // meet its maximum.
   static constexpr float kScaleFirst = 0x1p28f;
 
-  float exponent_scale;  // >= 0
-  bool has_softcap;
-  float cap_scale;  // where there is one
+  explicit OnlineSoftmax(const AttentionTask& task)
+      : has_cap_(task.softcap != 0),
+        cap_scale_(has_cap_ ? Rows::finite(Rows::score_scale(task) / task.softcap) : 0.0f),
+        exponent_scale_(
+            Rows::finite((has_cap_ ? task.softcap : Rows::score_scale(task)) * Rows::kLog2E)) {}
 
   // Turns the scores of keys [begin, end) of a tile of kKeys into weights, 2^(score - maximum),
   // those outside into 0, and takes them into the row's maximum, sums and values. Weights are left
@@ -66,10 +70,11 @@ struct OnlineSoftmax {
 #pragma GCC unroll 8
       for (int i = 0; i < kVectors; ++i) x[i] = S::mul(x[i], S::load(scales.k + i * S::kWidth));
     }
-    if (has_softcap) {
-      for (int i = 0; i < kVectors; ++i) x[i] = SimdMath<S>::tanh(S::mul(x[i], S::set1(cap_scale)));
+    if (has_cap_) {
+      const Vec scale = S::set1(cap_scale_);
+      for (int i = 0; i < kVectors; ++i) x[i] = SimdMath<S>::tanh(S::mul(x[i], scale));
     }
-    float factor = exponent_scale;
+    float factor = exponent_scale_;
     if (slope != 0) {
       for (int i = 0; i < kVectors; ++i) {
         const Vec offset =
@@ -145,6 +150,10 @@ struct OnlineSoftmax {
       S::store(row.values + i, S::mul(S::load(row.values + i), shrink));
     }
   }
+
+  const bool has_cap_;
+  const float cap_scale_;
+  const float exponent_scale_;  // >= 0
 };
 
 }  // namespace quire

@@ -2,9 +2,7 @@
 // is packed once (packed_tile.h) and multiplied by all rows, a group at a time.
 #pragma once
 
-#include "quire/cpu/attention/direct_tile.h"
 #include "quire/cpu/attention/packed_product.h"
-#include "quire/cpu/attention/part_rows.h"
 #include "quire/cpu/attention/tile_walk.h"
 
 namespace quire {
@@ -42,14 +40,10 @@ class PackedAttention {
 
   void run(const AttentionPart& part, const AttentionPart* upcoming) {
     rows_.begin(part);
-    if (part.key_begin >= part.key_end) return;
-    prepare_queries();
-    TileWalk<S, kKeys>::run(
-        task_, part, upcoming, [&](int num_keys) { return work_of_tile(num_keys); },
-        [&](const Tile& tile, std::int64_t head, Lines& lines) {
-          attend_tile(tile, head, lines);
-          rows_.after_tile(part, tile, head);
-        });
+    TileWalk<S, kKeys>::run_rows(
+        task_, rows_, part, upcoming, [&] { prepare_queries(); },
+        [&](int num_keys) { return work_of_tile(num_keys); },
+        [&](const Tile& tile, std::int64_t head, Lines& lines) { attend_tile(tile, head, lines); });
     rows_.end(part);
   }
 
@@ -200,13 +194,13 @@ class PackedAttention {
         functions_for(size).value(
             weights(group), {v, first, last, task_.v_head_dim, values, rows_.v_stride()}, lines);
       }
-      rows_.for_unshared(group, first * v_elements(), last * v_elements(),
-                         [&](int i, int begin, int end) {
-                           add_values_(scores(group) + i * kKeys,
-                                       {v, begin, end, task_.v_head_dim,
-                                        values + i * rows_.v_stride(), rows_.v_stride()},
-                                       lines);
-                         });
+      rows_.for_unshared(
+          group, first * v_elements(), last * v_elements(), [&](int i, int begin, int end) {
+            add_values_(
+                scores(group) + i * kKeys,
+                {v, begin, end, task_.v_head_dim, values + i * rows_.v_stride(), rows_.v_stride()},
+                lines);
+          });
     });
   }
   static constexpr int kRowsWorthPacking = 64;

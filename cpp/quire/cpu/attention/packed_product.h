@@ -15,10 +15,10 @@ struct PanelScoreTerms : FloatTerms<S, Panel<S>, Product, S::kWidth> {
 
   template <int R, class Add>
   void for_entries(int, int end, Add add) const {
-    const float* block = this->weights;
-    for (int first = 0; first < end; first += S::kWidth, block += R * S::kWidth) {
-      const int stop = end < first + S::kWidth ? end : first + S::kWidth;
-      for (int i = first; i < stop; ++i) add(i, block + (i - first));
+    for (std::int64_t first = 0; first < end; first += S::kWidth) {
+      const std::int64_t stop = end < first + S::kWidth ? end : first + S::kWidth;
+      const float* const block = this->weights + first * R - first;
+      for (std::int64_t i = first; i < stop; ++i) add(i, block);
     }
   }
 };

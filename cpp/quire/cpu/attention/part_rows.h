@@ -41,13 +41,8 @@ class PartRows {
         state_(state),
         count_(unit.num_tokens * task.group),
         v_stride_(Rows::padded(task.v_head_dim)),
-        carried_(state.carried, num_states(), v_stride_) {
-    const double scale = Rows::score_scale(task);
-    softmax_.has_softcap = task.softcap != 0;
-    softmax_.cap_scale = softmax_.has_softcap ? Rows::finite(scale / task.softcap) : 0.0f;
-    softmax_.exponent_scale =
-        Rows::finite((softmax_.has_softcap ? task.softcap : scale) * Rows::kLog2E);
-  }
+        carried_(state.carried, num_states(), v_stride_),
+        softmax_(task) {}
 
   std::int64_t count() const { return count_; }  // of a KV head
 
@@ -306,7 +301,7 @@ class PartRows {
   const std::int64_t count_;
   const std::int64_t v_stride_;
   const CarriedSums<S> carried_;
-  OnlineSoftmax<S> softmax_;
+  const OnlineSoftmax<S> softmax_;
 };
 
 }  // namespace quire

@@ -14,22 +14,21 @@
 
 namespace quire {
 
-// Work, for a LineQueue, in thirds of a multiply-add of two vectors: of a row, an entry and a chunk
-// of two vectors.
+// Work, for a LineQueue, in thirds of a multiply-add of two vectors: of a row, an entry and a
+// chunk of two vectors.
 inline constexpr int kValueWork = 3;
 
 // Terms have
 //   Sum, Vector                what is summed up, and what is loaded
 //   kChunk, kVectors           columns of a chunk, and vectors that hold them
 //   kMostChunks                chunks that are worth their registers
-//   kStep, kWork               entries that are taken at a time, and what that is of a row and a
-//                              chunk, for a LineQueue
+//   kWork                      of a row and a chunk, for each add() of an entry, for a LineQueue
 //   columns<kWhole>(d, rest)   the columns from d on, `rest` of them where they are no whole chunk:
 //                              their entry(i, end) is looked up once for all that they load of it,
 //                              load(entry, columns after d, vectors)
 //   start(r, d, i)             of vector i of row r from column d on
-//   for_entries<R>(begin, end, add)    calls add(entry, the factors of row 0) for them in order
-//   factor(factors, r), add(sum, factor, vector)
+//   for_entries<R>(begin, end, add)    calls add(entry, factors) for them in order
+//   factor(factors, entry, r), add(sum, factor, vector)
 //   finish<kWhole>(r, d, rest, sums)   where those of a chunk go
 template <class S, class Terms>
 struct ValueTile {
@@ -78,15 +77,16 @@ struct ValueTile {
       for (int i = 0; i < kVectors; ++i) sums[r][i] = terms.start(r, d, i);
     }
     const auto columns = terms.template columns<kWhole>(d, rest);
-    terms.template for_entries<R>(begin, end, [&](int i, auto* factors) {
+    const std::int64_t credit = lines.credit_of(R * C * Terms::kWork);
+    terms.template for_entries<R>(begin, end, [&](std::int64_t i, const auto* factors) {
       const auto entry = columns.entry(i, end);
       typename Terms::Vector v[kVectors];
 #pragma GCC unroll 4
       for (int c = 0; c < C; ++c) columns.load(entry, c * Terms::kChunk, v + c * Terms::kVectors);
-      lines.advance(R * C * Terms::kWork);
+      lines.earn(credit);
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r) {
-        const auto factor = Terms::factor(factors, r);
+        const auto factor = Terms::factor(factors, i, r);
 #pragma GCC unroll 8
         for (int j = 0; j < kVectors; ++j) sums[r][j] = Terms::add(sums[r][j], factor, v[j]);
       }
@@ -136,9 +136,11 @@ struct FloatTerms {
   }
   template <int, class Add>
   void for_entries(int begin, int end, Add add) const {
-    for (int entry = begin; entry < end; ++entry) add(entry, weights + entry);
+    for (std::int64_t entry = begin; entry < end; ++entry) add(entry, weights);
   }
-  static Vector factor(const float* weights, int r) { return S::set1(weights[r * kStride]); }
+  static Vector factor(const float* weights, std::int64_t entry, int r) {
+    return S::set1(weights[r * kStride + entry]);
+  }
   static Sum add(Sum sum, Vector factor, Vector v) { return Product::add(sum, factor, v); }
   template <bool>
   void finish(int r, std::int64_t d, int, const Sum* sums) const {

@@ -29,8 +29,8 @@ constexpr std::int64_t kBytesPerThread = 256 * 1024;
 constexpr std::int64_t kStreamedBytes = 1024 * 1024;
 
 // Slots that one thread writes, in the order of rows: of two rows with one slot the last wins,
-// however many threads there are. A large block is several such stretches.
-constexpr std::int64_t kMostSlotsOfStretch = 64;
+// however many threads there are. A large block is several such segments.
+constexpr std::int64_t kMostSlotsOfSegment = 64;
 
 // Threads take parts of a call as they come, several for each.
 constexpr std::int64_t kPartsPerThread = 8;
@@ -39,13 +39,13 @@ constexpr std::int64_t kPartsPerThread = 8;
 constexpr std::int64_t kRunsPerLook = 16;
 
 struct Run {
-  SlotRun slots;        // of one stretch
-  std::uint32_t mixed;  // the number of the stretch, hashed
+  SlotRun slots;        // of one segment
+  std::uint32_t mixed;  // the number of the segment, hashed
 };
 
 // The slots that are not -1 as runs, in the order of rows.
 std::vector<Run> runs_of(const std::vector<std::int64_t>& slots, std::int64_t block_size) {
-  const std::int64_t stretches = (block_size - 1) / kMostSlotsOfStretch + 1;  // of a block
+  const std::int64_t segments = (block_size - 1) / kMostSlotsOfSegment + 1;  // of a block
   const auto num_rows = static_cast<std::int64_t>(slots.size());
   std::vector<Run> runs;
   for (std::int64_t row = 0; row < num_rows;) {
@@ -55,13 +55,13 @@ std::vector<Run> runs_of(const std::vector<std::int64_t>& slots, std::int64_t bl
     }
     const std::int64_t block = slots[row] / block_size;
     const std::int64_t offset = slots[row] % block_size;
-    const std::int64_t stretch = offset / kMostSlotsOfStretch;
-    const std::int64_t end = std::min(block_size, (stretch + 1) * kMostSlotsOfStretch);
+    const std::int64_t segment = offset / kMostSlotsOfSegment;
+    const std::int64_t end = std::min(block_size, (segment + 1) * kMostSlotsOfSegment);
     const std::int64_t most = std::min(end - offset, num_rows - row);
     std::int64_t count = 1;
     while (count < most && slots[row + count] == slots[row] + count) ++count;
     // multiplied by the golden ratio, neighbours and blocks at any even distance end up far apart
-    const auto number = static_cast<std::uint64_t>(block * stretches + stretch);
+    const auto number = static_cast<std::uint64_t>(block * segments + segment);
     runs.push_back({{row, block, offset, count},
                     static_cast<std::uint32_t>(number * 0x9e3779b97f4a7c15u >> 32)});
     row += count;

@@ -31,7 +31,7 @@ struct SharedPart {
   }
 };
 
-// Calls visit(begin, end) for the longest stretches, of two or more, of equal neighbours.
+// Calls visit(begin, end) for the longest runs, of two or more, of equal neighbours.
 template <class T, class Equal, class Visit>
 void for_runs(T* begin, T* end, Equal equal, Visit visit) {
   while (begin != end) {

@@ -1,5 +1,5 @@
 // Which memory is asked for before a tile is read: all of its rows, once, and nothing far away.
-#include "quire/cpu/attention/tile_stretches.h"
+#include "quire/cpu/attention/tile_extents.h"
 
 #include <gtest/gtest.h>
 
@@ -92,7 +92,7 @@ Caches arrays_of(DType dtype, bool by_token, std::int64_t block_size, std::int64
   return caches;
 }
 
-class TileStretchesTest : public ::testing::Test {
+class TileExtentsTest : public ::testing::Test {
  protected:
   // Keys [begin, end) of a table of all blocks in a strange order, and some heads.
   static void expect_all(Caches caches, std::int64_t block_size, std::int64_t d, std::int64_t dv,
@@ -112,13 +112,13 @@ class TileStretchesTest : public ::testing::Test {
     unit.blocks = {reinterpret_cast<const std::byte*>(table.data()), sizeof table[0]};
     KeyTile<Lanes, kKeys> tile;
     tile.find(task, unit, begin, end);
-    ASSERT_LE(heads, TileStretches<Lanes>::heads_at_a_time(task, kKeys, kHeads));
-    TileStretches<Lanes> stretches;
-    stretches.assign(task, tile, head, heads);
+    ASSERT_LE(heads, TileExtents<Lanes>::heads_at_a_time(task, kKeys, kHeads));
+    TileExtents<Lanes> extents;
+    extents.assign(task, tile, head, heads);
 
     std::vector<std::pair<std::intptr_t, std::intptr_t>> asked;
     std::int64_t total = 0;
-    for (const auto& each : stretches) {
+    for (const auto& each : extents) {
       asked.emplace_back(each.begin - caches.origin(), each.end - caches.origin());
       ASSERT_LT(asked.back().first, asked.back().second);
       ASSERT_GE(asked.back().first, 0);
@@ -159,7 +159,7 @@ class TileStretchesTest : public ::testing::Test {
   }
 };
 
-TEST_F(TileStretchesTest, AllThatIsReadIsAskedForOnce) {
+TEST_F(TileExtentsTest, AllThatIsReadIsAskedForOnce) {
   for (const std::int64_t block_size : {1, 3, 16, 32, 100}) {
     for (const auto& [d, dv] :
          {std::pair<std::int64_t, std::int64_t>{128, 128}, {24, 66}, {64, 16}}) {
@@ -198,7 +198,7 @@ TEST_F(TileStretchesTest, AllThatIsReadIsAskedForOnce) {
   }
 }
 
-TEST_F(TileStretchesTest, WhatLiesTogetherIsOneStretch) {
+TEST_F(TileExtentsTest, WhatLiesTogetherIsOneExtent) {
   const auto count = [](Caches caches, std::int64_t block_size) {
     AttentionTask& task = caches.task;
     task.head_dim = task.v_head_dim = 128;
@@ -209,9 +209,9 @@ TEST_F(TileStretchesTest, WhatLiesTogetherIsOneStretch) {
     unit.blocks = {reinterpret_cast<const std::byte*>(table), sizeof table[0]};
     KeyTile<Lanes, kKeys> tile;
     tile.find(task, unit, 0, 4 * block_size);
-    TileStretches<Lanes> stretches;
-    stretches.assign(task, tile, 0, kHeads);
-    return stretches.end() - stretches.begin();
+    TileExtents<Lanes> extents;
+    extents.assign(task, tile, 0, kHeads);
+    return extents.end() - extents.begin();
   };
   for (const std::int64_t block_size : {8, 16}) {
     for (const DType dtype : {DType::bfloat16, DType::int8, DType::int4}) {
@@ -228,19 +228,19 @@ TEST_F(TileStretchesTest, WhatLiesTogetherIsOneStretch) {
   }
 }
 
-TEST_F(TileStretchesTest, ThereIsRoomForTheMost) {
+TEST_F(TileExtentsTest, ThereIsRoomForTheMost) {
   Caches caches = arrays_of(DType::int8, false, 2, 2, 2);
   AttentionTask& task = caches.task;
   task.head_dim = task.v_head_dim = 2;
   task.block_size = 2;
-  EXPECT_EQ(TileStretches<Lanes>::heads_at_a_time(task, 64, 64), 3);
-  EXPECT_EQ(TileStretches<Lanes>::heads_at_a_time(task, 128, 64), 1);
+  EXPECT_EQ(TileExtents<Lanes>::heads_at_a_time(task, 64, 64), 3);
+  EXPECT_EQ(TileExtents<Lanes>::heads_at_a_time(task, 128, 64), 1);
   task.block_size = 64;
   task.k.token_stride = 100;  // so do tokens that do not follow each other
-  EXPECT_EQ(TileStretches<Lanes>::heads_at_a_time(task, 64, 64), 2);
+  EXPECT_EQ(TileExtents<Lanes>::heads_at_a_time(task, 64, 64), 2);
 }
 
-TEST_F(TileStretchesTest, OpenBlocksAreNotAskedFor) {
+TEST_F(TileExtentsTest, OpenBlocksAreNotAskedFor) {
   Caches caches = pool_of(DType::int8, 16, 64, 64);
   AttentionTask& task = caches.task;
   task.head_dim = task.v_head_dim = 64;
@@ -253,11 +253,11 @@ TEST_F(TileStretchesTest, OpenBlocksAreNotAskedFor) {
   KeyTile<Lanes, kKeys> tile;
   tile.find(task, unit, 0, 64);
   EXPECT_EQ(tile.num_sealed(), 32);
-  TileStretches<Lanes> stretches;
-  stretches.assign(task, tile, 0, 1);
-  EXPECT_EQ(stretches.end() - stretches.begin(), 2);
-  stretches.clear();
-  EXPECT_EQ(stretches.end(), stretches.begin());
+  TileExtents<Lanes> extents;
+  extents.assign(task, tile, 0, 1);
+  EXPECT_EQ(extents.end() - extents.begin(), 2);
+  extents.clear();
+  EXPECT_EQ(extents.end(), extents.begin());
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The memory that is read of a tile, as stretches, in the order in which it lies there.
+// The memory that is read of a tile, as extents, in the order in which it lies there.
 //
 // One core reads small pieces from random places far more slowly than long ones: pieces of 4 KiB at
 // two thirds of the speed of those of 16 KiB. A block's rows of all KV heads lie together as a
@@ -10,12 +10,12 @@
 namespace quire {
 
 template <class S>
-class TileStretches {
+class TileExtents {
  public:
   using Rows = AttentionRows<S>;
   static constexpr std::int64_t kLine = 64;
 
-  struct Stretch {
+  struct Extent {
     const std::byte* begin;
     const std::byte* end;
   };
@@ -35,7 +35,7 @@ class TileStretches {
         (are_within_keys(task) || task.v.token_stride == own_value_bytes(task));
     const std::int64_t places =
         tokens_follow ? Rows::smaller(num_keys, num_keys / task.block_size + 2) : num_keys;
-    return Rows::smaller(heads, Rows::smaller(by_room, kMostStretches / (4 * places)));
+    return Rows::smaller(heads, Rows::smaller(by_room, kMostExtents / (4 * places)));
   }
 
   // Those of KV heads [head, head + heads), up to the first of an open block.
@@ -57,8 +57,8 @@ class TileStretches {
   }
   void clear() { count_ = 0; }
 
-  const Stretch* begin() const { return stretches_; }
-  const Stretch* end() const { return stretches_ + count_; }
+  const Extent* begin() const { return extents_; }
+  const Extent* end() const { return extents_ + count_; }
 
  private:
   // Values that are the beginnings of their keys, as those of latent attention, come with these.
@@ -81,7 +81,7 @@ class TileStretches {
 
   static constexpr std::int64_t kScaleBytes = sizeof(float);
   static_assert(sizeof(Int4Grid) == sizeof(float));
-  static constexpr int kMostStretches = 512;
+  static constexpr int kMostExtents = 512;
 
   // Those of some tokens, or the grids of their block; of no tokens where they are others' too.
   struct Scales {
@@ -148,15 +148,15 @@ class TileStretches {
 
   void add(const std::byte* first, std::int64_t bytes) {
     if (bytes <= 0) return;  // of nothing, or backwards
-    if (count_ > 0 && stretches_[count_ - 1].end == first) {
-      stretches_[count_ - 1].end += bytes;
+    if (count_ > 0 && extents_[count_ - 1].end == first) {
+      extents_[count_ - 1].end += bytes;
     } else {
-      stretches_[count_++] = {first, first + bytes};
+      extents_[count_++] = {first, first + bytes};
     }
   }
 
   int count_ = 0;
-  Stretch stretches_[kMostStretches];
+  Extent extents_[kMostExtents];
 };
 
 }  // namespace quire
