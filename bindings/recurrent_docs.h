@@ -19,7 +19,7 @@ cut into calls. Source: Gu and Dao, "Mamba" (arXiv:2312.00752).
 Args:
     x: [T, C], float32, float16 or bfloat16, the last axis contiguous: tokens of all sequences, one
         after the other.
-    weight: [C, K], of these dtypes; K from 1 to 32.
+    weight: [C, K], of these dtypes; K from 1 to 16.
     state: [B, C, K - 1], float32 or x's dtype, written: the last K - 1 numbers of each channel, the
         oldest first.
     bias: [C], of these dtypes.

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import quire
+from quire import ops
 
 Call = Callable[[], object]
 Case = tuple[Call, Call]  # what is called, and what may not change
@@ -217,6 +218,27 @@ def streamed(call: str) -> Case:
     return calls[call], state(pool, table)
 
 
+def rope() -> Case:
+    heads = np.ones((1 << 17, 8, 128), np.float16)
+    positions = np.arange(len(heads))
+    return lambda: ops.rope(heads, positions, interleaved=True, out=heads), lambda: None
+
+
+def sample() -> Case:
+    logits = np.broadcast_to(random.standard_normal((1, 100_000), np.float32), (2000, 100_000))
+    options = {"top_k": 50, "top_p": 0.9}
+    return lambda: ops.sample(logits, seed=0, position=range(2000), **options), lambda: None
+
+
+def gated_delta_rule() -> Case:
+    heads = np.ones((1 << 14, 16, 64), np.float32)
+    gates = np.zeros((1 << 14, 16), np.float32)
+    states = np.zeros((1, 16, 64, 64), np.float32)
+    return lambda: ops.gated_delta_rule(
+        heads, heads, heads, gates, gates, state=states
+    ), lambda: None
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "fused": lambda: attention(1 << 16, 512),
     "fused, one query": lambda: attention(1 << 21, 1, num_threads=1),
@@ -237,6 +259,9 @@ CASES: dict[str, Callable[[], Case]] = {
     "match": match_of_a_list,
     "write_kv": write_kv,
     "merge_states": merge_states,
+    "rope": rope,
+    "sample": sample,
+    "gated_delta_rule": gated_delta_rule,
     "streamed attend": lambda: streamed("attend"),
     "streamed gather": lambda: streamed("gather"),
 }

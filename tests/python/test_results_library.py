@@ -377,3 +377,22 @@ def test_operators_on_rows(library: Library, dtype: str) -> None:
     expect_same(library, [ops.rope(given, positions)], [ops.rope(x, positions)])
     expect_same(library, [ops.swiglu(given, others[0])], [ops.swiglu(x, residual)])
     assert type(ops.swiglu(x, others[0])) is np.ndarray  # the first array alone decides
+
+
+def test_tokens_and_experts(library: Library) -> None:
+    logits = np.random.default_rng(5).standard_normal((4, 100)).astype(np.float32)
+    options: dict[str, Any] = {"seed": 1, "position": 2}
+    given = library.give(logits)
+    expect_indices(library, ops.sample(given, **options), ops.sample(logits, **options))
+    expected = ops.route(logits, 3)
+    weights, experts = ops.route(given, 3)
+    expect_same(library, [weights], expected[:1])
+    expect_indices(library, experts, expected[1])
+
+
+def expect_indices(library: Library, result: Any, expected: Any) -> None:
+    assert isinstance(result, library.result)
+    if library.result is OtherArray:
+        result = result.array
+    assert str(result.dtype).endswith(expected.dtype.name)
+    assert np.asarray(result).tolist() == expected.tolist()

@@ -42,16 +42,17 @@ class ConvChannels {
       gather(task.bias, static_cast<std::int64_t>(size_of(task.bias_dtype)), task.bias_dtype,
              task.num_channels, 1, rows.bias);
     }
-    for (std::int64_t c = 0; c < task.num_channels; c += S::kWidth) {
-      const int n = static_cast<int>(std::min<std::int64_t>(S::kWidth, task.num_channels - c));
-      for (std::int64_t t = 0; t < task.num_tokens; ++t) {
+    for (std::int64_t t = 0; t < task.num_tokens; ++t) {
+      T* const out = reinterpret_cast<T*>(task.out + t * task.out_stride);
+      for (std::int64_t c = 0; c < task.num_channels; c += S::kWidth) {
+        const int n = static_cast<int>(std::min<std::int64_t>(S::kWidth, task.num_channels - c));
         Vec sum = S::load(rows.bias + c);
         for (std::int64_t j = 0; j < task.taps; ++j) {
           sum = S::fma(S::load(rows.weight + j * kChannelsAtOnce + c),
                        number<T>(task, rows, t + j, c, n), sum);
         }
         if (task.silu) sum = Activations<S>::silu(sum);
-        S::store(reinterpret_cast<T*>(task.out + t * task.out_stride) + c, sum, n);
+        S::store(out + c, sum, n);
       }
     }
     keep_last<T>(task, rows);

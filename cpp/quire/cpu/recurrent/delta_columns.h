@@ -15,7 +15,8 @@ namespace quire {
 template <class S>
 class DeltaColumns {
  public:
-  static constexpr int kVectors = 4;  // sums of two kinds for each, and constants, are in registers
+  // Columns of as many vectors as leave a half of the first-level cache to others, with Dk of 128.
+  static constexpr int kVectors = S::kWidth >= 16 ? 2 : 4;
   static constexpr std::int64_t kColumns = kVectors * S::kWidth;
 
   // The columns, and q and k of a token.
@@ -52,6 +53,8 @@ class DeltaColumns {
 
  private:
   using Vec = typename S::Vec;
+  // Sums of every kSums-th row, so that one addition need not wait for the one before.
+  static constexpr int kSums = 4 / kVectors;
 
   static std::int64_t padded(std::int64_t count) {
     return (count + S::kWidth - 1) / S::kWidth * S::kWidth;
@@ -67,15 +70,20 @@ class DeltaColumns {
 
   static void token(const DeltaTask& task, std::int64_t t, const float* q, const float* k,
                     float* s) {
-    Vec found[kVectors], read[kVectors];
-    for (int j = 0; j < kVectors; ++j) found[j] = read[j] = S::zero();
-    for (std::int64_t i = 0; i < task.num_keys; ++i) {
-      const Vec of_k = S::set1(k[i]), of_q = S::set1(q[i]);
-#pragma GCC unroll 4
+    Vec found[kSums][kVectors], read[kSums][kVectors];
+    for (int h = 0; h < kSums; ++h) {
+      for (int j = 0; j < kVectors; ++j) found[h][j] = read[h][j] = S::zero();
+    }
+    std::int64_t row = 0;
+    for (; row + kSums <= task.num_keys; row += kSums) {
+#pragma GCC unroll 2
+      for (int h = 0; h < kSums; ++h) add_row(s, row + h, q, k, found[h], read[h]);
+    }
+    for (; row < task.num_keys; ++row) add_row(s, row, q, k, found[0], read[0]);
+    for (int h = 1; h < kSums; ++h) {
       for (int j = 0; j < kVectors; ++j) {
-        const Vec x = S::load(s + i * kColumns + j * S::kWidth);
-        found[j] = S::fma(x, of_k, found[j]);
-        read[j] = S::fma(x, of_q, read[j]);
+        found[0][j] = S::add(found[0][j], found[h][j]);
+        read[0][j] = S::add(read[0][j], read[h][j]);
       }
     }
     const Vec decay = S::set1(task.decay[t * task.num_heads]);
@@ -86,8 +94,8 @@ class DeltaColumns {
       const int n = lanes(task, j);
       const Vec v =
           n > 0 ? load(task.v + t * task.v_stride, task.v_dtype, j * S::kWidth, n) : S::zero();
-      delta[j] = S::mul(S::sub(v, S::mul(decay, found[j])), beta);
-      const Vec out = S::fma(delta[j], both, S::mul(decay, read[j]));
+      delta[j] = S::mul(S::sub(v, S::mul(decay, found[0][j])), beta);
+      const Vec out = S::fma(delta[j], both, S::mul(decay, read[0][j]));
       if (n > 0) store(task.out + t * task.out_stride, task.q_dtype, j * S::kWidth, out, n);
     }
     for (std::int64_t i = 0; i < task.num_keys; ++i) {
@@ -97,6 +105,17 @@ class DeltaColumns {
         float* const at = s + i * kColumns + j * S::kWidth;
         S::store(at, S::fma(of_k, delta[j], S::mul(S::load(at), decay)));
       }
+    }
+  }
+
+  static void add_row(const float* s, std::int64_t row, const float* q, const float* k, Vec* found,
+                      Vec* read) {
+    const Vec of_k = S::set1(k[row]), of_q = S::set1(q[row]);
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) {
+      const Vec x = S::load(s + row * kColumns + j * S::kWidth);
+      found[j] = S::fma(x, of_k, found[j]);
+      read[j] = S::fma(x, of_q, read[j]);
     }
   }
 

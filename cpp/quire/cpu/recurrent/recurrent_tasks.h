@@ -10,7 +10,7 @@
 namespace quire {
 
 // Channels that one item of a convolution has.
-inline constexpr std::int64_t kChannelsAtOnce = 256;
+inline constexpr std::int64_t kChannelsAtOnce = 512;
 
 // Some channels of one sequence, from their first one on.
 struct ConvTask {

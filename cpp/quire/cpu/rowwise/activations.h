@@ -9,13 +9,14 @@ template <class S>
 struct Activations {
   using Vec = typename S::Vec;
 
-  static Vec silu(Vec x) { return S::mul(x, sigmoid(x)); }
+  // x / (1 + e^-x)
+  static Vec silu(Vec x) { return over_one_and_power(x, S::mul(x, S::set1(-1.44269504f))); }
 
   // x / (1 + e^-2u) is x / 2 * (1 + tanh(u)), without its cancellation where u is far below 0.
   static Vec gelu_tanh(Vec x) {
-    const Vec square = S::mul(x, x);
-    const Vec inner = S::fma(square, S::set1(0.0713548163f), S::set1(1.5957691216f));
-    return S::mul(x, sigmoid(S::mul(x, inner)));
+    const Vec square = S::mul(x, x);  // the constants are those of u, times -2 log2(e)
+    const Vec inner = S::fma(square, S::set1(-0.10294324f), S::set1(-2.3022082f));
+    return over_one_and_power(x, S::mul(x, inner));
   }
 
   // x times the normal distribution's integral up to x, erfc(-x / sqrt(2)) / 2.
@@ -45,6 +46,14 @@ struct Activations {
     return S::mul(x, S::select(S::less(x, zero), tail, S::sub(one, tail)));
   }
 
+ private:
+  // x / (1 + 2^exponent), for exponents that are above 126 only where x is below -8. There powers
+  // end at 2^126, and x at -128, and what should be nearer to 0 is within 2e-36 of it.
+  static Vec over_one_and_power(Vec x, Vec exponent) {
+    const Vec power = SimdMath<S>::exp2(S::min(S::set1(126.0f), exponent));
+    return S::div(S::max(S::set1(-128.0f), x), S::add(S::set1(1.0f), power));
+  }
+
   // e^(x + rest) for x <= 87 and a small rest, 0 where it is below 2^-126; NaN stays NaN. The
   // rounding of x * log2(e), which may be large where the power is small, is made good.
   static Vec exp(Vec x, Vec rest) {
@@ -56,16 +65,6 @@ struct Activations {
     // infinity - infinity is no number, of a power that is 0 already
     const Vec relative = S::fma(error, S::set1(0.69314718f), rest);
     return S::select(S::less(S::zero(), power), S::fma(power, relative, power), power);
-  }
-
-  // 1 / (1 + e^-x), by e^-|x|: nothing overflows.
-  static Vec sigmoid(Vec x) {
-    const Vec zero = S::zero();
-    const Vec one = S::set1(1.0f);
-    const Vec magnitude = S::max(S::sub(zero, x), x);
-    const Vec power = exp(S::sub(zero, magnitude), zero);
-    const Vec numerator = S::select(S::less(x, zero), power, one);
-    return S::div(numerator, S::add(one, power));
   }
 };
 

@@ -32,17 +32,32 @@ struct RmsNormRows {
  private:
   static constexpr int kSums = 4;
 
+  // A row is asked for while the one before is written: memory is read all the time.
   template <class T>
   static void rows(const RmsNormTask& task) {
     for (std::int64_t row = 0; row < task.num_rows; ++row) {
       const T* h = row_of<T>(task.x, row, task.x_stride);
       T* const out = reinterpret_cast<T*>(task.out + row * task.out_stride);
+      float squares = 0;
       if (task.residual != nullptr) {
         T* const sums = reinterpret_cast<T*>(task.sums + row * task.sums_stride);
-        add(h, row_of<T>(task.residual, row, task.residual_stride), task.length, sums);
+        squares = squares_of(task.length, [&, a = h](std::int64_t i, int n) {
+          const T* const b = row_of<T>(task.residual, row, task.residual_stride);
+          const Vec sum = S::add(load(a + i, n), load(b + i, n));
+          n == S::kWidth ? S::store(sums + i, sum) : S::store(sums + i, sum, n);
+          return load(sums + i, n);  // rounded
+        });
         h = sums;
+      } else {
+        squares = squares_of(task.length, [h](std::int64_t i, int n) { return load(h + i, n); });
       }
-      const double mean = squares(h, task.length) / static_cast<double>(task.length);
+      if (row + 1 < task.num_rows) {
+        ask_for(task.x + (row + 1) * task.x_stride, task.length * sizeof(T));
+        if (task.residual != nullptr) {
+          ask_for(task.residual + (row + 1) * task.residual_stride, task.length * sizeof(T));
+        }
+      }
+      const double mean = static_cast<double>(squares) / static_cast<double>(task.length);
       const Vec factor = S::set1(static_cast<float>(1 / __builtin_sqrt(mean + task.eps)));
       if (task.gate == nullptr) {
         scale(h, factor, task.weight, task.length, out);
@@ -53,36 +68,35 @@ struct RmsNormRows {
     }
   }
 
+  static void ask_for(const std::byte* bytes, std::size_t count) {
+    for (std::size_t i = 0; i < count; i += 64) S::prefetch(bytes + i);
+  }
+
+  template <class T>
+  static Vec load(const T* p, int n) {
+    return n == S::kWidth ? S::load(p) : S::load(p, n);
+  }
+
   template <class T>
   static const T* row_of(const std::byte* first, std::int64_t row, std::int64_t stride) {
     return reinterpret_cast<const T*>(first + row * stride);
   }
 
-  template <class T>
-  static void add(const T* a, const T* b, std::int64_t length, T* sums) {
-    std::int64_t i = 0;
-    for (; i + S::kWidth <= length; i += S::kWidth) {
-      S::store(sums + i, S::add(S::load(a + i), S::load(b + i)));
-    }
-    if (const int n = static_cast<int>(length - i); n > 0) {
-      S::store(sums + i, S::add(S::load(a + i, n), S::load(b + i, n)), n);
-    }
-  }
-
-  template <class T>
-  static float squares(const T* h, std::int64_t length) {
+  // The sum of the squares of a row, of which number(i, n) gives n numbers from i on.
+  template <class Number>
+  static float squares_of(std::int64_t length, const Number& number) {
     Vec sums[kSums];
     for (Vec& sum : sums) sum = S::zero();
     std::int64_t i = 0;
     for (; i + kSums * S::kWidth <= length; i += kSums * S::kWidth) {
+#pragma GCC unroll 4
       for (int j = 0; j < kSums; ++j) {
-        const Vec x = S::load(h + i + j * S::kWidth);
+        const Vec x = number(i + j * S::kWidth, S::kWidth);
         sums[j] = S::fma(x, x, sums[j]);
       }
     }
     for (; i < length; i += S::kWidth) {
-      const int n = static_cast<int>(std::min<std::int64_t>(S::kWidth, length - i));
-      const Vec x = S::load(h + i, n);
+      const Vec x = number(i, static_cast<int>(std::min<std::int64_t>(S::kWidth, length - i)));
       sums[0] = S::fma(x, x, sums[0]);
     }
     return S::reduce_add(S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])));

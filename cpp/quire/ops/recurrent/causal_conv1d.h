@@ -17,7 +17,7 @@ namespace quire {
 //
 // Source: the convolutions of Mamba (Gu and Dao, arXiv:2312.00752) and Gated DeltaNet.
 struct CausalConv1dArgs {
-  static constexpr std::int64_t kMostTaps = 32;
+  static constexpr std::int64_t kMostTaps = 16;
 
   ArrayView x;                          // [T, C], plain floats
   ArrayView weight;                     // [C, K], plain floats; K from 1 to kMostTaps

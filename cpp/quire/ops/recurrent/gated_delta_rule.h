@@ -17,8 +17,9 @@ namespace quire {
 // Networks" (arXiv:2412.06464); the order is that of transformers'
 // torch_recurrent_gated_delta_rule.
 //
-// In float32, token after token, sums over Dk in its order: a token's bits and the state's are the
-// same however a sequence is cut into calls, also a token at a time.
+// In float32, token after token, with sums over Dk in an order that the processor alone decides: a
+// token's bits and the state's are the same however a sequence is cut into calls, also a token at a
+// time.
 struct GatedDeltaRuleArgs {
   ArrayView q, k;                       // [T, Hk, Dk], plain floats
   ArrayView v;                          // [T, Hv, Dv], plain floats; Hv a multiple of Hk
