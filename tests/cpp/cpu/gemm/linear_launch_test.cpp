@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "quire/base/check.h"
+#include "quire/base/interruption.h"
 #include "quire/cpu/gemm/gemm_list.h"
 #include "quire/cpu/gemm/lane_gemm.h"
 #include "quire/cpu/gemm/tile_gemm.h"
@@ -191,6 +192,30 @@ TEST(LinearLaunch, ConcurrentCallsHaveTheSameBits) {
   }
   for (std::thread& thread : threads) thread.join();
   for (const Array& out : outs) expect_same_bits(out, expected.bytes.data(), "concurrent");
+}
+
+// A call that is to end multiplies no further panel, though a worker takes several of them in one
+// item.
+TEST(LinearLaunch, AnInterruptedCallEndsAtTheNextPanel) {
+  static int multiplied, stopped_at;
+  static constexpr GemmPath kPlain = LaneGemm<Scalar>::path();
+  GemmKernels kernels = kModelGemm;
+  kernels.lanes.multiply = [](const GemmTask& task, const std::byte* packed,
+                              const PanelRange& panels, std::byte* scratch) {
+    kPlain.multiply(task, packed, panels, scratch);
+    if (++multiplied == stopped_at) is_interrupted(true);
+  };
+  constexpr std::int64_t kPanels = 128;  // of which one worker takes 16 in an item
+  LinearProblem problem(1, kPanels * kPanelColumns, 32, DType::float32, DType::float32);
+  const auto weight = problem.packed(DType::float32);
+  Array out;
+  for (const int at : {1, 2, 16, 17, 60}) {
+    multiplied = 0;
+    stopped_at = at;
+    const Interruptible interruptible([] { return true; });
+    EXPECT_THROW(linear(problem.args(weight.get(), out, 0, 1), {&kernels, 1}), Interrupted);
+    EXPECT_EQ(multiplied, at);
+  }
 }
 
 TEST(LinearLaunch, KernelsAreThoseThatAreNamed) {
