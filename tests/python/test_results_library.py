@@ -394,5 +394,7 @@ def expect_indices(library: Library, result: Any, expected: Any) -> None:
     assert isinstance(result, library.result)
     if library.result is OtherArray:
         result = result.array
-    assert str(result.dtype).endswith(expected.dtype.name)
+    # JAX has whole numbers of 64 bits only where it is told to
+    names = ("int32", "int64") if "jax" in type(result).__module__ else (expected.dtype.name,)
+    assert str(result.dtype).endswith(names)
     assert np.asarray(result).tolist() == expected.tolist()
