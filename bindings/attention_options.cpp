@@ -89,7 +89,7 @@ const char* attend_doc() {
 
 const char* step_attend_doc() {
   static const std::string doc =
-      with_signature("attend($self, q, k, v, *, layer=0,", docs::kStepAttend);
+      with_signature("attend($self, q, k, v=None, *, layer=0,", docs::kStepAttend);
   return doc.c_str();
 }
 

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "dlpack_abi.h"
@@ -17,6 +18,8 @@ namespace quire::python {
 struct SharedArray {
   ArrayView view;
   std::shared_ptr<void> memory;
+  // Where elements are whole numbers: of that type, and the view's dtype means nothing.
+  std::optional<IndexType> integers = std::nullopt;
 };
 
 // What keeps an object of Python alive; the last one to let go may be a thread without the GIL.
@@ -26,7 +29,7 @@ std::shared_ptr<void> shared_object(pybind11::object object);
 using OwnedTensor = std::unique_ptr<dlpack::Versioned, void (*)(dlpack::Versioned*)>;
 
 // A new tensor of the array. Of int4 uint8.
-OwnedTensor new_tensor(SharedArray array);
+OwnedTensor new_tensor(const SharedArray& array);
 
 // One of new uninitialised memory, on a cache line's boundary and in one piece with the tensor: a
 // small result costs one allocation. `view` becomes one of it. Throws bad_alloc.

@@ -56,6 +56,9 @@ BoolArray to_bool_array(Argument argument, pybind11::handle object);
 
 // The same, or None.
 std::optional<FloatArray> to_optional_floats(Argument argument, pybind11::handle object);
+inline std::optional<ArrayView> view_of(const std::optional<FloatArray>& array) {
+  return array ? std::optional(array->view) : std::nullopt;
+}
 
 // The same with a quantised dtype of a cache as well: int8, float8_e4m3fn, float8_e5m2, or
 // int4 as uint8, two numbers in each.

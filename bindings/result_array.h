@@ -36,4 +36,7 @@ class ResultArray {
   OwnedTensor tensor_{nullptr, nullptr};  // made beforehand, with its memory
 };
 
+// Whole numbers in an array of NumPy's, as one of the library of `given` over the same memory.
+pybind11::object indices_for(pybind11::handle given, pybind11::object array);
+
 }  // namespace quire::python

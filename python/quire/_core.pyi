@@ -22,9 +22,9 @@ from typing_extensions import Unpack
 from quire.prefix_event import PrefixEvent
 from quire.table_report import TableReport
 
+# As much of DLPack as the types of JAX's arrays have.
 class _SupportsDLPack(Protocol):
-    def __dlpack__(self, *args: Any, **kwargs: Any) -> Any: ...
-    def __dlpack_device__(self) -> Any: ...
+    def __dlpack__(self) -> Any: ...
 
 class _SupportsArrayInterface(Protocol):
     @property
@@ -55,6 +55,8 @@ _Tensor = TypeVar("_Tensor", bound=_SupportsDLPack)
 
 _Bool: TypeAlias = bool | np.bool_
 _Bools: TypeAlias = npt.NDArray[np.bool_] | _SupportsDLPack | _SupportsArrayInterface
+# a number, or one for each row
+_PerRow: TypeAlias = SupportsFloat | SupportsIndex | Iterable[Any]
 _Window: TypeAlias = SupportsIndex | tuple[SupportsIndex, SupportsIndex]
 
 # What paged_attention and attend have alike; help() of either shows each with its default.
@@ -111,6 +113,8 @@ class PoolStats:
     def open_blocks(self) -> int: ...
     @property
     def kept_open(self) -> int: ...
+    @property
+    def bytes_per_token(self) -> float: ...
 
 class BlockPool:
     def __init__(
@@ -126,9 +130,12 @@ class BlockPool:
         backing_file: _Path | None = None,
         resident_bytes: SupportsIndex | None = None,
         open_blocks: SupportsIndex | None = None,
+        shared: _Bool = False,
     ) -> None: ...
     @property
     def open_blocks(self) -> int: ...
+    @property
+    def shared(self) -> bool: ...
     @property
     def num_blocks(self) -> int: ...
     @property
@@ -185,7 +192,7 @@ class BlockTable:
     def __len__(self) -> int: ...
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> _Array: ...
     def extend(self, n: SupportsIndex) -> npt.NDArray[np.int64]: ...
-    def append(self, k: _Floats, v: _Floats) -> None: ...
+    def append(self, k: _Floats, v: _Floats | None = None) -> None: ...
     def fork(self) -> BlockTable: ...
     def truncate(self, num_tokens: SupportsIndex) -> None: ...
     def drop_before(
@@ -218,14 +225,14 @@ class Step:
     def cu_seqlens_q(self) -> npt.NDArray[np.int32]: ...
     @property
     def slot_mapping(self) -> npt.NDArray[np.int64]: ...
-    def write(self, k: _Floats, v: _Floats, *, layer: SupportsIndex = 0) -> None: ...
+    def write(self, k: _Floats, v: _Floats | None = None, *, layer: SupportsIndex = 0) -> None: ...
     def take_back(self) -> None: ...
     @overload
     def attend(
         self,
         q: _NumPy,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -239,7 +246,7 @@ class Step:
         self,
         q: _NumPy,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -253,7 +260,7 @@ class Step:
         self,
         q: _NumPy,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -267,7 +274,7 @@ class Step:
         self,
         q: _NumPy,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -281,7 +288,7 @@ class Step:
         self,
         q: _NumPy,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -295,7 +302,7 @@ class Step:
         self,
         q: _Tensor,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -309,7 +316,7 @@ class Step:
         self,
         q: _Tensor,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -323,7 +330,7 @@ class Step:
         self,
         q: _Tensor,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -337,7 +344,7 @@ class Step:
         self,
         q: _Tensor,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -351,7 +358,7 @@ class Step:
         self,
         q: _Tensor,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -429,9 +436,9 @@ def pack_tables(
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]: ...
 def write_kv(
     k: _Floats,
-    v: _Floats,
+    v: _Floats | None,
     k_cache: _Floats,
-    v_cache: _Floats,
+    v_cache: _Floats | None,
     slot_mapping: _Ints,
     *,
     k_scale: _Scale | None = None,
@@ -483,6 +490,158 @@ def linear(
     weight: Weight | _Floats,
     *,
     bias: _Floats | None = None,
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Tensor: ...
+def rms_norm(
+    x: _Floats,
+    weight: _Floats,
+    *,
+    eps: SupportsFloat = 1e-06,
+    residual: _Floats | None = None,
+    weight_offset: SupportsFloat = 0.0,
+    gate: _Floats | None = None,
+    out: _Floats | None = None,
+    residual_out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> Any: ...
+@overload
+def swiglu(
+    gate: _NumPy,
+    up: _Floats,
+    *,
+    activation: Literal["silu", "gelu", "gelu_tanh"] = "silu",
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Array: ...
+@overload
+def swiglu(
+    gate: _Tensor,
+    up: _Floats,
+    *,
+    activation: Literal["silu", "gelu", "gelu_tanh"] = "silu",
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Tensor: ...
+@overload
+def rope(
+    x: _NumPy,
+    positions: _Ints,
+    *,
+    theta: SupportsFloat = 10000.0,
+    rotary_dim: SupportsIndex | None = None,
+    interleaved: _Bool = False,
+    inv_freq: _Floats | None = None,
+    attention_factor: SupportsFloat = 1.0,
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Array: ...
+@overload
+def rope(
+    x: _Tensor,
+    positions: _Ints,
+    *,
+    theta: SupportsFloat = 10000.0,
+    rotary_dim: SupportsIndex | None = None,
+    interleaved: _Bool = False,
+    inv_freq: _Floats | None = None,
+    attention_factor: SupportsFloat = 1.0,
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Tensor: ...
+def rope_frequencies(
+    rotary_dim: SupportsIndex,
+    *,
+    rope_theta: SupportsFloat = 10000.0,
+    rope_type: Literal["default", "linear", "dynamic", "yarn", "llama3"] = "default",
+    factor: SupportsFloat = 1.0,
+    original_max_position_embeddings: SupportsIndex | None = None,
+    seq_len: SupportsIndex | None = None,
+    low_freq_factor: SupportsFloat = 1.0,
+    high_freq_factor: SupportsFloat = 4.0,
+    beta_fast: SupportsFloat = 32.0,
+    beta_slow: SupportsFloat = 1.0,
+    truncate: _Bool = True,
+    mscale: SupportsFloat | None = None,
+    mscale_all_dim: SupportsFloat | None = None,
+    attention_factor: SupportsFloat | None = None,
+) -> tuple[npt.NDArray[np.float32], float]: ...
+def sample(
+    logits: _Floats,
+    *,
+    seed: _PerRow,
+    position: _PerRow,
+    temperature: _PerRow = 1.0,
+    top_k: _PerRow = 0,
+    top_p: _PerRow = 1.0,
+    min_p: _PerRow = 0.0,
+    repetition_penalty: _PerRow = 1.0,
+    presence_penalty: _PerRow = 0.0,
+    frequency_penalty: _PerRow = 0.0,
+    prompt_ids: _Ints | None = None,
+    output_ids: _Ints | None = None,
+    bias: _Floats | None = None,
+    mask: _Ints | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> npt.NDArray[np.int64]: ...
+def route(
+    logits: _Floats,
+    top_k: SupportsIndex,
+    *,
+    scoring: Literal["softmax", "sigmoid"] = "softmax",
+    renormalise: _Bool = True,
+    bias: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]: ...
+@overload
+def causal_conv1d(
+    x: _NumPy,
+    weight: _Floats,
+    *,
+    state: _Floats,
+    bias: _Floats | None = None,
+    cu_seqlens: _Ints | None = None,
+    activation: Literal["silu"] | None = "silu",
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Array: ...
+@overload
+def causal_conv1d(
+    x: _Tensor,
+    weight: _Floats,
+    *,
+    state: _Floats,
+    bias: _Floats | None = None,
+    cu_seqlens: _Ints | None = None,
+    activation: Literal["silu"] | None = "silu",
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Tensor: ...
+@overload
+def gated_delta_rule(
+    q: _NumPy,
+    k: _Floats,
+    v: _Floats,
+    g: _Floats,
+    beta: _Floats,
+    *,
+    state: _Floats,
+    cu_seqlens: _Ints | None = None,
+    scale: SupportsFloat | None = None,
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Array: ...
+@overload
+def gated_delta_rule(
+    q: _Tensor,
+    k: _Floats,
+    v: _Floats,
+    g: _Floats,
+    beta: _Floats,
+    *,
+    state: _Floats,
+    cu_seqlens: _Ints | None = None,
+    scale: SupportsFloat | None = None,
     out: _Floats | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> _Tensor: ...

@@ -97,12 +97,12 @@ def append(dtype: str, tokens: int) -> Case:
         if table.num_tokens == 100 + tokens:  # the signal came when append was done
             table.truncate(100)
             known.clear()
-        num_tokens, blocks, *counts = state(pool, table)()
-        if dtype != "float16":  # the last block has its rows, but may be another by now
-            blocks = blocks[:-1]
-        now = num_tokens, blocks, counts, table.gather()[0].tobytes()
-        known[:] = known or [now]
-        return known == [now]
+        stats = pool.stats()
+        ids = quire.pack_tables([table])[0].tolist()  # as it reads them, open or sealed
+        now = state(pool, table)(), ids, stats.open_blocks, stats.kept_open
+        seen = *now, table.gather()[0].tobytes()
+        known[:] = known or [seen]
+        return known == [seen]
 
     return call, unchanged
 

@@ -364,3 +364,16 @@ assert type(out) is type(lse) is np.ndarray
 assert not {name.partition(".")[0] for name in set(sys.modules) - before} & {"torch", "jax", "cupy"}
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_operators_on_rows(library: Library, dtype: str) -> None:
+    random = np.random.default_rng(4)
+    x, residual = (random.standard_normal((5, 2, 32)).astype(dtype) for _ in range(2))
+    weight, positions = random.standard_normal(32).astype(dtype), np.arange(5)
+    given, others = library.give(x), [library.give(residual), library.give(weight)]
+    expected = ops.rms_norm(x, weight, residual=residual)
+    expect_same(library, ops.rms_norm(given, others[1], residual=others[0]), expected)
+    expect_same(library, [ops.rope(given, positions)], [ops.rope(x, positions)])
+    expect_same(library, [ops.swiglu(given, others[0])], [ops.swiglu(x, residual)])
+    assert type(ops.swiglu(x, others[0])) is np.ndarray  # the first array alone decides

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -80,39 +80,115 @@ def reshape_and_cache_flash(
         been written then.
     """
     function = "reshape_and_cache_flash"
+    names = ("key", "value", "key_cache", "value_cache")
+    k, v, k_cache, v_cache = (
+        array_of(x, f"{function}: {name}")
+        for name, x in zip(names, (key, value, key_cache, value_cache), strict=True)
+    )
+    planes = (
+        _Plane("key", k, "key_cache", k_cache, "k_scale", k_scale),
+        _Plane("value", v, "value_cache", v_cache, "v_scale", v_scale),
+    )
+    _write_rows(function, planes, slot_mapping, kv_cache_dtype)
+
+
+def concat_and_cache_mla(
+    kv_c: Any,
+    k_pe: Any,
+    kv_cache: Any,
+    slot_mapping: Any,
+    kv_cache_dtype: str,
+    scale: Any,
+) -> None:
+    """Writes latents and keys with positions, side by side, into their slots of a paged cache.
+
+    flash_attn_varlen_func reads it with k=kv_cache[:, :, None] and v=kv_cache[:, :, None, :R].
+
+    Args:
+        kv_c: [n, R]. k_pe: [n, P]. Rows past slot_mapping's end are padding.
+        kv_cache: [num_blocks, block_size, R + P], in any strides.
+        slot_mapping, kv_cache_dtype: as reshape_and_cache_flash.
+        scale: of "fp8": a number, which both are multiples of; ignored under "auto".
+
+    Raises:
+        NotImplementedError: another kv_cache_dtype. ValueError, TypeError, IndexError. Nothing has
+        been written then.
+    """
+    function = "concat_and_cache_mla"
+    names = ("kv_c", "k_pe", "kv_cache")
+    arrays = [
+        array_of(x, f"{function}: {name}")
+        for name, x in zip(names, (kv_c, k_pe, kv_cache), strict=True)
+    ]
+    for name, x, axes in zip(names, arrays, (2, 2, 3), strict=True):
+        if x.ndim != axes or x.shape[-1] == 0:
+            raise ValueError(
+                f"{function}: {name}: got shape {list(x.shape)}, expected {axes} axes, "
+                "the last of at least 1"
+            )
+    latents, rotary, cache = (np.expand_dims(x, -2) for x in arrays)
+    size = latents.shape[-1]
+    if cache.shape[-1] != size + rotary.shape[-1]:
+        raise ValueError(
+            f"{function}: kv_cache: got a last axis of {cache.shape[-1]}, expected "
+            f"{size + rotary.shape[-1]}, that of kv_c and of k_pe together"
+        )
+    planes = (
+        _Plane("kv_c", latents, "kv_cache", cache[..., :size], "scale", scale),
+        _Plane("k_pe", rotary, "kv_cache", cache[..., size:], "scale", scale),
+    )
+    _write_rows(function, planes, slot_mapping, kv_cache_dtype)
+
+
+class _Plane(NamedTuple):
+    """Rows [n, heads, size], the cache that they go to, and what messages call them."""
+
+    rows_name: str
+    rows: Array
+    cache_name: str
+    cache: Array
+    scale_name: str
+    scale: Any
+
+
+def _write_rows(
+    function: str, planes: tuple[_Plane, _Plane], slot_mapping: Any, kv_cache_dtype: str
+) -> None:
+    """Keys and values, or the two parts of keys, all of them or none."""
     if kv_cache_dtype not in ("auto", *_CACHE_DTYPES):
         raise NotImplementedError(
             f"{function}: kv_cache_dtype: got {kv_cache_dtype!r}, "
             "expected 'auto', 'fp8', 'fp8_e4m3' or 'fp8_e5m2'"
         )
     slots = np.maximum(integers_of(slot_mapping, f"{function}: slot_mapping"), -1)
-    names = ("key", "value", "key_cache", "value_cache")
-    arrays = [
-        array_of(x, f"{function}: {name}")
-        for name, x in zip(names, (key, value, key_cache, value_cache), strict=True)
-    ]
-    for name, x in zip(names[:2], arrays[:2], strict=True):
-        if len(x) < len(slots):
-            raise ValueError(f"{function}: {name}: got {len(x)} rows, expected {len(slots)}")
+    for plane in planes:
+        if len(plane.rows) < len(slots):
+            raise ValueError(
+                f"{function}: {plane.rows_name}: got {len(plane.rows)} rows, expected {len(slots)}"
+            )
     scales: dict[str, Any] = {}
     if kv_cache_dtype == "auto":
-        for name, x in zip(names[2:], arrays[2:], strict=True):
-            if x.dtype.itemsize == 1:
-                raise ValueError(f"{function}: {name}: got {x.dtype}, expected floats for 'auto'")
+        for plane in planes:
+            if plane.cache.dtype.itemsize == 1:
+                raise ValueError(
+                    f"{function}: {plane.cache_name}: got {plane.cache.dtype}, "
+                    "expected floats for 'auto'"
+                )
     else:
         wanted = _CACHE_DTYPES[kv_cache_dtype]
-        for name, x in zip(names[2:], arrays[2:], strict=True):
-            if x.dtype not in (wanted, np.uint8):
+        for plane in planes:
+            if plane.cache.dtype not in (wanted, np.uint8):
                 raise ValueError(
-                    f"{function}: {name}: got {x.dtype}, expected {wanted} or uint8 "
-                    f"for {kv_cache_dtype!r}"
+                    f"{function}: {plane.cache_name}: got {plane.cache.dtype}, expected {wanted} "
+                    f"or uint8 for {kv_cache_dtype!r}"
                 )
         scales["cache_dtype"] = wanted
-        for name, x, scale in [("k_scale", arrays[2], k_scale), ("v_scale", arrays[3], v_scale)]:
-            scales[name] = descale_of(f"{function}: {name}", scale, x, arrays[0].shape[1])
-    quire.write_kv(
-        arrays[0][: len(slots)], arrays[1][: len(slots)], arrays[2], arrays[3], slots, **scales
-    )
+        for name, plane in zip(("k_scale", "v_scale"), planes, strict=True):
+            where = f"{function}: {plane.scale_name}"
+            scales[name] = descale_of(where, plane.scale, plane.cache, plane.rows.shape[1])
+    k, v = (plane.rows[: len(slots)] for plane in planes)
+    k_cache, v_cache = (plane.cache for plane in planes)
+    quire.write_kv(k, v, k_cache, v_cache, slots, **scales)
 
 
 def merge_attn_states(

@@ -1,13 +1,12 @@
-// The two products of attention on one tile of keys, read where they lie.
+// The scores of one tile of keys, read where they lie.
 //
-// A group of R query rows goes through the tile together, so that each key and value is loaded and
-// converted once for R rows.
+// A group of R query rows goes through the tile together, so that each key is loaded and converted
+// once for R rows.
 #pragma once
 
 #include <cstdint>
 
-#include "quire/cpu/attention/line_queue.h"
-#include "quire/cpu/attention/value_columns.h"
+#include "quire/cpu/attention/value_tile.h"
 
 namespace quire {
 
@@ -81,9 +80,8 @@ struct KeyDot<S, BFloat16Product> {
   static constexpr bool kHasFactor = false;
 };
 
-// Work, for a LineQueue, in thirds of a multiply-add of two vectors: what each step takes.
+// Work, as kValueWork, that each step takes.
 inline constexpr int kScoreWork = 5;
-inline constexpr int kValueWork = 3;
 inline constexpr int kDirectWeighWork = 8;  // of one row's softmax, for each key
 
 // scores[r][key] = q[r] . key row, for R rows and the keys [key_begin, key_end) of a tile.
@@ -165,89 +163,6 @@ struct ScoreTile {
 
   static const Key* row(TileRows keys, int key) {
     return reinterpret_cast<const Key*>(keys.rows[key] + keys.offset);
-  }
-};
-
-// values[r] += sum over entries of weights[r][entry] * values of the entry's keys, for R rows and
-// the entries [begin, end) of a tile. Pairs of weights are bfloat16.
-template <class S, class T, class Product = FloatProduct<S>>
-struct ValueTile {
-  using Vec = typename S::Vec;
-  static constexpr int kChunk = 2 * S::kWidth;
-  static constexpr int kEntries = kDirectKeys / Product::kElements;
-
-  template <int R>
-  static void run(const float* weights, TileRows rows, int begin, int end, std::int64_t v_head_dim,
-                  float* values, std::int64_t values_stride, LineQueue<S>& lines) {
-    const Span span{weights, rows, begin, end, values, values_stride};
-    constexpr int kMost = S::kAccumulators / (2 * R);
-    std::int64_t d = 0;
-    if constexpr (kMost >= 4) d = blocks<R, 4>(span, d, v_head_dim, lines);
-    if constexpr (kMost >= 2) d = blocks<R, 2>(span, d, v_head_dim, lines);
-    d = blocks<R, 1>(span, d, v_head_dim, lines);
-    if (const int rest = static_cast<int>(v_head_dim - d); rest > 0) {
-      block<R, 1, false>(span, d, rest, lines);
-    }
-  }
-
- private:
-  struct Span {
-    const float* weights;
-    TileRows rows;
-    int begin, end;
-    float* values;
-    std::int64_t values_stride;
-  };
-
-  // As many blocks of C chunks of columns as there are from d on; returns where they end.
-  template <int R, int C>
-  static std::int64_t blocks(const Span& span, std::int64_t d, std::int64_t v_head_dim,
-                             LineQueue<S>& lines) {
-    for (; d + C * kChunk <= v_head_dim; d += C * kChunk) {
-      block<R, C, true>(span, d, kChunk, lines);
-    }
-    return d;
-  }
-
-  template <int R, int C, bool kWhole>
-  static void block(const Span& span, std::int64_t d, int rest, LineQueue<S>& queue) {
-    LineQueue<S> lines = queue;  // in registers
-    Vec sums[R][2 * C];
-    float* const values = span.values + d;
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-      for (int i = 0; i < 2 * C; ++i) {
-        sums[r][i] = S::load(values + r * span.values_stride + i * S::kWidth);
-      }
-    }
-    const ValueColumns<S, T, Product, kWhole> columns{span.rows, d, rest};
-    for (int entry = span.begin; entry < span.end; ++entry) {
-      const auto row = columns.entry(entry);
-      typename S::Pair v[C];
-#pragma GCC unroll 4
-      for (int c = 0; c < C; ++c) {
-        v[c] = columns.load(row, c * kChunk);
-      }
-      lines.advance(R * C * kValueWork);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const Vec weight = S::set1(span.weights[r * kEntries + entry]);
-#pragma GCC unroll 4
-        for (int c = 0; c < C; ++c) {
-          sums[r][2 * c] = Product::add(sums[r][2 * c], weight, v[c].lo);
-          sums[r][2 * c + 1] = Product::add(sums[r][2 * c + 1], weight, v[c].hi);
-        }
-      }
-    }
-    queue = lines;
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-      for (int i = 0; i < 2 * C; ++i) {
-        S::store(values + r * span.values_stride + i * S::kWidth, sums[r][i]);
-      }
-    }
   }
 };
 

@@ -70,7 +70,7 @@ class Int4Attention {
   using Tile = KeyTile<S, kKeys>;
   using Group = RowGroup<kMostRows>;
   using Lines = LineQueue<S>;
-  using Values = Int4ValueTile<S>;
+  using Values = Int4Values<S>;
   static constexpr std::int64_t kMostRowsOfSeq = 16;  // where they were measured to break even
   static constexpr float kSpreadNumber = 4.6f;        // the root mean square of -8 to 7
 
@@ -96,7 +96,7 @@ class Int4Attention {
     constexpr std::int64_t kChunk = Int4Chunk<S>::kElements;
     return parts(num_keys, task_.block_size) * parts(task_.head_dim, 2 * S::kWidth) * prepare +
            rows * (num_keys * (parts(task_.head_dim, kChunk) * Queries::kWork +
-                               parts(task_.v_head_dim, kChunk) * Values::kWork / 2) +
+                               parts(task_.v_head_dim, kChunk) * Int4Terms<S>::kWork / 2) +
                    kKeys * kWeighWork);
   }
 
@@ -107,7 +107,8 @@ class Int4Attention {
     for (std::int64_t r = 0; r < rows_.count();) {
       const std::int64_t left = rows_.count() - r;
       const int count = left >= 4 ? 4 : left >= 2 ? 2 : 1;
-      const Group group = rows_.template group<kMostRows>(head, r, count, tile);
+      Group group;
+      rows_.find_group(head, r, count, tile, group);
       if (group.first < group.last) {
         if (count == 4) attend_group<4>(tile, group, lines);
         if (count == 2) attend_group<2>(tile, group, lines);
@@ -251,9 +252,10 @@ class Int4Attention {
     if (asking != (RowMask{1} << R) - 1) {
       constexpr int kRows = R < Values::kMostRows ? R : Values::kMostRows;
       for (int r = 0; r < R; r += kRows) {
-        Values::template run<kRows>(weights, r, tile.v(task_, group.head), begin, end,
-                                    task_.v_head_dim, rows_.values(group.head, group.row + r),
-                                    rows_.v_stride(), lines);
+        Values::template run<kRows>(weights, r,
+                                    {tile.v(task_, group.head), begin, end, task_.v_head_dim,
+                                     rows_.values(group.head, group.row + r), rows_.v_stride()},
+                                    lines);
       }
     }
     if (asking == 0) return;
@@ -272,9 +274,11 @@ class Int4Attention {
       const Range range = seen(group, r, begin, end);
       if ((rows >> r & 1) == 0) continue;
       rows_.for_runs(group, r, range.begin, range.end, [&](int first, int last) {
-        ValueTile<S, float>::template run<1>(
-            scores_ + r * kKeys, values.rows(), first, last, task_.v_head_dim,
-            rows_.values(group.head, group.row + r), rows_.v_stride(), lines);
+        FloatValues<S, float, FloatProduct<S>, kKeys>::template run<1>(
+            scores_ + r * kKeys,
+            {values.rows(), first, last, task_.v_head_dim, rows_.values(group.head, group.row + r),
+             rows_.v_stride()},
+            lines);
       });
     }
   }

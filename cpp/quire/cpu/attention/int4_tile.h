@@ -292,106 +292,96 @@ struct Int4Weights {
   }
 };
 
-// values[r] += what the weights of R rows make of the keys [begin, end), two at a time.
-template <class S>
-struct Int4ValueTile {
-  using Vec = typename S::Vec;
-  using Ints = typename S::Ints;
-  using Weights = Int4Weights<S>;
-  static constexpr int kChunk = Int4Chunk<S>::kElements;
-  static constexpr int kMostRows = S::kAccumulators / 4 < 4 ? S::kAccumulators / 4 : 4;
-  static constexpr int kWork = 4;  // of a row, two keys and a chunk, in units of LineQueue
+// A pair of rows of codes, past the last key that row again, whose weight is 0.
+template <class S, bool kWhole>
+struct Int4Columns {
+  TileRows rows;
+  std::int64_t column;
+  int rest;
 
-  template <int R>
-  static void run(const Weights& weights, int row, TileRows rows, int begin, int end,
-                  std::int64_t v_head_dim, float* values, std::int64_t values_stride,
-                  LineQueue<S>& lines) {
-    const Span span{weights, row, rows, begin, end, v_head_dim, values, values_stride};
-    constexpr int kMost = S::kAccumulators / (4 * R);
-    std::int64_t d = 0;
-    if constexpr (kMost >= 2) {
-      for (; d + 2 * kChunk <= v_head_dim; d += 2 * kChunk) block<R, 2, true>(span, d, lines);
+  struct Entry {
+    const std::byte* first;
+    const std::byte* second;
+  };
+  Entry entry(int key, int end) const { return {row(key), row(key + 1 < end ? key + 1 : key)}; }
+
+  void load(const Entry& entry, std::int64_t offset, typename S::Ints* to) const {
+    typename S::Ints lo, hi;
+    if constexpr (kWhole) {
+      S::pair_up(S::load_bytes(entry.first + offset / 2), S::load_bytes(entry.second + offset / 2),
+                 lo, hi);
+    } else {
+      S::pair_up(S::load_bytes(entry.first, rest / 2), S::load_bytes(entry.second, rest / 2), lo,
+                 hi);
     }
-    for (; d + kChunk <= v_head_dim; d += kChunk) block<R, 1, true>(span, d, lines);
-    if (d < v_head_dim) block<R, 1, false>(span, d, lines);
+    to[0] = S::lower_half(lo);
+    to[1] = S::lower_half(hi);
+    to[2] = S::upper_half(lo);
+    to[3] = S::upper_half(hi);
   }
 
  private:
-  struct Span {
-    const Weights& weights;
-    int row;  // the first, of the weights
-    TileRows rows;
-    int begin, end;
-    std::int64_t v_head_dim;
-    float* values;
-    std::int64_t values_stride;
-  };
+  const std::byte* row(int key) const { return rows.rows[key] + rows.offset + column / 2; }
+};
 
-  template <int R, int C, bool kWhole>
-  static void block(const Span& span, std::int64_t d, LineQueue<S>& queue) {
-    LineQueue<S> lines = queue;  // in registers
-    const auto rest = static_cast<int>(span.v_head_dim - d);
-    const std::int16_t* const numbers = span.weights.numbers + span.row * Weights::kStride;
-    Ints sums[R][4 * C];
-#pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
-      const Ints start = S::set1_ints(span.weights.starts[span.row + r]);
-#pragma GCC unroll 8
-      for (int i = 0; i < 4 * C; ++i) sums[r][i] = start;
-    }
-    for (int key = span.begin; key < span.end; key += 2) {
-      // past the last key its row is taken again, times 0
-      const std::byte* const a = at(span.rows, key, d);
-      const std::byte* const b = at(span.rows, key + 1 < span.end ? key + 1 : key, d);
-      Ints u[4 * C];
-#pragma GCC unroll 2
-      for (int c = 0; c < C; ++c) {
-        Ints lo, hi;
-        if constexpr (kWhole) {
-          const int byte = c * Int4Chunk<S>::kBytes;
-          S::pair_up(S::load_bytes(a + byte), S::load_bytes(b + byte), lo, hi);
-        } else {
-          S::pair_up(S::load_bytes(a, rest / 2), S::load_bytes(b, rest / 2), lo, hi);
-        }
-        u[4 * c] = S::lower_half(lo);
-        u[4 * c + 1] = S::lower_half(hi);
-        u[4 * c + 2] = S::upper_half(lo);
-        u[4 * c + 3] = S::upper_half(hi);
-      }
-      lines.advance(R * C * kWork);
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) {
-        const Ints weight = S::set1_pair(numbers + r * Weights::kStride + key);
-#pragma GCC unroll 8
-        for (int i = 0; i < 4 * C; ++i) sums[r][i] = S::dot(sums[r][i], weight, u[i]);
-      }
-    }
-    queue = lines;
+// values[r] += what the weights of rows from `row` on make of the codes, two keys at a time.
+template <class S>
+struct Int4Terms {
+  using Sum = typename S::Ints;
+  using Vector = typename S::Ints;
+  using Weights = Int4Weights<S>;
+  static constexpr int kVectors = 4;
+  static constexpr int kChunk = Int4Chunk<S>::kElements;
+  static constexpr int kMostChunks = 2;
+  static constexpr int kWork = 4;
+
+  const Weights& weights;
+  int row;
+  const ValueSpan& span;
+
+  template <bool kWhole>
+  Int4Columns<S, kWhole> columns(std::int64_t d, int rest) const {
+    return {span.rows, d, rest};
+  }
+  Sum start(int r, std::int64_t, int) const { return S::set1_ints(weights.starts[row + r]); }
+  template <int, class Add>
+  void for_entries(int begin, int end, Add add) const {
+    const std::int16_t* const numbers = weights.numbers + row * Weights::kStride;
+    for (int key = begin; key < end; key += 2) add(key, numbers + key);
+  }
+  static Vector factor(const std::int16_t* numbers, int r) {
+    return S::set1_pair(numbers + r * Weights::kStride);
+  }
+  static Sum add(Sum sum, Vector factor, Vector v) { return S::dot(sum, factor, v); }
+  template <bool kWhole>
+  void finish(int r, std::int64_t d, int rest, const Sum* sums) const {
     // of a chunk that ends within the padding, what the state has room for
     const int vectors = kWhole ? 4 : (rest + 2 * S::kWidth - 1) / (2 * S::kWidth) * 2;
+    const auto factor = S::set1(weights.factors[row + r]);
+    const auto middle = S::set1(weights.rests[row + r]);
+    typename S::Vec natural[4];
 #pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
-      const Vec factor = S::set1(span.weights.factors[span.row + r]);
-      const Vec middle = S::set1(span.weights.rests[span.row + r]);
-#pragma GCC unroll 2
-      for (int c = 0; c < C; ++c) {
-        Vec natural[4];
+    for (int i = 0; i < 4; ++i) natural[i] = S::to_floats(sums[i]);
+    S::halves_to_natural(natural);
+    float* const to = span.values + r * span.values_stride + d;
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) natural[i] = S::to_floats(sums[r][4 * c + i]);
-        S::halves_to_natural(natural);
-        float* const to = span.values + r * span.values_stride + d + c * kChunk;
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) {
-          if (!kWhole && i >= vectors) continue;
-          float* const p = to + i * S::kWidth;
-          S::store(p, S::fma(natural[i], factor, S::add(S::load(p), middle)));
-        }
-      }
+    for (int i = 0; i < 4; ++i) {
+      if (!kWhole && i >= vectors) continue;
+      float* const p = to + i * S::kWidth;
+      S::store(p, S::fma(natural[i], factor, S::add(S::load(p), middle)));
     }
   }
+};
 
-  static const std::byte* at(TileRows rows, int key, std::int64_t d) {
-    return rows.rows[key] + rows.offset + d / 2;
+template <class S>
+struct Int4Values {
+  static constexpr int kMostRows = S::kAccumulators / 4 < 4 ? S::kAccumulators / 4 : 4;
+
+  template <int R>
+  static void run(const Int4Weights<S>& weights, int row, const ValueSpan& span,
+                  LineQueue<S>& lines) {
+    ValueTile<S, Int4Terms<S>>::template run<R>({weights, row, span}, span.begin, span.end,
+                                                span.v_head_dim, lines);
   }
 };
 

@@ -133,91 +133,79 @@ struct IntegerWeights {
   }
 };
 
-// values[r] += factor[r] * the sum over keys of weights[r][key] * value row, for R rows and the
-// keys [key_begin, key_end), two at a time.
-template <class S>
-struct IntegerValueTile {
-  using Ints = typename S::Ints;
-  using Weights = IntegerWeights<S>;
-  static constexpr int kChunk = 2 * S::kWidth;
+// A pair of rows of an int8 cache, past the last key that row again, whose weight is 0.
+template <class S, bool kWhole>
+struct IntegerColumns {
+  TileRows rows;
+  std::int64_t column;
+  int rest;
 
-  template <int R>
-  static void run(const Weights& weights, TileRows rows, int key_begin, int key_end,
-                  std::int64_t v_head_dim, float* values, std::int64_t values_stride,
-                  LineQueue<S>& lines) {
-    const Span span{weights, rows, key_begin, key_end, values, values_stride};
-    constexpr int kMost = S::kAccumulators / (2 * R);
-    std::int64_t d = 0;
-    if constexpr (kMost >= 4) d = columns<R, 4>(span, d, v_head_dim, lines);
-    if constexpr (kMost >= 2) d = columns<R, 2>(span, d, v_head_dim, lines);
-    d = columns<R, 1>(span, d, v_head_dim, lines);
-    if (const int rest = static_cast<int>(v_head_dim - d); rest > 0) {
-      block<R, 1>(span, d, [rest](const Int8* p) { return S::load_ints(p, rest); }, lines);
+  struct Entry {
+    const Int8* first;
+    const Int8* second;
+  };
+  Entry entry(int key, int end) const { return {row(key), row(key + 1 < end ? key + 1 : key)}; }
+
+  void load(const Entry& entry, std::int64_t offset, typename S::Ints* to) const {
+    if constexpr (kWhole) {
+      S::pair_up(S::load_ints(entry.first + offset), S::load_ints(entry.second + offset), to[0],
+                 to[1]);
+    } else {
+      S::pair_up(S::load_ints(entry.first, rest), S::load_ints(entry.second, rest), to[0], to[1]);
     }
   }
 
  private:
-  struct Span {
-    const Weights& weights;
-    TileRows rows;
-    int key_begin, key_end;
-    float* values;
-    std::int64_t values_stride;
-  };
-
-  // As many blocks of C chunks of columns as there are from d on; returns where they end.
-  template <int R, int C>
-  static std::int64_t columns(const Span& span, std::int64_t d, std::int64_t v_head_dim,
-                              LineQueue<S>& lines) {
-    for (; d + C * kChunk <= v_head_dim; d += C * kChunk) {
-      block<R, C>(span, d, [](const Int8* p) { return S::load_ints(p); }, lines);
-    }
-    return d;
+  const Int8* row(int key) const {
+    return reinterpret_cast<const Int8*>(rows.rows[key] + rows.offset) + column;
   }
+};
 
-  template <int R, int C, class LoadInts>
-  static void block(const Span& span, std::int64_t d, LoadInts load_ints, LineQueue<S>& queue) {
-    LineQueue<S> lines = queue;  // in registers
-    Ints sums[R][2 * C];
-#pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-      for (int i = 0; i < 2 * C; ++i) sums[r][i] = S::zero_ints();
-    }
-    for (int key = span.key_begin; key < span.key_end; key += 2) {
-      // past the last key its row is taken again, times 0
-      const Int8* const a = at(span.rows, key, d);
-      const Int8* const b = at(span.rows, key + 1 < span.key_end ? key + 1 : key, d);
-      Ints lo[C], hi[C];
-#pragma GCC unroll 4
-      for (int c = 0; c < C; ++c) {
-        S::pair_up(load_ints(a + c * kChunk), load_ints(b + c * kChunk), lo[c], hi[c]);
-      }
-      lines.advance(2 * R * C * kValueWork);
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) {
-        const Ints weight = S::set1_pair(span.weights.numbers + r * Weights::kStride + key);
-#pragma GCC unroll 4
-        for (int c = 0; c < C; ++c) {
-          sums[r][2 * c] = S::dot(sums[r][2 * c], weight, lo[c]);
-          sums[r][2 * c + 1] = S::dot(sums[r][2 * c + 1], weight, hi[c]);
-        }
-      }
-    }
-    queue = lines;
-#pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
-      const auto factor = S::set1(span.weights.factors[r]);
-#pragma GCC unroll 8
-      for (int i = 0; i < 2 * C; ++i) {
-        float* const to = span.values + r * span.values_stride + d + i * S::kWidth;
-        S::store(to, S::fma(S::to_floats(sums[r][i]), factor, S::load(to)));
-      }
+// values[r] += factor[r] * the sum over keys of weights[r][key] * value row, two keys at a time.
+template <class S>
+struct IntegerTerms {
+  using Sum = typename S::Ints;
+  using Vector = typename S::Ints;
+  using Weights = IntegerWeights<S>;
+  static constexpr int kVectors = 2;
+  static constexpr int kChunk = 2 * S::kWidth;
+  static constexpr int kMostChunks = 4;
+  static constexpr int kWork = 2 * kValueWork;
+
+  const Weights& weights;
+  const ValueSpan& span;
+
+  template <bool kWhole>
+  IntegerColumns<S, kWhole> columns(std::int64_t d, int rest) const {
+    return {span.rows, d, rest};
+  }
+  static Sum start(int, std::int64_t, int) { return S::zero_ints(); }
+  template <int, class Add>
+  void for_entries(int begin, int end, Add add) const {
+    for (int key = begin; key < end; key += 2) add(key, weights.numbers + key);
+  }
+  static Vector factor(const std::int16_t* numbers, int r) {
+    return S::set1_pair(numbers + r * Weights::kStride);
+  }
+  static Sum add(Sum sum, Vector factor, Vector v) { return S::dot(sum, factor, v); }
+  template <bool>
+  void finish(int r, std::int64_t d, int, const Sum* sums) const {
+    const auto factor = S::set1(weights.factors[r]);
+    float* const to = span.values + r * span.values_stride + d;
+#pragma GCC unroll 2
+    for (int i = 0; i < kVectors; ++i) {
+      float* const p = to + i * S::kWidth;
+      S::store(p, S::fma(S::to_floats(sums[i]), factor, S::load(p)));
     }
   }
+};
 
-  static const Int8* at(TileRows rows, int key, std::int64_t d) {
-    return reinterpret_cast<const Int8*>(rows.rows[key] + rows.offset) + d;
+template <class S>
+struct IntegerValues {
+  template <int R>
+  static void run(const IntegerWeights<S>& weights, const ValueSpan& span, LineQueue<S>& lines) {
+    ValueTile<S, IntegerTerms<S>>::template run<R>({weights, span}, span.begin, span.end,
+                                                   span.v_head_dim, lines);
   }
 };
 

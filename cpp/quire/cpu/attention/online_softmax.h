@@ -52,8 +52,9 @@ struct OnlineSoftmax {
   // rounded to Weight, and summed unrounded; `weights`, where it is not float, holds them as such.
   // Scores are of numbers that the keys are multiples of, by `scales`; weights are left times those
   // of the values, and summed without. `slope` in log2 units; `distance` from the query to the
-  // tile's keys. `shown`, where not null: of which keys between begin and end that is so, as not 0.
-  template <int kKeys, class Weight>
+  // tile's keys. Where kHasShown not all keys from begin to end are seen, but those whose `shown`
+  // is not 0.
+  template <int kKeys, bool kHasShown, class Weight>
   void update(float* scores, Weight* weights, const KeyScales& scales, int begin, int end,
               float slope, const KeyDistance& distance, const float* shown,
               const RowState& row) const {
@@ -80,9 +81,9 @@ struct OnlineSoftmax {
       factor = 1.0f;
     }
 
-    const bool whole = begin <= 0 && end >= kKeys && shown == nullptr;
+    const bool whole = !kHasShown && begin <= 0 && end >= kKeys;
     const auto seen = [&](int i) {
-      if (shown != nullptr) return S::less(S::zero(), S::load(shown + i * S::kWidth));
+      if constexpr (kHasShown) return S::less(S::zero(), S::load(shown + i * S::kWidth));
       return lanes(i, begin, end);
     };
     const Vec minus_infinity = S::set1(-__builtin_inff());

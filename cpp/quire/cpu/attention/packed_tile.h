@@ -10,7 +10,7 @@
 #include <cstdint>
 
 #include "quire/cpu/attention/line_queue.h"
-#include "quire/cpu/attention/value_columns.h"
+#include "quire/cpu/attention/value_tile.h"
 
 namespace quire {
 
@@ -19,8 +19,8 @@ struct PackedKeys {
   using Vec = typename S::Vec;
   static constexpr int kPanel = 2 * S::kWidth;
 
-  // Work, in multiply-adds of a pair of vectors, of turning kWidth keys by kPanel elements.
-  static constexpr int kTurnWork = 6 * S::kWidth;
+  // Work, as kValueWork, of turning kWidth keys by kPanel elements.
+  static constexpr int kTurnWork = 6 * kValueWork * S::kWidth;
 
   // One panel: kPanel keys from `key` on, all elements up to the padded head size.
   template <class T, class Product>
@@ -125,16 +125,17 @@ struct PackedValues {
       copy(ValueColumns<S, T, Product, false>{values, column, static_cast<int>(rest)}, entries,
            panel);
     }
-    lines.advance(entries);
+    lines.advance(entries * kValueWork);
   }
 
  private:
   template <class Columns>
   static void copy(const Columns& columns, int entries, float* panel) {
     for (int i = 0; i < entries; ++i, panel += kPanel) {
-      const auto pair = columns.load(i);
-      S::store(panel, pair.lo);
-      S::store(panel + S::kWidth, pair.hi);
+      typename S::Vec v[2];
+      columns.load(columns.entry(i), 0, v);
+      S::store(panel, v[0]);
+      S::store(panel + S::kWidth, v[1]);
     }
   }
 };

@@ -17,6 +17,7 @@ PlanKind plan_kind(const PagedAttentionArgs& args, const AttentionChoice& kernel
                 args.causal,
                 std::nullopt,
                 args.tree_mask.has_value(),
+                tree_ends(args),
                 sequences_by_scales(args)};
   if (args.causal_of_each) {
     kind.causal_of_each.emplace(args.causal_of_each->begin(), args.causal_of_each->end());

@@ -11,6 +11,7 @@
 #include "quire/cpu/gemm/tile_gemm.h"
 #include "quire/cpu/simd/tile_model.h"
 #include "support/linear_problem.h"
+#include "support/sampled_cases.h"
 #include "support/with_instruction_set.h"
 
 namespace quire::testing {
@@ -66,6 +67,7 @@ TEST_P(Linear, IsNearFloat64) {
 // A row's bits are the same alone, among any others, and on any number of threads. The rows of 300
 // and of 600 numbers of K go through all sizes of row groups, and tiles that are cut.
 TEST_P(Linear, ARowsBitsAreItsOwn) {
+  SampledCases cases;
   const std::int64_t n = is_plain() ? 37 : 100;
   const std::int64_t k = is_plain() ? 70 : 2100;
   for (const DType x_dtype : {DType::bfloat16, DType::float32}) {
@@ -77,6 +79,7 @@ TEST_P(Linear, ARowsBitsAreItsOwn) {
       const std::int64_t row_bytes = n * static_cast<std::int64_t>(size_of(x_dtype));
       for (std::int64_t m = 1; m <= 300; m += m < 20 ? 1 : 93) {
         for (const std::int64_t begin : {std::int64_t{0}, 300 - m}) {
+          if (!cases.takes_next()) continue;
           linear(problem.args(weight.get(), some, begin, m), on(1 + static_cast<int>(m % 3)));
           expect_same_bits(some, all.bytes.data() + begin * row_bytes, "some rows");
           if (HasFatalFailure()) {
@@ -144,6 +147,7 @@ TEST_P(Linear, RowsDoNotTouchEachOther) {
 // The bits of tiles: on whatever vectors, and in the model. Subnormal numbers are zero to all. Not
 // of scalars, whose multiply-adds round twice.
 TEST(LinearBits, AreThoseOfTilesEverywhere) {
+  SampledCases cases;
   // of few rows a panel goes through tiles whole, of more in parts of 512 numbers of K
   for (const std::int64_t rows : {1, 16, 19, 33, 50}) {
     for (const WeightOptions options : {WeightOptions{DType::bfloat16, std::nullopt},
@@ -151,6 +155,7 @@ TEST(LinearBits, AreThoseOfTilesEverywhere) {
                                         {DType::int4, 32},
                                         {DType::int4, 64},
                                         {DType::int4, 128}}) {
+      if (!cases.takes_next()) continue;
       LinearProblem problem(rows, 70, 1130, DType::bfloat16, DType::bfloat16);
       for (std::int64_t k = 0; k < 1130; k += 7) problem.x.set(k, 1e-39f);
       for (std::int64_t k = 0; k < 1130; ++k) {
