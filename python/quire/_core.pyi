@@ -22,9 +22,9 @@ from typing_extensions import Unpack
 from quire.prefix_event import PrefixEvent
 from quire.table_report import TableReport
 
+# As much of DLPack as the types of JAX's arrays have.
 class _SupportsDLPack(Protocol):
-    def __dlpack__(self, *args: Any, **kwargs: Any) -> Any: ...
-    def __dlpack_device__(self) -> Any: ...
+    def __dlpack__(self) -> Any: ...
 
 class _SupportsArrayInterface(Protocol):
     @property
@@ -302,7 +302,7 @@ class Step:
         self,
         q: _Tensor,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -316,7 +316,7 @@ class Step:
         self,
         q: _Tensor,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -330,7 +330,7 @@ class Step:
         self,
         q: _Tensor,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -344,7 +344,7 @@ class Step:
         self,
         q: _Tensor,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -358,7 +358,7 @@ class Step:
         self,
         q: _Tensor,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -505,16 +505,27 @@ def rms_norm(
     residual_out: _Floats | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> Any: ...
+@overload
 def swiglu(
-    gate: _Floats,
+    gate: _NumPy,
     up: _Floats,
     *,
     activation: Literal["silu", "gelu", "gelu_tanh"] = "silu",
     out: _Floats | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> _Array: ...
+@overload
+def swiglu(
+    gate: _Tensor,
+    up: _Floats,
+    *,
+    activation: Literal["silu", "gelu", "gelu_tanh"] = "silu",
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Tensor: ...
+@overload
 def rope(
-    x: _Floats,
+    x: _NumPy,
     positions: _Ints,
     *,
     theta: SupportsFloat = 10000.0,
@@ -525,6 +536,19 @@ def rope(
     out: _Floats | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> _Array: ...
+@overload
+def rope(
+    x: _Tensor,
+    positions: _Ints,
+    *,
+    theta: SupportsFloat = 10000.0,
+    rotary_dim: SupportsIndex | None = None,
+    interleaved: _Bool = False,
+    inv_freq: _Floats | None = None,
+    attention_factor: SupportsFloat = 1.0,
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Tensor: ...
 def rope_frequencies(
     rotary_dim: SupportsIndex,
     *,
@@ -569,8 +593,9 @@ def route(
     bias: _Floats | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]: ...
+@overload
 def causal_conv1d(
-    x: _Floats,
+    x: _NumPy,
     weight: _Floats,
     *,
     state: _Floats,
@@ -580,8 +605,21 @@ def causal_conv1d(
     out: _Floats | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> _Array: ...
+@overload
+def causal_conv1d(
+    x: _Tensor,
+    weight: _Floats,
+    *,
+    state: _Floats,
+    bias: _Floats | None = None,
+    cu_seqlens: _Ints | None = None,
+    activation: Literal["silu"] | None = "silu",
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Tensor: ...
+@overload
 def gated_delta_rule(
-    q: _Floats,
+    q: _NumPy,
     k: _Floats,
     v: _Floats,
     g: _Floats,
@@ -593,6 +631,20 @@ def gated_delta_rule(
     out: _Floats | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> _Array: ...
+@overload
+def gated_delta_rule(
+    q: _Tensor,
+    k: _Floats,
+    v: _Floats,
+    g: _Floats,
+    beta: _Floats,
+    *,
+    state: _Floats,
+    cu_seqlens: _Ints | None = None,
+    scale: SupportsFloat | None = None,
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Tensor: ...
 def last_implementation() -> Literal["fused", "gather", "dense"] | None: ...
 @overload
 def paged_attention(

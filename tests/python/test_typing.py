@@ -95,12 +95,18 @@ def call(q: Tensor, a: Array, table: quire.BlockTable, lse: bool, mass: bool) ->
     assert_type(step.attend(q, q, q), Tensor)
     assert_type(step.attend(q, None, None, return_lse=True), Both)
     assert_type(quire.merge_states(q, q), Both)
+    assert_type(step.attend(q, q), Tensor)
     assert_type(ops.linear(q, q), Tensor)
+    assert_type(ops.swiglu(q, a), Tensor)
+    assert_type(ops.rope(q, a), Tensor)
+    assert_type(ops.causal_conv1d(q, a, state=a), Tensor)
+    assert_type(ops.gated_delta_rule(q, a, a, a, a, state=a), Tensor)
     # the first array decides
     assert_type(quire.paged_attention(a, q, q, q, q), Array)
     assert_type(quire.attend(a, tables, sinks=q), Array)
     assert_type(quire.merge_states(a, q)[0], Array)
     assert_type(ops.linear(a, q), Array)
+    assert_type(ops.swiglu(a, q), Array)
 """
 
 LIBRARIES = {

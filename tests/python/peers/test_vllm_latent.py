@@ -69,7 +69,7 @@ def test_concat_and_cache_mla_refuses() -> None:
         (ValueError, r"kv_c: got shape \[2, 1, 8\]", {"kv_c": kv_c[:, None]}),
         (ValueError, "k_pe: got 1 rows, expected 2", {"k_pe": k_pe[:1]}),
         (ValueError, "kv_cache: got uint8", {"kv_cache": cache.astype(np.uint8)}),
-        (NotImplementedError, "kv_cache_dtype: got 'fp8_e5m2'", {"kv_cache_dtype": "fp8_e5m2"}),
+        (NotImplementedError, "kv_cache_dtype: got 'fp8_inc'", {"kv_cache_dtype": "fp8_inc"}),
         (IndexError, "slot_mapping: got 8 at row 1", {"slot_mapping": [0, 8]}),
         (TypeError, "k_pe: got int", {"k_pe": 3}),
     ]:
