@@ -47,8 +47,8 @@ inline constexpr const char* kSwiglu =
 The gate of a feed-forward layer: activation(gate) * up, element by element.
 
 silu(x) = x / (1 + e^-x); gelu(x) = x / 2 * (1 + erf(x / sqrt(2))); gelu_tanh(x) = x / 2 * (1 +
-tanh(sqrt(2 / pi) * (x + 0.044715 x^3))). In float32, within 1e-6 of the right ones, rounded to
-gate's dtype once. Sources: Shazeer, "GLU Variants Improve Transformer" (arXiv:2002.05202), and
+tanh(sqrt(2 / pi) * (x + 0.044715 x^3))). In float32, rounded to gate's dtype
+once. Sources: Shazeer, "GLU Variants Improve Transformer" (arXiv:2002.05202), and
 Hendrycks and Gimpel, "Gaussian Error Linear Units" (arXiv:1606.08415).
 
 Args:

@@ -30,8 +30,12 @@ void for_each_row(Argument argument, py::handle object, std::int64_t num_rows,
     raise<ValueError>(argument.place(), "got ", length, " values, expected one, or ", num_rows,
                       ", B of logits");
   }
-  std::int64_t row = 0;
-  for (const py::handle entry : object) set(row++, convert(entry));
+  const py::list entries(py::reinterpret_borrow<py::object>(object));
+  if (static_cast<std::int64_t>(entries.size()) != num_rows) {
+    raise<ValueError>(argument.place(), "got ", entries.size(), " values from ", length,
+                      ", expected as many as it says");
+  }
+  for (std::int64_t row = 0; row < num_rows; ++row) set(row, convert(entries[row]));
 }
 
 class RowOptions {

@@ -219,12 +219,6 @@ def streamed(call: str) -> Case:
     return calls[call], state(pool, table)
 
 
-def rope() -> Case:
-    heads = np.ones((1 << 17, 8, 128), np.float16)
-    positions = np.arange(len(heads))
-    return lambda: ops.rope(heads, positions, interleaved=True, out=heads), lambda: None
-
-
 def sample() -> Case:
     logits = np.broadcast_to(random.standard_normal((1, 100_000), np.float32), (2000, 100_000))
     options = {"top_k": 50, "top_p": 0.9}
@@ -260,7 +254,6 @@ CASES: dict[str, Callable[[], Case]] = {
     "match": match_of_a_list,
     "write_kv": write_kv,
     "merge_states": merge_states,
-    "rope": rope,
     "sample": sample,
     "gated_delta_rule": gated_delta_rule,
     "streamed attend": lambda: streamed("attend"),

@@ -142,6 +142,13 @@ def test_no_cut_changes_a_bit(instruction_set: str, operator: str, dtype: str) -
         assert state.tobytes() == after.tobytes()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_zeros_keep_their_sign(dtype: str) -> None:
+    state = np.zeros((1, 3, 1), DTYPES[dtype])
+    ops.causal_conv1d(-np.zeros((2, 3), DTYPES[dtype]), normal(3, 2, dtype=dtype), state=state)
+    assert np.signbit(state.astype(np.float32)).all()
+
+
 @pytest.mark.parametrize("operator", ["causal_conv1d", "gated_delta_rule"])
 def test_a_sequences_bits_are_its_own(operator: str) -> None:
     lengths = [5, 1, 0, 33]

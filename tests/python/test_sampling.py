@@ -232,6 +232,16 @@ def test_results_are_torchs() -> None:
     assert torch.equal(experts[:, 0].long(), logits.argmax(dim=1))
 
 
+class OfTwo:
+    """Says that it has two numbers, and has three."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __iter__(self) -> Any:
+        return iter([1, 2, 3])
+
+
 X = normal(2, 40)
 ONE: dict[str, Any] = {"seed": 0, "position": 0}
 BAD = X.copy()
@@ -270,6 +280,11 @@ OUT = np.full((2, 40), -np.inf, np.float32)
             lambda: ops.sample(X, temperature=[1, -1], **ONE),
             ValueError,
             "sample: temperature: got -1 of row 1, expected a finite number >= 0",
+        ),
+        (
+            lambda: ops.sample(X, top_k=OfTwo(), **ONE),
+            ValueError,
+            "sample: top_k: got 3 values from 2, expected as many as it says",
         ),
         (lambda: ops.sample(X, top_k=-1, **ONE), ValueError, "sample: top_k: got -1 of row 0"),
         (lambda: ops.sample(X, top_p=0, **ONE), ValueError, "sample: top_p: got 0 of row 0"),

@@ -109,7 +109,9 @@ class ConvChannels {
 
   template <class T>
   static float widened(const T* p) {
-    return S::reduce_add(S::load(p, 1));
+    float lanes[S::kWidth];  // a sum of them would lose the sign of a zero
+    S::store(lanes, S::load(p, 1));
+    return lanes[0];
   }
   static float widened(const float* p) { return *p; }
 };

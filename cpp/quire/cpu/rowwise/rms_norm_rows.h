@@ -32,7 +32,6 @@ struct RmsNormRows {
  private:
   static constexpr int kSums = 4;
 
-  // A row is asked for while the one before is written: memory is read all the time.
   template <class T>
   static void rows(const RmsNormTask& task) {
     for (std::int64_t row = 0; row < task.num_rows; ++row) {
@@ -51,25 +50,17 @@ struct RmsNormRows {
       } else {
         squares = squares_of(task.length, [h](std::int64_t i, int n) { return load(h + i, n); });
       }
-      if (row + 1 < task.num_rows) {
-        ask_for(task.x + (row + 1) * task.x_stride, task.length * sizeof(T));
-        if (task.residual != nullptr) {
-          ask_for(task.residual + (row + 1) * task.residual_stride, task.length * sizeof(T));
-        }
-      }
       const double mean = static_cast<double>(squares) / static_cast<double>(task.length);
       const Vec factor = S::set1(static_cast<float>(1 / __builtin_sqrt(mean + task.eps)));
       if (task.gate == nullptr) {
-        scale(h, factor, task.weight, task.length, out);
+        const std::int64_t next = row + 1;
+        scale(h, factor, task.weight, task.length, out, task.x + next * task.x_stride,
+              task.residual == nullptr ? nullptr : task.residual + next * task.residual_stride);
       } else {
         scale(h, factor, task.weight, row_of<T>(task.gate, row, task.gate_stride), task.length,
               out);
       }
     }
-  }
-
-  static void ask_for(const std::byte* bytes, std::size_t count) {
-    for (std::size_t i = 0; i < count; i += 64) S::prefetch(bytes + i);
   }
 
   template <class T>
@@ -102,10 +93,16 @@ struct RmsNormRows {
     return S::reduce_add(S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])));
   }
 
+  // The next row is asked for meanwhile, so that memory is read all the time. That it may be
+  // nobody's, after the last one, harms nothing.
   template <class T>
-  static void scale(const T* h, Vec factor, const float* weight, std::int64_t length, T* out) {
+  static void scale(const T* h, Vec factor, const float* weight, std::int64_t length, T* out,
+                    const std::byte* next, const std::byte* next_residual) {
     std::int64_t i = 0;
     for (; i + S::kWidth <= length; i += S::kWidth) {
+      const std::int64_t bytes = i * static_cast<std::int64_t>(sizeof(T));
+      S::prefetch(next + bytes);
+      if (next_residual != nullptr) S::prefetch(next_residual + bytes);
       S::store(out + i, S::mul(S::mul(S::load(h + i), factor), S::load(weight + i)));
     }
     if (const int n = static_cast<int>(length - i); n > 0) {
