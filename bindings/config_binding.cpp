@@ -1,5 +1,6 @@
 #include "arguments.h"
 #include "bindings.h"
+#include "config_docs.h"
 #include "gil.h"
 #include "numpy_view.h"
 #include "quire/base/check.h"
@@ -25,10 +26,18 @@ py::dict build_info() {
   info["compiler"] = QUIRE_COMPILER;
   info["instruction_sets_built"] = names(built_instruction_sets());
   info["instruction_sets_available"] = names(available_instruction_sets());
+  py::dict missing;
+  for (const MissingInstructionSet& set : missing_instruction_sets()) {
+    missing[py::str(std::string(set.name))] = std::string(set.reason);
+  }
+  info["instruction_sets_missing"] = missing;
   const SelectedKernels& kernels = selected_kernels();
-  const auto set_of = [&](DType cache) { return kernels.attention(cache).direct->instruction_set; };
+  const auto set_of = [&](DType cache) {
+    return std::string(kernels.attention(cache).instruction_set());
+  };
   info["instruction_set"] = set_of(DType::bfloat16);
   info["instruction_set_of_quantised"] = set_of(DType::int8);
+  info["chunk_invariant"] = kernels.attention(DType::bfloat16).is_chunk_invariant();
   info["num_threads"] = default_num_threads();
   return info;
 }
@@ -88,7 +97,7 @@ double measured_arithmetic_peak(py::handle kind, py::handle num_threads) {
 
 void bind_config(py::module_& m) {
   m.attr("__version__") = QUIRE_VERSION;
-  m.def("build_info", &build_info);
+  m.def("build_info", &build_info, kBuildInfoDoc);
   m.def("read_environment_again", &read_environment_again);
   m.def("read_chunks", &timed_read_chunks, py::arg("buffer"), py::arg("chunk_bytes"),
         py::arg("order"), py::arg("num_threads"));

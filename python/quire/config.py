@@ -19,6 +19,9 @@ def show_config() -> None:
         ("of these on this machine", "instruction_sets_available"),
     ):
         print(f"  {name + ':':27}{', '.join(info[key])}")
+    for name, reason in info["instruction_sets_missing"].items():
+        print(f"  {f'not {name}:':27}{reason}")
     print(f"  {'in use:':27}{info['instruction_set']}")
     print(f"  {'for quantised caches:':27}{info['instruction_set_of_quantised']}")
+    print(f"  {'bits of chunks:':27}{'invariant' if info['chunk_invariant'] else 'not invariant'}")
     print(f"  {'threads:':27}{info['num_threads']}")

@@ -25,6 +25,7 @@ struct InstructionSet {
             Paths::direct(name),
             Paths::packed(name),
             Paths::packed_pairs(name),
+            {},
             {name, &GatherAttention<S>::run, &GatherAttention<S>::scratch_floats},
             {name, &BlockMass<S>::run, &BlockMass<S>::scratch_floats}};
   }

@@ -12,11 +12,13 @@ extern const KernelSet kScalarKernels;
 extern const KernelSet kAvx2Kernels;
 extern const KernelSet kAvx512Kernels;
 extern const KernelSet kAvx512Bf16Kernels;
+extern const KernelSet kAmxKernels;
 extern const KernelSet kNeonKernels;
 
 struct KernelSource {
   const KernelSet* kernels;
   bool (*runs_here)();  // whether this processor and its operating system have the instructions
+  const char* (*why_not)() = nullptr;  // where that may have several reasons: which it is
 };
 
 // Whether this processor multiplies pairs of bfloat16 as often per cycle as floats.

@@ -1,13 +1,13 @@
 #include "quire/cpu/kernel_list.h"
+#include "quire/cpu/x86_amx.h"
 #include "quire/cpu/x86_features.h"
 
 namespace quire {
 namespace {
 
 constexpr KernelSource kList[] = {
-    {&kAvx512Bf16Kernels, has_avx512bf16},
-    {&kAvx512Kernels, has_avx512},
-    {&kAvx2Kernels, has_avx2},
+    {&kAmxKernels, has_amx, why_no_amx},    {&kAvx512Bf16Kernels, has_avx512bf16},
+    {&kAvx512Kernels, has_avx512},          {&kAvx2Kernels, has_avx2},
     {&kScalarKernels, [] { return true; }},
 };
 

@@ -85,8 +85,20 @@ const SelectedKernels& kernels_named(std::string_view instruction_set) {
   for (const std::string_view name : available_instruction_sets()) {
     available += concat(available.empty() ? "" : ", ", name);
   }
+  for (const MissingInstructionSet& set : missing_instruction_sets()) {
+    if (set.name == instruction_set) available += concat("; ", set.reason);
+  }
   raise<ValueError>("QUIRE_CPU", "got \"", instruction_set,
                     "\", expected one that this machine has: ", available);
+}
+
+std::vector<MissingInstructionSet> missing_instruction_sets() {
+  std::vector<MissingInstructionSet> sets;
+  for (const KernelSource& source : kernel_list()) {
+    const char* const reason = source.why_not == nullptr ? nullptr : source.why_not();
+    if (reason != nullptr) sets.push_back({source.kernels->name, reason});
+  }
+  return sets;
 }
 
 std::vector<std::string_view> built_instruction_sets() {

@@ -37,6 +37,12 @@ void read_environment_again();
 // Those of one instruction set, as if QUIRE_CPU named it. Throws as selected_kernels() does.
 const SelectedKernels& kernels_named(std::string_view instruction_set);
 
+// One that this build holds and this processor, or its system, lacks; null reasons are left out.
+struct MissingInstructionSet {
+  std::string_view name, reason;
+};
+std::vector<MissingInstructionSet> missing_instruction_sets();
+
 // Names, the richest first: of all that this build holds, and of those that this processor has.
 std::vector<std::string_view> built_instruction_sets();
 std::vector<std::string_view> available_instruction_sets();

@@ -15,7 +15,8 @@ struct StateView {
   float* maximum;  // [rows]; -inf: no key yet
   float* sums;     // [rows, width]
   float* values;   // [rows, padded v_head_dim]
-  // Of parts of more than kSumKeys keys, until all of them are in: carried_sums.h. Else null.
+  // Of parts of more than kSumKeys keys, until all of them are in: carried_sums.h. Of those on a
+  // grid (FusedKernels::part_grid) always. Else null.
   float* carried = nullptr;
 };
 
@@ -28,6 +29,6 @@ struct BlockMassView {
 };
 
 // The most parts that one unit's keys are split into.
-inline constexpr std::int64_t kMostParts = 64;
+inline constexpr std::int64_t kMostParts = 256;
 
 }  // namespace quire

@@ -10,6 +10,12 @@ AttentionChoice choose_attention(const KernelCandidates& candidates, DType cache
         [table](const KernelSet& set) -> const auto& { return set.attention.*table; }, cache);
   };
   AttentionChoice choice{};
+  // By name alone: a few rows of a long context take longer than they do one by one in vectors.
+  const KernelSet* const wanted = candidates.wanted;
+  if (wanted != nullptr && wanted->attention.tiles.instruction_set != nullptr &&
+      cache == DType::bfloat16) {
+    choice.tiles = &wanted->attention.tiles;
+  }
   choice.codes = first(&AttentionKernels::codes);
   choice.direct = first(&AttentionKernels::direct);
   choice.packed = first(&AttentionKernels::packed);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "quire/base/dtype.h"
 #include "quire/cpu/attention/attention_kernels.h"
@@ -12,7 +13,15 @@ struct KernelCandidates;
 
 // For caches of one dtype.
 struct AttentionChoice {
-  const FusedKernels* codes;  // null where no candidate has them
+  // Whether a token's attention has the same bits in any company, where queries and results are of
+  // the caches' dtype.
+  bool is_chunk_invariant() const { return tiles != nullptr; }
+  std::string_view instruction_set() const {
+    return (tiles != nullptr ? tiles : direct)->instruction_set;
+  }
+
+  const FusedKernels* tiles;  // null where no candidate has them; they come first
+  const FusedKernels* codes;  // likewise
   const FusedKernels* direct;
   const FusedKernels* packed;  // takes what the others do not
   const GatherKernels* gather;
@@ -20,6 +29,7 @@ struct AttentionChoice {
 
   // The way of units with so many query rows of one sequence.
   const FusedKernels& fused(const AttentionTask& task, std::int64_t rows) const {
+    if (tiles != nullptr && tiles->takes(task, rows)) return *tiles;
     if (codes != nullptr && codes->takes(task, rows)) return *codes;
     return direct->takes(task, rows) ? *direct : *packed;
   }
@@ -27,7 +37,7 @@ struct AttentionChoice {
   // Calls visit(kernels) for each way that a unit may go.
   template <class Visit>
   void for_fused(Visit visit) const {
-    for (const FusedKernels* const kernels : {codes, direct, packed}) {
+    for (const FusedKernels* const kernels : {tiles, codes, direct, packed}) {
       if (kernels != nullptr) visit(*kernels);
     }
   }

@@ -28,6 +28,12 @@ struct FusedKernels {
   // lse.
   void (*finish)(const AttentionTask& task, const AttentionUnit& unit, const StateView* states,
                  std::int64_t num_parts);
+
+  // Not 0: parts end at multiples of so many keys of the sequence, whatever the unit's rows see of
+  // them, and a part of several such cells carries them over (StateView::carried) one by one, so
+  // that a row's bits depend on the keys that it sees alone. Then `part` knows the unit's sink
+  // tokens, and goes around the keys between them and the window.
+  std::int64_t part_grid = 0;
 };
 
 struct GatherKernels {
@@ -57,6 +63,7 @@ struct AttentionKernels {
   FusedKernels direct;        // few rows, keys read where they lie
   FusedKernels packed;        // any number, keys copied together first
   FusedKernels packed_pairs;  // the same, numbers of 8 bits multiplied as pairs of bfloat16
+  FusedKernels tiles;         // any number of rows, where all is bfloat16 (tiles/tile_path.h)
   GatherKernels gather;
   BlockMassKernels block_mass;
 };

@@ -20,7 +20,7 @@ namespace {
 // Floats of working memory that a thread keeps between calls (64 MiB).
 constexpr std::int64_t kKeptFloats = 16 * 1024 * 1024;
 
-static_assert(kMostKeyParts <= kMostParts);
+static_assert(kMostKeyParts <= kMostParts && kMostGridParts <= kMostParts);
 
 // What a calling thread keeps between calls, so that a small one allocates nothing.
 struct Workspace {
@@ -147,7 +147,9 @@ class FusedLaunch {
     const bool is_alone = item.state_begin == WorkItem::kNoState;
     StateView state = is_alone ? call_.state_at(kernels, scratch + state_at_, work_.most_rows)
                                : state_of(kernels, item);
-    if (part.key_end - part.key_begin > kSumKeys) state.carried = scratch + carried_at_;
+    if (call_.carries(kernels, part.key_end - part.key_begin)) {
+      state.carried = scratch + carried_at_;
+    }
     kernels.part(task, part, next, scratch, state);
     confirm_uninterrupted();
     if (is_alone) return kernels.finish(task, part.unit, &state, 1);

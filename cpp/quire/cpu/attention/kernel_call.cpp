@@ -116,6 +116,7 @@ AttentionUnit KernelCall::unit(const WorkUnit& work, bool windowed) const {
     const std::int64_t n = rows.end - rows.begin;
     unit.tree = {trees_[work.seq] + (work.token_begin - rows.begin) * n, n, rows.key(0)};
   }
+  if (part_grid() != 0) unit.sink_tokens = work.keys.sink_tokens.end;
   unit.kv_head_begin = work.kv_head_begin;
   unit.kv_head_end = work.kv_head_end;
   unit.head_rows = padded_rows(work.num_tokens() * task_.group);

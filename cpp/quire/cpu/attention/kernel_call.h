@@ -68,8 +68,14 @@ class KernelCall {
   // Memory that the state of a part with so many keys takes while they come in; 0 for few.
   std::int64_t carried_floats(const FusedKernels& kernels, std::int64_t rows,
                               std::int64_t keys) const {
-    return keys > kSumKeys ? round_to_line(2 * rows * (padded_values(kernels) + 2)) : 0;
+    return carries(kernels, keys) ? round_to_line(2 * rows * (padded_values(kernels) + 2)) : 0;
   }
+  static bool carries(const FusedKernels& kernels, std::int64_t keys) {
+    return kernels.part_grid != 0 || keys > kSumKeys;
+  }
+
+  // FusedKernels::part_grid of the way that units take, which is 0 or the same for all.
+  std::int64_t part_grid() const { return kernels_.fused(task_, 1).part_grid; }
 
   // A finished state's rows from `row` on.
   StateView rows_from(const FusedKernels& kernels, const StateView& state, std::int64_t row) const {
@@ -85,7 +91,7 @@ class KernelCall {
     AttentionUnit rows = unit(work, work.keys.windowed);
     rows.sink_tokens = work.keys.sink_tokens.end;
     for (std::int64_t head = work.kv_head_begin; head < work.kv_head_end; ++head) {
-      StateView states[kMostKeyParts];
+      StateView states[kMostParts];
       for (std::int64_t p = 0; p < work.num_parts; ++p) {
         states[p] = state_of(kernels, work.first_part + p, head);
       }

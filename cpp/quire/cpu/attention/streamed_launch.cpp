@@ -73,7 +73,7 @@ class StreamedLaunch {
     const std::int64_t rows = call_.rows_of(unit);
     float* const memory = states_ + state_begin_[part];
     StateView state = call_.state_at(fused, memory, rows);
-    if (num_keys_of(plan_.parts[part]) > kSumKeys) {
+    if (call_.carries(fused, num_keys_of(plan_.parts[part]))) {
       state.carried = memory + call_.state_floats(fused, rows);
     }
     return state;

@@ -9,6 +9,15 @@
 
 namespace quire {
 
+// Where the tiles of a part begin and end: at its first key, and so many keys on.
+template <int kKeys>
+struct EvenTiles {
+  // Of the tile that begins at `key`, if it is not the part's last.
+  static std::int64_t end_of(std::int64_t key) { return key + kKeys; }
+  // Where the next one begins.
+  static std::int64_t after(std::int64_t end) { return end; }
+};
+
 template <class S, int kKeys>
 struct TileWalk {
   using Rows = AttentionRows<S>;
@@ -41,9 +50,10 @@ struct TileWalk {
   // As many heads as there is room for are asked for together, in the order of memory, while as
   // many before them are attended to. After the last tile comes the first of `upcoming`, if there
   // is one, as memory would rest otherwise. Ends early where the call is interrupted.
-  template <class Work, class Attend>
+  template <class Work, class Attend, class Steps = EvenTiles<kKeys>>
   static void run(const AttentionTask& read, const AttentionPart& part,
-                  const AttentionPart* upcoming, Work work_of_head, Attend attend) {
+                  const AttentionPart* upcoming, Work work_of_head, Attend attend,
+                  Steps steps = {}) {
     const bool staged = read.stored != nullptr;
     const AttentionTask& task = staged ? *read.stored : read;
     const AttentionUnit& unit = part.unit;
@@ -55,13 +65,18 @@ struct TileWalk {
     Extents extents;
     int current = 0;
     int walked = 0;
-    tiles[current].find(task, unit, part.key_begin, part.key_end);
-    for (std::int64_t key = part.key_begin; key < part.key_end; key += kKeys) {
+    const auto end_of = [&](std::int64_t key) {
+      return Rows::smaller(steps.end_of(key), part.key_end);
+    };
+    tiles[current].find(task, unit, part.key_begin, end_of(part.key_begin));
+    std::int64_t next_key;
+    for (std::int64_t key = part.key_begin; key < part.key_end; key = next_key) {
+      next_key = steps.after(end_of(key));
       const Tile& tile = tiles[current];
       Tile& next = tiles[current ^ 1];
-      const bool last = key + kKeys >= part.key_end;
+      const bool last = next_key >= part.key_end;
       const bool none = last && upcoming == nullptr;
-      if (!last) next.find(task, unit, key + kKeys, part.key_end);
+      if (!last) next.find(task, unit, next_key, end_of(next_key));
       if (last && !none) {
         next.find(task, upcoming->unit, upcoming->key_begin, upcoming->key_end);
       }

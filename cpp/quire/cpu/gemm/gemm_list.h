@@ -16,7 +16,7 @@ extern const GemmKernels kAmxGemm;
 extern const GemmKernels kNeonGemm;
 
 struct GemmChoice {
-  std::string_view instruction_set;  // that QUIRE_CPU names; empty: chosen only where it is not set
+  std::string_view instruction_set;  // that QUIRE_CPU names
   const GemmKernels* kernels;
   bool (*runs_here)();
 };

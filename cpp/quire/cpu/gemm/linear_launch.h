@@ -16,7 +16,7 @@ struct GemmExecution {
 };
 
 // The fastest kernels that this processor has, with AMX where it has that, or those of the
-// instruction set that QUIRE_CPU names, none of which has tiles. `num_threads`: 0 stands for
+// instruction set that QUIRE_CPU names. `num_threads`: 0 stands for
 // default_num_threads(). Throws ValueError where either finds something wrong in the environment,
 // and under the name of `function` for num_threads < 0.
 GemmExecution default_gemm_execution(int num_threads = 0, std::string_view function = "linear");

@@ -27,8 +27,9 @@ PlanKind plan_kind(const PagedAttentionArgs& args, const AttentionChoice& kernel
 
 void plan_attention(const PagedAttentionArgs& args, const AttentionChoice& kernels,
                     AttentionPlan& plan) {
-  plan_work(args, plan.cut);
-  plan.work.assign(args, plan.cut, KernelCall(args, kernels));
+  const KernelCall call(args, kernels);
+  plan_work(args, plan.cut, call.part_grid());
+  plan.work.assign(args, plan.cut, call);
   plan.order.clear();
 }
 

@@ -10,6 +10,7 @@ constexpr std::int64_t kPartBytes = 256 * 1024;
 constexpr std::int64_t kPartKeys = 256;
 constexpr std::int64_t kShortPartKeys = 128;  // where there would be few parts otherwise
 constexpr std::int64_t kFewParts = 16;
+constexpr std::int64_t kFewGridParts = 8;
 constexpr std::int64_t kKeyStep =
     128;  // parts end at multiples of this, counted from the first key
 
@@ -45,8 +46,12 @@ std::int64_t tree_end(const PagedAttentionArgs& args, const QueryRows& rows, con
 
 class Planner {
  public:
-  Planner(const PagedAttentionArgs& args, WorkPlan& plan)
-      : args_(args), sizes_(sizes_of(args)), plan_(plan), tree_ends_(tree_ends(args)) {
+  Planner(const PagedAttentionArgs& args, WorkPlan& plan, std::int64_t part_grid)
+      : args_(args),
+        sizes_(sizes_of(args)),
+        plan_(plan),
+        tree_ends_(tree_ends(args)),
+        grid_(part_grid) {
     const auto row_bytes = [](const ArrayView& cache) {
       return cache.shape[3] * static_cast<std::int64_t>(size_of(cache.dtype));
     };
@@ -57,7 +62,8 @@ class Planner {
     const QueryRows rows = query_rows(args_, seq);
     const std::int64_t tokens = rows.end - rows.begin;
     if (tokens == 0) return;
-    const UnitSize unit = unit_size(sizes_, tokens);
+    UnitSize unit = unit_size(sizes_, tokens);
+    if (unit.heads > 1) unit.heads = heads_together(rows.seq_len);
     const std::int64_t units_per_head = ceil_div(tokens, unit.tokens);  // or per so many heads
     const std::int64_t num_units = units_per_head * ceil_div(sizes_.num_kv_heads, unit.heads);
     for (std::int64_t head = 0; head < sizes_.num_kv_heads; head += unit.heads) {
@@ -82,11 +88,31 @@ class Planner {
   }
 
  private:
+  // KV heads of a unit of few rows: all, unless a grid leaves too few parts for that.
+  std::int64_t heads_together(std::int64_t num_keys) const {
+    const std::int64_t all = sizes_.num_kv_heads;
+    if (grid_ == 0) return all;
+    const std::int64_t parts = std::max<std::int64_t>(1, ceil_div(num_keys, grid_));
+    std::int64_t heads = std::max<std::int64_t>(1, all * parts / kFewGridParts);
+    if (heads >= all) return all;
+    while (all % heads != 0) --heads;
+    return heads;
+  }
+
   void add_unit(WorkUnit unit, std::int64_t num_units) {
     const KeyRange& sink_tokens = unit.keys.sink_tokens;
     const KeyRange& window = unit.keys.window;
-    const std::int64_t num_keys = sink_tokens.end + window.end - window.begin;
     const std::int64_t heads = unit.num_heads();
+    const std::int64_t passes = passes_of(unit.num_tokens() * sizes_.group);
+    const auto cost_per_key = static_cast<double>(heads * bytes_per_key_ * passes);
+    unit.first_part = static_cast<std::int64_t>(plan_.parts.size());
+    if (grid_ != 0) {
+      unit.part_keys = grid_;
+      add_grid_parts(unit, num_units, cost_per_key);
+      plan_.units.push_back(unit);
+      return;
+    }
+    const std::int64_t num_keys = sink_tokens.end + window.end - window.begin;
     // two ranges may need one part more than one does
     const std::int64_t most_parts =
         std::max<std::int64_t>(1, kMostKeyParts / num_units - (sink_tokens.end > 0));
@@ -95,13 +121,37 @@ class Planner {
                  ceil_div(kPartBytes, heads * bytes_per_key_));
     unit.part_keys =
         ceil_div(std::max(least_keys, ceil_div(num_keys, most_parts)), kKeyStep) * kKeyStep;
-    unit.first_part = static_cast<std::int64_t>(plan_.parts.size());
-
-    const std::int64_t passes = passes_of(unit.num_tokens() * sizes_.group);
-    const auto cost_per_key = static_cast<double>(heads * bytes_per_key_ * passes);
     if (sink_tokens.end > 0) add_parts(unit, sink_tokens, false, cost_per_key);
     add_parts(unit, window, unit.keys.windowed, cost_per_key);
     plan_.units.push_back(unit);
+  }
+
+  // One for each cell of the grid that some row sees something of, or one for all.
+  void add_grid_parts(WorkUnit& unit, std::int64_t num_units, double cost_per_key) {
+    const KeyRange& sink_tokens = unit.keys.sink_tokens;
+    const KeyRange& window = unit.keys.window;
+    KeyRange all = window;
+    if (sink_tokens.end > 0) {
+      all = {0, window.begin < window.end ? window.end : sink_tokens.end};
+    }
+    const auto keys_of = [&](std::int64_t cell) {
+      KeyRange keys{std::max(cell * grid_, all.begin), std::min((cell + 1) * grid_, all.end)};
+      if (keys.begin >= sink_tokens.end) keys.begin = std::max(keys.begin, window.begin);
+      if (keys.end <= window.begin) keys.end = std::min(keys.end, sink_tokens.end);
+      return keys;
+    };
+    std::int64_t count = 0;
+    for (std::int64_t cell = all.begin / grid_; cell * grid_ < all.end; ++cell) {
+      const KeyRange keys = keys_of(cell);
+      count += keys.begin < keys.end;
+    }
+    if (count == 0 || count * num_units > kMostGridParts) {
+      return add_part(unit, all, unit.keys.windowed, cost_per_key);
+    }
+    for (std::int64_t cell = all.begin / grid_; cell * grid_ < all.end; ++cell) {
+      const KeyRange keys = keys_of(cell);
+      if (keys.begin < keys.end) add_part(unit, keys, unit.keys.windowed, cost_per_key);
+    }
   }
 
   // One at least, also of no keys.
@@ -109,14 +159,18 @@ class Planner {
     std::int64_t begin = keys.begin;
     do {
       const std::int64_t end = std::min(begin + unit.part_keys, keys.end);
-      const double cost = static_cast<double>(end - begin) * cost_per_key;
-      plan_.parts.push_back(
-          {static_cast<std::int64_t>(plan_.units.size()), {begin, end}, windowed, cost});
-      plan_.cost += cost;
-      plan_.most_part_keys = std::max(plan_.most_part_keys, end - begin);
-      ++unit.num_parts;
+      add_part(unit, {begin, end}, windowed, cost_per_key);
       begin = end;
     } while (begin < keys.end);
+  }
+
+  void add_part(WorkUnit& unit, const KeyRange& keys, bool windowed, double cost_per_key) {
+    const double cost = static_cast<double>(keys.end - keys.begin) * cost_per_key;
+    plan_.parts.push_back(
+        {static_cast<std::int64_t>(plan_.units.size()), keys, windowed, cost, grid_ != 0});
+    plan_.cost += cost;
+    plan_.most_part_keys = std::max(plan_.most_part_keys, keys.end - keys.begin);
+    ++unit.num_parts;
   }
 
   const PagedAttentionArgs& args_;
@@ -125,6 +179,7 @@ class Planner {
   const std::vector<std::int64_t> tree_ends_;
   std::int64_t next_tree_end_ = 0;  // of the sequence that comes next
   std::int64_t bytes_per_key_;
+  const std::int64_t grid_;
 };
 
 }  // namespace
@@ -144,12 +199,12 @@ std::vector<std::int64_t> tree_ends(const PagedAttentionArgs& args) {
   return ends;
 }
 
-void plan_work(const PagedAttentionArgs& args, WorkPlan& plan) {
+void plan_work(const PagedAttentionArgs& args, WorkPlan& plan, std::int64_t part_grid) {
   plan.units.clear();
   plan.parts.clear();
   plan.cost = 0;
   plan.most_part_keys = 0;
-  Planner planner(args, plan);
+  Planner planner(args, plan, part_grid);
   for (std::int64_t seq = 0; seq < args.seq_lens.shape[0]; ++seq) planner.add_sequence(seq);
 }
 

@@ -30,9 +30,10 @@ struct WorkUnit {
 
 struct WorkPart {
   std::int64_t unit;
-  KeyRange keys;  // of the unit's sink tokens or of its window
+  KeyRange keys;  // of the unit's sink tokens or of its window; on a grid of both, from the first
   bool windowed;  // whether rows see those of their window alone
   double cost;    // bytes of keys and values read, times the passes of query rows over them
+  bool is_on_grid = false;
 };
 
 struct WorkPlan {
@@ -43,6 +44,10 @@ struct WorkPlan {
 };
 
 inline constexpr std::int64_t kMostKeyParts = 64;  // of one unit
+
+// On a grid: parts of all units of a sequence, if each of them is one cell. Of more, each unit is
+// one part, as it keeps nothing of a cell that is done.
+inline constexpr std::int64_t kMostGridParts = 256;
 
 // Query rows (tokens x heads) that are computed together with all KV heads: as many as leave their
 // queries and states in a core's second-level cache. Then a block is read in one go, all of its
@@ -63,7 +68,8 @@ constexpr std::int64_t passes_of(std::int64_t rows) {
 // on of them.
 std::vector<std::int64_t> tree_ends(const PagedAttentionArgs& args);
 
-// Replaces `plan` by the work of checked arguments.
-void plan_work(const PagedAttentionArgs& args, WorkPlan& plan);
+// Replaces `plan` by the work of checked arguments. `part_grid`: FusedKernels::part_grid. Not 0,
+// parts lie on that grid: their ends then depend on no row, and bits on no cut.
+void plan_work(const PagedAttentionArgs& args, WorkPlan& plan, std::int64_t part_grid = 0);
 
 }  // namespace quire

@@ -21,7 +21,9 @@ std::vector<Step> steps_of(const WorkPlan& plan) {
     const WorkPart& part = plan.parts[i];
     std::int64_t begin = part.keys.begin;
     do {  // one step for a part without keys
-      const std::int64_t end = std::min(begin + kPieceKeys, part.keys.end);
+      // on a grid tiles begin at multiples of their size
+      const std::int64_t from = part.is_on_grid ? begin / kPieceKeys * kPieceKeys : begin;
+      const std::int64_t end = std::min(from + kPieceKeys, part.keys.end);
       steps.push_back({begin / kPieceKeys,
                        plan.units[part.unit].seq,
                        {static_cast<std::int64_t>(i), {begin, end}}});
@@ -100,7 +102,8 @@ class StretchPlanner {
       const std::int64_t last = (keys.end - 1) / block_size_;
       for (std::int64_t column = keys.begin / block_size_; column <= last; ++column) {
         const std::int64_t block = args_.block_tables.at(step->seq, column);
-        if (block < num_blocks_) found_.push_back(static_cast<std::int32_t>(block));
+        // between sink tokens and a window, which are one part on a grid, there may be holes
+        if (block >= 0 && block < num_blocks_) found_.push_back(static_cast<std::int32_t>(block));
       }
     }
     std::sort(found_.begin(), found_.end());

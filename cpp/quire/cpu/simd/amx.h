@@ -61,6 +61,19 @@ struct Amx : Avx512Bf16 {
     return _mm512_castsi512_ps(_mm512_permutexvar_epi16(moved, table));
   }
 
+  // x less the largest whole number that is not larger, rounded down; 0 where x is infinite.
+  static Vec fraction(Vec x) { return _mm512_reduce_ps(x, 0x09); }
+  // x * 2^n, with n cut down to a whole number.
+  static Vec times_power(Vec x, Vec n) { return _mm512_scalef_ps(x, n); }
+  // The nearest bfloat16s of both, in pairs; the larger one in magnitude where two are as near.
+  static Vec round_to_pairs(Vec a, Vec b) {
+    const __m512i half = _mm512_set1_epi32(0x8000);
+    const auto moved = [half](Vec x) {
+      return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), half));
+    };
+    return pair_up_floats(moved(a), moved(b));
+  }
+
   // A line, into the first-level cache.
   static void prefetch_near(const void* p) { _mm_prefetch(p, _MM_HINT_T0); }
   template <int kTile>

@@ -79,8 +79,9 @@ struct Avx512 {
                _mm512_shuffle_f32x4(d0, d1, _MM_SHUFFLE(3, 1, 3, 1)));
   }
 
-  // Within quarters of 128 bits, 4 by 4; then the quarters change places, 4 by 4 as well.
-  static void transpose(Vec* v) {
+  // Within quarters of 128 bits, 4 by 4; then the quarters change places, 4 by 4 as well. Inlined,
+  // as in the kernels of a set that is derived from this one it would not carry that one's name.
+  [[gnu::always_inline]] static void transpose(Vec* v) {
     Vec b[16];
 #pragma GCC unroll 4
     for (int i = 0; i < 16; i += 4) {

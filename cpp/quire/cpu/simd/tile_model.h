@@ -62,7 +62,40 @@ struct TileModel : Scalar {
   static Vec nibble_pairs(const std::byte* words, int shift) {
     return pair_up_floats(load_nibbles(words, shift), load_nibbles(words, shift + 16));
   }
+  // As simd/amx.h, in the thread's mode as well.
+  static Vec fraction(Vec x) {
+    if (__builtin_isinf(x) || x != x) return x != x ? x : 0;
+    const double exact = static_cast<double>(x) - static_cast<double>(__builtin_floorf(x));
+    const auto nearest = static_cast<float>(exact);
+    const bool is_above = static_cast<double>(nearest) > exact || nearest == 1;
+    return is_above ? __builtin_nextafterf(nearest, 0) : nearest;
+  }
+  static Vec times_power(Vec x, Vec n) {
+    if (n != n) return n;
+    // of larger ones nothing is left, or everything is infinite
+    const float whole = __builtin_floorf(max(-400.0f, min(400.0f, n)));
+    float product = x;
+    for (float rest = whole < 0 ? -whole : whole; rest > 0; rest -= 100) {
+      const float step = min(100.0f, rest);
+      product *= __builtin_ldexpf(1.0f, static_cast<int>(whole < 0 ? -step : step));
+    }
+    return product;
+  }
+  static Vec round_to_pairs(Vec a, Vec b) { return pair_up_floats(moved(a), moved(b)); }
+
+  // Rounded once, as vectors round it.
+  static Vec fma(Vec a, Vec b, Vec c) { return __builtin_fmaf(a, b, c); }
+
   // As simd/avx512bf16.h.
+  static Pair pair_up(Vec a, Vec b) {
+    std::uint32_t low, high;
+    std::memcpy(&low, &a, sizeof low);
+    std::memcpy(&high, &b, sizeof high);
+    const std::uint32_t even = (low & 0xffffu) | high << 16;
+    Pair pair{0, pair_up_floats(a, b)};
+    std::memcpy(&pair.lo, &even, sizeof even);
+    return pair;
+  }
   static Vec pair_up_floats(Vec a, Vec b) {
     std::uint32_t low, high;
     std::memcpy(&low, &a, sizeof low);
@@ -80,6 +113,14 @@ struct TileModel : Scalar {
   static State& state() {
     thread_local State tiles_of_this_thread;
     return tiles_of_this_thread;
+  }
+  // Half of the last place of a bfloat16 on.
+  static Vec moved(Vec x) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    bits += 0x8000u;
+    std::memcpy(&x, &bits, sizeof bits);
+    return x;
   }
   template <class T>
   static T word(int tile, int row, int place) {

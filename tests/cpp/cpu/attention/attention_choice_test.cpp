@@ -68,12 +68,40 @@ TEST(AttentionChoice, PairsWhereTheyAreFastOrCachesAreQuantised) {
   }
 }
 
+TEST(AttentionChoice, TilesComeFirstWhereTheyAreNamedAndCachesAreBFloat16) {
+  KernelSet tiles{};
+  tiles.name = tiles.attention.tiles.instruction_set = "tiles";
+  tiles.attention.tiles.takes = [](const AttentionTask& task, std::int64_t) {
+    return task.q.dtype == DType::bfloat16;
+  };
+  const KernelSet plain = set_of("plain", false);
+  const KernelSet* const sets[] = {&tiles, &plain};
+  AttentionTask task{};
+  task.q.dtype = DType::bfloat16;
+  for (const DType cache : {DType::float32, DType::bfloat16, DType::int8}) {
+    const AttentionChoice unasked = choose_attention({sets}, cache);
+    EXPECT_EQ(unasked.tiles, nullptr);
+    EXPECT_FALSE(unasked.is_chunk_invariant());
+    const AttentionChoice asked = choose_attention({sets, &tiles}, cache);
+    EXPECT_EQ(asked.is_chunk_invariant(), cache == DType::bfloat16);
+    EXPECT_EQ(asked.instruction_set(), cache == DType::bfloat16 ? "tiles" : "plain");
+    EXPECT_EQ(asked.direct->instruction_set, std::string("plain"));
+    if (cache != DType::bfloat16) continue;
+    EXPECT_EQ(&asked.fused(task, 1000), asked.tiles);
+    AttentionTask other = task;
+    other.q.dtype = DType::float32;
+    other.head_dim = 128;
+    EXPECT_NE(&asked.fused(other, 1), asked.tiles);
+  }
+}
+
 // The rows of the paths, as they were measured: one row a sequence is direct, many are packed; of
 // int4 codes are multiplied where there are whole numbers.
 TEST(AttentionChoice, RowsDecideTheWay) {
   for (const KernelSource& source : kernel_list()) {
     const KernelSet* const sets[] = {source.kernels};
     const AttentionKernels& offered = source.kernels->attention;
+    if (offered.direct.instruction_set == nullptr) continue;  // of tiles alone
     for (const DType cache : {DType::bfloat16, DType::int4}) {
       const AttentionChoice choice = choose_attention({sets, source.kernels}, cache);
       AttentionTask task{};

@@ -212,5 +212,45 @@ TEST(Split, DependsOnTheSequenceAlone) {
   }
 }
 
+// Parts on a grid end at its multiples or where what is seen does, hold all that some row sees, and
+// are one for each unit where they would be many.
+TEST(Split, PartsOnAGridEndThereWhateverTheRows) {
+  constexpr std::int64_t kGrid = 1024;
+  for (const std::int64_t tokens : {1, 9, 3000}) {
+    for (const std::int64_t window : {0, 100, 1500}) {
+      ProblemSizes sizes;
+      sizes.seq_lens = {5000};
+      sizes.q_lens = {tokens};
+      sizes.head_dim = sizes.v_head_dim = 8;
+      Problem problem(sizes, 1);
+      PagedAttentionArgs args = problem.args();
+      if (window > 0) args.sliding_window = window;
+      args.num_sink_tokens = window > 0 ? 3 : 0;
+      WorkPlan plan;
+      plan_work(args, plan, kGrid);
+      for (const WorkUnit& unit : plan.units) {
+        std::vector<bool> covered(5000);
+        for (std::int64_t i = 0; i < unit.num_parts; ++i) {
+          const WorkPart& part = plan.parts[unit.first_part + i];
+          ASSERT_TRUE(part.is_on_grid);
+          ASSERT_LT(part.keys.begin, part.keys.end);
+          if (unit.num_parts > 1) {
+            ASSERT_EQ(part.keys.begin / kGrid, (part.keys.end - 1) / kGrid);
+          }
+          for (std::int64_t key = part.keys.begin; key < part.keys.end; ++key) {
+            ASSERT_FALSE(covered[key]);
+            covered[key] = true;
+          }
+        }
+        for (const KeyRange& seen : {unit.keys.sink_tokens, unit.keys.window}) {
+          for (std::int64_t key = seen.begin; key < seen.end; ++key) ASSERT_TRUE(covered[key]);
+        }
+      }
+      const bool are_many = tokens == 3000 && window != 100;
+      ASSERT_EQ(plan.parts.size() == plan.units.size(), are_many) << tokens << " " << window;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace quire::testing

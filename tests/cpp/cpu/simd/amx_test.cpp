@@ -9,6 +9,7 @@
 #include "cpu/simd/words.h"
 #include "quire/base/float_mode.h"
 #include "quire/cpu/gemm/gemm_list.h"
+#include "support/attention_problem.h"
 #include "support/hard_floats.h"
 
 namespace quire::testing {
@@ -97,6 +98,63 @@ TEST_P(OnTiles, TakeNibblesApart) {
 TEST_P(OnTiles, AskForLines) {
   words.prefetch_near(nullptr);
   words.prefetch_near(&words);
+}
+
+// In the mode that attention in tiles has, which makes nothing of subnormal numbers.
+TEST_P(OnTiles, RaiseToPowersAndRound) {
+  const FlushingFloatMode mode;
+  std::mt19937 random(4);
+  std::normal_distribution<float> normal(0, 30);
+  for (int round = 0; round < 2000; ++round) {
+    float x[16], r[16], p[16], power[16], other[16];
+    for (float& n : x) n = round % 9 == 0 ? std::round(normal(random)) : normal(random);
+    if (round % 7 == 0) {
+      x[1] = -kInfinity, x[2] = kInfinity, x[3] = kNaN, x[4] = -1e-9f, x[5] = -3e38f, x[6] = 140;
+    }
+    words.fraction(x, r);
+    for (int i = 0; i < 16; ++i) {
+      p[i] = 1 + static_cast<float>(random() % 1000) / 1000;
+      other[i] = 1 + static_cast<float>(random() % 100000) / 100000;
+    }
+    words.times_power(p, x, power);
+    BFloat16 pairs[32];
+    words.round_to_pairs(power, other, pairs);
+    for (int i = 0; i < 16; ++i) {
+      if (std::isnan(x[i])) {
+        ASSERT_TRUE(std::isnan(r[i]) && std::isnan(power[i]) && std::isnan(to_float(pairs[2 * i])));
+        continue;
+      }
+      const bool finite = std::isfinite(x[i]);
+      const double part = finite ? static_cast<double>(x[i]) - std::floor(x[i]) : 0;
+      ASSERT_LE(r[i], part) << x[i];
+      ASSERT_LT(r[i], 1) << x[i];
+      ASSERT_GE(std::nextafter(r[i], 2.0f), part) << x[i];
+      const double exact = p[i] * std::exp2(std::floor(static_cast<double>(x[i])));
+      const auto expected = exact < 0x1p-126 ? 0.0f : static_cast<float>(exact);
+      ASSERT_EQ(power[i], expected) << p[i] << " " << x[i];
+      for (const float y : {power[i], other[i]}) {
+        const float got = to_float(pairs[2 * i + (y == power[i] ? 0 : 1)]);
+        if (!std::isfinite(y) || y > 3e38f) continue;
+        ASSERT_LE(std::abs(got - y), y * 0x1p-8f) << y;
+        ASSERT_LE(std::abs(got - y), std::abs(to_float(from_float<BFloat16>(y)) - y)) << y;
+      }
+    }
+  }
+}
+
+TEST_P(OnTiles, PairColumnsOfTwoRows) {
+  BFloat16 a[32], b[32], even[32], odd[32];
+  for (std::uint16_t i = 0; i < 32; ++i) {
+    a[i].bits = static_cast<std::uint16_t>(100 + i);
+    b[i].bits = static_cast<std::uint16_t>(0xf000 + i);
+  }
+  words.pair_up(a, b, even, odd);
+  for (int i = 0; i < 16; ++i) {
+    ASSERT_EQ(even[2 * i].bits, a[2 * i].bits);
+    ASSERT_EQ(even[2 * i + 1].bits, b[2 * i].bits);
+    ASSERT_EQ(odd[2 * i].bits, a[2 * i + 1].bits);
+    ASSERT_EQ(odd[2 * i + 1].bits, b[2 * i + 1].bits);
+  }
 }
 
 // Numbers of all sizes, infinities, NaN and subnormal ones: the order of AMX's sums is that of the

@@ -138,6 +138,12 @@ struct TileWords {
   // Of 16 words.
   void (*nibble_pairs)(const std::byte* words, int shift, BFloat16* pairs);
   void (*prefetch_near)(const void* p);
+  // Of 16 floats each.
+  void (*fraction)(const float* x, float* to);
+  void (*times_power)(const float* x, const float* n, float* to);
+  void (*round_to_pairs)(const float* a, const float* b, BFloat16* pairs);
+  // Of 16 words, the pairs of the even columns and those of the odd ones.
+  void (*pair_up)(const BFloat16* a, const BFloat16* b, BFloat16* even, BFloat16* odd);
 };
 
 extern const TileWords kTileModelWords;

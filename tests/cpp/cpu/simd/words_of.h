@@ -195,8 +195,30 @@ struct TileWordsOf {
     }
   }
   static void prefetch_near(const void* p) { S::prefetch_near(p); }
+  static void fraction(const float* x, float* to) {
+    for (int i = 0; i < 16; i += S::kWidth) S::store(to + i, S::fraction(S::load(x + i)));
+  }
+  static void times_power(const float* x, const float* n, float* to) {
+    for (int i = 0; i < 16; i += S::kWidth) {
+      S::store(to + i, S::times_power(S::load(x + i), S::load(n + i)));
+    }
+  }
+  static void round_to_pairs(const float* a, const float* b, BFloat16* pairs) {
+    for (int i = 0; i < 16; i += S::kWidth) {
+      S::store(reinterpret_cast<float*>(pairs) + i,
+               S::round_to_pairs(S::load(a + i), S::load(b + i)));
+    }
+  }
+  static void pair_up(const BFloat16* a, const BFloat16* b, BFloat16* even, BFloat16* odd) {
+    for (int i = 0; i < 16; i += S::kWidth) {
+      const auto pairs = S::pair_up(S::load_bits(a + 2 * i), S::load_bits(b + 2 * i));
+      S::store(reinterpret_cast<float*>(even) + i, pairs.lo);
+      S::store(reinterpret_cast<float*>(odd) + i, pairs.hi);
+    }
+  }
   static constexpr TileWords words(std::string_view name) {
-    return {name, &multiply, &zero, &nibble_pairs, &prefetch_near};
+    return {name,      &multiply,    &zero,           &nibble_pairs, &prefetch_near,
+            &fraction, &times_power, &round_to_pairs, &pair_up};
   }
 };
 

@@ -1,0 +1,248 @@
+// Attention in tiles of bfloat16 (AMX, or its model): all query rows of a unit, few or many, in the
+// same way and with the same sums, so that a row has the same bits in any company.
+//
+// A tile of 128 keys goes through in four steps: values become pairs of keys, once for all rows;
+// then, for 16 or 32 rows at a time, scores (tile_products.h), their softmax (tile_softmax.h) and
+// the weighted sums of values. Keys are multiplied where they lie, if they lie 16 to a block and
+// end where tiles do. tile_grid.h has the rules that make bits independent of the company.
+#pragma once
+
+#include "quire/base/float_mode.h"
+#include "quire/cpu/attention/tile_walk.h"
+#include "quire/cpu/attention/tiles/tile_products.h"
+#include "quire/cpu/attention/tiles/tile_rooms.h"
+#include "quire/cpu/attention/tiles/tile_sight.h"
+#include "quire/cpu/attention/tiles/tile_softmax.h"
+#include "quire/cpu/attention/tiles/tile_sums.h"
+#include "quire/cpu/attention/tiles/tile_values.h"
+
+namespace quire {
+
+template <class S>
+class TileAttention {
+ public:
+  using Rows = AttentionRows<S>;
+  using Rooms = TileRooms<S>;
+
+  TileAttention(const AttentionTask& task, const AttentionUnit& unit, float* scratch,
+                const StateView& state)
+      : task_(task),
+        unit_(unit),
+        rooms_(task, unit, scratch),
+        sums_(task, unit, rooms_, state),
+        sights_(task, unit),
+        k_chunks_(Rooms::chunks(task.head_dim)),
+        v_chunks_(Rooms::chunks(task.v_head_dim)),
+        values_(task, rooms_, sights_) {
+    const double scale = Rows::score_scale(task);
+    softmax_.has_softcap = task.softcap != 0;
+    softmax_.cap_scale = softmax_.has_softcap ? Rows::finite(scale / task.softcap) : 0.0f;
+    softmax_.exponent_scale =
+        Rows::finite((softmax_.has_softcap ? task.softcap : scale) * Rows::kLog2E);
+  }
+
+  void run(const AttentionPart& part, const AttentionPart* upcoming) {
+    const FlushingFloatMode mode;  // as tiles know no subnormal numbers
+    sums_.begin(part);
+    if (part.key_begin < part.key_end) {
+      prepare_queries();
+      S::configure_tiles(kRows);
+      TileWalk<S, kKeys>::run(
+          task_, part, upcoming, [&](int num_keys) { return work_of_tile(num_keys); },
+          [&](const Tile& tile, std::int64_t head, Lines& lines) {
+            sums_.enter(tile.first(), head);
+            attend_tile(tile, head, lines);
+          },
+          Steps{sights_});
+      S::release_tiles();
+    }
+    sums_.end(part);
+  }
+
+ private:
+  static constexpr int kKeys = TileGrid::kKeys;
+  static constexpr int kRows = TileGrid::kRows;
+  static constexpr int kStep = TileGrid::kStep;
+  static constexpr int kFourWork = 120;  // of the softmax: four pairs of keys, in half cycles
+
+  using Words = TileWords<S>;
+  using Products = TileProducts<S>;
+  using KeyRows = typename Products::KeyRows;
+  using Softmax = TileSoftmax<S>;
+  using Tile = KeyTile<S, kKeys>;
+  using Lines = LineQueue<S>;
+
+  // Tiles begin on the grid, and go around keys that no row sees.
+  struct Steps {
+    const TileSights<S>& sights;
+    static std::int64_t end_of(std::int64_t key) { return TileGrid::tile_begin(key) + kKeys; }
+    std::int64_t after(std::int64_t end) const { return sights.after(end); }
+  };
+
+  std::int64_t work_of_tile(int num_keys) const {
+    const std::int64_t steps = (num_keys + kStep - 1) / kStep;
+    const std::int64_t tiles = Rooms::row_tiles(sights_.count());
+    const std::int64_t of_rows = (k_chunks_ + v_chunks_) * Products::kPairWork + 4 * kFourWork;
+    return steps * (tiles * of_rows + v_chunks_ * 16 * TileValues<S>::kPairUpWork);
+  }
+
+  // As tiles of pairs of columns: of each 32 columns 16 rows of words, a query row in each lane.
+  void prepare_queries() {
+    const std::int64_t columns = k_chunks_ * 32;
+    const float factor = Rows::query_factor(task_);
+    auto* const rows = reinterpret_cast<BFloat16*>(rooms_.key_copies);  // free until there are keys
+    float* const floats = rooms_.key_copies + kRows * columns / 2;
+    for (std::int64_t head = unit_.kv_head_begin; head < unit_.kv_head_end; ++head) {
+      for (std::int64_t row = 0; row < sights_.count(); row += kRows) {
+        for (int i = 0; i < kRows; ++i) {
+          BFloat16* const to = rows + i * columns;
+          __builtin_memset(static_cast<void*>(to), 0, static_cast<std::size_t>(2 * columns));
+          if (row + i >= sights_.count()) continue;
+          const std::int64_t token = Rows::token_of(unit_, (row + i) / task_.group).q_row;
+          const std::int64_t q_head = head * task_.group + (row + i) % task_.group;
+          Rows::load_floats(Rows::at(task_.q, token, q_head), task_.q.dtype, task_.head_dim, factor,
+                            floats);
+          Rows::store_floats(floats, task_.head_dim, reinterpret_cast<std::byte*>(to),
+                             DType::bfloat16);
+        }
+        float* const to = rooms_.queries(head, row);
+        for (std::int64_t chunk = 0; chunk < k_chunks_; ++chunk) {
+          Words::transpose(reinterpret_cast<const float*>(rows + chunk * 32), columns / 2,
+                           to + chunk * Words::kTileFloats);
+        }
+      }
+    }
+  }
+
+  void attend_tile(const Tile& tile, std::int64_t head, Lines& lines) {
+    TilePlace place;
+    place.first = TileGrid::tile_begin(tile.first());
+    place.begin = static_cast<int>(tile.first() - place.first);
+    place.end = place.begin + tile.num_keys();
+    find_keys(tile, place, head);
+    values_.find(tile.v(task_, head), place, lines);
+    const std::int64_t count = sights_.count();
+    for (std::int64_t row = 0; row < count; row += 2 * kRows) {
+      if (row + kRows < count) {
+        attend_rows<2>(place, head, row, lines);
+      } else {
+        attend_rows<1>(place, head, row, lines);
+      }
+    }
+  }
+
+  // Where tiles of 16 keys lie, or copies of them with zeros for those that are not to be read.
+  void find_keys(const Tile& tile, const TilePlace& place, std::int64_t head) {
+    const TileRows rows = tile.k(task_, head);
+    const bool in_place = task_.head_dim % 32 == 0 && task_.block_size % 16 == 0;
+    for (int key = 0; key < kKeys; key += 16) {
+      KeyRows& found = keys_[key / 16];
+      const bool whole = key >= place.begin && key + 16 <= place.end &&
+                         sights_.are_held(place.first + key, place.first + key + 16);
+      if (in_place && whole) {
+        found = {rows.rows[key - place.begin] + rows.offset, task_.k.token_stride};
+        continue;
+      }
+      const std::int64_t columns = k_chunks_ * 32;
+      auto* const copies = reinterpret_cast<BFloat16*>(rooms_.key_copies) + key * columns;
+      __builtin_memset(static_cast<void*>(copies), 0, static_cast<std::size_t>(2 * 16 * columns));
+      for (int i = 0; i < 16; ++i) {
+        if (!sights_.is_held(place, key + i)) continue;
+        __builtin_memcpy(copies + i * columns, rows.rows[key + i - place.begin] + rows.offset,
+                         static_cast<std::size_t>(2 * task_.head_dim));
+      }
+      found = {reinterpret_cast<const std::byte*>(copies), 2 * columns};
+    }
+  }
+
+  // Rows [row, row + kTiles * kRows) of a head, as far as there are any.
+  template <int kTiles>
+  void attend_rows(const TilePlace& place, std::int64_t head, std::int64_t row, Lines& lines) {
+    TileSight sights[kTiles];
+    int first = kKeys, last = 0;
+    for (int i = 0; i < kTiles; ++i) {
+      sights[i] = sights_.find(row + i * kRows, place.first, rooms_.shown + i * Rooms::kTileScores);
+      if (sights[i].first >= sights[i].last) continue;
+      first = sights[i].first < first ? sights[i].first : first;
+      last = sights[i].last > last ? sights[i].last : last;
+    }
+    if (first >= last) return;
+    first = first / kStep * kStep;
+    last = (last + kStep - 1) / kStep * kStep;
+    score<kTiles>(head, row, first, last, lines);
+    for (int i = 0; i < kTiles; ++i) {
+      const float* const shown = sights[i].whole ? nullptr : rooms_.shown + i * Rooms::kTileScores;
+      weigh({scores_of(i), rooms_.weights, shown, first, last}, place, head, row + i * kRows,
+            lines);
+      for (int key = first; key < last; key += kStep) {
+        Words::transpose(rooms_.weights + key / 2 * kRows, kRows,
+                         rooms_.step_weights(i, key / kStep));
+      }
+    }
+    values_.template add<kTiles>(first / kStep, last / kStep, sights, sums_.values(head, row),
+                                 sums_.values(head, row + (kTiles - 1) * kRows), lines);
+  }
+
+  template <int kTiles>
+  void score(std::int64_t head, std::int64_t row, int first, int last, Lines& lines) {
+    constexpr int kOther = kTiles - 1;
+    const float* const q0 = rooms_.queries(head, row);
+    const float* const q1 = rooms_.queries(head, row + kOther * kRows);
+    for (int key = first; key < last;) {
+      float* const to0 = scores_of(0) + key * kRows;
+      float* const to1 = scores_of(kOther) + key * kRows;
+      const KeyRows* const keys = keys_ + key / 16;
+      if constexpr (kTiles == 1) {
+        if (last - key >= 64) {
+          Products::template score<1, 4>(keys, q0, q1, k_chunks_, to0, to1, lines);
+          key += 64;
+          continue;
+        }
+      }
+      Products::template score<kTiles, 2>(keys, q0, q1, k_chunks_, to0, to1, lines);
+      key += kStep;
+    }
+  }
+  float* scores_of(int tile) const { return rooms_.scores + tile * Rooms::kTileScores; }
+
+  void weigh(const typename Softmax::Tile& tile, const TilePlace& place, std::int64_t head,
+             std::int64_t row, Lines& lines) {
+    float factor = softmax_.exponent_scale;
+    if (softmax_.has_softcap || task_.alibi_slopes != nullptr) {
+      float slopes[kRows];
+      std::int64_t positions[kRows];
+      for (int i = 0; i < kRows; ++i) {
+        const std::int64_t at = Rows::smaller(row + i, sights_.count() - 1);
+        slopes[i] = task_.alibi_slopes == nullptr
+                        ? 0.0f
+                        : Rows::finite(task_.alibi_slopes[head * task_.group + at % task_.group] *
+                                       Rows::kLog2E);
+        positions[i] = Rows::position_of(unit_, Rows::token_of(unit_, at / task_.group).own_key);
+      }
+      const auto distance = [&](int key, int lane) {
+        const std::int64_t at = Rows::smaller(place.first + key, unit_.seq_len - 1);
+        return static_cast<float>(Rows::position_of(unit_, at) - positions[lane]);
+      };
+      softmax_.transform(tile, task_.alibi_slopes == nullptr ? nullptr : slopes, distance);
+      if (task_.alibi_slopes != nullptr) factor = 1;
+    }
+    float shrink[kRows];
+    const auto state = sums_.state(head, row);
+    if (softmax_.raise(tile, factor, {state.maximum, state.sum}, shrink)) {
+      sums_.shrink(head, row, shrink);
+    }
+    softmax_.weigh(tile, factor, {state.maximum, state.sum}, [&] { lines.advance(kFourWork); });
+  }
+
+  const AttentionTask& task_;
+  const AttentionUnit& unit_;
+  const Rooms rooms_;
+  TileSums<S> sums_;
+  const TileSights<S> sights_;
+  const std::int64_t k_chunks_, v_chunks_;
+  TileValues<S> values_;
+  Softmax softmax_;
+  KeyRows keys_[kKeys / 16];
+};
+
+}  // namespace quire

@@ -1,0 +1,45 @@
+// Attention in tiles as a path of fused attention.
+//
+// It takes units of any number of rows, so that there is one way, with the same sums, for a token
+// that is decoded, verified with others or part of a prompt. What it takes depends on the call's
+// dtypes alone.
+#pragma once
+
+#include "quire/cpu/attention/attention_kernels.h"
+#include "quire/cpu/attention/tiles/tile_attention.h"
+
+namespace quire {
+
+template <class S>
+struct TilePath {
+  // Weights are rounded to bfloat16, which is less than the rounding of results, where those are
+  // bfloat16s as well.
+  static bool takes(const AttentionTask& task, std::int64_t) {
+    return task.q.dtype == DType::bfloat16 && task.k.dtype == DType::bfloat16 &&
+           task.v.dtype == DType::bfloat16 && task.out.dtype == DType::bfloat16;
+  }
+
+  static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
+    return takes(task, rows) ? TileRooms<S>::scratch_floats(task, rows) : 0;
+  }
+
+  static bool looks_at_scales(const AttentionTask&, const AttentionPart&) { return false; }
+
+  static void part(const AttentionTask& task, const AttentionPart& part,
+                   const AttentionPart* upcoming, float* scratch, StateView state) {
+    TileAttention<S>(task, part.unit, scratch, state).run(part, upcoming);
+  }
+
+  static constexpr FusedKernels kernels(const char* name) {
+    return {name,
+            TileStates<S>::kWidth,
+            &takes,
+            &part,
+            &scratch_floats,
+            &looks_at_scales,
+            &TileStates<S>::finish,
+            TileGrid::kCell};
+  }
+};
+
+}  // namespace quire
