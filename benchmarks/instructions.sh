@@ -12,8 +12,8 @@ source "$(dirname "$0")/../scripts/common.sh"
 file=benchmarks/instructions.txt build=build/benchmarks
 
 make_environment
-apt_install valgrind
-pip_for_environment install --quiet cmake ninja
+apt_install valgrind "counts the instructions"
+pip_install cmake ninja
 cmake -S benchmarks -B $build -G Ninja >/dev/null
 cmake --build $build --target instructions >/dev/null
 

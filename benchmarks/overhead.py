@@ -7,6 +7,7 @@ The exit status is 1 where a budget is missed or NumPy is faster.
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import time
@@ -21,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 import quire
+
+torch: Any = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
 
 Array = npt.NDArray[Any]
 
@@ -44,16 +47,33 @@ def best_microseconds(call: Callable[[], object]) -> float:
     return best * 1e6
 
 
-def small_attention(**options: Any) -> float:
-    """paged_attention of one sequence of 16 tokens, 8 heads, head size 64."""
+def small_arguments() -> tuple[Array, ...]:
+    """Of one sequence of 16 tokens, 8 heads, head size 64."""
     random = np.random.default_rng(0)
     k, v = random.standard_normal((2, 4, 16, 8, 64), np.float32)
     q = random.standard_normal((1, 8, 64), np.float32)
-    tables, lengths = np.array([[2]], np.int32), np.array([16], np.int32)
+    return q, k, v, np.array([[2]], np.int32), np.array([16], np.int32)
+
+
+def small_attention(**options: Any) -> float:
+    """paged_attention of those."""
+    q, k, v, tables, lengths = small_arguments()
     attention: Any = quire.paged_attention
     if options:
         return best_microseconds(lambda: attention(q, k, v, tables, lengths, **options))
     return best_microseconds(lambda: attention(q, k, v, tables, lengths))
+
+
+def tensors_over_arrays() -> float:
+    """What the same call costs more where all five are PyTorch's tensors, and so the result."""
+    arrays = small_arguments()
+    tensors = [torch.from_numpy(array) for array in arrays]
+    attention: Any = quire.paged_attention
+    calls = (lambda: attention(*arrays)), (lambda: attention(*tensors))
+    # in turns, so that a slow moment of the machine is nobody's alone
+    times = [[best_microseconds(call) for call in calls] for _ in range(10)]
+    of_arrays, of_tensors = (min(column) for column in zip(*times, strict=True))
+    return of_tensors - of_arrays
 
 
 def small_attend() -> float:
@@ -133,10 +153,12 @@ def against_numpy(batch: int, heads: tuple[int, int], dtype: str) -> tuple[float
 def main() -> int:
     """Print each figure, its budget and their ratio."""
     missed = 0
+    of_tensors = [] if torch is None else [("  tensors over arrays", tensors_over_arrays(), 2.0)]
     print(f"{'':34} {'measured':>10} {'budget':>8} {'of it':>6}")
     for name, measured, budget in (
         ("paged_attention, 16 tokens", small_attention(), 5.0),
         ("  with options by name", small_attention(num_threads=1, causal=True), 5.0),
+        *of_tensors,
         ("attend, 16 tokens", small_attend(), 5.0),
         ("fork of 32,768 tokens", fork_of_long_table(), 20.0),
         ("append of one token", append_of_one_token(), 3.0),

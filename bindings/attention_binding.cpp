@@ -23,8 +23,8 @@ py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cac
                               py::handle v_open, const AttentionOptions& options) {
   constexpr const char* function = "paged_attention";
   AttentionCall call(function, q, options);
-  const FloatArray k = to_cache_array({function, "k_cache"}, k_cache);
-  const FloatArray v = to_cache_array({function, "v_cache"}, v_cache);
+  const FloatArray k = call.cache("k_cache", k_cache);
+  const FloatArray v = call.cache("v_cache", v_cache);
   const IndexArray tables = to_index_array({function, "block_tables"}, block_tables);
   const IndexArray lengths = to_index_array({function, "seq_lens"}, seq_lens);
   const std::optional<FloatArray> k_blocks = to_optional_floats({function, "k_open"}, k_open);
@@ -61,7 +61,7 @@ py::object py_attend(py::handle q, py::handle tables, py::handle layer,
   const TableList list(function, tables);
   if (list.tables().empty()) raise<ValueError>("attend: tables", "got none, expected at least one");
   const KvGeometry& geometry = list.tables()[0]->pool()->geometry();
-  call.take_scales(geometry.dtype, geometry.dtype);
+  call.take_pool(geometry.dtype);
   call.make_outputs(geometry.v_head_dim);
   {
     // Nothing of Python runs while the tables are held: it could wait for one of them.

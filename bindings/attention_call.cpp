@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "quire/base/check.h"
+#include "quire/format/cache_format.h"
 
 namespace quire::python {
 
@@ -24,7 +25,7 @@ AttentionCall::AttentionCall(const char* function, py::handle q, const Attention
       q_object_(q),
       k_scale_option_(options.k_scale),
       v_scale_option_(options.v_scale) {
-  q_ = to_float_array({function, "q"}, q);
+  q_ = to_query_array({function, "q"}, q);
   query_.q = q_.view;
   if (!options.cu_seqlens_q.is_none()) {
     cu_seqlens_q_ = to_index_array({function, "cu_seqlens_q"}, options.cu_seqlens_q);
@@ -51,6 +52,7 @@ AttentionCall::AttentionCall(const char* function, py::handle q, const Attention
     sinks_ = to_float_array({function, "sinks"}, options.sinks);
     query_.sinks = sinks_.view;
   }
+  cache_dtype_ = to_optional_dtype({function, "cache_dtype"}, options.cache_dtype);
   layout_ = to_layout({function, "layout"}, options.layout);
   const auto num_threads = to_optional_int({function, "num_threads"}, options.num_threads);
   if (num_threads && (*num_threads < 1 || *num_threads > 1024)) {
@@ -104,6 +106,15 @@ void AttentionCall::require_options_of_tables() const {
   }
 }
 
+FloatArray AttentionCall::cache(const char* name, py::handle object) const {
+  return to_cache_array({function_, name}, object, cache_dtype_);
+}
+
+void AttentionCall::take_pool(DType dtype) {
+  if (cache_dtype_) require_cache_dtype({function_, "pool"}, dtype, *cache_dtype_);
+  take_scales(dtype, dtype);
+}
+
 void AttentionCall::take_scales(DType k_cache, DType v_cache) {
   k_scale_.emplace(Argument{function_, "k_scale"}, k_scale_option_, k_cache);
   v_scale_.emplace(Argument{function_, "v_scale"}, v_scale_option_, v_cache);
@@ -116,7 +127,8 @@ void AttentionCall::make_outputs(std::int64_t v_head_dim) {
   if (query_.q.ndim != 3) return;
   const std::array shape = {query_.q.shape[0], query_.q.shape[1], v_head_dim};
   if (!given_out_object_) {
-    out_ = ResultArray(q_object_, query_.q.dtype, shape);
+    const DType dtype = is_float8(query_.q.dtype) ? DType::bfloat16 : query_.q.dtype;
+    out_ = ResultArray(q_object_, dtype, shape);
     query_.out = out_.view();
   }
   if (return_lse_) {

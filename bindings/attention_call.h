@@ -26,10 +26,13 @@ class AttentionCall {
   Implementation implementation() const { return implementation_; }
   const Execution& how() const { return how_; }
 
+  // A cache that was given, and then the scales beside both. Of tables: those of their pool, whose
+  // dtype cache_dtype may say again.
+  FloatArray cache(const char* name, pybind11::handle object) const;
+  void take_scales(DType k_cache, DType v_cache);
+  void take_pool(DType dtype);
   // Throws ValueError for a layout or positions, which tables have by themselves.
   void require_options_of_tables() const;
-  // The scales that were given, for caches of such dtypes.
-  void take_scales(DType k_cache, DType v_cache);
   // Makes the outputs that were not given, for values of this size.
   void make_outputs(std::int64_t v_head_dim);
   // Where block mass goes; null where it is not wanted.
@@ -50,6 +53,7 @@ class AttentionCall {
   BoolArray causal_, tree_;
   const pybind11::handle k_scale_option_, v_scale_option_;
   std::optional<ScaleArray> k_scale_, v_scale_;
+  std::optional<DType> cache_dtype_;
   IndexArray cu_seqlens_q_, key_positions_;
   std::optional<IndexView> positions_;
   Layout layout_ = Layout::NHD;

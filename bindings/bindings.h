@@ -18,5 +18,8 @@ void bind_persistence(pybind11::module_& m);  // after tables and caches, to whi
 void bind_attention(pybind11::module_& m);
 void bind_step(pybind11::module_& m);
 void bind_linear(pybind11::module_& m);
+void bind_rowwise(pybind11::module_& m);
+void bind_sampling(pybind11::module_& m);
+void bind_recurrent(pybind11::module_& m);
 
 }  // namespace quire::python

@@ -39,7 +39,7 @@ std::shared_ptr<BlockPool> new_pool(py::handle num_blocks, py::handle block_size
                                     py::handle num_kv_heads, py::handle head_dim,
                                     py::handle v_head_dim, py::handle num_layers, py::handle dtype,
                                     py::handle backing_file, py::handle resident_bytes,
-                                    py::handle open_blocks) {
+                                    py::handle open_blocks, py::handle shared) {
   constexpr const char* function = "BlockPool";
   KvGeometry geometry;
   geometry.num_blocks = to_int({function, "num_blocks"}, num_blocks);
@@ -51,6 +51,7 @@ std::shared_ptr<BlockPool> new_pool(py::handle num_blocks, py::handle block_size
   geometry.num_layers = to_int({function, "num_layers"}, num_layers);
   geometry.dtype = to_dtype({function, "dtype"}, dtype);
   geometry.open_blocks = to_optional_int({function, "open_blocks"}, open_blocks);
+  geometry.shared = to_bool({function, "shared"}, shared);
   BackingFile file;
   file.path = path_of({function, "backing_file"}, backing_file);
   file.resident_bytes = to_optional_int({function, "resident_bytes"}, resident_bytes);
@@ -159,8 +160,9 @@ std::string pool_repr(const BlockPool& pool) {
                 ", num_kv_heads=", g.num_kv_heads, ", head_dim=", g.head_dim,
                 g.v_head_dim == g.head_dim ? "" : concat(", v_head_dim=", g.v_head_dim),
                 ", num_layers=", g.num_layers, ", dtype='", name_of(g.dtype), "'",
-                g.open_blocks ? concat(", open_blocks=", *g.open_blocks) : "", ")  # ",
-                pool.num_free(), " free, ", pool.num_used(), " used");
+                g.open_blocks ? concat(", open_blocks=", *g.open_blocks) : "",
+                g.shared ? ", shared=True" : "", ")  # ", pool.num_free(), " free, ",
+                pool.num_used(), " used");
 }
 
 std::string stats_repr(const PoolStats& s) {
@@ -170,7 +172,7 @@ std::string stats_repr(const PoolStats& s) {
                 ", wasted_tokens=", s.wasted_tokens, ", peak_used=", s.peak_used,
                 ", copies_on_write=", s.copies_on_write, ", resident_bytes=", s.resident_bytes,
                 ", offloaded=", s.offloaded, ", open_blocks=", s.open_blocks,
-                ", kept_open=", s.kept_open, ")");
+                ", kept_open=", s.kept_open, ", bytes_per_token=", s.bytes_per_token, ")");
 }
 
 void bind_stats(py::module_& m) {
@@ -203,6 +205,9 @@ void bind_stats(py::module_& m) {
           "kept_open", &PoolStats::kept_open,
           "Other blocks whose rows are kept in full precision beside the sealed ones, for "
           "BlockTable.truncate.")
+      .def_readonly("bytes_per_token", &PoolStats::bytes_per_token,
+                    "Bytes of a token in all layers, padding included, in blocks that are not "
+                    "open: nbytes / (num_blocks * block_size), a float.")
       .def("__repr__", &stats_repr);
 }
 
@@ -218,7 +223,8 @@ void bind_block_pool(py::module_& m) {
            py::arg("block_size") = 16, py::arg("num_kv_heads"), py::arg("head_dim"),
            py::arg("v_head_dim") = py::none(), py::arg("num_layers") = 1,
            py::arg("dtype") = "bfloat16", py::arg("backing_file") = py::none(),
-           py::arg("resident_bytes") = py::none(), py::arg("open_blocks") = py::none());
+           py::arg("resident_bytes") = py::none(), py::arg("open_blocks") = py::none(),
+           py::arg("shared") = false);
   define_view(pool, "BlockPool.k_cache", &storage_of, &KvStorage::k_cache, docs::kKCache);
   define_view(pool, "BlockPool.v_cache", &storage_of, &KvStorage::v_cache, docs::kVCache);
   define_view(pool, "BlockPool.k_scale", &storage_of, &KvStorage::k_scale, docs::kKScale);
@@ -248,6 +254,9 @@ void bind_block_pool(py::module_& m) {
       .def_property_readonly(
           "open_blocks", [](const BlockPool& self) { return self.geometry().num_open(); },
           "Last blocks of a table that are in full precision.")
+      .def_property_readonly(
+          "shared", [](const BlockPool& self) { return self.geometry().shared; },
+          "Whether a value is the first v_head_dim numbers of its key.")
       .def_property_readonly("num_free", &BlockPool::num_free, "Blocks that nobody holds.")
       .def_property_readonly("num_used", &BlockPool::num_used, "Blocks that somebody holds.")
       .def_property_readonly("ref_counts", &ref_counts, docs::kRefCounts)

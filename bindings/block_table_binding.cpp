@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <string>
 
 #include "bindings.h"
@@ -53,10 +54,10 @@ py::object extend(BlockTable& table, py::handle n) {
 void py_append(BlockTable& table, py::handle k, py::handle v) {
   constexpr const char* function = "BlockTable.append";
   const FloatArray keys = to_float_array({function, "k"}, k);
-  const FloatArray values = to_float_array({function, "v"}, v);
+  const std::optional<FloatArray> values = to_optional_floats({function, "v"}, v);
   const Execution how = default_execution();  // under the GIL, as it reads the environment
   const WithoutGil unlocked;
-  append(table, keys.view, values.view, how);
+  append(table, keys.view, view_of(values), how);
 }
 
 std::shared_ptr<BlockTable> fork(const BlockTable& table) {
@@ -195,7 +196,8 @@ void bind_block_table(py::module_& m) {
       bind_class<BlockTable, std::shared_ptr<BlockTable>>(m, "BlockTable", docs::kBlockTable);
   def_init(table, "BlockTable", &new_table, docs::kBlockTable, py::arg("pool"));
   def_method(table, "BlockTable.extend", &extend, docs::kExtend, py::arg("n"));
-  def_method(table, "BlockTable.append", &py_append, docs::kAppend, py::arg("k"), py::arg("v"));
+  def_method(table, "BlockTable.append", &py_append, docs::kAppend, py::arg("k"),
+             py::arg("v") = py::none());
   def_method(table, "BlockTable.fork", &fork, docs::kFork);
   def_method(table, "BlockTable.truncate", &truncate, docs::kTruncate, py::arg("num_tokens"));
   def_method(table, "BlockTable.drop_before", &drop_before, docs::kDropBefore, py::arg("position"),

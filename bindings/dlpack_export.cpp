@@ -1,12 +1,15 @@
 #include "dlpack_export.h"
 
 #include <array>
+#include <cstdlib>
+#include <new>
 #include <utility>
 
 #include "bound_class.h"
 #include "fast_function.h"
 #include "gil.h"
 #include "numpy_view.h"
+#include "quire/base/aligned_buffer.h"
 
 namespace quire::python {
 namespace {
@@ -35,22 +38,31 @@ dlpack::DataType data_type_of(DType dtype) {
   return {};
 }
 
+std::int64_t bytes_of_element(const SharedArray& array) {
+  if (!array.integers) return static_cast<std::int64_t>(size_of(array.view.dtype));
+  return *array.integers == IndexType::int32 ? 4 : 8;
+}
+
+dlpack::DataType data_type_of(const SharedArray& array) {
+  if (!array.integers) return data_type_of(array.view.dtype);
+  return {dlpack::kInt, static_cast<std::uint8_t>(8 * bytes_of_element(array)), 1};
+}
+
 // What a tensor's context points to: shape and strides, which the tensor only points to as well,
 // and the memory.
 struct Context {
-  explicit Context(SharedArray array)
-      : shape(array.view.shape), strides(array.view.strides), memory(std::move(array.memory)) {
-    const auto item = static_cast<std::int64_t>(size_of(array.view.dtype));
-    for (std::int64_t& stride : strides) stride /= item;
+  explicit Context(const SharedArray& shared)
+      : array(shared), shape(shared.view.shape), strides(shared.view.strides) {
+    for (std::int64_t& stride : strides) stride /= bytes_of_element(shared);
   }
 
-  dlpack::Tensor tensor_of(const ArrayView& view) {
-    return {view.data,    dlpack::kCpu,   0, view.ndim, data_type_of(view.dtype),
-            shape.data(), strides.data(), 0};
+  dlpack::Tensor tensor() {
+    return {array.view.data, dlpack::kCpu,   0, array.view.ndim, data_type_of(array),
+            shape.data(),    strides.data(), 0};
   }
 
+  const SharedArray array;
   std::array<std::int64_t, kMaxDims> shape, strides;
-  std::shared_ptr<void> memory;
 };
 
 // Of a Versioned or a Managed, whose members have the same names.
@@ -102,8 +114,8 @@ py::object py_dlpack(py::handle self, py::handle stream, py::handle max_version,
     refuse_export("max_version: got none or one before 1.0, which has no read-only arrays");
   }
   auto context = std::make_unique<Context>(array);
-  auto tensor = std::make_unique<dlpack::Managed>(dlpack::Managed{
-      context->tensor_of(array.view), context.get(), &delete_tensor<dlpack::Managed>});
+  auto tensor = std::make_unique<dlpack::Managed>(
+      dlpack::Managed{context->tensor(), context.get(), &delete_tensor<dlpack::Managed>});
   context.release();
   return capsule_over(tensor.release(), dlpack::kManagedName);
 }
@@ -123,12 +135,48 @@ std::shared_ptr<void> shared_object(py::object object) {
           }};
 }
 
-std::unique_ptr<dlpack::Versioned, void (*)(dlpack::Versioned*)> new_tensor(SharedArray array) {
-  const ArrayView view = array.view;
-  auto context = std::make_unique<Context>(std::move(array));
+std::int64_t bytes_of(DType dtype, std::span<const std::int64_t> shape) {
+  auto bytes = static_cast<std::int64_t>(size_of(dtype));
+  for (const std::int64_t length : shape) {
+    if (__builtin_mul_overflow(bytes, length, &bytes)) throw std::bad_alloc();
+  }
+  return bytes;
+}
+
+OwnedTensor new_tensor(DType dtype, std::span<const std::int64_t> shape, ArrayView* view) {
+  // the tensor, and behind it what it points to
+  struct Piece {
+    dlpack::Versioned tensor;
+    std::array<std::int64_t, kMaxDims> shape, strides;
+  };
+  std::size_t bytes = sizeof(Piece) + kCacheLine;
+  if (__builtin_add_overflow(bytes, bytes_of(dtype, shape), &bytes)) throw std::bad_alloc();
+  void* const memory = std::malloc(bytes);
+  if (memory == nullptr) throw std::bad_alloc();
+  auto* const piece = new (memory) Piece{};
+  void* data = piece + 1;
+  std::size_t room = bytes - sizeof(Piece);
+  std::align(kCacheLine, 0, data, room);
+  *view = contiguous_view(data, dtype, shape);
+  piece->shape = view->shape;
+  piece->strides = view->strides;
+  for (std::int64_t& stride : piece->strides) stride /= static_cast<std::int64_t>(size_of(dtype));
+  const auto free_piece = [](dlpack::Versioned* tensor) { std::free(tensor->context); };
+  piece->tensor = {1,
+                   0,
+                   piece,
+                   free_piece,
+                   0,
+                   {data, dlpack::kCpu, 0, view->ndim, data_type_of(dtype), piece->shape.data(),
+                    piece->strides.data(), 0}};
+  return {&piece->tensor, free_piece};
+}
+
+OwnedTensor new_tensor(const SharedArray& array) {
+  auto context = std::make_unique<Context>(array);
   auto tensor = std::make_unique<dlpack::Versioned>(
       dlpack::Versioned{1, 0, context.get(), &delete_tensor<dlpack::Versioned>,
-                        view.writable ? 0 : dlpack::kReadOnly, context->tensor_of(view)});
+                        array.view.writable ? 0 : dlpack::kReadOnly, context->tensor()});
   context.release();
   return {tensor.release(), &delete_tensor<dlpack::Versioned>};
 }
@@ -153,7 +201,10 @@ A capsule of DLPack, as the array API standard describes it.)",
       [](const SharedArray&) { return py::make_tuple(static_cast<int>(dlpack::kCpu), 0); },
       "(1, 0), the CPU.");
   producer.def("__repr__", [](const SharedArray& array) {
-    return concat("DLPackArray(", name_of(array.view.dtype), " ", shape_text(array.view), ")");
+    const std::string_view dtype = !array.integers                       ? name_of(array.view.dtype)
+                                   : *array.integers == IndexType::int32 ? "int32"
+                                                                         : "int64";
+    return concat("DLPackArray(", dtype, " ", shape_text(array.view), ")");
   });
   FastFunction<&py_dlpack_of>::define(m, "dlpack_of", R"(dlpack_of(array)
 --

@@ -19,13 +19,14 @@ them: PyTorch's tensors for a tensor, JAX's arrays for an array of JAX, without 
 else NumPy's.
 
 Args:
-    q: [T, Hq, D], float32, float16 or bfloat16. Without cu_seqlens_q T == B: the last token of each
-        sequence.
+    q: [T, Hq, D], float32, float16 or bfloat16; where k_cache is of a float8 also float8_e4m3fn or
+        float8_e5m2, either. Without cu_seqlens_q T == B: the last token of each sequence.
     k_cache: [num_blocks, block_size, Hkv, D] ("NHD") or [num_blocks, Hkv, block_size, D] ("HND"),
         any of the three dtypes, or quantised: int8, float8_e4m3fn, float8_e5m2, or int4. This is an
-        array of uint8 [..., D / 2], D even: element 2 i in the lower half of byte i, element 2 i + 1 in the
+        array of uint8 [..., D / 2] without cache_dtype, D even: element 2 i in the lower half of byte i, element 2 i + 1 in the
         upper one. A half u stands for middle + (u - 8) * step (arXiv 2402.02750).
-    v_cache: as k_cache, with Dv for D; its dtype may differ, but int4 both are or none.
+    v_cache: as k_cache, with Dv for D; its dtype may differ, but int4 both are or none. Where a value
+        is the beginning of its key it is k_cache[..., :Dv], with v_scale as k_scale.
     block_tables: [B, max_blocks] int32 or int64. Entries past ceil(seq_len / block_size) are
         ignored. -1 is a hole: allowed where no query sees a key of the block. First blocks that
         several sequences have are read once for all of them.
@@ -114,7 +115,7 @@ Example:
 
 inline constexpr const char* kWriteKv =
     R"(write_kv(k, v, k_cache, v_cache, slot_mapping, *, k_scale=None, v_scale=None, k_open=None,
-v_open=None, layout='NHD')
+v_open=None, cache_dtype=None, layout='NHD')
 --
 
 Writes rows of keys and values into their slots of a paged cache. A large write runs on threads, as
@@ -124,18 +125,23 @@ says.
 Args:
     k: [n, Hkv, D]. v: [n, Hkv, Dv]. float32, float16 or bfloat16.
     k_cache, v_cache: as in paged_attention. Values are rounded to nearest even into their dtypes.
+        v and v_cache None: values are the first numbers of their keys (latent attention), and
+        paged_attention reads them with v_cache=k_cache[..., :Dv]. v_scale and v_open are None then,
+        and the cache is not of int4, whose keys and values are on grids of two kinds.
     slot_mapping: [n] int32 or int64: slot = block * block_size + offset; -1 skips the row. Of rows
         with one slot the last wins. A block of int4 caches is written whole: of its slots all have
         rows, in any order, or none.
     k_scale: of a quantised k_cache. float32 [num_blocks, block_size, Hkv] is written: each token
         and head has a scale of its own, its largest magnitude / 127 (int8), 448 (float8_e4m3fn) or
-        57344 (float8_e5m2). [Hkv] or a number is read: numbers are cut off at so many times it. Of int4 the grids
-        that paged_attention describes are written: step = (highest - lowest) / 15, at least 2^-24,
+        57344 (float8_e5m2). [Hkv], [1] or a number is read: numbers are cut off at so many times it. Of
+        int4 the grids that paged_attention describes are written: step = (highest - lowest) / 15, at least 2^-24,
         and middle = lowest + 8 * step, of a channel of a block.
     v_scale: likewise for v_cache; of int4 the grids of each token and head.
     k_open, v_open: beside quantised caches, as in paged_attention. Slots from num_blocks *
         block_size on are theirs, and their rows are stored as plain floats, each block as far as it
         has any; what they are rounded to is finite.
+    cache_dtype: of caches that are held as uint8: "float8_e4m3fn" or "float8_e5m2", whose bytes they
+        are. None: as their arrays say, and uint8 is int4.
     layout: "NHD" or "HND", of all caches.
 
 Raises:
@@ -149,7 +155,8 @@ Example:
 
 inline constexpr const char* kBlockPool =
     R"(BlockPool(num_blocks, *, block_size=16, num_kv_heads, head_dim, v_head_dim=None,
-num_layers=1, dtype='bfloat16', backing_file=None, resident_bytes=None, open_blocks=None)
+num_layers=1, dtype='bfloat16', backing_file=None, resident_bytes=None, open_blocks=None,
+shared=False)
 --
 
 A pool of equally large blocks of keys and values, and who holds them. Safe to use from several
@@ -167,6 +174,10 @@ Args:
     dtype: float32, float16 or bfloat16, or quantised: int8, float8_e4m3fn, float8_e5m2 or int4, as
         a name or a NumPy dtype.
     backing_file, resident_bytes, open_blocks: see below.
+    shared: a value is the first v_head_dim numbers of its key, as in latent attention (DeepSeek-V2,
+        arXiv 2405.04434, section 2.1), and is stored there alone: v_cache and v_scale are views of
+        what keys have, append and Step take no v. Not for int4, whose keys and values are on grids of
+        two kinds.
 
 A pool, its tables and its caches belong to the process that made them: in a child of os.fork() every
 method, property and function that takes one raises QuireError, and garbage collection leaves them alone.
@@ -200,7 +211,7 @@ takes none.
 Raises:
     ValueError: a size below 1, resident_bytes too few to work with, or without backing_file;
         open_blocks below 0, or 1 for int4, or above 0 for a dtype that is not quantised; for int4 an
-        odd head_dim or v_head_dim.
+        odd head_dim or v_head_dim, or shared; with shared a v_head_dim above head_dim.
     TypeError. MemoryError. OSError: the file exists, cannot be made, or finds no room.
 
 Example:
@@ -227,8 +238,9 @@ inline constexpr const char* kVCache =
 
 A writable view of a layer's values, [num_blocks, block_size, num_kv_heads, v_head_dim].
 
-Of int4 uint8, two numbers a byte, with v_head_dim / 2. Nothing is copied, and the view keeps the
-pool alive. Raises IndexError for an unknown layer.
+Of int4 uint8, two numbers a byte, with v_head_dim / 2. Of a pool that is shared it is
+k_cache(layer)[..., :v_head_dim]. Nothing is copied, and the view keeps the pool alive. Raises
+IndexError for an unknown layer.
 
 Example:
     >>> pool.v_cache()[block, row]
@@ -256,8 +268,8 @@ inline constexpr const char* kVScale =
 A writable view of a layer's scales of values, float32 [num_blocks, block_size, num_kv_heads].
 
 A value is its numbers in v_cache times its scale. Of int4 they are grids, float16 [num_blocks,
-block_size, num_kv_heads, 2], as paged_attention has them. Nothing is copied, and the view keeps the pool
-alive. Raises TypeError for a pool that is not quantised, IndexError for an unknown layer.
+block_size, num_kv_heads, 2], as paged_attention has them. Of a pool that is shared it is
+k_scale(layer). Nothing is copied, and the view keeps the pool alive. Raises TypeError for a pool that is not quantised, IndexError for an unknown layer.
 
 Example:
     >>> pool.v_scale()[block, row]

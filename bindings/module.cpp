@@ -22,4 +22,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   quire::python::bind_attention(m);
   quire::python::bind_step(m);
   quire::python::bind_linear(m);
+  quire::python::bind_rowwise(m);
+  quire::python::bind_sampling(m);
+  quire::python::bind_recurrent(m);
 }

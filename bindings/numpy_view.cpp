@@ -7,6 +7,7 @@
 
 #include "dlpack_view.h"
 #include "quire/base/check.h"
+#include "quire/format/cache_format.h"
 
 namespace quire::python {
 namespace {
@@ -154,14 +155,38 @@ FloatArray to_float_array(Argument argument, py::handle object) {
   return to_array(argument, object, false, kFloats, "float32, float16 or bfloat16");
 }
 
+FloatArray to_query_array(Argument argument, py::handle object) {
+  constexpr const char* dtypes =
+      "float32, float16 or bfloat16, or a float8 where the keys are of one";
+  FloatArray array = to_array(argument, object, true, kFloats, dtypes);
+  const DType dtype = array.view.dtype;
+  if (!is_quantised(dtype) || is_float8(dtype)) return array;
+  raise<TypeError>(argument.place(), "got dtype ", dtype == DType::int4 ? "uint8" : name_of(dtype),
+                   ", expected ", dtypes);
+}
+
 std::optional<FloatArray> to_optional_floats(Argument argument, py::handle object) {
   if (object.is_none()) return std::nullopt;
   return to_float_array(argument, object);
 }
 
-FloatArray to_cache_array(Argument argument, py::handle object) {
-  return to_array(argument, object, true, kCaches,
-                  "float32, float16, bfloat16, int8, float8_e4m3fn, float8_e5m2 or uint8 (int4)");
+FloatArray to_cache_array(Argument argument, py::handle object, std::optional<DType> cache_dtype) {
+  FloatArray array =
+      to_array(argument, object, true, kCaches,
+               "float32, float16, bfloat16, int8, float8_e4m3fn, float8_e5m2 or uint8 (int4)");
+  if (!cache_dtype) return array;
+  DType& dtype = array.view.dtype;
+  if (dtype == DType::int4 && is_float8(*cache_dtype)) dtype = *cache_dtype;
+  require_cache_dtype(argument, dtype, *cache_dtype);
+  return array;
+}
+
+void require_cache_dtype(Argument cache, DType known, DType cache_dtype) {
+  if (known == cache_dtype) return;
+  const bool is_bytes = known == DType::int4;
+  raise<TypeError>(place(cache.function, "cache_dtype"), "got ", name_of(cache_dtype), " for a ",
+                   cache.name, " of ", is_bytes ? "uint8" : name_of(known), ", expected ",
+                   is_bytes ? "float8_e4m3fn, float8_e5m2 or int4" : name_of(known), ", or None");
 }
 
 bool shows_array(py::handle object) {
@@ -314,6 +339,11 @@ DType to_dtype(Argument argument, py::handle object) {
            "float32, float16, bfloat16, int8, float8_e4m3fn, float8_e5m2 or int4");
   }
   return dtype_from_name(std::string(py::str(dtype)), argument.place());
+}
+
+std::optional<DType> to_optional_dtype(Argument argument, py::handle object) {
+  if (object.is_none()) return std::nullopt;
+  return to_dtype(argument, object);
 }
 
 }  // namespace quire::python

@@ -41,6 +41,9 @@ struct IndexArray {
 FloatArray to_float_array(Argument argument, pybind11::handle object);
 IndexArray to_index_array(Argument argument, pybind11::handle object);
 
+// The same with floats of 8 bits as well.
+FloatArray to_query_array(Argument argument, pybind11::handle object);
+
 // A copy of bools along one axis.
 struct BoolArray {
   std::unique_ptr<bool[]> values;
@@ -53,10 +56,20 @@ BoolArray to_bool_array(Argument argument, pybind11::handle object);
 
 // The same, or None.
 std::optional<FloatArray> to_optional_floats(Argument argument, pybind11::handle object);
+inline std::optional<ArrayView> view_of(const std::optional<FloatArray>& array) {
+  return array ? std::optional(array->view) : std::nullopt;
+}
 
 // The same with a quantised dtype of a cache as well: int8, float8_e4m3fn, float8_e5m2, or
 // int4 as uint8, two numbers in each.
-FloatArray to_cache_array(Argument argument, pybind11::handle object);
+//
+// What the caller says with cache_dtype: that a cache of uint8 is one of 8-bit floats, as libraries
+// hold those that have no such dtype. Throws TypeError where it does not fit the cache.
+FloatArray to_cache_array(Argument argument, pybind11::handle object,
+                          std::optional<DType> cache_dtype = std::nullopt);
+
+// The same of a dtype that is known, of the named cache.
+void require_cache_dtype(Argument cache, DType known, DType cache_dtype);
 
 // The scales of a quantised cache: an array of floats, or a number, as one of float32 without axes.
 // Of which dtype the cache is says what is expected.
@@ -100,5 +113,6 @@ pybind11::object numpy_dtype(DType dtype);
 
 // From a name, a NumPy dtype or a scalar type. Throws TypeError that lists the supported ones.
 DType to_dtype(Argument argument, pybind11::handle object);
+std::optional<DType> to_optional_dtype(Argument argument, pybind11::handle object);
 
 }  // namespace quire::python

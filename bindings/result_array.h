@@ -24,15 +24,19 @@ class ResultArray {
   ResultArray(pybind11::handle given, const ArrayView& view, AlignedFloats memory);
 
   const ArrayView& view() const { return shared_.view; }
-  explicit operator bool() const { return array_ || shared_.memory != nullptr; }
+  explicit operator bool() const { return array_ || tensor_ || shared_.memory != nullptr; }
 
   // The array, over the same memory; once.
   pybind11::object take();
 
  private:
   ArrayLibrary library_;
-  pybind11::object array_;  // where it is NumPy's
-  SharedArray shared_;      // its memory is none where it is NumPy's
+  pybind11::object array_;                // where it is NumPy's
+  SharedArray shared_;                    // its memory is none where it is NumPy's, or the tensor's
+  OwnedTensor tensor_{nullptr, nullptr};  // made beforehand, with its memory
 };
+
+// Whole numbers in an array of NumPy's, as one of the library of `given` over the same memory.
+pybind11::object indices_for(pybind11::handle given, pybind11::object array);
 
 }  // namespace quire::python

@@ -42,11 +42,11 @@ std::shared_ptr<Step> new_step(py::handle tables, py::handle num_tokens) {
 void write(const Step& step, py::handle k, py::handle v, py::handle layer) {
   constexpr const char* function = "Step.write";
   const FloatArray keys = to_float_array({function, "k"}, k);
-  const FloatArray values = to_float_array({function, "v"}, v);
+  const std::optional<FloatArray> values = to_optional_floats({function, "v"}, v);
   const std::int64_t index = to_int({function, "layer"}, layer);
   const Execution how = default_execution();  // under the GIL, as it reads the environment
   const WithoutGil unlocked;
-  step.write(keys.view, values.view, index, how);
+  step.write(keys.view, view_of(values), index, how);
 }
 
 py::object py_attend(py::handle self, py::handle q, py::handle k, py::handle v, py::handle layer,
@@ -60,21 +60,21 @@ py::object py_attend(py::handle self, py::handle q, py::handle k, py::handle v, 
                       "got some, expected None: a step has its own");
   }
   const std::int64_t index = to_int({function, "layer"}, layer);
-  if (k.is_none() != v.is_none()) {
+  const KvGeometry& geometry = step.tables()[0]->pool()->geometry();
+  if (k.is_none() ? !v.is_none() : v.is_none() && !geometry.shared) {
     raise<TypeError>(place(function, k.is_none() ? "k" : "v"),
                      "got None, expected an array, or None",
                      " for both k and v, where they have been written");
   }
   const std::optional<FloatArray> keys = to_optional_floats({function, "k"}, k);
   const std::optional<FloatArray> values = to_optional_floats({function, "v"}, v);
-  const KvGeometry& geometry = step.tables()[0]->pool()->geometry();
-  call.take_scales(geometry.dtype, geometry.dtype);
+  call.take_pool(geometry.dtype);
   call.make_outputs(geometry.v_head_dim);
   {
     const WithoutGil unlocked;
     if (keys) {
-      step.attend(call.query(), keys->view, values->view, index, call.implementation(), call.how(),
-                  call.block_mass());
+      step.attend(call.query(), keys->view, view_of(values), index, call.implementation(),
+                  call.how(), call.block_mass());
     } else {
       step.attend(call.query(), index, call.implementation(), call.how(), call.block_mass());
     }
@@ -95,12 +95,12 @@ py::object array_of(std::span<const T> values) {
 void bind_step(py::module_& m) {
   auto step = bind_class<Step, std::shared_ptr<Step>>(m, "Step", docs::kStep);
   def_init(step, "Step", &new_step, docs::kStep, py::arg("tables"), py::arg("num_tokens"));
-  def_method(step, "Step.write", &write, docs::kStepWrite, py::arg("k"), py::arg("v"),
+  def_method(step, "Step.write", &write, docs::kStepWrite, py::arg("k"), py::arg("v") = py::none(),
              py::kw_only(), py::arg("layer") = 0);
   def_method(step, "Step.take_back", &Step::take_back, docs::kTakeBack,
              py::call_guard<WithoutGil>());
   FastFunction<&py_attend>::define_method(step, "Step.attend", step_attend_doc(), py::arg("q"),
-                                          py::arg("k"), py::arg("v"), py::kw_only(),
+                                          py::arg("k"), py::arg("v") = py::none(), py::kw_only(),
                                           py::arg("layer") = 0, attention_options());
   step.def_property_readonly("num_tokens", &Step::num_tokens, "New tokens of all tables, T.")
       .def_property_readonly(

@@ -34,8 +34,8 @@ inline constexpr const char* kStepAttend =
 Args:
     q: [T, Hq, D], the new tokens of the first table, then those of the second, and so on; T is
         num_tokens.
-    k: [T, Hkv, D]. v: [T, Hkv, Dv]. float32, float16 or bfloat16. None and None: they have been
-        written.
+    k: [T, Hkv, D]. v: [T, Hkv, Dv], None where the pool is shared. float32, float16 or bfloat16.
+        None and None: they have been written.
     layer: of the pool.
     The other options are those of attend; cu_seqlens_q is None, as the step has its own.
 
@@ -50,13 +50,14 @@ Example:
 )";
 
 inline constexpr const char* kStepWrite =
-    R"(write(self, k, v, *, layer=0)
+    R"(write(self, k, v=None, *, layer=0)
 --
 
 Writes the new tokens' keys and values of a layer.
 
 Args:
-    k: [T, Hkv, D]. v: [T, Hkv, Dv]. float32, float16 or bfloat16, rounded to the pool's dtype.
+    k: [T, Hkv, D]. v: [T, Hkv, Dv], None where the pool is shared, as values are the beginnings of
+        its keys. float32, float16 or bfloat16, rounded to the pool's dtype.
     layer: of the pool.
 
 Raises:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# The type whose name every weak symbol of an instruction set's object carries: of its kernels_*.cpp
-# and gemm_*.cpp, and of the tests' words_*.cpp. What is scalar is compiled for the baseline, as
-# everything else is: any copy of it will do.
+# The type whose name every weak symbol of an instruction set's object carries: of its
+# kernels_*.cpp, gemm_*.cpp and operators_*.cpp, and of the tests' words_*.cpp. What is scalar is
+# compiled for the baseline, as everything else is: any copy of it will do.
 TYPE_OF_OBJECT = {
     "avx2.cpp.o": "Avx2",
     "avx512.cpp.o": "Avx512",
@@ -54,7 +54,7 @@ def test_kernels_share_no_weak_symbols() -> None:
     objects = [
         (path, type_name)
         for name, type_name in TYPE_OF_OBJECT.items()
-        for kind in ("kernels", "gemm", "words")
+        for kind in ("kernels", "gemm", "operators", "words")
         for path in build.rglob(f"{kind}_{name}")
     ]
     if not objects and "QUIRE_BUILD_DIR" not in os.environ:

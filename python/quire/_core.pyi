@@ -11,6 +11,7 @@ from typing import (
     SupportsIndex,
     TypeAlias,
     TypedDict,
+    TypeVar,
     overload,
 )
 
@@ -21,9 +22,9 @@ from typing_extensions import Unpack
 from quire.prefix_event import PrefixEvent
 from quire.table_report import TableReport
 
+# As much of DLPack as the types of JAX's arrays have.
 class _SupportsDLPack(Protocol):
-    def __dlpack__(self, *args: Any, **kwargs: Any) -> Any: ...
-    def __dlpack_device__(self) -> Any: ...
+    def __dlpack__(self) -> Any: ...
 
 class _SupportsArrayInterface(Protocol):
     @property
@@ -45,8 +46,17 @@ _OnEvent: TypeAlias = Callable[[_Event, tuple[int, ...]], object]
 _OnCacheEvent: TypeAlias = Callable[[PrefixEvent], object]
 _Array: TypeAlias = npt.NDArray[Any]
 _OutAndLse: TypeAlias = tuple[_Array, npt.NDArray[np.float32]]
+
+# The first array of a call, whose library the results belong to: NumPy, or the caller's own, as
+# PyTorch's or JAX's. Of a type that shows its memory by DLPack, but whose library makes no arrays
+# of it, results are NumPy's in truth.
+_NumPy: TypeAlias = _Array | _SupportsArrayInterface
+_Tensor = TypeVar("_Tensor", bound=_SupportsDLPack)
+
 _Bool: TypeAlias = bool | np.bool_
 _Bools: TypeAlias = npt.NDArray[np.bool_] | _SupportsDLPack | _SupportsArrayInterface
+# a number, or one for each row
+_PerRow: TypeAlias = SupportsFloat | SupportsIndex | Iterable[Any]
 _Window: TypeAlias = SupportsIndex | tuple[SupportsIndex, SupportsIndex]
 
 # What paged_attention and attend have alike; help() of either shows each with its default.
@@ -62,6 +72,7 @@ class _Options(TypedDict, total=False):
     sinks: _Floats | None
     k_scale: _Scale | None
     v_scale: _Scale | None
+    cache_dtype: npt.DTypeLike | None
     out: _Floats | None
     implementation: _Implementation
     num_threads: SupportsIndex | None
@@ -102,6 +113,8 @@ class PoolStats:
     def open_blocks(self) -> int: ...
     @property
     def kept_open(self) -> int: ...
+    @property
+    def bytes_per_token(self) -> float: ...
 
 class BlockPool:
     def __init__(
@@ -117,9 +130,12 @@ class BlockPool:
         backing_file: _Path | None = None,
         resident_bytes: SupportsIndex | None = None,
         open_blocks: SupportsIndex | None = None,
+        shared: _Bool = False,
     ) -> None: ...
     @property
     def open_blocks(self) -> int: ...
+    @property
+    def shared(self) -> bool: ...
     @property
     def num_blocks(self) -> int: ...
     @property
@@ -176,7 +192,7 @@ class BlockTable:
     def __len__(self) -> int: ...
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> _Array: ...
     def extend(self, n: SupportsIndex) -> npt.NDArray[np.int64]: ...
-    def append(self, k: _Floats, v: _Floats) -> None: ...
+    def append(self, k: _Floats, v: _Floats | None = None) -> None: ...
     def fork(self) -> BlockTable: ...
     def truncate(self, num_tokens: SupportsIndex) -> None: ...
     def drop_before(
@@ -209,14 +225,14 @@ class Step:
     def cu_seqlens_q(self) -> npt.NDArray[np.int32]: ...
     @property
     def slot_mapping(self) -> npt.NDArray[np.int64]: ...
-    def write(self, k: _Floats, v: _Floats, *, layer: SupportsIndex = 0) -> None: ...
+    def write(self, k: _Floats, v: _Floats | None = None, *, layer: SupportsIndex = 0) -> None: ...
     def take_back(self) -> None: ...
     @overload
     def attend(
         self,
-        q: _Floats,
+        q: _NumPy,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -228,9 +244,9 @@ class Step:
     @overload
     def attend(
         self,
-        q: _Floats,
+        q: _NumPy,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -242,9 +258,9 @@ class Step:
     @overload
     def attend(
         self,
-        q: _Floats,
+        q: _NumPy,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -256,9 +272,9 @@ class Step:
     @overload
     def attend(
         self,
-        q: _Floats,
+        q: _NumPy,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -270,9 +286,9 @@ class Step:
     @overload
     def attend(
         self,
-        q: _Floats,
+        q: _NumPy,
         k: _Floats | None,
-        v: _Floats | None,
+        v: _Floats | None = None,
         *,
         layer: SupportsIndex = 0,
         key_positions: None = None,
@@ -281,6 +297,76 @@ class Step:
         return_block_mass: _Bool,
         **options: Unpack[_Options],
     ) -> _Array | tuple[_Array, ...]: ...
+    @overload
+    def attend(
+        self,
+        q: _Tensor,
+        k: _Floats | None,
+        v: _Floats | None = None,
+        *,
+        layer: SupportsIndex = 0,
+        key_positions: None = None,
+        layout: Literal["NHD"] = "NHD",
+        return_lse: Literal[False] = False,
+        return_block_mass: Literal[False] = False,
+        **options: Unpack[_Options],
+    ) -> _Tensor: ...
+    @overload
+    def attend(
+        self,
+        q: _Tensor,
+        k: _Floats | None,
+        v: _Floats | None = None,
+        *,
+        layer: SupportsIndex = 0,
+        key_positions: None = None,
+        layout: Literal["NHD"] = "NHD",
+        return_lse: Literal[True],
+        return_block_mass: Literal[False] = False,
+        **options: Unpack[_Options],
+    ) -> tuple[_Tensor, _Tensor]: ...
+    @overload
+    def attend(
+        self,
+        q: _Tensor,
+        k: _Floats | None,
+        v: _Floats | None = None,
+        *,
+        layer: SupportsIndex = 0,
+        key_positions: None = None,
+        layout: Literal["NHD"] = "NHD",
+        return_lse: _Bool,
+        return_block_mass: Literal[False] = False,
+        **options: Unpack[_Options],
+    ) -> _Tensor | tuple[_Tensor, _Tensor]: ...
+    @overload
+    def attend(
+        self,
+        q: _Tensor,
+        k: _Floats | None,
+        v: _Floats | None = None,
+        *,
+        layer: SupportsIndex = 0,
+        key_positions: None = None,
+        layout: Literal["NHD"] = "NHD",
+        return_lse: _Bool = False,
+        return_block_mass: Literal[True],
+        **options: Unpack[_Options],
+    ) -> tuple[_Tensor, ...]: ...
+    @overload
+    def attend(
+        self,
+        q: _Tensor,
+        k: _Floats | None,
+        v: _Floats | None = None,
+        *,
+        layer: SupportsIndex = 0,
+        key_positions: None = None,
+        layout: Literal["NHD"] = "NHD",
+        return_lse: _Bool = False,
+        return_block_mass: _Bool,
+        **options: Unpack[_Options],
+    ) -> _Tensor | tuple[_Tensor, ...]: ...
     def __enter__(self) -> Step: ...
     def __exit__(
         self,
@@ -350,20 +436,26 @@ def pack_tables(
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]: ...
 def write_kv(
     k: _Floats,
-    v: _Floats,
+    v: _Floats | None,
     k_cache: _Floats,
-    v_cache: _Floats,
+    v_cache: _Floats | None,
     slot_mapping: _Ints,
     *,
     k_scale: _Scale | None = None,
     v_scale: _Scale | None = None,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    cache_dtype: npt.DTypeLike | None = None,
     layout: _Layout = "NHD",
 ) -> None: ...
+@overload
 def merge_states(
-    outs: _Floats, lses: _Floats, *, out: _Floats | None = None, lse: _Floats | None = None
+    outs: _NumPy, lses: _Floats, *, out: _Floats | None = None, lse: _Floats | None = None
 ) -> _OutAndLse: ...
+@overload
+def merge_states(
+    outs: _Tensor, lses: _Floats, *, out: _Floats | None = None, lse: _Floats | None = None
+) -> tuple[_Tensor, _Tensor]: ...
 
 class Weight:
     @property
@@ -383,18 +475,180 @@ def pack_weight(
     group_size: SupportsIndex | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> Weight: ...
+@overload
 def linear(
-    x: _Floats,
+    x: _NumPy,
     weight: Weight | _Floats,
     *,
     bias: _Floats | None = None,
     out: _Floats | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> _Array: ...
+@overload
+def linear(
+    x: _Tensor,
+    weight: Weight | _Floats,
+    *,
+    bias: _Floats | None = None,
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Tensor: ...
+def rms_norm(
+    x: _Floats,
+    weight: _Floats,
+    *,
+    eps: SupportsFloat = 1e-06,
+    residual: _Floats | None = None,
+    weight_offset: SupportsFloat = 0.0,
+    gate: _Floats | None = None,
+    out: _Floats | None = None,
+    residual_out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> Any: ...
+@overload
+def swiglu(
+    gate: _NumPy,
+    up: _Floats,
+    *,
+    activation: Literal["silu", "gelu", "gelu_tanh"] = "silu",
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Array: ...
+@overload
+def swiglu(
+    gate: _Tensor,
+    up: _Floats,
+    *,
+    activation: Literal["silu", "gelu", "gelu_tanh"] = "silu",
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Tensor: ...
+@overload
+def rope(
+    x: _NumPy,
+    positions: _Ints,
+    *,
+    theta: SupportsFloat = 10000.0,
+    rotary_dim: SupportsIndex | None = None,
+    interleaved: _Bool = False,
+    inv_freq: _Floats | None = None,
+    attention_factor: SupportsFloat = 1.0,
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Array: ...
+@overload
+def rope(
+    x: _Tensor,
+    positions: _Ints,
+    *,
+    theta: SupportsFloat = 10000.0,
+    rotary_dim: SupportsIndex | None = None,
+    interleaved: _Bool = False,
+    inv_freq: _Floats | None = None,
+    attention_factor: SupportsFloat = 1.0,
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Tensor: ...
+def rope_frequencies(
+    rotary_dim: SupportsIndex,
+    *,
+    rope_theta: SupportsFloat = 10000.0,
+    rope_type: Literal["default", "linear", "dynamic", "yarn", "llama3"] = "default",
+    factor: SupportsFloat = 1.0,
+    original_max_position_embeddings: SupportsIndex | None = None,
+    seq_len: SupportsIndex | None = None,
+    low_freq_factor: SupportsFloat = 1.0,
+    high_freq_factor: SupportsFloat = 4.0,
+    beta_fast: SupportsFloat = 32.0,
+    beta_slow: SupportsFloat = 1.0,
+    truncate: _Bool = True,
+    mscale: SupportsFloat | None = None,
+    mscale_all_dim: SupportsFloat | None = None,
+    attention_factor: SupportsFloat | None = None,
+) -> tuple[npt.NDArray[np.float32], float]: ...
+def sample(
+    logits: _Floats,
+    *,
+    seed: _PerRow,
+    position: _PerRow,
+    temperature: _PerRow = 1.0,
+    top_k: _PerRow = 0,
+    top_p: _PerRow = 1.0,
+    min_p: _PerRow = 0.0,
+    repetition_penalty: _PerRow = 1.0,
+    presence_penalty: _PerRow = 0.0,
+    frequency_penalty: _PerRow = 0.0,
+    prompt_ids: _Ints | None = None,
+    output_ids: _Ints | None = None,
+    bias: _Floats | None = None,
+    mask: _Ints | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> npt.NDArray[np.int64]: ...
+def route(
+    logits: _Floats,
+    top_k: SupportsIndex,
+    *,
+    scoring: Literal["softmax", "sigmoid"] = "softmax",
+    renormalise: _Bool = True,
+    bias: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]: ...
+@overload
+def causal_conv1d(
+    x: _NumPy,
+    weight: _Floats,
+    *,
+    state: _Floats,
+    bias: _Floats | None = None,
+    cu_seqlens: _Ints | None = None,
+    activation: Literal["silu"] | None = "silu",
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Array: ...
+@overload
+def causal_conv1d(
+    x: _Tensor,
+    weight: _Floats,
+    *,
+    state: _Floats,
+    bias: _Floats | None = None,
+    cu_seqlens: _Ints | None = None,
+    activation: Literal["silu"] | None = "silu",
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Tensor: ...
+@overload
+def gated_delta_rule(
+    q: _NumPy,
+    k: _Floats,
+    v: _Floats,
+    g: _Floats,
+    beta: _Floats,
+    *,
+    state: _Floats,
+    cu_seqlens: _Ints | None = None,
+    scale: SupportsFloat | None = None,
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Array: ...
+@overload
+def gated_delta_rule(
+    q: _Tensor,
+    k: _Floats,
+    v: _Floats,
+    g: _Floats,
+    beta: _Floats,
+    *,
+    state: _Floats,
+    cu_seqlens: _Ints | None = None,
+    scale: SupportsFloat | None = None,
+    out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Tensor: ...
 def last_implementation() -> Literal["fused", "gather", "dense"] | None: ...
 @overload
 def paged_attention(
-    q: _Floats,
+    q: _NumPy,
     k_cache: _Floats,
     v_cache: _Floats,
     block_tables: _Ints,
@@ -410,7 +664,7 @@ def paged_attention(
 ) -> _Array: ...
 @overload
 def paged_attention(
-    q: _Floats,
+    q: _NumPy,
     k_cache: _Floats,
     v_cache: _Floats,
     block_tables: _Ints,
@@ -426,7 +680,7 @@ def paged_attention(
 ) -> _OutAndLse: ...
 @overload
 def paged_attention(
-    q: _Floats,
+    q: _NumPy,
     k_cache: _Floats,
     v_cache: _Floats,
     block_tables: _Ints,
@@ -442,7 +696,7 @@ def paged_attention(
 ) -> _Array | _OutAndLse: ...
 @overload
 def paged_attention(
-    q: _Floats,
+    q: _NumPy,
     k_cache: _Floats,
     v_cache: _Floats,
     block_tables: _Ints,
@@ -458,7 +712,7 @@ def paged_attention(
 ) -> tuple[_Array, ...]: ...
 @overload
 def paged_attention(
-    q: _Floats,
+    q: _NumPy,
     k_cache: _Floats,
     v_cache: _Floats,
     block_tables: _Ints,
@@ -473,8 +727,88 @@ def paged_attention(
     **options: Unpack[_Options],
 ) -> _Array | tuple[_Array, ...]: ...
 @overload
+def paged_attention(
+    q: _Tensor,
+    k_cache: _Floats,
+    v_cache: _Floats,
+    block_tables: _Ints,
+    seq_lens: _Ints,
+    *,
+    k_open: _Floats | None = None,
+    v_open: _Floats | None = None,
+    key_positions: _Ints | None = None,
+    layout: _Layout = "NHD",
+    return_lse: Literal[False] = False,
+    return_block_mass: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> _Tensor: ...
+@overload
+def paged_attention(
+    q: _Tensor,
+    k_cache: _Floats,
+    v_cache: _Floats,
+    block_tables: _Ints,
+    seq_lens: _Ints,
+    *,
+    k_open: _Floats | None = None,
+    v_open: _Floats | None = None,
+    key_positions: _Ints | None = None,
+    layout: _Layout = "NHD",
+    return_lse: Literal[True],
+    return_block_mass: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> tuple[_Tensor, _Tensor]: ...
+@overload
+def paged_attention(
+    q: _Tensor,
+    k_cache: _Floats,
+    v_cache: _Floats,
+    block_tables: _Ints,
+    seq_lens: _Ints,
+    *,
+    k_open: _Floats | None = None,
+    v_open: _Floats | None = None,
+    key_positions: _Ints | None = None,
+    layout: _Layout = "NHD",
+    return_lse: _Bool,
+    return_block_mass: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> _Tensor | tuple[_Tensor, _Tensor]: ...
+@overload
+def paged_attention(
+    q: _Tensor,
+    k_cache: _Floats,
+    v_cache: _Floats,
+    block_tables: _Ints,
+    seq_lens: _Ints,
+    *,
+    k_open: _Floats | None = None,
+    v_open: _Floats | None = None,
+    key_positions: _Ints | None = None,
+    layout: _Layout = "NHD",
+    return_lse: _Bool = False,
+    return_block_mass: Literal[True],
+    **options: Unpack[_Options],
+) -> tuple[_Tensor, ...]: ...
+@overload
+def paged_attention(
+    q: _Tensor,
+    k_cache: _Floats,
+    v_cache: _Floats,
+    block_tables: _Ints,
+    seq_lens: _Ints,
+    *,
+    k_open: _Floats | None = None,
+    v_open: _Floats | None = None,
+    key_positions: _Ints | None = None,
+    layout: _Layout = "NHD",
+    return_lse: _Bool = False,
+    return_block_mass: _Bool,
+    **options: Unpack[_Options],
+) -> _Tensor | tuple[_Tensor, ...]: ...
+@overload
 def attend(
-    q: _Floats,
+    q: _NumPy,
     tables: Iterable[BlockTable],
     *,
     layer: SupportsIndex = 0,
@@ -486,7 +820,7 @@ def attend(
 ) -> _Array: ...
 @overload
 def attend(
-    q: _Floats,
+    q: _NumPy,
     tables: Iterable[BlockTable],
     *,
     layer: SupportsIndex = 0,
@@ -498,7 +832,7 @@ def attend(
 ) -> _OutAndLse: ...
 @overload
 def attend(
-    q: _Floats,
+    q: _NumPy,
     tables: Iterable[BlockTable],
     *,
     layer: SupportsIndex = 0,
@@ -510,7 +844,7 @@ def attend(
 ) -> _Array | _OutAndLse: ...
 @overload
 def attend(
-    q: _Floats,
+    q: _NumPy,
     tables: Iterable[BlockTable],
     *,
     layer: SupportsIndex = 0,
@@ -522,7 +856,7 @@ def attend(
 ) -> tuple[_Array, ...]: ...
 @overload
 def attend(
-    q: _Floats,
+    q: _NumPy,
     tables: Iterable[BlockTable],
     *,
     layer: SupportsIndex = 0,
@@ -532,6 +866,66 @@ def attend(
     return_block_mass: _Bool,
     **options: Unpack[_Options],
 ) -> _Array | tuple[_Array, ...]: ...
+@overload
+def attend(
+    q: _Tensor,
+    tables: Iterable[BlockTable],
+    *,
+    layer: SupportsIndex = 0,
+    key_positions: None = None,
+    layout: Literal["NHD"] = "NHD",
+    return_lse: Literal[False] = False,
+    return_block_mass: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> _Tensor: ...
+@overload
+def attend(
+    q: _Tensor,
+    tables: Iterable[BlockTable],
+    *,
+    layer: SupportsIndex = 0,
+    key_positions: None = None,
+    layout: Literal["NHD"] = "NHD",
+    return_lse: Literal[True],
+    return_block_mass: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> tuple[_Tensor, _Tensor]: ...
+@overload
+def attend(
+    q: _Tensor,
+    tables: Iterable[BlockTable],
+    *,
+    layer: SupportsIndex = 0,
+    key_positions: None = None,
+    layout: Literal["NHD"] = "NHD",
+    return_lse: _Bool,
+    return_block_mass: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> _Tensor | tuple[_Tensor, _Tensor]: ...
+@overload
+def attend(
+    q: _Tensor,
+    tables: Iterable[BlockTable],
+    *,
+    layer: SupportsIndex = 0,
+    key_positions: None = None,
+    layout: Literal["NHD"] = "NHD",
+    return_lse: _Bool = False,
+    return_block_mass: Literal[True],
+    **options: Unpack[_Options],
+) -> tuple[_Tensor, ...]: ...
+@overload
+def attend(
+    q: _Tensor,
+    tables: Iterable[BlockTable],
+    *,
+    layer: SupportsIndex = 0,
+    key_positions: None = None,
+    layout: Literal["NHD"] = "NHD",
+    return_lse: _Bool = False,
+    return_block_mass: _Bool,
+    **options: Unpack[_Options],
+) -> _Tensor | tuple[_Tensor, ...]: ...
 def build_info() -> dict[str, Any]: ...
 def dlpack_of(array: _Floats) -> _SupportsDLPack: ...
 def read_environment_again() -> None: ...

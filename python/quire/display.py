@@ -59,7 +59,11 @@ def pool_html(pool: BlockPool) -> str:
     states[pool.cached_blocks] = CACHED
     states[(states != FREE) & ~pool.resident_blocks] = OFFLOADED
     labels = [f"block {i}" for i in range(len(states))] if len(states) <= _MOST_CELLS else []
-    title = f"BlockPool: {counted(len(states), 'block')} of {counted(pool.block_size, 'token')}"
+    of_token = f"{pool.stats().bytes_per_token:,.1f}".removesuffix(".0")
+    title = (
+        f"BlockPool: {counted(len(states), 'block')} of {counted(pool.block_size, 'token')}, "
+        f"{of_token} bytes a token"
+    )
     return _figure(title, states, labels)
 
 

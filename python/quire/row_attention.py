@@ -7,7 +7,7 @@ interfaces stand on this; everything here is NumPy arrays.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,8 +54,16 @@ class Options:
     softcap: float | None = None
     alibi_slopes: Array | None = None
     sinks: Array | None = None
-    k_scale: Any = None
+    k_scale: Any = None  # of quantised caches: a number, [Hkv], or [B, Hkv], B those of the batch
     v_scale: Any = None
+
+    def of_sequences(self, sequences: Any) -> Options:
+        """Those of some sequences of the batch, in whatever order: an index of B."""
+
+        def chosen(scale: Any) -> Any:
+            return scale[sequences] if np.ndim(scale) == 2 else scale
+
+        return replace(self, k_scale=chosen(self.k_scale), v_scale=chosen(self.v_scale))
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,9 @@ class _Call:
     tree_mask: npt.NDArray[np.bool_] | None = None
     key_positions: Ints | None = None
     shift: Ints | None = None  # [rows]: the position that the call gives a row, less its own
+    sequence: int | None = (
+        None  # of the batch, that all of its own are of; None: those of the batch
+    )
 
 
 def attend_batch(
@@ -131,6 +142,8 @@ def _run(
     out: Array,
 ) -> Array:
     """Writes the rows of one call into out, and returns their log-sum-exps."""
+    if call.sequence is not None:
+        options = options.of_sequences(np.full(len(call.kv_lens), call.sequence))
     _, lse = quire.paged_attention(
         q[call.rows],
         k_cache,
@@ -202,6 +215,7 @@ def _masked_rows(
                 np.arange(len(chosen) + 1),
                 key_positions=positions,
                 shift=positions[np.arange(len(chosen)), lengths - 1] - row_position[chosen],
+                sequence=sequence,
             )
 
 
@@ -236,6 +250,8 @@ def _slot_view(cache: Array, slots_per_block: int | None) -> Array:
     step = slots_per_block or 0
     num_slots = (num_blocks - 1) * step + block_size if num_blocks else 0
     stride = cache.strides[0] if block_size == 1 and num_blocks > 1 else cache.strides[1]
-    return np.lib.stride_tricks.as_strided(
-        cache, (num_slots, 1, heads, size), (stride, stride, *cache.strides[2:]), writeable=False
+    numbers = cache.view(f"u{cache.dtype.itemsize}")  # NumPy does not know all floats of 8 bits
+    slots = np.lib.stride_tricks.as_strided(
+        numbers, (num_slots, 1, heads, size), (stride, stride, *cache.strides[2:]), writeable=False
     )
+    return slots.view(cache.dtype)

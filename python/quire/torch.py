@@ -12,6 +12,7 @@ tensors, and cost less.
     >>> k_cache = quire.torch.as_tensor(pool.k_cache())
 """
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,7 @@ def _paged_attention(
     tree_mask: torch.Tensor | None = None,
     causal_of_each: torch.Tensor | None = None,
     window_sides: list[int] | None = None,
+    cache_dtype: str | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     options: dict[str, Any] = locals()
     # a schema has one type for each option, so what causal and sliding_window also take has a name
@@ -93,26 +95,29 @@ def _paged_attention(
     return out[0], out[1]
 
 
-def _fake_paged_attention(
-    q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, *others: Any, **options: Any
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _fake_paged_attention(*given: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    arguments = inspect.signature(_paged_attention).bind(*given, **options).arguments
+    q, v_cache = arguments["q"], arguments["v_cache"]
     tokens, heads, _ = q.shape
-    numbers = 2 if v_cache.dtype == torch.uint8 else 1  # of int4 a byte has two
-    out = q.new_empty((tokens, heads, v_cache.shape[3] * numbers))
+    is_int4 = v_cache.dtype == torch.uint8 and arguments.get("cache_dtype") in (None, "int4")
+    numbers = 2 if is_int4 else 1  # of int4 a byte has two
+    dtype = torch.bfloat16 if q.element_size() == 1 else q.dtype
+    out = q.new_empty((tokens, heads, v_cache.shape[3] * numbers), dtype=dtype)
     return out, q.new_empty((tokens, heads), dtype=torch.float32)
 
 
 def _write_kv(
     k: torch.Tensor,
-    v: torch.Tensor,
+    v: torch.Tensor | None,
     k_cache: torch.Tensor,
-    v_cache: torch.Tensor,
+    v_cache: torch.Tensor | None,
     slot_mapping: torch.Tensor,
     k_scale: torch.Tensor | None = None,
     v_scale: torch.Tensor | None = None,
     k_open: torch.Tensor | None = None,
     v_open: torch.Tensor | None = None,
     layout: str = "NHD",
+    cache_dtype: str | None = None,
 ) -> None:
     options: dict[str, Any] = locals()
     given = [options.pop(name) for name in ("k", "v", "k_cache", "v_cache", "slot_mapping")]

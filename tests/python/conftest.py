@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,27 @@ from quire.machine_peaks import environment
 # PyTorch, which no sanitizer knows, is left out there: its tests are skipped, and say so.
 if "QUIRE_SANITIZED" in os.environ:
     sys.modules["torch"] = None  # type: ignore[assignment]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under a sanitizer a case takes five times as long and more: there, of a test of more than
+    six cases a third is tried, always the same. QUIRE_ALL_CASES=1 asks for all of them."""
+    if "QUIRE_SANITIZED" not in os.environ or "QUIRE_ALL_CASES" in os.environ:
+        return
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.split("[")[0], []).append(item)
+    left_out = [
+        item
+        for of_one_test in cases.values()
+        if len(of_one_test) > 6
+        for item in of_one_test[1:]
+        if zlib.crc32(item.nodeid.encode()) % 3 != 0
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    dropped = set(left_out)
+    items[:] = [item for item in items if item not in dropped]
+
 
 DTYPES = {
     "float32": np.dtype(np.float32),

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import quire
+from quire import ops
 
 Call = Callable[[], object]
 Case = tuple[Call, Call]  # what is called, and what may not change
@@ -26,6 +27,7 @@ Case = tuple[Call, Call]  # what is called, and what may not change
 DIRECTORY = sys.argv[-1]
 SAVED = f"{DIRECTORY}/table.safetensors"
 HEADS, HEAD_DIM = 4, 64
+SHORT = 0.15  # seconds of a call, on a machine of many cores, that need not end before its end
 random = np.random.default_rng(0)
 
 
@@ -97,12 +99,12 @@ def append(dtype: str, tokens: int) -> Case:
         if table.num_tokens == 100 + tokens:  # the signal came when append was done
             table.truncate(100)
             known.clear()
-        num_tokens, blocks, *counts = state(pool, table)()
-        if dtype != "float16":  # the last block has its rows, but may be another by now
-            blocks = blocks[:-1]
-        now = num_tokens, blocks, counts, table.gather()[0].tobytes()
-        known[:] = known or [now]
-        return known == [now]
+        stats = pool.stats()
+        ids = quire.pack_tables([table])[0].tolist()  # as it reads them, open or sealed
+        now = state(pool, table)(), ids, stats.open_blocks, stats.kept_open
+        seen = *now, table.gather()[0].tobytes()
+        known[:] = known or [seen]
+        return known == [seen]
 
     return call, unchanged
 
@@ -217,6 +219,21 @@ def streamed(call: str) -> Case:
     return calls[call], state(pool, table)
 
 
+def sample() -> Case:
+    logits = np.broadcast_to(random.standard_normal((1, 100_000), np.float32), (2000, 100_000))
+    options = {"top_k": 50, "top_p": 0.9}
+    return lambda: ops.sample(logits, seed=0, position=range(2000), **options), lambda: None
+
+
+def gated_delta_rule() -> Case:
+    heads = np.ones((1 << 14, 16, 64), np.float32)
+    gates = np.zeros((1 << 14, 16), np.float32)
+    states = np.zeros((1, 16, 64, 64), np.float32)
+    return lambda: ops.gated_delta_rule(
+        heads, heads, heads, gates, gates, state=states
+    ), lambda: None
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "fused": lambda: attention(1 << 16, 512),
     "fused, one query": lambda: attention(1 << 21, 1, num_threads=1),
@@ -237,6 +254,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "match": match_of_a_list,
     "write_kv": write_kv,
     "merge_states": merge_states,
+    "sample": sample,
+    "gated_delta_rule": gated_delta_rule,
     "streamed attend": lambda: streamed("attend"),
     "streamed gather": lambda: streamed("gather"),
 }
@@ -265,10 +284,10 @@ def main() -> None:
     for _ in range(5):  # on a busy machine one may be late
         delays.append(seconds_until_stopped(call, whole / 8))
         assert unchanged() == before
-        if delays[-1] < whole / 2:
+        if whole < SHORT or delays[-1] < whole / 2:
             break
     print(f"{sys.argv[1]}: whole {whole:.3f} s, late by {delays}")
-    assert delays[-1] < whole / 2, (whole, delays)
+    assert whole < SHORT or delays[-1] < whole / 2, (whole, delays)
     call()  # and all can be used as before
 
 

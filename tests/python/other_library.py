@@ -40,7 +40,7 @@ def read_capsule(capsule: Any) -> Any:
     strides = [tensor.strides[i] * item for i in range(tensor.ndim)]
     codes = {(2, 32): np.float32, (2, 16): np.float16, (4, 16): ml_dtypes.bfloat16,
              (0, 8): np.int8, (1, 8): np.uint8, (10, 8): ml_dtypes.float8_e4m3fn,
-             (12, 8): ml_dtypes.float8_e5m2}  # fmt: skip
+             (0, 32): np.int32, (0, 64): np.int64, (12, 8): ml_dtypes.float8_e5m2}  # fmt: skip
     dtype = np.dtype(codes[tensor.code, tensor.bits])
     if 0 in shape:
         return np.zeros(shape, dtype)

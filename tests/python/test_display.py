@@ -90,7 +90,7 @@ def test_each_block_of_a_pool() -> None:
     assert states(html) == expected
     assert titles(html) == [f"block {i}, {state}" for i, state in enumerate(expected)]
     assert parsed(html).attrib["aria-label"] == (
-        "BlockPool: 70 blocks of 16 tokens: 67 free, 2 private, 1 shared"
+        "BlockPool: 70 blocks of 16 tokens, 16 bytes a token: 67 free, 2 private, 1 shared"
     )
     assert parsed(html).attrib["role"] == "img"
     assert "67" in html.split("</svg>")[1]  # the legend counts too

@@ -25,6 +25,7 @@ from pool_in_file import (
     MostInMemory,
     both,
     in_memory,
+    least,
     new_pool,
     rows,
     twins,
@@ -89,21 +90,22 @@ def test_writing_more_than_fits_leaves_memory(tmp_path: Path) -> None:
 # Also of a prompt that is longer than all that fits, and whose rows come later.
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind == "int4" or "open" in kind])
 def test_open_blocks_are_a_part_of_what_is_in_memory(tmp_path: Path, kind: str) -> None:
-    pool = new_pool(tmp_path / "blocks", **KINDS[kind])
+    limit = least(1, **KINDS[kind])
+    pool = new_pool(tmp_path / "blocks", limit, **KINDS[kind])
     rng = np.random.default_rng(0)
     table, others = quire.BlockTable(pool), quire.BlockTable(pool)
     k, v = rows(rng, 3000)
     with MostInMemory(pool) as most:
         table.append(k, v)
-    most.expect_at_most(LEAST)
+    most.expect_at_most(limit)
     before = pool.num_free, table.blocks.tolist(), table.gather(1)[0].tobytes()
     with pytest.raises(
         quire.OutOfBlocks, match=r"^BlockTable.extend: n: got 900, which takes 57 mo"
     ):
         others.extend(900)
     slots = others.extend(64)
-    assert in_memory(pool) <= LEAST
-    assert pool.stats().resident_bytes <= LEAST
+    assert in_memory(pool) <= limit
+    assert pool.stats().resident_bytes <= limit
     for layer in range(LAYERS):
         k_open, v_open = pool.k_open(layer), pool.v_open(layer)
         quire.write_kv(k[layer, :64], v[layer, :64], k_open, v_open, slots - NUM_BLOCKS * 16)
@@ -116,13 +118,13 @@ def test_open_blocks_are_a_part_of_what_is_in_memory(tmp_path: Path, kind: str) 
             refusal = str(error)
     assert "which takes 1 more open block at once, expected at most the 0 that resi" in refusal
     assert len(tables[-1]) == 0
-    assert in_memory(pool) <= LEAST
+    assert in_memory(pool) <= limit
     expected = k[1, :64].astype(ml_dtypes.bfloat16).astype(np.float32)
     assert others.gather(1)[0].tobytes() == expected.tobytes()
     for short in tables:
         short.free()
     assert (pool.num_free, table.blocks.tolist(), table.gather(1)[0].tobytes()) == before
-    assert in_memory(pool) <= LEAST
+    assert in_memory(pool) <= limit
     pool.check()
 
 

@@ -195,10 +195,11 @@ def test_jax_arrays_are_not_written() -> None:
     ],
 )
 def test_dtypes_of_dlpack_have_names(dtype: Any, name: str) -> None:
-    q, *others = make_problem([30]).arguments
-    message = f"^paged_attention: q: got dtype {name}, expected float32, float16 or bfloat16$"
+    message = f"^write_kv: k: got dtype {name}, expected float32, float16 or bfloat16$"
     with pytest.raises(TypeError, match=message):
-        quire.paged_attention(Tensor(q, dtype=dtype), *others)
+        quire.write_kv(
+            Tensor(ROWS, dtype=dtype), ROWS, cache("f4", 1), cache("f4", 1), np.arange(1)
+        )
 
 
 def test_indices_of_dlpack_have_names() -> None:

@@ -112,10 +112,27 @@ def test_opcheck_of_paged_attention() -> None:
 
 def test_opcheck_of_write_kv_and_merge_states() -> None:
     pool = quire.BlockPool(4, num_kv_heads=2, head_dim=8, dtype="int8")
-    torch.library.opcheck(operators.write_kv.default, (), quantised_arguments(pool))
+    arguments = quantised_arguments(pool)
+    torch.library.opcheck(operators.write_kv.default, (), arguments)
+    keys_alone = {**arguments, "v": None, "v_cache": None, "v_scale": None}
+    torch.library.opcheck(operators.write_kv.default, (), keys_alone)
     outs, lses = torch.randn(3, 2, 4, 8, dtype=torch.bfloat16), torch.randn(3, 2, 4)
     torch.library.opcheck(operators.merge_states.default, (outs, lses))
     torch.library.opcheck(operators.merge_states.default, (outs[:, 0, 0], lses[:, 0, 0]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_operators_take_values_within_keys(dtype: str) -> None:
+    pool = quire.BlockPool(4, num_kv_heads=1, head_dim=24, v_head_dim=16, dtype=dtype, shared=True)
+    table = quire.BlockTable(pool)
+    rows = torch.from_numpy(np.random.default_rng(2).standard_normal((20, 1, 24), np.float32))
+    k_cache, v_cache = as_tensor(pool.k_cache()), as_tensor(pool.v_cache())
+    assert v_cache.data_ptr() == k_cache.data_ptr()
+    operators.write_kv(rows, None, k_cache, None, torch.from_numpy(table.extend(20)))
+    q = torch.from_numpy(np.random.default_rng(3).standard_normal((1, 4, 24), np.float32))
+    tables, lengths = (torch.from_numpy(array) for array in quire.pack_tables([table]))
+    out, _ = operators.paged_attention(q, k_cache, v_cache, tables, lengths)
+    assert bits(out) == bits(quire.attend(q, [table]))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

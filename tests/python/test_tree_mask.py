@@ -131,19 +131,22 @@ def test_a_tree_has_the_same_bits_in_any_batch_and_on_any_threads() -> None:
     assert together.tobytes() == alone.tobytes()
 
 
-def test_layers_of_a_step_may_have_trees_of_their_own() -> None:
+# of 150 tokens there are several units, and what trees show decides how far each goes
+@pytest.mark.parametrize("n", [6, 150])
+def test_layers_of_a_step_may_have_trees_of_their_own(n: int) -> None:
     random = np.random.default_rng(2)
-    pool = new_pool(num_layers=3)
+    pool = new_pool(num_layers=4)
     table = quire.BlockTable(pool)
-    table.append(*random.standard_normal((2, 3, 21, 2, 16), np.float32))
-    q = random.standard_normal((6, 4, 16), np.float32)
-    k, v = random.standard_normal((2, 6, 2, 16), np.float32)
-    layers: list[Any] = [{}] + [{"tree_mask": random.random(36) < 0.5} for _ in range(2)]
-    with quire.Step([table], 6) as step:
+    table.append(*random.standard_normal((2, 4, 21, 2, 16), np.float32))
+    q = random.standard_normal((n, 4, 16), np.float32)
+    k, v = random.standard_normal((2, n, 2, 16), np.float32)
+    trees = [np.tri(n, dtype=bool), np.ones((n, n), bool), random.random((n, n)) < 0.5]
+    layers: list[Any] = [{}] + [{"tree_mask": tree.ravel()} for tree in trees]
+    with quire.Step([table], n) as step:
         outs = [step.attend(q, k, v, layer=i, **options) for i, options in enumerate(layers)]
-        with pytest.raises(ValueError, match="tree_mask: got 35 bools, expected 36"):
+        with pytest.raises(ValueError, match="tree_mask: got 35 bools, expected "):
             step.attend(q, k, v, layer=1, tree_mask=np.ones(35, bool))
-    cu = np.array([0, 6])
+    cu = np.array([0, n])
     for layer, (out, options) in enumerate(zip(outs, layers, strict=True)):
         expected = quire.attend(q, [table], layer=layer, cu_seqlens_q=cu, **options)
         assert out.tobytes() == expected.tobytes()

@@ -37,6 +37,7 @@ FileCalls file_calls = {
     .fchown = &::fchown,
     .fchmod = &::fchmod,
     .fsync = &::fsync,
+    .sync_file_range = &::sync_file_range,
     .renameat = &::renameat,
     .unlinkat = &::unlinkat,
     .mkdirat = &::mkdirat,

@@ -24,6 +24,7 @@ struct FileCalls {
   int (*fchown)(int file, uid_t owner, gid_t group);
   int (*fchmod)(int file, mode_t mode);
   int (*fsync)(int file);
+  int (*sync_file_range)(int file, off_t offset, off_t size, unsigned flags);
   int (*renameat)(int old_directory, const char* old_path, int directory, const char* path);
   int (*unlinkat)(int directory, const char* path, int flags);
   int (*mkdirat)(int directory, const char* path, mode_t mode);

@@ -19,6 +19,8 @@ class FileDescriptor {
     if (is_open()) file_calls.close(descriptor_);
     descriptor_ = descriptor;
   }
+  // Whoever has it now closes it.
+  void release() { descriptor_ = -1; }
 
  private:
   int descriptor_;

@@ -35,6 +35,11 @@ struct CacheFormat {
   bool is_sealed_by_block() const { return scales == ScaleKind::grids; }
 };
 
+// Floats of 8 bits: what a cache may be whose owner only has bytes, and what queries of it may be.
+constexpr bool is_float8(DType dtype) {
+  return dtype == DType::float8_e4m3fn || dtype == DType::float8_e5m2;
+}
+
 // The format of a cache of that dtype.
 const CacheFormat& format_of(DType dtype);
 

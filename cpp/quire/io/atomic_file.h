@@ -33,12 +33,17 @@ class AtomicFile {
   AtomicFile(std::string_view function, std::string path);
 
   void write_at(std::uint64_t offset, std::span<const std::byte> bytes);
-  // Once, and last. Until then the old file stands.
+  // Once, and last. Until then the old file stands. Throws Interrupted until all is on the disk but
+  // what one fsync does, and nothing has changed then.
   void commit();
 
  private:
+  void write_out();
+
   SavedPlace place_;
   TemporaryFile file_;
+  std::uint64_t size_ = 0;     // so far
+  std::uint64_t written_ = 0;  // since the system was told to write it out
 };
 
 }  // namespace quire

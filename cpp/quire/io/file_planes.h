@@ -9,6 +9,7 @@
 //   of open blocks   "layers.L.k_open"    BF16 [rows, num_kv_heads, head_dim]
 //                    "layers.L.v_open"    likewise
 //
+// and those of keys alone of a pool whose values are the beginnings of its keys,
 // with a row for each token that is in a block of the kind. Row r of int4 is of block r /
 // block_size there, as all blocks but the last are full.
 #pragma once

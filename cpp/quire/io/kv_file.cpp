@@ -13,6 +13,8 @@ namespace {
 // Of a tensor, between two times that memory is given back.
 constexpr std::size_t kReadBytes = 1 << 20;
 
+constexpr const char* kShared = "quire.shared";
+
 std::vector<std::pair<std::string, std::string>> geometry_values(const KvGeometry& geometry) {
   return {{"quire.block_size", concat(geometry.block_size)},
           {"quire.num_kv_heads", concat(geometry.num_kv_heads)},
@@ -27,6 +29,7 @@ std::vector<std::pair<std::string, std::string>> geometry_values(const KvGeometr
 Metadata kv_metadata(std::string_view kind, const KvGeometry& geometry) {
   Metadata metadata = {{"quire.kind", std::string(kind)}, {"quire.format_version", "1"}};
   for (auto& value : geometry_values(geometry)) metadata.push_back(std::move(value));
+  if (geometry.shared) metadata.emplace_back(kShared, "true");
   return metadata;
 }
 
@@ -36,6 +39,11 @@ KvFile::KvFile(const FileBytes& file, std::string_view kind, const KvGeometry& g
   expect("quire.format_version", "1", ", which this version of Quire reads");
   expect_header_checksum();
   for (const auto& [key, value] : geometry_values(geometry)) expect(key, value, ", the pool's");
+  if (has_text(kShared) == geometry.shared) return;
+  constexpr const char *kWithin = "values within their keys",
+                       *kApart = "values apart from their keys";
+  file_.refuse(geometry.shared ? kApart : kWithin, ", expected ",
+               geometry.shared ? kWithin : kApart, ", as the pool's");
 }
 
 const std::string& KvFile::text(std::string_view key) const {

@@ -5,6 +5,8 @@
 //   "quire.format_version"  "1"
 //   "quire.block_size" "quire.num_kv_heads" "quire.head_dim" "quire.v_head_dim" "quire.num_layers"
 //   "quire.dtype"           as name_of(DType)
+//   "quire.shared"          "true" where values are the beginnings of their keys, and there are no
+//                           tensors of them; else not there
 //   and the checksums of safetensors_writer.h
 #pragma once
 

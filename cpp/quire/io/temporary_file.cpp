@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <exception>
+#include <thread>
 
 #include "quire/base/check.h"
 
@@ -13,6 +15,9 @@ namespace {
 
 // As many may save to one place at once, or have left something that cannot be removed.
 constexpr int kMostNames = 1000;
+
+// Bytes that take the system milliseconds to give back.
+constexpr off_t kLarge = off_t{16} << 20;
 
 // Whether the lock is had.
 bool lock(const FileDescriptor& file) {
@@ -77,6 +82,20 @@ TemporaryFile::~TemporaryFile() {
   if (!home_.is_here()) return;  // a forked child: the file is its parent's
   if (file_.is_open() && place_.directory().has(name_, file_).value_or(false)) {
     file_call<&FileCalls::unlinkat>(place_.directory().get(), name_.c_str(), 0);
+    close_later();
+  }
+}
+
+// To close the last descriptor of a file without a name gives back its pages and its space: of a
+// large one that takes long, and whoever is interrupted need not wait for it.
+void TemporaryFile::close_later() {
+  struct stat status{};
+  if (file_call<&FileCalls::fstat>(file_.get(), &status) != 0 || status.st_size < kLarge) return;
+  try {
+    std::thread([file = file_.get()] { file_calls.close(file); }).detach();
+    file_.release();
+  } catch (const std::exception&) {
+    return;  // no thread to be had: then at once
   }
 }
 

@@ -46,6 +46,7 @@ class TemporaryFile {
  private:
   bool make_new(mode_t mode);
   bool remove_leftover() const;
+  void close_later();
 
   const SavedPlace& place_;
   std::string name_;

@@ -1,6 +1,7 @@
 #include "quire/paged/append.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,11 +17,12 @@ constexpr std::string_view kFunction = "BlockTable.append";
 class AppendedRows {
  public:
   // Throws ValueError for wrong shapes, OutOfBlocks for more than the whole pool has room for.
-  AppendedRows(const BlockPool& pool, const ArrayView& k, const ArrayView& v)
+  AppendedRows(const BlockPool& pool, const ArrayView& k, const std::optional<ArrayView>& v)
       : pool_(pool), k_(k), v_(v), stacked_(pool.geometry().num_layers > 1) {
     const KvGeometry& geometry = pool.geometry();
+    check_has_values(pool, v.has_value(), kFunction);
     check_shape("k", k_, geometry.head_dim);
-    check_shape("v", v_, geometry.v_head_dim);
+    if (v_) check_shape("v", *v_, geometry.v_head_dim);
     const std::int64_t room = geometry.num_blocks * geometry.block_size;
     if (count() > room) {  // before memory for as many slots is asked for
       raise<OutOfBlocks>(place(kFunction, "k"), "got ", counted(count(), "token"),
@@ -31,7 +33,9 @@ class AppendedRows {
   std::int64_t count() const { return k_.shape[stacked_ ? 1 : 0]; }
 
   LayerRows of_layer(std::int64_t layer) const {
-    return {layer_of(k_, layer), layer_of(v_, layer)};
+    LayerRows rows{layer_of(k_, layer), std::nullopt};
+    if (v_) rows.v = layer_of(*v_, layer);
+    return rows;
   }
 
   // How the message of a wrong number names its layer.
@@ -43,7 +47,7 @@ class AppendedRows {
   void check_shape(const char* name, const ArrayView& view, std::int64_t head_dim) const {
     const KvGeometry& geometry = pool_.geometry();
     const auto axis = [&](int i) { return view.shape[stacked_ ? i + 1 : i]; };
-    const bool v_of_other_length = &view == &v_ && axis(0) != count();
+    const bool v_of_other_length = &view == get_if(v_) && axis(0) != count();
     if (view.ndim == (stacked_ ? 4 : 3) && (!stacked_ || view.shape[0] == geometry.num_layers) &&
         !v_of_other_length && axis(1) == geometry.num_kv_heads && axis(2) == head_dim) {
       return;
@@ -66,13 +70,15 @@ class AppendedRows {
   }
 
   const BlockPool& pool_;
-  const ArrayView k_, v_;
+  const ArrayView k_;
+  const std::optional<ArrayView> v_;
   const bool stacked_;
 };
 
 }  // namespace
 
-void append(BlockTable& table, const ArrayView& k, const ArrayView& v, const Execution& how) {
+void append(BlockTable& table, const ArrayView& k, const std::optional<ArrayView>& v,
+            const Execution& how) {
   const BlockPool& pool = *table.pool();
   const std::int64_t num_layers = pool.geometry().num_layers;
   const AppendedRows rows(pool, k, v);

@@ -8,6 +8,7 @@
 #include "quire/paged/streamed_keys.h"
 
 namespace quire {
+
 PagedAttentionArgs layer_args(const BlockPool& pool, std::int64_t layer,
                               const AttentionQuery& query, std::string_view function) {
   const KvGeometry& geometry = pool.geometry();
@@ -17,6 +18,10 @@ PagedAttentionArgs layer_args(const BlockPool& pool, std::int64_t layer,
   }
   PagedAttentionArgs call;
   static_cast<AttentionQuery&>(call) = query;
+  if (geometry.shared && query.v_scale) {
+    raise<ValueError>(place(function, "v_scale"), "got one, expected None: the pool's values are ",
+                      "the beginnings of its keys (shared), and have their scales");
+  }
   call.names = kNamesOfPool;
   if (query.k_scale) call.names.k_scale = "k_scale";
   if (query.v_scale) call.names.v_scale = "v_scale";
@@ -25,7 +30,7 @@ PagedAttentionArgs layer_args(const BlockPool& pool, std::int64_t layer,
   call.v_cache = storage.v_cache(layer);
   if (is_quantised(geometry.dtype)) {
     if (!call.k_scale) call.k_scale = storage.k_scale(layer);
-    if (!call.v_scale) call.v_scale = storage.v_scale(layer);
+    if (!call.v_scale) call.v_scale = geometry.shared ? call.k_scale : storage.v_scale(layer);
   }
   if (geometry.opens_blocks()) {
     call.k_open = pool.open_blocks().k_open(layer);

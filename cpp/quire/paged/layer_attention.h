@@ -11,7 +11,9 @@
 
 namespace quire {
 
-// The arguments of a call but for its tables. Throws IndexError for an unknown layer.
+// The arguments of a call but for its tables. Throws IndexError for an unknown layer, ValueError
+// for a v_scale where values are the beginnings of keys: they have the scales of keys, given or
+// not.
 PagedAttentionArgs layer_args(const BlockPool& pool, std::int64_t layer,
                               const AttentionQuery& query, std::string_view function);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "quire/base/check.h"
 #include "quire/cpu/cache/row_magnitudes.h"
 #include "quire/cpu/cache/whole_blocks.h"
 #include "quire/cpu/operations.h"
@@ -25,15 +26,15 @@ WriteKvArgs write_args(const BlockPool& pool, std::int64_t layer, const LayerRow
     args.names.k_cache = args.names.k_open;
     args.names.v_cache = args.names.v_open;
     args.k_cache = pool.open_blocks().k_open(layer);
-    args.v_cache = pool.open_blocks().v_open(layer);
+    if (rows.v) args.v_cache = pool.open_blocks().v_open(layer);
     return args;
   }
   const KvStorage& storage = pool.storage();
   args.k_cache = storage.k_cache(layer);
-  args.v_cache = storage.v_cache(layer);
+  if (rows.v) args.v_cache = storage.v_cache(layer);
   if (is_quantised(storage.geometry().dtype)) {
     args.k_scale = storage.k_scale(layer);
-    args.v_scale = storage.v_scale(layer);
+    if (rows.v) args.v_scale = storage.v_scale(layer);
   }
   return args;
 }
@@ -67,12 +68,25 @@ void write_resident(const BlockPool& pool, std::int64_t layer, const LayerRows& 
 }  // namespace
 
 LayerRows LayerRows::some(std::int64_t first, std::int64_t count) const {
-  LayerRows rows = *this;
-  for (ArrayView* view : {&rows.k, &rows.v}) {
-    view->data = view->at(first);
-    view->shape[0] = count;
-  }
+  const auto rows_of = [&](ArrayView view) {
+    view.data = view.at(first);
+    view.shape[0] = count;
+    return view;
+  };
+  LayerRows rows{rows_of(k), std::nullopt};
+  if (v) rows.v = rows_of(*v);
   return rows;
+}
+
+void check_has_values(const BlockPool& pool, bool has_values, std::string_view function) {
+  const KvGeometry& geometry = pool.geometry();
+  if (has_values != geometry.shared) return;
+  if (has_values) {
+    raise<ValueError>(place(function, "v"), "got an array, expected None: the pool's values are ",
+                      "the first ", geometry.v_head_dim, " numbers of its keys (shared)");
+  }
+  raise<TypeError>(place(function, "v"),
+                   "got None, expected an array: the pool's values are not shared with its keys");
 }
 
 void check_rows(const BlockPool& pool, std::int64_t layer, const LayerRows& rows,
@@ -86,7 +100,8 @@ void check_rows(const BlockPool& pool, std::int64_t layer, const LayerRows& rows
   // Where rows are written open first, and what is sealed holds less than that.
   const DType held = format_of(dtype).is_sealed_by_block() ? dtype : args.k_cache.dtype;
   require_finite_rows(function, "k", where, args.k, held, *how.kernels->cache, how.num_threads);
-  require_finite_rows(function, "v", where, args.v, held, *how.kernels->cache, how.num_threads);
+  if (!args.v) return;
+  require_finite_rows(function, "v", where, *args.v, held, *how.kernels->cache, how.num_threads);
 }
 
 void write_rows(const BlockPool& pool, std::int64_t layer, const LayerRows& rows,
@@ -108,9 +123,10 @@ void write_rows(const BlockPool& pool, std::int64_t layer, const LayerRows& rows
 void write_sealed_rows(const BlockPool& pool, std::int64_t layer, const LayerRows& rows,
                        std::span<const std::int32_t> blocks, const Execution& how) {
   const KvStorage& storage = pool.storage();
-  write_whole_blocks({rows.k, rows.v, storage.k_cache(layer), storage.v_cache(layer),
-                      storage.k_scale(layer), storage.v_scale(layer), blocks},
-                     pool.open_blocks().k_open(layer).dtype, *how.kernels->cache, how.num_threads);
+  WholeBlocks args{{rows.k, storage.k_cache(layer), storage.k_scale(layer)}, std::nullopt, blocks};
+  if (rows.v) args.v = WholeRows{*rows.v, storage.v_cache(layer), storage.v_scale(layer)};
+  write_whole_blocks(args, pool.open_blocks().k_open(layer).dtype, *how.kernels->cache,
+                     how.num_threads);
 }
 
 }  // namespace quire

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -15,13 +16,17 @@ namespace quire {
 
 // Rows that lie as their arrays say, in float32, float16 or bfloat16.
 struct LayerRows {
-  ArrayView k;  // [n, Hkv, D]
-  ArrayView v;  // [n, Hkv, Dv]
+  ArrayView k;                 // [n, Hkv, D]
+  std::optional<ArrayView> v;  // [n, Hkv, Dv]; none, of a pool whose values are within its keys
 
   std::int64_t count() const { return k.shape[0]; }
   // Rows [first, first + count).
   LayerRows some(std::int64_t first, std::int64_t count) const;
 };
+
+// Throws, under the name of `function`, TypeError for no values where the pool wants some, and
+// ValueError for values where they are the beginnings of keys.
+void check_has_values(const BlockPool& pool, bool has_values, std::string_view function);
 
 // Throws ValueError or TypeError, under the name of `function`, for everything that write_rows
 // would refuse: the memory of the rows, and of a quantised pool numbers that it cannot hold.

@@ -59,7 +59,8 @@ void Step::extend_all(std::span<const std::int64_t> num_tokens) {
       const std::int64_t length = tables_[i]->num_tokens();
       const std::int64_t position = tables_[i]->next_position();
       old_lengths_.reserve(old_lengths_.size() + 1);
-      const std::vector<std::int64_t> slots = tables_[i]->extend(n);
+      const std::vector<std::int64_t> slots =
+          tables_[i]->extend(Asked{"Step", "num_tokens", n, static_cast<std::int64_t>(i)});
       old_lengths_.push_back(length);
       slot_mapping_.insert(slot_mapping_.end(), slots.begin(), slots.end());
       for (std::int64_t j = 0; j < n; ++j) positions_.push_back(position + j);
@@ -79,7 +80,7 @@ HeldTables Step::hold(std::string_view function) const {
                     "got one that has changed since the step was made, expected all as they were");
 }
 
-void Step::write(const ArrayView& k, const ArrayView& v, std::int64_t layer,
+void Step::write(const ArrayView& k, const std::optional<ArrayView>& v, std::int64_t layer,
                  const Execution& how) const {
   constexpr std::string_view function = "Step.write";
   const BlockPool::Delivery delivery(*tables_[0]->pool());
@@ -87,7 +88,7 @@ void Step::write(const ArrayView& k, const ArrayView& v, std::int64_t layer,
   write_held(k, v, layer, how, function);
 }
 
-void Step::write_held(const ArrayView& k, const ArrayView& v, std::int64_t layer,
+void Step::write_held(const ArrayView& k, const std::optional<ArrayView>& v, std::int64_t layer,
                       const Execution& how, std::string_view function) const {
   const BlockPool& pool = *tables_[0]->pool();
   const KvGeometry& geometry = pool.geometry();
@@ -103,15 +104,17 @@ void Step::write_held(const ArrayView& k, const ArrayView& v, std::int64_t layer
     raise<ValueError>(place(function, name), "got shape ", shape_text(rows), ", expected [",
                       num_tokens(), ", ", geometry.num_kv_heads, ", ", head_dim, "]");
   };
+  check_has_values(pool, v.has_value(), function);
   check("k", k, geometry.head_dim);
-  check("v", v, geometry.v_head_dim);
+  if (v) check("v", *v, geometry.v_head_dim);
   const LayerRows rows{k, v};
   check_rows(pool, layer, rows, "", how, function);
   write_rows(pool, layer, rows, slot_mapping_, how, function);
 }
 
-void Step::attend(const AttentionQuery& query, const ArrayView& k, const ArrayView& v,
-                  std::int64_t layer, Implementation implementation, const Execution& how,
+void Step::attend(const AttentionQuery& query, const ArrayView& k,
+                  const std::optional<ArrayView>& v, std::int64_t layer,
+                  Implementation implementation, const Execution& how,
                   BlockMassResult* block_mass) {
   constexpr std::string_view function = "Step.attend";
   const BlockPool::Delivery delivery(*tables_[0]->pool());

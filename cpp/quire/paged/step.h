@@ -13,6 +13,7 @@
 #include <exception>
 #include <list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -42,16 +43,17 @@ class Step {
   std::span<const std::int32_t> cu_seqlens_q() const { return cu_seqlens_q_; }
   std::span<const std::int64_t> slot_mapping() const { return slot_mapping_; }
 
-  // Writes a layer's rows of the new tokens: k [T, Hkv, D], v [T, Hkv, Dv]. Throws, with nothing
-  // written, ValueError or TypeError as append does, IndexError for an unknown layer, and
-  // ValueError where somebody has changed a table since the step was made.
-  void write(const ArrayView& k, const ArrayView& v, std::int64_t layer = 0,
+  // Writes a layer's rows of the new tokens: k [T, Hkv, D], v [T, Hkv, Dv], or none where the
+  // pool's values are the beginnings of its keys. Throws, with nothing written, ValueError or
+  // TypeError as append does, IndexError for an unknown layer, and ValueError where somebody has
+  // changed a table since the step was made.
+  void write(const ArrayView& k, const std::optional<ArrayView>& v, std::int64_t layer = 0,
              const Execution& how = default_execution()) const;
 
   // Writes as above, then attends with the new tokens as queries: query.q is [T, Hq, D], and
   // query.cu_seqlens_q is not looked at, as the step knows it. Throws as write and quire::attend
   // do. For one thread at a time.
-  void attend(const AttentionQuery& query, const ArrayView& k, const ArrayView& v,
+  void attend(const AttentionQuery& query, const ArrayView& k, const std::optional<ArrayView>& v,
               std::int64_t layer = 0, Implementation implementation = Implementation::fused,
               const Execution& how = default_execution(), BlockMassResult* block_mass = nullptr);
   // Attention alone, over rows that have been written.
@@ -91,8 +93,8 @@ class Step {
   HeldTables hold(std::string_view function) const;
   PagedAttentionArgs checked_args(const AttentionQuery& query, std::int64_t layer,
                                   std::string_view function) const;
-  void write_held(const ArrayView& k, const ArrayView& v, std::int64_t layer, const Execution& how,
-                  std::string_view function) const;
+  void write_held(const ArrayView& k, const std::optional<ArrayView>& v, std::int64_t layer,
+                  const Execution& how, std::string_view function) const;
   AttentionPlan& plan_of(const PagedAttentionArgs& args, const Execution& how,
                          std::string_view function);
 

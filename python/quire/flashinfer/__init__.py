@@ -25,6 +25,7 @@ from quire.flashinfer.latent import BatchMLAPagedAttentionWrapper
 from quire.flashinfer.packing import packbits, segment_packbits
 from quire.flashinfer.page import (
     append_paged_kv_cache,
+    append_paged_mla_kv_cache,
     get_batch_indices_positions,
     get_seq_lens,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "BlockSparseAttentionWrapper",
     "MultiLevelCascadeAttentionWrapper",
     "append_paged_kv_cache",
+    "append_paged_mla_kv_cache",
     "get_batch_indices_positions",
     "get_seq_lens",
     "merge_state",

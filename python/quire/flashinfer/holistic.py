@@ -8,7 +8,7 @@ from typing import Any
 from quire.flashinfer.page import check_layout, pages_of
 from quire.flashinfer.paged_decode import planned, run_paged
 from quire.flashinfer.paged_prefill import BatchPrefillWithPagedKVCacheWrapper
-from quire.flashinfer.planned import Given, Plan, Scores, Shape, indptr_of
+from quire.flashinfer.planned import Given, Plan, indptr_of
 from quire.flashinfer.refused import refuse
 from quire.row_attention import Batch
 from quire.tensor_views import number_of
@@ -59,16 +59,10 @@ class BatchAttention:
         refuse(function, use_profiler=use_profiler)
         tables, lengths = pages_of(function, kv_indptr, kv_indices, kv_len_arr, page_size)
         rows = indptr_of(qo_indptr, f"{function}: qo_indptr", length=len(lengths) + 1)
-        shape = Shape.of(
-            function,
-            (num_qo_heads, num_kv_heads),
-            (head_dim_qk, head_dim_vo),
-            q_data_type,
-            kv_data_type,
-            None,
-        )
-        scores = Scores.of(function, sm_scale, logits_soft_cap)
-        self._plan = Plan(Batch(rows, tables, lengths, causal), shape, scores)
+        batch = Batch(rows, tables, lengths, causal)
+        heads, dims = (num_qo_heads, num_kv_heads), (head_dim_qk, head_dim_vo)
+        dtypes, scores = (q_data_type, kv_data_type, None), (sm_scale, logits_soft_cap)
+        self._plan = Plan.of(function, batch, heads, dims, dtypes, *scores)
         self._page_size = page_size
 
     def run(
@@ -135,14 +129,14 @@ class BatchAttentionWithAttentionSinkWrapper(BatchPrefillWithPagedKVCacheWrapper
         refuse(type(self).__name__, use_fp16_qk_reduction=use_fp16_qk_reduction)
 
     def _with_args(
-        self, function: str, plan: Plan, args: tuple[Any, ...], sinks: Any
-    ) -> tuple[Plan, Any]:
+        self, function: str, plan: Plan, args: tuple[Any, ...], given: Given
+    ) -> tuple[Plan, Given]:
         """sink [Hq], and sm_scale where it is not the planned one."""
-        if len(args) not in (1, 2) or sinks is not None:
+        if len(args) not in (1, 2) or given.sinks is not None:
             raise ValueError(
                 f"{function}: args: got {len(args)} arguments, expected sink and sm_scale"
             )
         if len(args) == 2:
             sm_scale = number_of(args[1], f"{function}: sm_scale")
             plan = replace(plan, scores=replace(plan.scores, sm_scale=sm_scale))
-        return plan, args[0]
+        return plan, replace(given, sinks=args[0])

@@ -168,7 +168,7 @@ def append_paged_kv_cache(
     """Writes rows of keys and values where they belong in a paged cache.
 
     Args:
-        append_key, append_value: [n, Hkv, D], of the cache's dtype.
+        append_key, append_value: [n, Hkv, D], of the cache's dtype; of 8 bits a cache may be uint8.
         batch_indices, positions: [n]: the sequence of each row, and its position there; a row of
             sequence -1 is skipped (get_batch_indices_positions).
         paged_kv_cache: (k_cache, v_cache), each [pages, page_size, Hkv, D] (NHD) or [pages, Hkv,
@@ -187,6 +187,11 @@ def append_paged_kv_cache(
     )
     k = array_of(append_key, f"{function}: append_key")
     v = array_of(append_value, f"{function}: append_value")
+    if k.dtype == v.dtype and k.dtype.itemsize == 1:
+        k_cache, v_cache = (
+            cache.view(k.dtype) if cache.dtype == np.uint8 else cache
+            for cache in (k_cache, v_cache)
+        )
     for name, rows, cache in [("append_key", k, k_cache), ("append_value", v, v_cache)]:
         if rows.dtype != cache.dtype:
             raise ValueError(
@@ -201,6 +206,73 @@ def append_paged_kv_cache(
         quire.write_kv(k, v, k_cache, v_cache, slots, layout="NHD" if kv_layout == "NHD" else "HND")
         return
     _copy_numbers(function, k, v, as_nhd(k_cache, kv_layout), as_nhd(v_cache, kv_layout), slots)
+
+
+def append_paged_mla_kv_cache(
+    append_ckv: Any,
+    append_kpe: Any,
+    batch_indices: Any,
+    positions: Any,
+    ckv_cache: Any,
+    kpe_cache: Any,
+    kv_indices: Any,
+    kv_indptr: Any,
+    kv_last_page_len: Any,
+) -> None:
+    """Writes rows of latents, and of keys with positions, where they belong in a paged cache.
+
+    Args:
+        append_ckv: [n, head_dim_ckv]. append_kpe: [n, head_dim_kpe], which may be 0. Of the caches'
+            dtypes, float16, bfloat16 or float32.
+        ckv_cache: [pages, page_size, head_dim_ckv]. kpe_cache: likewise, head_dim_kpe. They may be
+            views of one array that has them side by side, as BatchMLAPagedAttentionWrapper reads
+            without a copy.
+        Others: as append_paged_kv_cache.
+
+    Raises:
+        NotImplementedError: caches of 8 bits. ValueError, TypeError. IndexError: a sequence,
+        position or page that is not there. Nothing has been written then.
+    """
+    function = "append_paged_mla_kv_cache"
+    given = {
+        "append_ckv": append_ckv,
+        "append_kpe": append_kpe,
+        "ckv_cache": ckv_cache,
+        "kpe_cache": kpe_cache,
+    }
+    arrays = {name: array_of(x, f"{function}: {name}") for name, x in given.items()}
+    for name, x in arrays.items():
+        axes = 2 if name.startswith("append") else 3
+        if x.ndim != axes:
+            raise ValueError(f"{function}: {name}: got shape {list(x.shape)}, expected {axes} axes")
+        cache = arrays[f"{name[-3:]}_cache" if axes == 2 else name]
+        if x.dtype != cache.dtype:
+            raise ValueError(
+                f"{function}: {name}: got dtype {x.dtype}, expected the cache's, {cache.dtype}"
+            )
+        if x.dtype.itemsize == 1:
+            raise NotImplementedError(
+                f"{function}: {name}: got {x.dtype}, expected float16, bfloat16 or float32: 8-bit "
+                "latent caches are not here"
+            )
+    ckv, kpe, ckv_pages, kpe_pages = (np.expand_dims(x, -2) for x in arrays.values())
+    fitting = {
+        "append_ckv": (len(ckv), ckv_pages.shape[-1]),
+        "append_kpe": (len(ckv), kpe_pages.shape[-1]),
+        "kpe_cache": (*ckv_pages.shape[:2], kpe_pages.shape[-1]),
+    }
+    for name, shape in fitting.items():
+        if arrays[name].shape != shape:
+            raise ValueError(
+                f"{function}: {name}: got shape {list(arrays[name].shape)}, expected {list(shape)}"
+            )
+    page_size = ckv_pages.shape[1]
+    indptr = indptr_of(kv_indptr, f"{function}: kv_indptr")
+    tables = tables_of(function, ("kv_indptr", "kv_indices"), indptr, kv_indices)
+    lengths = lengths_of(f"{function}: kv_last_page_len", indptr, kv_last_page_len, page_size)
+    slots = _slots_of(function, batch_indices, positions, tables, lengths, page_size)
+    rest = (kpe, kpe_pages) if kpe.shape[-1] else (None, None)
+    quire.write_kv(ckv, rest[0], ckv_pages, rest[1], slots)
 
 
 def _slots_of(

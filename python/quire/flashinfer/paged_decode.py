@@ -15,7 +15,7 @@ from quire.flashinfer.page import (
     tables_of,
     unpack_paged_kv_cache,
 )
-from quire.flashinfer.planned import Given, Plan, Scores, Shape, indptr_of, results
+from quire.flashinfer.planned import Given, Plan, indptr_of, results
 from quire.flashinfer.refused import refuse
 from quire.row_attention import Batch
 from quire.tensor_views import array_of
@@ -44,13 +44,15 @@ def single_decode_with_kv_cache(
         q: [Hq, D]. k: [m, Hkv, D] (kv_layout "NHD") or [Hkv, m, D] ("HND"). v: likewise with Dv.
         pos_encoding_mode: "NONE" or "ALIBI", with FlashInfer's slopes.
         use_tensor_cores, rope_scale, rope_theta: accepted and ignored.
-        q_scale, k_scale: factors of the scores. v_scale: of the result.
+        q_scale, k_scale: factors of the scores. v_scale: of the result. Of 8-bit keys and values
+            k_scale and v_scale are what they are multiples of.
         window_left: keys before the query's own that it sees; -1: all.
         logits_soft_cap: cap * tanh(score / cap); None or 0: none.
         sm_scale: of the dot products; None: 1 / sqrt(D).
 
     Returns:
-        out [Hq, Dv] of q's dtype and library, or (out, lse [Hq] float32, in base 2).
+        out [Hq, Dv] of q's dtype (bfloat16 of a float8) and library, or (out, lse [Hq] float32, in
+        base 2).
 
     Raises:
         NotImplementedError: what is not here, by name. ValueError, TypeError.
@@ -70,11 +72,8 @@ def single_decode_with_kv_cache(
     )
     dtypes = (queries.dtype, keys.dtype, None)
     heads, dims = (len(queries), keys.shape[1]), (queries.shape[1], values.shape[2])
-    plan = Plan(
-        batch,
-        Shape.of(function, heads, dims, *dtypes),
-        Scores.of(function, sm_scale, logits_soft_cap, pos_encoding_mode),
-    )
+    scores = sm_scale, logits_soft_cap, pos_encoding_mode
+    plan = Plan.of(function, batch, heads, dims, dtypes, *scores)
     plan.shape.check_keys(function, keys, values, (len(keys),))
     given = Given(q_scale, k_scale, v_scale, return_lse=True)
     out, lse = plan.run(queries[None], keys[None], values[None], given, function=function)
@@ -154,8 +153,8 @@ class BatchDecodeWithPagedKVCacheWrapper:
             indptr: [B + 1]: where each sequence's pages begin. indices: [indptr[-1]]: the pages.
             last_page_len: [B]: tokens in the last page, 1 to page_size.
             num_qo_heads, num_kv_heads, head_dim, page_size: of q and the caches.
-            q_data_type, kv_data_type, o_data_type: dtypes or their names; None: as q_data_type.
-                data_type: of those that are None.
+            q_data_type, kv_data_type, o_data_type: dtypes or their names; None: as q_data_type,
+                but results of float8 queries are bfloat16. data_type: of those that are None.
             seq_lens: [B]: tokens of each sequence, as the pages say.
             q_len_per_req: queries of each sequence, its last tokens; more than 1 are causal.
             Others: as in single_decode_with_kv_cache.
@@ -180,18 +179,9 @@ class BatchDecodeWithPagedKVCacheWrapper:
         )
         q_data_type = data_type if q_data_type is None else q_data_type
         kv_data_type = data_type if kv_data_type is None else kv_data_type
-        self._plan = Plan(
-            batch,
-            Shape.of(
-                function,
-                (num_qo_heads, num_kv_heads),
-                (head_dim, None),
-                q_data_type,
-                kv_data_type,
-                o_data_type,
-            ),
-            Scores.of(function, sm_scale, logits_soft_cap, pos_encoding_mode),
-        )
+        heads, dims = (num_qo_heads, num_kv_heads), (head_dim, None)
+        dtypes, scores = (q_data_type, kv_data_type, o_data_type), (sm_scale, logits_soft_cap)
+        self._plan = Plan.of(function, batch, heads, dims, dtypes, *scores, pos_encoding_mode)
         self._page_size = page_size
 
     begin_forward = plan
@@ -201,9 +191,9 @@ class BatchDecodeWithPagedKVCacheWrapper:
         q: Any,
         paged_kv_cache: Any,
         *args: Any,
-        q_scale: float | None = None,
-        k_scale: float | None = None,
-        v_scale: float | None = None,
+        q_scale: Any = None,
+        k_scale: Any = None,
+        v_scale: Any = None,
         out: Any = None,
         lse: Any = None,
         return_lse: bool = False,
@@ -218,9 +208,11 @@ class BatchDecodeWithPagedKVCacheWrapper:
 
         Args:
             q: [B * q_len_per_req, Hq, D] of the planned dtype.
-            paged_kv_cache: as in append_paged_kv_cache. Slots past a sequence's end are not read.
+            paged_kv_cache: as in append_paged_kv_cache; where a float8 was planned uint8 stands for
+                it. Slots past a sequence's end are not read.
             q_scale, k_scale: factors of the scores. v_scale: of the result. Of 8-bit caches k_scale
-                and v_scale are what their numbers are multiples of.
+                and v_scale are what their numbers are multiples of, also [Hkv] or [B, Hkv]; q_scale
+                may be [Hq].
             out: [B * q_len_per_req, Hq, D] to write into. lse: [.., Hq] float32, likewise.
             window_left: None, or what was planned.
             sinks: [Hq]: one more logit per head in the softmax's sum, without a value.
@@ -274,6 +266,7 @@ def run_paged(
     function: str,
 ) -> Any:
     """Runs a plan over a paged cache as FlashInfer takes them."""
-    k, v = unpack_paged_kv_cache(f"{function}: paged_kv_cache", paged_kv_cache, kv_layout)
+    pair = unpack_paged_kv_cache(f"{function}: paged_kv_cache", paged_kv_cache, kv_layout)
+    k, v = (plan.shape.as_keys(cache) for cache in pair)
     plan.shape.check_keys(function, as_nhd(k, kv_layout), as_nhd(v, kv_layout), (len(k), page_size))
     return plan.run(q, k, v, given, layout=kv_layout, function=function)

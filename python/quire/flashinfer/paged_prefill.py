@@ -9,7 +9,7 @@ import numpy as np
 
 from quire.flashinfer.page import as_nhd, check_layout, check_lengths, lengths_of, tables_of
 from quire.flashinfer.paged_decode import planned, run_paged
-from quire.flashinfer.planned import Given, Plan, Scores, Shape, indptr_of, masks_of
+from quire.flashinfer.planned import Given, Plan, indptr_of, masks_of, with_scales
 from quire.flashinfer.refused import refuse
 from quire.row_attention import Batch
 from quire.tensor_views import array_of
@@ -47,14 +47,16 @@ def single_prefill_with_kv_cache(
 
     Args:
         q: [n, Hq, D]. k: [m, Hkv, D] (kv_layout "NHD") or [Hkv, m, D] ("HND"). v: likewise with Dv.
-        o_dtype: of the result; None: q's.
+        scale_q: [Hq] or a number, what 8-bit queries are multiples of. scale_k, scale_v: [Hkv] or a
+            number, likewise of 8-bit keys and values, and as k_scale, v_scale.
+        o_dtype: of the result; None: q's, bfloat16 of a float8.
         custom_mask: bool [n, m]: which keys a query sees, in place of causal. Where not all see the
             first m - n, the cost is that of a sequence per query: keys are read again for each.
         packed_custom_mask: uint8, 8 entries of custom_mask a byte, the first in the lowest bit
             (packbits with bitorder "little"); comes before custom_mask.
         window_left: keys before a query's own position that it sees, of masked ones too; -1: all.
         rope_scale, rope_theta: accepted and ignored, without ROPE_LLAMA.
-        Others: as in single_decode_with_kv_cache; scale_q, scale_k, scale_v, kv_cache_sf: None.
+        Others: as in single_decode_with_kv_cache; kv_cache_sf: None.
 
     Returns:
         out [n, Hq, Dv] of q's library, or (out, lse [n, Hq] float32, in base 2). A row that sees no
@@ -64,14 +66,7 @@ def single_prefill_with_kv_cache(
         NotImplementedError: what is not here, by name. ValueError, TypeError.
     """
     function = "single_prefill_with_kv_cache"
-    refuse(
-        function,
-        scale_q=scale_q,
-        scale_k=scale_k,
-        scale_v=scale_v,
-        backend=backend,
-        kv_cache_sf=kv_cache_sf,
-    )
+    refuse(function, backend=backend, kv_cache_sf=kv_cache_sf)
     check_layout(f"{function}: kv_layout", kv_layout)
     queries = array_of(q, f"{function}: q")
     keys, values = (
@@ -90,13 +85,18 @@ def single_prefill_with_kv_cache(
         masks_of(function, custom_mask, packed_custom_mask, *lengths),
     )
     heads, dims = (queries.shape[1], keys.shape[1]), (queries.shape[2], values.shape[2])
-    plan = Plan(
-        batch,
-        Shape.of(function, heads, dims, queries.dtype, keys.dtype, o_dtype),
-        Scores.of(function, sm_scale, logits_soft_cap, pos_encoding_mode, use_fp16_qk_reduction),
-    )
+    dtypes = (queries.dtype, keys.dtype, o_dtype)
+    scores = sm_scale, logits_soft_cap, pos_encoding_mode, use_fp16_qk_reduction
+    plan = Plan.of(function, batch, heads, dims, dtypes, *scores)
     plan.shape.check_keys(function, keys, values, (len(keys),))
-    given = Given(None, k_scale, v_scale, return_lse=return_lse)
+    for name, first, second in [("k", scale_k, k_scale), ("v", scale_v, v_scale)]:
+        if first is not None and second is not None:
+            raise ValueError(
+                f"{function}: scale_{name}: got it and {name}_scale, expected one of the two"
+            )
+    k_scale = scale_k if k_scale is None else k_scale
+    v_scale = scale_v if v_scale is None else v_scale
+    given = Given(scale_q, k_scale, v_scale, return_lse=return_lse)
     return plan.run(q, keys[None], values[None], given, function=function)
 
 
@@ -199,7 +199,8 @@ class BatchPrefillWithPagedKVCacheWrapper:
             packed_custom_mask: each matrix on bytes of its own (segment_packbits with bitorder
                 "little").
             seq_lens: [B]: tokens of each sequence, as the pages say.
-            q_data_type, kv_data_type, o_data_type: dtypes or their names; None: as q_data_type.
+            q_data_type, kv_data_type, o_data_type: dtypes or their names; None: as q_data_type,
+                but results of float8 queries are bfloat16.
             Others: as in single_prefill_with_kv_cache; those of multi-item scoring: None and 0.
 
         Raises:
@@ -228,18 +229,10 @@ class BatchPrefillWithPagedKVCacheWrapper:
             window_left,
             masks_of(function, custom_mask, packed_custom_mask, np.diff(rows), lengths),
         )
-        shape = Shape.of(
-            function,
-            (num_qo_heads, num_kv_heads),
-            (head_dim_qk, head_dim_vo),
-            q_data_type,
-            kv_data_type,
-            o_data_type,
-        )
-        scores = Scores.of(
-            function, sm_scale, logits_soft_cap, pos_encoding_mode, use_fp16_qk_reduction
-        )
-        self._plan = Plan(batch, shape, scores)
+        heads, dims = (num_qo_heads, num_kv_heads), (head_dim_qk, head_dim_vo)
+        dtypes = (q_data_type, kv_data_type, o_data_type)
+        scores = sm_scale, logits_soft_cap, pos_encoding_mode, use_fp16_qk_reduction
+        self._plan = Plan.of(function, batch, heads, dims, dtypes, *scores)
         self._page_size = page_size
 
     begin_forward = plan
@@ -264,7 +257,8 @@ class BatchPrefillWithPagedKVCacheWrapper:
         uses_spcompress: bool | None = None,
     ) -> Any:
         """Attention of the planned batch: q [qo_indptr[-1], Hq, D], and the rest as in
-        BatchDecodeWithPagedKVCacheWrapper.run."""
+        BatchDecodeWithPagedKVCacheWrapper.run. The scales of float8 queries, keys and values may
+        also be given by position."""
         function = f"{type(self).__name__}.run"
         refuse(
             function,
@@ -274,15 +268,14 @@ class BatchPrefillWithPagedKVCacheWrapper:
             uses_spcompress=uses_spcompress,
         )
         plan = planned(self._plan, function, window_left)
-        plan, sinks = self._with_args(function, plan, args, sinks)
         given = Given(q_scale, k_scale, v_scale, sinks, out, lse, return_lse)
+        plan, given = self._with_args(function, plan, args, given)
         return run_paged(plan, q, paged_kv_cache, given, self._kv_layout, self._page_size, function)
 
     run_return_lse = functools.partialmethod(run, return_lse=True)
 
     def _with_args(
-        self, function: str, plan: Plan, args: tuple[Any, ...], sinks: Any
-    ) -> tuple[Plan, Any]:
-        """The plan and the sinks with what run() is given by position, which is nothing here."""
-        refuse(function, args=args)
-        return plan, sinks
+        self, function: str, plan: Plan, args: tuple[Any, ...], given: Given
+    ) -> tuple[Plan, Given]:
+        """Both with what run() is given by position."""
+        return plan, with_scales(function, plan, args, given)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from quire.flashinfer.refused import refuse, uses_alibi
@@ -19,6 +21,9 @@ from quire.tensor_views import (
     tensor_like,
     written_array,
 )
+
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+_FLOAT8 = (np.dtype(ml_dtypes.float8_e4m3fn), np.dtype(ml_dtypes.float8_e5m2))
 
 
 def alibi_slopes_of(num_heads: int) -> Array:
@@ -54,19 +59,36 @@ class Shape:
         kv_data_type: Any,
         o_data_type: Any,
     ) -> Shape:
-        """With FlashInfer's defaults: keys, values and results have the queries' dtype and size."""
+        """With FlashInfer's defaults: keys, values and results have the queries' dtype and size.
+
+        But results of 8-bit queries, which FlashInfer would round to 8 bits too, are bfloat16.
+        """
         if heads[1] < 1 or heads[0] < 1 or heads[0] % heads[1]:
             raise ValueError(
                 f"{function}: num_qo_heads: got {heads[0]}, "
                 f"expected a multiple of num_kv_heads, {heads[1]}"
             )
         q_dtype = dtype_of(q_data_type, f"{function}: q_data_type")
-        others = [
-            q_dtype if given is None else dtype_of(given, f"{function}: {name}")
-            for name, given in [("kv_data_type", kv_data_type), ("o_data_type", o_data_type)]
-        ]
+        o_default = _BFLOAT16 if q_dtype in _FLOAT8 else q_dtype
+        kv_dtype, o_dtype = (
+            default if given is None else dtype_of(given, f"{function}: {name}")
+            for name, given, default in [
+                ("kv_data_type", kv_data_type, q_dtype),
+                ("o_data_type", o_data_type, o_default),
+            ]
+        )
+        if o_dtype in _FLOAT8:
+            raise NotImplementedError(
+                f"{function}: o_data_type: got {o_dtype}, expected float32, float16 or bfloat16: "
+                "float8 results are not here"
+            )
         head_dim_vo = head_dims[0] if head_dims[1] is None else head_dims[1]
-        return Shape(*heads, head_dims[0], head_dim_vo, q_dtype, *others)
+        return Shape(*heads, head_dims[0], head_dim_vo, q_dtype, kv_dtype, o_dtype)
+
+    def as_keys(self, array: Array) -> Array:
+        """A cache as its planned dtype, where it holds 8-bit floats as uint8; a view."""
+        is_bytes = array.dtype == np.uint8 and self.kv_dtype in _FLOAT8
+        return array.view(self.kv_dtype) if is_bytes else array
 
     def check_queries(self, where: str, q: Array, rows: int) -> None:
         """Raises ValueError unless q is [rows, num_qo_heads, head_dim_qk] of the planned dtype."""
@@ -115,7 +137,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class Given:
-    """What run() is given beside tensors of queries, keys and values."""
+    """What run() is given beside tensors of queries, keys and values.
+
+    Scales are numbers, or arrays: [Hq] of queries, [Hkv] or [B, Hkv] of 8-bit keys and values.
+    """
 
     q_scale: Any = None
     k_scale: Any = None
@@ -134,6 +159,21 @@ class Plan:
     shape: Shape
     scores: Scores
 
+    @staticmethod
+    def of(
+        function: str,
+        batch: Batch,
+        heads: tuple[int, int],
+        head_dims: tuple[int, int | None],
+        dtypes: tuple[Any, Any, Any],
+        *scores: Any,
+    ) -> Plan:
+        """Heads are of queries and of keys, sizes of q/k and of v, dtypes of q, of the cache and of
+        the result; scores are what Scores.of takes."""
+        return Plan(
+            batch, Shape.of(function, heads, head_dims, *dtypes), Scores.of(function, *scores)
+        )
+
     def run(
         self, q: Any, k: Array, v: Array, given: Given, *, layout: str = "NHD", function: str
     ) -> Any:
@@ -141,7 +181,9 @@ class Plan:
         queries = array_of(q, f"{function}: q")
         self.shape.check_queries(f"{function}: q", queries, int(self.batch.cu_seqlens_q[-1]))
         out, lse = self._results(len(queries), given, function)
-        options, v_factor = self._options(given, v.dtype, function)
+        options, v_factor, q_factors = self._options(given, v.dtype, function)
+        if q_factors is not None:
+            queries = queries.astype(np.float32) * q_factors[:, None]
         natural = attend_batch(queries, k, v, self.batch, options, out, layout=layout)
         if v_factor is not None:
             out[...] = out.astype(np.float32) * v_factor
@@ -160,20 +202,24 @@ class Plan:
 
     def _options(
         self, given: Given, kv_dtype: np.dtype[Any], function: str
-    ) -> tuple[Options, float | None]:
-        """Options, and what the result is multiplied with where values have no scale of their own.
+    ) -> tuple[Options, float | None, Array | None]:
+        """Options; what the result is multiplied with where values have no scale of their own; and
+        what each head of the queries is, where that is more than one number.
 
         Scales of 8-bit caches are Quire's own; those of others go where FlashInfer puts them.
         """
-        named = vars(given)
-        q_scale, k_scale, v_scale = (
-            number_of(named[name], f"{function}: {name}")
-            for name in ("q_scale", "k_scale", "v_scale")
-        )
+        quantised = kv_dtype.itemsize == 1
+        heads, of_keys = self.shape.num_kv_heads, list[tuple[int, ...]]()
+        if quantised:
+            of_keys = [(heads,), (len(self.batch.kv_lens), heads)]
+        of_queries = [(self.shape.num_qo_heads,)]
+        q_scale = _scale_of(given.q_scale, f"{function}: q_scale", of_queries)
+        k_scale = _scale_of(given.k_scale, f"{function}: k_scale", of_keys)
+        v_scale = _scale_of(given.v_scale, f"{function}: v_scale", of_keys)
         scale = self.scores.sm_scale
         scale = 1 / math.sqrt(self.shape.head_dim_qk) if scale is None else scale
-        scale *= 1 if q_scale is None else q_scale
-        quantised = kv_dtype.itemsize == 1
+        q_factors = q_scale if isinstance(q_scale, np.ndarray) else None
+        scale *= 1 if q_scale is None or q_factors is not None else q_scale
         if quantised:
             k_scale, v_scale = (1.0 if x is None else x for x in (k_scale, v_scale))
         else:
@@ -193,7 +239,7 @@ class Plan:
             k_scale if quantised else None,
             v_scale if quantised else None,
         )
-        return options, None if quantised or v_scale == 1 else v_scale
+        return options, None if quantised or v_scale == 1 else v_scale, q_factors
 
     def _base_2(self, natural: Array) -> Array:
         """Log-sum-exps in base 2, as FlashInfer has them.
@@ -207,6 +253,26 @@ class Plan:
             before = np.repeat(self.batch.kv_lens - queries, queries)
             lse += before[:, None] * alibi_slopes_of(self.shape.num_qo_heads).astype(np.float64)
         return lse / math.log(2)
+
+
+def with_scales(function: str, plan: Plan, args: tuple[Any, ...], given: Given) -> Given:
+    """The scales of 8-bit queries, keys and values, which FlashInfer's kernels for them take by
+    position; nothing else is."""
+    if plan.shape.q_dtype not in _FLOAT8 or len(args) != 3:
+        refuse(function, args=args)
+        return given
+    if any(scale is not None for scale in (given.q_scale, given.k_scale, given.v_scale)):
+        raise ValueError(f"{function}: args: got scales by position and by name, expected one")
+    return replace(given, q_scale=args[0], k_scale=args[1], v_scale=args[2])
+
+
+def _scale_of(value: Any, where: str, shapes: Sequence[tuple[int, ...]]) -> Any:
+    """None, a number, or float32 of one of these shapes."""
+    if value is not None and not isinstance(value, int | float) and not np.isscalar(value):
+        array = array_of(value, where)
+        if array.size != 1 and array.shape in shapes:
+            return array.astype(np.float32)
+    return number_of(value, where)
 
 
 def results(q: Any, out: Array, lse: Array, given: Given) -> Any:

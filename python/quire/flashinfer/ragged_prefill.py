@@ -9,7 +9,7 @@ import numpy as np
 
 from quire.flashinfer.page import as_nhd, check_layout, check_lengths
 from quire.flashinfer.paged_decode import planned
-from quire.flashinfer.planned import Given, Plan, Scores, Shape, indptr_of, masks_of
+from quire.flashinfer.planned import Given, Plan, indptr_of, masks_of, with_scales
 from quire.flashinfer.refused import refuse
 from quire.row_attention import Batch
 from quire.tensor_views import array_of
@@ -122,18 +122,10 @@ class BatchPrefillWithRaggedKVCacheWrapper:
             window_left,
             masks_of(function, custom_mask, packed_custom_mask, np.diff(rows), lengths),
         )
-        shape = Shape.of(
-            function,
-            (num_qo_heads, num_kv_heads),
-            (head_dim_qk, head_dim_vo),
-            q_data_type,
-            kv_data_type,
-            o_data_type,
-        )
-        scores = Scores.of(
-            function, sm_scale, logits_soft_cap, pos_encoding_mode, use_fp16_qk_reduction
-        )
-        self._plan = Plan(batch, shape, scores)
+        heads, dims = (num_qo_heads, num_kv_heads), (head_dim_qk, head_dim_vo)
+        dtypes = (q_data_type, kv_data_type, o_data_type)
+        scores = sm_scale, logits_soft_cap, pos_encoding_mode, use_fp16_qk_reduction
+        self._plan = Plan.of(function, batch, heads, dims, dtypes, *scores)
 
     begin_forward = plan
 
@@ -143,9 +135,9 @@ class BatchPrefillWithRaggedKVCacheWrapper:
         k: Any,
         v: Any,
         *args: Any,
-        q_scale: float | None = None,
-        k_scale: float | None = None,
-        v_scale: float | None = None,
+        q_scale: Any = None,
+        k_scale: Any = None,
+        v_scale: Any = None,
         o_scale: float | None = None,
         out: Any = None,
         lse: Any = None,
@@ -158,7 +150,8 @@ class BatchPrefillWithRaggedKVCacheWrapper:
         Args:
             q: [qo_indptr[-1], Hq, D]. k: [kv_indptr[-1], Hkv, D], or with the first two axes
                 exchanged (HND). v: likewise with Dv. All of the planned dtypes.
-            q_scale, k_scale: factors of the scores. v_scale: of the result.
+            q_scale, k_scale, v_scale: as in BatchDecodeWithPagedKVCacheWrapper.run; of float8
+                queries they may be given by position.
             out: [qo_indptr[-1], Hq, Dv] to write into. lse: [.., Hq] float32, likewise.
 
         Returns:
@@ -169,14 +162,15 @@ class BatchPrefillWithRaggedKVCacheWrapper:
             ValueError, TypeError. Nothing has been written then.
         """
         function = f"{type(self).__name__}.run"
-        refuse(function, args=args, o_scale=o_scale, kv_cache_sf=kv_cache_sf)
+        refuse(function, o_scale=o_scale, kv_cache_sf=kv_cache_sf)
         plan = planned(self._plan, function)
         keys, values = (
-            as_nhd(array_of(x, f"{function}: {name}"), self._kv_layout)
+            as_nhd(plan.shape.as_keys(array_of(x, f"{function}: {name}")), self._kv_layout)
             for name, x in [("k", k), ("v", v)]
         )
         plan.shape.check_keys(function, keys, values, (int(plan.batch.kv_lens.sum()),))
         given = Given(q_scale, k_scale, v_scale, None, out, lse, return_lse)
+        given = with_scales(function, plan, args, given)
         return plan.run(q, keys[:, None], values[:, None], given, function=function)
 
     run_return_lse = functools.partialmethod(run, return_lse=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from quire.flashinfer.page import tables_of
 from quire.flashinfer.paged_decode import planned
-from quire.flashinfer.planned import Given, Plan, Scores, Shape, indptr_of, masks_of
+from quire.flashinfer.planned import Given, Plan, indptr_of, masks_of
 from quire.flashinfer.refused import refuse
 from quire.row_attention import Batch, Ints
 from quire.tensor_views import Array, array_of
@@ -92,18 +92,11 @@ class BlockSparseAttentionWrapper:
             if packed_mask is not None or mask is None
             else _masks_of_rows(function, mask, starts, np.diff(rows), (R, C))
         )
-        shape = Shape.of(
-            function,
-            (num_qo_heads, num_kv_heads),
-            (head_dim, None),
-            q_data_type,
-            kv_data_type,
-            o_data_type,
-        )
-        scores = Scores.of(
-            function, sm_scale, logits_soft_cap, pos_encoding_mode, use_fp16_qk_reduction
-        )
-        self._plan = Plan(Batch(rows, tables, lengths, causal, masks=masks), shape, scores)
+        batch = Batch(rows, tables, lengths, causal, masks=masks)
+        heads, dims = (num_qo_heads, num_kv_heads), (head_dim, None)
+        dtypes = (q_data_type, kv_data_type, o_data_type)
+        scores = sm_scale, logits_soft_cap, pos_encoding_mode, use_fp16_qk_reduction
+        self._plan = Plan.of(function, batch, heads, dims, dtypes, *scores)
         self._keys, self._block = N, C
 
     begin_forward = plan
@@ -124,19 +117,22 @@ class BlockSparseAttentionWrapper:
         """Attention of the planned blocks.
 
         Args:
-            q: [M, Hq, D]. k, v: [N, Hkv, D]. scale_q, scale_k, scale_v: None.
+            q: [M, Hq, D]. k, v: [N, Hkv, D].
+            scale_q, scale_k, scale_v: as in single_prefill_with_kv_cache.
             out: [M, Hq, D] to write into. lse: [M, Hq] float32, likewise.
 
         Returns:
             out, or (out, lse in base 2), of q's library. A row without a key is 0, its lse -inf.
         """
         function = "BlockSparseAttentionWrapper.run"
-        refuse(function, scale_q=scale_q, scale_k=scale_k, scale_v=scale_v)
         plan = planned(self._plan, function)
-        keys, values = array_of(k, f"{function}: k"), array_of(v, f"{function}: v")
+        keys, values = (
+            plan.shape.as_keys(array_of(x, f"{function}: {name}"))
+            for name, x in [("k", k), ("v", v)]
+        )
         plan.shape.check_keys(function, keys, values, (self._keys,))
         keys, values = (x.reshape(-1, self._block, *x.shape[1:]) for x in (keys, values))
-        given = Given(out=out, lse=lse, return_lse=return_lse)
+        given = Given(scale_q, scale_k, scale_v, None, out, lse, return_lse)
         return plan.run(q, keys, values, given, function=function)
 
 

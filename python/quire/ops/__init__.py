@@ -10,6 +10,30 @@ threads. Each has a float64 reference of the same name in quire.ops.reference.
     array([[8., 8., 8., 8.]], dtype=float32)
 """
 
-from quire._core import Weight, linear, pack_weight
+from quire._core import (
+    Weight,
+    causal_conv1d,
+    gated_delta_rule,
+    linear,
+    pack_weight,
+    rms_norm,
+    rope,
+    rope_frequencies,
+    route,
+    sample,
+    swiglu,
+)
 
-__all__ = ["Weight", "linear", "pack_weight"]
+__all__ = [
+    "Weight",
+    "causal_conv1d",
+    "gated_delta_rule",
+    "linear",
+    "pack_weight",
+    "rms_norm",
+    "rope",
+    "rope_frequencies",
+    "route",
+    "sample",
+    "swiglu",
+]

@@ -1,8 +1,9 @@
 """vLLM's operators of attention on Quire's kernels, for tensors and arrays in CPU memory.
 
-Names, arguments and meanings are those of vLLM's flash_attn_varlen_func, reshape_and_cache_flash
-and merge_attn_states; tensors may be PyTorch's or NumPy's, and results belong to the library of q.
-Log-sum-exps are natural ones. What is not here raises NotImplementedError with its name.
+Names, arguments and meanings are those of vLLM's flash_attn_varlen_func, reshape_and_cache_flash,
+concat_and_cache_mla and merge_attn_states; tensors may be PyTorch's or NumPy's, and results belong
+to the library of q. Log-sum-exps are natural ones. What is not here raises NotImplementedError with
+its name.
 
     >>> import numpy as np, quire.vllm as vllm
     >>> k_cache, v_cache = np.zeros((2, 8, 16, 2, 64), np.float32)
@@ -15,7 +16,16 @@ Log-sum-exps are natural ones. What is not here raises NotImplementedError with 
     (1, 8, 64)
 """
 
-from quire.vllm.cache_operators import merge_attn_states, reshape_and_cache_flash
+from quire.vllm.cache_operators import (
+    concat_and_cache_mla,
+    merge_attn_states,
+    reshape_and_cache_flash,
+)
 from quire.vllm.varlen import flash_attn_varlen_func
 
-__all__ = ["flash_attn_varlen_func", "merge_attn_states", "reshape_and_cache_flash"]
+__all__ = [
+    "concat_and_cache_mla",
+    "flash_attn_varlen_func",
+    "merge_attn_states",
+    "reshape_and_cache_flash",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -10,7 +10,12 @@ import numpy as np
 import quire
 from quire.tensor_views import Array, array_of, integers_of, written_array
 
-_FP8 = np.dtype(ml_dtypes.float8_e4m3fn)
+FP8 = np.dtype(ml_dtypes.float8_e4m3fn)  # vLLM's "fp8"
+_CACHE_DTYPES = {
+    "fp8": FP8,
+    "fp8_e4m3": FP8,
+    "fp8_e5m2": np.dtype(ml_dtypes.float8_e5m2),
+}
 
 
 def refuse(function: str, **given: Any) -> None:
@@ -23,26 +28,30 @@ def refuse(function: str, **given: Any) -> None:
             )
 
 
-def descale_of(where: str, descale: Any, cache: Array) -> Any:
-    """What an 8-bit cache's numbers are multiples of, as quire.paged_attention takes it."""
-    quantised = cache.dtype.itemsize == 1
+def descale_of(
+    where: str, descale: Any, numbers: Array, heads: int, sequences: int | None = None
+) -> Any:
+    """What 8-bit numbers are multiples of: a number, or float32 [heads] or [sequences, heads].
+
+    Of other floats, which have no such thing, None; ones may be given for them.
+    """
+    quantised = numbers.dtype.itemsize == 1
     if descale is None:
         return 1.0 if quantised else None
-    if isinstance(descale, int | float):
-        scales = np.array([descale], np.float32)
-    else:
-        scales = array_of(descale, where)
-    if scales.ndim == 2:
-        if (scales != scales[:1]).any():
-            raise NotImplementedError(
-                f"{where}: got scales that differ between sequences, expected equal ones"
-            )
-        scales = scales[0]
+    scales = np.asarray(descale) if isinstance(descale, int | float) else array_of(descale, where)
     if not quantised:
         if (scales != 1).any():
-            raise ValueError(f"{where}: got scales for {cache.dtype}, expected None")
+            raise ValueError(f"{where}: got scales for {numbers.dtype}, expected None")
         return None
-    return float(scales.reshape(())) if scales.size == 1 else np.ascontiguousarray(scales)
+    if scales.size == 1:
+        return float(scales.reshape(()))
+    shapes = [(heads,)] if sequences is None else [(heads,), (sequences, heads)]
+    if scales.shape not in shapes:
+        expected = " or ".join(str(list(shape)) for shape in shapes)
+        raise ValueError(
+            f"{where}: got shape {list(scales.shape)}, expected one number or {expected}"
+        )
+    return scales.astype(np.float32)
 
 
 def reshape_and_cache_flash(
@@ -62,43 +71,124 @@ def reshape_and_cache_flash(
         key_cache, value_cache: [num_blocks, block_size, Hkv, D] and [.., Dv], in any strides.
         slot_mapping: [tokens]: block * block_size + offset; a negative one skips the row.
         kv_cache_dtype: "auto": the caches' own, float32, float16 or bfloat16; "fp8" or "fp8_e4m3":
-            the caches are float8_e4m3fn, or uint8 that stand for it.
-        k_scale, v_scale: of "fp8": a number or [Hkv], what the stored numbers are multiples of;
-            cut off at 448 times it. Ignored under "auto".
+            the caches are float8_e4m3fn, "fp8_e5m2": float8_e5m2, or uint8 that stand for it.
+        k_scale, v_scale: of 8-bit floats: a number, [1] or [Hkv], what the stored numbers are
+            multiples of; cut off at 448 or 57344 times it. Ignored under "auto".
 
     Raises:
         NotImplementedError: another kv_cache_dtype. ValueError, TypeError, IndexError. Nothing has
         been written then.
     """
     function = "reshape_and_cache_flash"
-    if kv_cache_dtype not in ("auto", "fp8", "fp8_e4m3"):
-        raise NotImplementedError(
-            f"{function}: kv_cache_dtype: got {kv_cache_dtype!r}, "
-            "expected 'auto', 'fp8' or 'fp8_e4m3'"
-        )
-    slots = np.maximum(integers_of(slot_mapping, f"{function}: slot_mapping"), -1)
     names = ("key", "value", "key_cache", "value_cache")
-    arrays = [
+    k, v, k_cache, v_cache = (
         array_of(x, f"{function}: {name}")
         for name, x in zip(names, (key, value, key_cache, value_cache), strict=True)
+    )
+    planes = (
+        _Plane("key", k, "key_cache", k_cache, "k_scale", k_scale),
+        _Plane("value", v, "value_cache", v_cache, "v_scale", v_scale),
+    )
+    _write_rows(function, planes, slot_mapping, kv_cache_dtype)
+
+
+def concat_and_cache_mla(
+    kv_c: Any,
+    k_pe: Any,
+    kv_cache: Any,
+    slot_mapping: Any,
+    kv_cache_dtype: str,
+    scale: Any,
+) -> None:
+    """Writes latents and keys with positions, side by side, into their slots of a paged cache.
+
+    flash_attn_varlen_func reads it with k=kv_cache[:, :, None] and v=kv_cache[:, :, None, :R].
+
+    Args:
+        kv_c: [n, R]. k_pe: [n, P]. Rows past slot_mapping's end are padding.
+        kv_cache: [num_blocks, block_size, R + P], in any strides.
+        slot_mapping, kv_cache_dtype: as reshape_and_cache_flash.
+        scale: of "fp8": a number, which both are multiples of; ignored under "auto".
+
+    Raises:
+        NotImplementedError: another kv_cache_dtype. ValueError, TypeError, IndexError. Nothing has
+        been written then.
+    """
+    function = "concat_and_cache_mla"
+    names = ("kv_c", "k_pe", "kv_cache")
+    arrays = [
+        array_of(x, f"{function}: {name}")
+        for name, x in zip(names, (kv_c, k_pe, kv_cache), strict=True)
     ]
-    for name, x in zip(names[:2], arrays[:2], strict=True):
-        if len(x) < len(slots):
-            raise ValueError(f"{function}: {name}: got {len(x)} rows, expected {len(slots)}")
+    for name, x, axes in zip(names, arrays, (2, 2, 3), strict=True):
+        if x.ndim != axes or x.shape[-1] == 0:
+            raise ValueError(
+                f"{function}: {name}: got shape {list(x.shape)}, expected {axes} axes, "
+                "the last of at least 1"
+            )
+    latents, rotary, cache = (np.expand_dims(x, -2) for x in arrays)
+    size = latents.shape[-1]
+    if cache.shape[-1] != size + rotary.shape[-1]:
+        raise ValueError(
+            f"{function}: kv_cache: got a last axis of {cache.shape[-1]}, expected "
+            f"{size + rotary.shape[-1]}, that of kv_c and of k_pe together"
+        )
+    planes = (
+        _Plane("kv_c", latents, "kv_cache", cache[..., :size], "scale", scale),
+        _Plane("k_pe", rotary, "kv_cache", cache[..., size:], "scale", scale),
+    )
+    _write_rows(function, planes, slot_mapping, kv_cache_dtype)
+
+
+class _Plane(NamedTuple):
+    """Rows [n, heads, size], the cache that they go to, and what messages call them."""
+
+    rows_name: str
+    rows: Array
+    cache_name: str
+    cache: Array
+    scale_name: str
+    scale: Any
+
+
+def _write_rows(
+    function: str, planes: tuple[_Plane, _Plane], slot_mapping: Any, kv_cache_dtype: str
+) -> None:
+    """Keys and values, or the two parts of keys, all of them or none."""
+    if kv_cache_dtype not in ("auto", *_CACHE_DTYPES):
+        raise NotImplementedError(
+            f"{function}: kv_cache_dtype: got {kv_cache_dtype!r}, "
+            "expected 'auto', 'fp8', 'fp8_e4m3' or 'fp8_e5m2'"
+        )
+    slots = np.maximum(integers_of(slot_mapping, f"{function}: slot_mapping"), -1)
+    for plane in planes:
+        if len(plane.rows) < len(slots):
+            raise ValueError(
+                f"{function}: {plane.rows_name}: got {len(plane.rows)} rows, expected {len(slots)}"
+            )
     scales: dict[str, Any] = {}
     if kv_cache_dtype == "auto":
-        for name, x in zip(names[2:], arrays[2:], strict=True):
-            if x.dtype.itemsize == 1:
-                raise ValueError(f"{function}: {name}: got {x.dtype}, expected floats for 'auto'")
+        for plane in planes:
+            if plane.cache.dtype.itemsize == 1:
+                raise ValueError(
+                    f"{function}: {plane.cache_name}: got {plane.cache.dtype}, "
+                    "expected floats for 'auto'"
+                )
     else:
-        arrays[2:] = [
-            cache.view(_FP8) if cache.dtype == np.uint8 else cache for cache in arrays[2:]
-        ]
-        for name, x, scale in [("k_scale", arrays[2], k_scale), ("v_scale", arrays[3], v_scale)]:
-            scales[name] = descale_of(f"{function}: {name}", scale, x)
-    quire.write_kv(
-        arrays[0][: len(slots)], arrays[1][: len(slots)], arrays[2], arrays[3], slots, **scales
-    )
+        wanted = _CACHE_DTYPES[kv_cache_dtype]
+        for plane in planes:
+            if plane.cache.dtype not in (wanted, np.uint8):
+                raise ValueError(
+                    f"{function}: {plane.cache_name}: got {plane.cache.dtype}, expected {wanted} "
+                    f"or uint8 for {kv_cache_dtype!r}"
+                )
+        scales["cache_dtype"] = wanted
+        for name, plane in zip(("k_scale", "v_scale"), planes, strict=True):
+            where = f"{function}: {plane.scale_name}"
+            scales[name] = descale_of(where, plane.scale, plane.cache, plane.rows.shape[1])
+    k, v = (plane.rows[: len(slots)] for plane in planes)
+    k_cache, v_cache = (plane.cache for plane in planes)
+    quire.write_kv(k, v, k_cache, v_cache, slots, **scales)
 
 
 def merge_attn_states(

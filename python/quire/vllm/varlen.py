@@ -6,11 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from quire.row_attention import Batch, Ints, Options, attend_batch
 from quire.tensor_views import Array, array_of, integers_of, tensor_like, written_array
-from quire.vllm.cache_operators import descale_of, refuse
+from quire.vllm.cache_operators import FP8, descale_of, refuse
+
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 def flash_attn_varlen_func(
@@ -69,14 +72,17 @@ def flash_attn_varlen_func(
         softcap: cap * tanh(score / cap); 0: none.
         alibi_slopes: [Hq] or [B, Hq]: slope * (key - row's position) is added; needs causal.
         s_aux: [Hq]: one more logit per head in the softmax's sum, without a value.
-        k_descale, v_descale: of 8-bit caches: a number, [Hkv], or [B, Hkv] alike for all sequences.
-        out: [T, Hq, Dv] to write into.
+        k_descale, v_descale: of 8-bit caches: a number, [1], [Hkv] or [B, Hkv], what their numbers
+            are multiples of. Caches of uint8 are float8_e4m3fn, vLLM's "fp8".
+        q_descale: likewise of float8 queries, which need float8 keys.
+        out: [T, Hq, Dv] to write into, of q's dtype; of a float8 q of float32, float16 or bfloat16.
         max_seqlen_q, max_seqlen_k, deterministic, scheduler_metadata, num_splits, fa_version:
             accepted and ignored; the result is deterministic, and has the same bits in any batch.
         Others: None, 0 or 1, as they are left out.
 
     Returns:
-        out of q's library, or (out, lse [Hq, T] float32). A row without a key is 0, its lse -inf.
+        out of q's library and dtype, bfloat16 of a float8 q, or (out, lse [Hq, T] float32). A row
+        without a key is 0, its lse -inf.
 
     Raises:
         NotImplementedError: what is not here, by name. ValueError, TypeError, IndexError. Nothing
@@ -100,15 +106,11 @@ def flash_attn_varlen_func(
     queries, keys, values = (
         array_of(x, f"{function}: {name}") for name, x in [("q", q), ("k", k), ("v", v)]
     )
+    keys, values = (x.view(FP8) if x.dtype == np.uint8 else x for x in (keys, values))
     axes = 3 if block_table is None else 4
     for name, x, expected in [("q", queries, 3), ("k", keys, axes), ("v", values, axes)]:
         if x.ndim != expected:
             raise ValueError(f"{function}: {name}: got {x.ndim} axes, expected {expected}")
-        if x.dtype == np.uint8:
-            raise TypeError(
-                f"{function}: {name}: got dtype uint8, expected floats: a cache of 8-bit floats is "
-                "seen as float8_e4m3fn"
-            )
     rows = integers_of(cu_seqlens_q, f"{function}: cu_seqlens_q")
     if len(rows) == 0 or rows[0] != 0 or rows[-1] != len(queries) or (np.diff(rows) < 0).any():
         raise ValueError(
@@ -122,19 +124,27 @@ def flash_attn_varlen_func(
         causal = True
     batch = Batch(rows, tables, lengths, causal, left, window_right=right)
     shape = (len(queries), queries.shape[1], values.shape[3])
-    result = (
-        np.empty(shape, queries.dtype)
-        if out is None
-        else written_array(out, shape, queries.dtype, f"{function}: out")
+    result = _result(f"{function}: out", out, shape, queries.dtype)
+    scale = 1 / math.sqrt(queries.shape[2]) if softmax_scale is None else softmax_scale
+    q_scale, k_scale, v_scale = (
+        descale_of(f"{function}: {name}", given, x, keys.shape[2], len(rows) - 1)
+        for name, given, x in [
+            ("q_descale", q_descale, queries),
+            ("k_descale", k_descale, keys),
+            ("v_descale", v_descale, values),
+        ]
     )
-    descale_of(f"{function}: q_descale", q_descale, queries)  # nothing but ones
+    if isinstance(q_scale, float):
+        scale *= q_scale
+    elif q_scale is not None:  # of the same heads and sequences as that of keys
+        k_scale = np.asarray(q_scale * k_scale, np.float32)
     options = Options(
-        1 / math.sqrt(queries.shape[2]) if softmax_scale is None else softmax_scale,
+        scale,
         softcap if softcap > 0 else None,
         None,
         None if s_aux is None else array_of(s_aux, f"{function}: s_aux").astype(np.float32),
-        descale_of(f"{function}: k_descale", k_descale, keys),
-        descale_of(f"{function}: v_descale", v_descale, values),
+        k_scale,
+        v_scale,
     )
     if alibi_slopes is None:
         lse = attend_batch(queries, keys, values, batch, options, result)
@@ -143,6 +153,15 @@ def flash_attn_varlen_func(
         lse = _with_slopes(function, queries, keys, values, batch, options, slopes, result)
     new_out = tensor_like(result, q) if out is None else out
     return (new_out, tensor_like(np.ascontiguousarray(lse.T), q)) if return_softmax_lse else new_out
+
+
+def _result(where: str, out: Any, shape: tuple[int, ...], q_dtype: Any) -> Array:
+    """What is written: the array given, or a new one. Of 8-bit queries any float's will do."""
+    if out is None:
+        return np.empty(shape, _BFLOAT16 if q_dtype.itemsize == 1 else q_dtype)
+    given = array_of(out, where).dtype
+    free = q_dtype.itemsize == 1 and given in (np.float32, np.float16, _BFLOAT16)
+    return written_array(out, shape, given if free else q_dtype, where)
 
 
 def _keys_of(
@@ -224,7 +243,7 @@ def _with_slopes(
             batch.window_left,
             window_right=batch.window_right,
         )
-        options = Options(**{**named, "alibi_slopes": own})
-        lse[first:end] = attend_batch(q[first:end], k, v, one, options, result[first:end])
+        own_options = Options(**{**named, "alibi_slopes": own}).of_sequences([sequence])
+        lse[first:end] = attend_batch(q[first:end], k, v, one, own_options, result[first:end])
     out[...] = result
     return lse

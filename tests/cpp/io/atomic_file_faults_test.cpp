@@ -6,6 +6,7 @@
 
 #include "io/save_faults.h"
 #include "kv/table/token_rows.h"
+#include "quire/base/interruption.h"
 #include "quire/io/atomic_file.h"
 
 namespace quire::testing {
@@ -122,6 +123,58 @@ TEST(AtomicFileFaults, ARenamingWhoseAnswerWasLost) {
   file_calls = real;
   EXPECT_EQ(contents(directory / "x"), "new");
   EXPECT_EQ(directory.names(), std::vector<std::string>{"x"});
+}
+
+// A file of several steps that are waited for.
+void save_large(const std::string& path) {
+  AtomicFile file("save", path);
+  const std::vector<std::byte> some(std::size_t{5} << 20, std::byte{7});
+  for (int i = 0; i < 5; ++i) file.write_at(i * some.size(), some);
+  file.commit();
+}
+
+TEST(AtomicFileFaults, WhatIsWaitedForInSteps) {
+  const TemporaryDirectory directory;
+  write(directory / "x", "old");
+  int waits = 0;
+  for (int stopped = 0;; ++stopped) {  // interrupted in each wait in turn, until there is none
+    const Interruptible interruptible([] { return true; });
+    waits = 0;
+    const FileFaults faults([&](std::string_view name, std::size_t) {
+      if (name == "sync_file_range" && waits++ == stopped) is_interrupted(true);
+      return 0;
+    });
+    try {
+      save_large(directory / "x");
+      break;
+    } catch (const Interrupted&) {
+      EXPECT_EQ(contents(directory / "x"), "old");
+      EXPECT_EQ(everything_in(directory).size(), 1u);
+    }
+  }
+  EXPECT_EQ(waits, 6);  // two while it is written, and four steps
+  EXPECT_EQ(std::filesystem::file_size(directory / "x"), std::size_t{25} << 20);
+}
+
+TEST(AtomicFileFaults, WhatCannotBeWrittenIsSaidOnceAndIsNotLost) {
+  for (const int code : {EIO, ENOSPC, ENOSYS, EOPNOTSUPP}) {
+    const TemporaryDirectory directory;
+    write(directory / "x", "old");
+    int waits = 0;
+    const FileFaults faults([&](std::string_view name, std::size_t) {
+      return name == "sync_file_range" && ++waits > 3 ? code : 0;
+    });
+    const bool fails = code == EIO || code == ENOSPC;
+    try {
+      save_large(directory / "x");
+      EXPECT_FALSE(fails);
+      EXPECT_EQ(std::filesystem::file_size(directory / "x"), std::size_t{25} << 20);
+    } catch (const FileError& error) {
+      EXPECT_TRUE(fails);
+      EXPECT_EQ(error.code(), code);
+      EXPECT_EQ(contents(directory / "x"), "old");
+    }
+  }
 }
 
 }  // namespace

@@ -2,11 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <limits>
 #include <string>
 
 #include "paged/paged_rows.h"
 #include "quire/base/check.h"
+#include "quire/paged/step.h"
 
 namespace quire::testing {
 namespace {
@@ -61,6 +63,48 @@ TEST(Append, SealsAsPlainLoopsDo) {
     append(b, rows.k_view(), rows.v_view(), two_threads);
     EXPECT_EQ(gathered(a, 1), gathered(b, 1)) << name_of(dtype);
   }
+}
+
+// Values that are the beginnings of their keys: append and Step take keys alone.
+TEST(Append, TakesKeysAloneWhereValuesAreShared) {
+  for (const DType dtype : {DType::float32, DType::bfloat16, DType::int8}) {
+    KvGeometry geometry = small_geometry(dtype);
+    geometry.shared = true;
+    const auto pool = make_pool(geometry);
+    const auto table = std::make_shared<BlockTable>(pool);
+    NewTokens rows(2, 23, 7), more(2, 2, 8);
+    append(*table, rows.k_view());
+    Step step({table}, std::vector<std::int64_t>{2});
+    for (std::int64_t layer = 0; layer < 2; ++layer) {
+      std::vector<float> q = random_floats(2 * kHeads * kHeadDim, 11), out(2 * kHeads * kValueDim),
+                         expected(out.size());
+      AttentionQuery query{.q = view_of(q, {2, kHeads, kHeadDim}),
+                           .out = view_of(out, {2, kHeads, kValueDim})};
+      step.attend(query, more.k_of(layer), std::nullopt, layer);
+      query.out = view_of(expected, {2, kHeads, kValueDim});
+      step.attend(query, layer);
+      EXPECT_EQ(out, expected) << name_of(dtype);
+      const std::vector<float> all = gathered(*table, layer);
+      const auto* const numbers = reinterpret_cast<const std::byte*>(all.data());
+      const std::size_t item = is_quantised(dtype) ? sizeof(float) : size_of(dtype);
+      for (std::int64_t row = 0; row < 25 * kKvHeads; ++row) {
+        EXPECT_EQ(std::memcmp(numbers + row * kHeadDim * item,
+                              numbers + (25 * kKvHeads * kHeadDim + row * kValueDim) * item,
+                              kValueDim * item),
+                  0);
+      }
+    }
+    EXPECT_EQ(message_of([&] { append(*table, rows.k_view(), rows.v_view()); }),
+              "BlockTable.append: v: got an array, expected None: the pool's values are the first "
+              "16 numbers of its keys (shared)");
+    EXPECT_EQ(table->num_tokens(), 25);
+    pool->check();
+  }
+  BlockTable apart(make_pool(small_geometry(DType::bfloat16)));
+  NewTokens rows(2, 3, 2);
+  EXPECT_EQ(message_of([&] { append(apart, rows.k_view()); }),
+            "BlockTable.append: v: got None, expected an array: the pool's values are not shared "
+            "with its keys");
 }
 
 TEST(Append, RefusesAndChangesNothing) {

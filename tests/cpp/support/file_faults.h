@@ -38,6 +38,7 @@ class FileFaults {
     replace<&FileCalls::fchown>("fchown");
     replace<&FileCalls::fchmod>("fchmod");
     replace<&FileCalls::fsync>("fsync");
+    replace<&FileCalls::sync_file_range>("sync_file_range");
     replace<&FileCalls::renameat>("renameat");
     replace<&FileCalls::unlinkat>("unlinkat");
     replace<&FileCalls::mkdirat>("mkdirat");

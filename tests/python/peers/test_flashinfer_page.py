@@ -55,6 +55,65 @@ def test_append_paged_kv_cache(point: dict[str, Any]) -> None:
         assert got.tobytes() == wanted.tobytes()
 
 
+@pytest.mark.parametrize("dtype", list(DTYPES))
+@pytest.mark.parametrize("place", ["side by side", "apart", "latents alone"])
+def test_append_paged_mla_kv_cache(dtype: str, place: str) -> None:
+    """Latents and rotary keys, of which each goes into its own array and nowhere else."""
+    rest = 0 if place == "latents alone" else 64
+    keys, appended, page_size = [17, 5, 3], [4, 0, 3], 8
+    batch = paged_batch(keys, page_size, 1, 512 + rest, dtype)
+    rows = queries(sum(appended), 1, 512 + rest, dtype)[:, 0]
+    whole = np.full((len(batch.k_cache), page_size, 512 + rest), 7, DTYPES[dtype])
+    ckv, kpe = whole[..., :512], whole[..., 512:]
+    if place == "apart":
+        ckv, kpe = ckv.copy(), kpe.copy()
+    sequence, position = flashinfer.get_batch_indices_positions(
+        np.concatenate([[0], np.cumsum(appended)]), np.array(keys), len(rows)
+    )
+    paging = batch.indices, batch.indptr, batch.last_page_len
+    flashinfer.append_paged_mla_kv_cache(
+        rows[:, :512], rows[:, 512:], sequence, position, ckv, kpe, *paging
+    )
+    wanted = np.full_like(whole, 7)
+    places = [
+        (i, m - n + j)
+        for i, (n, m) in enumerate(zip(appended, keys, strict=True))
+        for j in range(n)
+    ]
+    for row, (i, j) in zip(rows, places, strict=True):
+        wanted[batch.indices[batch.indptr[i] + j // page_size], j % page_size] = row
+    assert np.concatenate([ckv, kpe], axis=-1).tobytes() == wanted.tobytes()
+
+
+def test_append_paged_mla_kv_cache_refuses() -> None:
+    ckv, kpe = np.ones((2, 8), np.float32), np.ones((2, 4), np.float32)
+    caches = np.zeros((2, 4, 8), np.float32), np.zeros((2, 4, 4), np.float32)
+    paging: list[Any] = [[1, 0], [0, 2], [2]]
+
+    def append(ckv: Any, kpe: Any, caches: Any, positions: Any = (4, 5)) -> None:
+        flashinfer.append_paged_mla_kv_cache(
+            ckv, kpe, np.zeros(2, np.int32), np.array(positions), *caches, *paging
+        )
+
+    for error, message, given in [
+        (ValueError, r"append_ckv: got shape \[2, 1, 8\], expected 2 axes", (ckv[:, None], kpe)),
+        (ValueError, "append_kpe: got dtype float64", (ckv, kpe.astype(np.float64))),
+        (ValueError, r"append_kpe: got shape \[2, 3\], expected \[2, 4\]", (ckv, kpe[:, :3])),
+        (ValueError, r"append_kpe: got shape \[2, 4\], expected \[1, 4\]", (ckv[:1], kpe)),
+        (ValueError, r"append_ckv: got shape \[2, 7\], expected \[2, 8\]", (ckv[:, :7], kpe)),
+    ]:
+        with pytest.raises(error, match=f"append_paged_mla_kv_cache: {message}"):
+            append(*given, caches)
+    with pytest.raises(IndexError, match="positions: got 6 at 1, expected 0 to 5"):
+        append(ckv, kpe, caches, (0, 6))
+    eight = np.dtype(ml_dtypes.float8_e4m3fn)
+    with pytest.raises(NotImplementedError, match="append_ckv: got float8_e4m3fn"):
+        append(ckv.astype(eight), kpe.astype(eight), [c.astype(eight) for c in caches])
+    with pytest.raises(ValueError, match=r"kpe_cache: got shape \[1, 4, 4\], expected \[2, 4, 4\]"):
+        append(ckv, kpe, (caches[0], caches[1][:1]))
+    assert not any(cache.any() for cache in caches)
+
+
 def test_get_batch_indices_positions_example_and_padding() -> None:
     indptr, lengths = np.array([0, 1, 3, 6, 10], np.int32), np.array([5, 5, 5, 5])
     given = np.empty(12, np.int32), np.empty(12, np.int32)

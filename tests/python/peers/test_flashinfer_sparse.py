@@ -17,6 +17,7 @@ from peer_attention import (
     visible_keys,
 )
 
+import quire
 import quire.flashinfer as flashinfer
 
 LOG2_E = math.log2(math.e)
@@ -169,6 +170,35 @@ def test_batch_mla_paged_attention(point: dict[str, Any]) -> None:
     assert natural is given[1]
     np.testing.assert_array_equal(again, out)
     np.testing.assert_allclose(natural, lse / LOG2_E, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", list(DTYPES))
+def test_latents_of_a_pool_are_read_where_they_lie(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = quire.BlockPool(
+        9, num_kv_heads=1, head_dim=576, v_head_dim=512, dtype=dtype, shared=True
+    )
+    table = quire.BlockTable(pool)
+    table.append(queries(70, 1, 576, dtype))
+    cache = pool.k_cache()[:, :, 0]
+    ckv, kpe = cache[..., :512], cache[..., 512:]
+    blocks = table.blocks
+    wrapper = flashinfer.BatchMLAPagedAttentionWrapper(None)
+    paging = [0, 1], [0, len(blocks)], blocks, [70]
+    wrapper.plan(*paging, 16, 512, 64, 16, True, 0.1, dtype, dtype)
+    q = queries(1, 16, 576, dtype, seed=1)
+    read = []
+    attend = quire.paged_attention
+
+    def spy(q: Any, k_cache: Any, v_cache: Any, *arguments: Any, **options: Any) -> Any:
+        read.extend(x.__array_interface__["data"][0] for x in (k_cache, v_cache))
+        return attend(q, k_cache, v_cache, *arguments, **options)
+
+    monkeypatch.setattr(quire, "paged_attention", spy)
+    out = wrapper.run(q[..., :512], q[..., 512:], ckv, kpe)
+    assert read == 2 * [cache.__array_interface__["data"][0]]
+    assert out.tobytes() == quire.attend(q, [table], scale=0.1).tobytes()
 
 
 def test_latent_attention_refuses() -> None:

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-import torch
 from tiny_models import (
     WINDOW,
     eagerly,
@@ -19,6 +14,7 @@ from tiny_models import (
     paged,
     prompts,
     tiny,
+    torch,
 )
 
 import quire

@@ -6,11 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-import torch
 from tiny_models import (
     FAMILIES,
     STATEFUL,
@@ -21,6 +16,7 @@ from tiny_models import (
     paged,
     prompts,
     tiny,
+    torch,
 )
 
 pytestmark = [

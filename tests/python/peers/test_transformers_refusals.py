@@ -6,12 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-import torch
-import transformers
 from tiny_models import (
     WINDOW,
     forward,
@@ -21,6 +15,8 @@ from tiny_models import (
     paged,
     prompts,
     tiny,
+    torch,
+    transformers,
 )
 
 pytestmark = [

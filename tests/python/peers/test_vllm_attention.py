@@ -342,8 +342,8 @@ def test_slots_and_dtypes_of_caches_are_checked() -> None:
     k, caches = queries(1, 2, 64), [np.zeros((2, 16, 2, 64), np.float32) for _ in range(2)]
     with pytest.raises(IndexError, match="slot_mapping: got 32"):
         vllm.reshape_and_cache_flash(k, k, *caches, [32], "auto", 1.0, 1.0)
-    with pytest.raises(NotImplementedError, match="kv_cache_dtype: got 'fp8_e5m2'"):
-        vllm.reshape_and_cache_flash(k, k, *caches, [0], "fp8_e5m2", 1.0, 1.0)
+    with pytest.raises(NotImplementedError, match="kv_cache_dtype: got 'fp8_inc'"):
+        vllm.reshape_and_cache_flash(k, k, *caches, [0], "fp8_inc", 1.0, 1.0)
     with pytest.raises(ValueError, match="key: got 1 rows, expected 2"):
         vllm.reshape_and_cache_flash(k, k, *caches, [0, 1], "auto", 1.0, 1.0)
     eight_bits = [cache.astype(np.uint8) for cache in caches]

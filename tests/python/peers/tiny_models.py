@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
+pytest.importorskip("torch")  # who takes both from here need not ask again
+pytest.importorskip("transformers")
+
 import torch
 import transformers
 

@@ -136,8 +136,10 @@ class FusedLaunch {
     AttentionPart next_part;
     const AttentionPart* next = nullptr;
     if (upcoming != kNoItem) next = &(next_part = part_of(work_.items[upcoming]));
-    const FusedKernels& kernels = call_.fused(unit_of(work_.members[item.first_member]));
-    if (by_part_ && kernels.looks_at_scales(call_.task(), part)) {
+    const WorkUnit& unit_of_first = unit_of(work_.members[item.first_member]);
+    const FusedKernels& kernels = call_.fused(unit_of_first);
+    const AttentionTask& task = call_.task_of(unit_of_first.seq);  // others have the same scales
+    if (by_part_ && kernels.looks_at_scales(task, part)) {
       part.has_bad_scale = &found_bad_scale_;
     } else if (by_part_ && !scales_are_sound(item)) {
       std::atomic_ref(found_bad_scale_).store(true, std::memory_order_relaxed);
@@ -145,11 +147,12 @@ class FusedLaunch {
     const bool is_alone = item.state_begin == WorkItem::kNoState;
     StateView state = is_alone ? call_.state_at(kernels, scratch + state_at_, work_.most_rows)
                                : state_of(kernels, item);
-    if (call_.carries(kernels, part.key_end - part.key_begin))
+    if (call_.carries(kernels, part.key_end - part.key_begin)) {
       state.carried = scratch + carried_at_;
-    kernels.part(call_.task(), part, next, scratch, state);
+    }
+    kernels.part(task, part, next, scratch, state);
     confirm_uninterrupted();
-    if (is_alone) return kernels.finish(call_.task(), part.unit, &state, 1);
+    if (is_alone) return kernels.finish(task, part.unit, &state, 1);
     if (by_part_) return;
     for (std::int64_t member = 0; member < item.num_members; ++member) {
       const std::int64_t unit = plan_.parts[work_.members[item.first_member + member]].unit;
@@ -221,7 +224,7 @@ void launch_gather(const PagedAttentionArgs& args, const AttentionChoice& kernel
     const VisibleKeys keys = visible_keys(args, rows, 0, rows.end - rows.begin);
     AttentionUnit unit = call.unit(work, keys.windowed);
     unit.sink_tokens = keys.sink_tokens.end;
-    kernels.gather->run(call.task(), unit, keys.window.begin, keys.window.end, scratch);
+    kernels.gather->run(call.task_of(work.seq), unit, keys.window.begin, keys.window.end, scratch);
   });
 }
 

@@ -122,9 +122,10 @@ class MassLaunch {
     const MassItem& item = items_[index];
     const BlockMassView mass{args_.block_mass, args_.block_tables.shape[1], item.columns.begin,
                              maxima_.data() + item.first_maximum};
-    AttentionPart part{call_.unit(units_[item.unit].work, windowed), keys.begin, keys.end};
+    const WorkUnit& work = units_[item.unit].work;
+    AttentionPart part{call_.unit(work, windowed), keys.begin, keys.end};
     part.is_beside_open = is_beside_open;
-    kernels_.run(call_.task(), part, scratch, mass);
+    kernels_.run(call_.task_of(work.seq), part, scratch, mass);
   }
 
   // An item's keys in pieces, in their order and each from where a tile begins, so that the sums

@@ -2,10 +2,9 @@
 // once.
 #pragma once
 
-#include "quire/cpu/attention/direct_tile.h"
 #include "quire/cpu/attention/integer_tile.h"
-#include "quire/cpu/attention/part_rows.h"
 #include "quire/cpu/attention/scale_check.h"
+#include "quire/cpu/attention/score_tile.h"
 #include "quire/cpu/attention/tile_walk.h"
 
 namespace quire {
@@ -52,13 +51,11 @@ class DirectAttention {
   // of keys that a row does not see are 0, or none where it sees no key.
   template <class Take>
   void for_weights(const AttentionPart& part, const AttentionPart* upcoming, Take take) {
-    if (part.key_begin >= part.key_end) return;
-    prepare_queries();
-    TileWalk<S, kKeys>::run(
-        task_, part, upcoming, [&](int) { return work_of_tile(); },
+    TileWalk<S, kKeys>::run_rows(
+        task_, rows_, part, upcoming, [&] { prepare_queries(); },
+        [&](int) { return work_of_tile(); },
         [&](const Tile& tile, std::int64_t head, Lines& lines) {
           weigh_tile(tile, head, lines, take);
-          rows_.after_tile(part, tile, head);
         });
   }
 
@@ -70,12 +67,10 @@ class DirectAttention {
   using Lines = LineQueue<S>;
   using Score = void (*)(const void*, std::int64_t, std::int64_t, TileRows, int, int, float*,
                          Lines&);
-  using Value = void (*)(const float*, TileRows, int, int, std::int64_t, float*, std::int64_t,
-                         Lines&);
+  using Value = void (*)(const float*, const ValueSpan&, Lines&);
   using Weigh = void (*)(const PartRows<S>&, const Group&, float*, float*, const KeyScales&,
                          Lines&);
-  using IntegerValue = void (*)(const IntegerWeights<S>&, TileRows, int, int, std::int64_t, float*,
-                                std::int64_t, Lines&);
+  using IntegerValue = void (*)(const IntegerWeights<S>&, const ValueSpan&, Lines&);
 
   // Query rows in the order of lanes that the keys load in.
   void prepare_queries() {
@@ -119,7 +114,7 @@ class DirectAttention {
           S::store(natural, S::load(row + d));
           S::store(natural + S::kWidth, S::load(row + d + S::kWidth));
           for (int i = 0; i < 2 * S::kWidth; i += Dot::kRun) {
-            __builtin_memcpy(numbers + Dot::place_of(d + i), natural + i,
+            __builtin_memcpy(numbers + Dot::place_of_query(d + i), natural + i,
                              Dot::kRun * sizeof(BFloat16));
           }
         }
@@ -194,7 +189,8 @@ class DirectAttention {
     for (std::int64_t r = 0; r < rows_.count();) {
       const std::int64_t left = rows_.count() - r;
       const int log2_rows = left >= 4 ? 2 : left >= 2 ? 1 : 0;
-      const Group group = rows_.template group<kMostRows>(head, r, 1 << log2_rows, tile);
+      Group group;
+      rows_.find_group(head, r, 1 << log2_rows, tile, group);
       if (group.first < group.last) {
         weigh_group(tile, group, scales, log2_rows, lines);
         take(tile, group, scores_, lines);
@@ -268,32 +264,31 @@ class DirectAttention {
     // pairs of keys begin at an even one
     const int first = (group.shared_first + v_elements() - 1) / v_elements();
     const int last = group.shared_last / v_elements();
+    const ValueSpan shared{v, first, last, task_.v_head_dim, values, rows_.v_stride()};
     if (first < last && value_integers_) {
-      add_integers(group, log2_rows, v, values, lines);
+      add_integers(group, log2_rows, shared, lines);
     } else if (first < last) {
-      value_[log2_rows](value_pairs_ ? weights_ : scores_, v, first, last, task_.v_head_dim, values,
-                        rows_.v_stride(), lines);
+      value_[log2_rows](value_pairs_ ? weights_ : scores_, shared, lines);
     }
-    rows_.for_unshared(group, first * v_elements(), last * v_elements(),
-                       [&](int i, int begin, int end) {
-                         add_values_(scores_ + i * kDirectKeys, v, begin, end, task_.v_head_dim,
-                                     values + i * rows_.v_stride(), rows_.v_stride(), lines);
-                       });
+    rows_.for_unshared(
+        group, first * v_elements(), last * v_elements(), [&](int i, int begin, int end) {
+          add_values_(
+              scores_ + i * kDirectKeys,
+              {v, begin, end, task_.v_head_dim, values + i * rows_.v_stride(), rows_.v_stride()},
+              lines);
+        });
   }
 
   // The values of the keys that all rows see.
-  void add_integers(const Group& group, int log2_rows, TileRows v, float* values, Lines& lines) {
+  void add_integers(const Group& group, int log2_rows, const ValueSpan& shared, Lines& lines) {
     if constexpr (S::kDotsInt16) {
-      const int first = group.shared_first, last = group.shared_last;
       IntegerWeights<S> weights;
-      const RowMask asking = weights.round(scores_, group.count, first, last);
-      if (asking != all_of(group.count)) {
-        integer_value_[log2_rows](weights, v, first, last, task_.v_head_dim, values,
-                                  rows_.v_stride(), lines);
-      }
+      const RowMask asking = weights.round(scores_, group.count, shared.begin, shared.end);
+      if (asking != all_of(group.count)) integer_value_[log2_rows](weights, shared, lines);
       for_rows(asking, log2_rows, [&](int i, int log2) {
-        value_[log2](scores_ + i * kDirectKeys, v, first, last, task_.v_head_dim,
-                     values + i * rows_.v_stride(), rows_.v_stride(), lines);
+        ValueSpan span = shared;
+        span.values += i * span.values_stride;
+        value_[log2](scores_ + i * kDirectKeys, span, lines);
       });
     }
   }
@@ -312,17 +307,18 @@ class DirectAttention {
   }
   template <class T>
   static void use_scores(Score (&score)[3]) {
-    score[0] = &ScoreTile<S, T>::template run<1>;
-    score[1] = &ScoreTile<S, T>::template run<2>;
-    score[2] = &ScoreTile<S, T>::template run<4>;
+    score[0] = &KeyScores<S, T>::template run<1>;
+    score[1] = &KeyScores<S, T>::template run<2>;
+    score[2] = &KeyScores<S, T>::template run<4>;
   }
 
   template <class T, class Product, class Weight>
   void use_values() {
-    value_[0] = &ValueTile<S, T, Product>::template run<1>;
-    value_[1] = &ValueTile<S, T, Product>::template run<2>;
-    value_[2] = &ValueTile<S, T, Product>::template run<4>;
-    add_values_ = &ValueTile<S, T>::template run<1>;
+    using Values = FloatValues<S, T, Product, kDirectKeys>;
+    value_[0] = &Values::template run<1>;
+    value_[1] = &Values::template run<2>;
+    value_[2] = &Values::template run<4>;
+    add_values_ = &FloatValues<S, T, FloatProduct<S>, kDirectKeys>::template run<1>;
     weigh_ = &weigh<Weight>;
   }
 
@@ -331,9 +327,9 @@ class DirectAttention {
                       [&](auto type) { use_values<decltype(type), FloatProduct<S>, float>(); });
     if constexpr (S::kDotsInt16) {
       value_integers_ = task_.v.dtype == DType::int8;
-      integer_value_[0] = &IntegerValueTile<S>::template run<1>;
-      integer_value_[1] = &IntegerValueTile<S>::template run<2>;
-      integer_value_[2] = &IntegerValueTile<S>::template run<4>;
+      integer_value_[0] = &Int8Values<S>::template run<1>;
+      integer_value_[1] = &Int8Values<S>::template run<2>;
+      integer_value_[2] = &Int8Values<S>::template run<4>;
       use_scores<Int8>(float_score_);
       if (multiplies_integers(task_)) return use_scores<Int16Product>();
     }

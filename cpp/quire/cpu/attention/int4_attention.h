@@ -4,7 +4,6 @@
 #pragma once
 
 #include "quire/cpu/attention/int4_tile.h"
-#include "quire/cpu/attention/part_rows.h"
 #include "quire/cpu/attention/tile_walk.h"
 #include "quire/cpu/cache/int4_rows.h"
 
@@ -52,14 +51,10 @@ class Int4Attention {
 
   void run(const AttentionPart& part, const AttentionPart* upcoming) {
     rows_.begin(part);
-    if (part.key_begin >= part.key_end) return;
-    prepare_queries();
-    TileWalk<S, kKeys>::run(
-        task_, part, upcoming, [&](int num_keys) { return work_of_tile(num_keys); },
-        [&](const Tile& tile, std::int64_t head, Lines& lines) {
-          attend_tile(tile, head, lines);
-          rows_.after_tile(part, tile, head);
-        });
+    TileWalk<S, kKeys>::run_rows(
+        task_, rows_, part, upcoming, [&] { prepare_queries(); },
+        [&](int num_keys) { return work_of_tile(num_keys); },
+        [&](const Tile& tile, std::int64_t head, Lines& lines) { attend_tile(tile, head, lines); });
     rows_.end(part);
     if (part.has_bad_scale != nullptr && (value_check_.found_bad() || queries_.found_bad_grid())) {
       __atomic_store_n(part.has_bad_scale, true, __ATOMIC_RELAXED);
@@ -70,7 +65,7 @@ class Int4Attention {
   using Tile = KeyTile<S, kKeys>;
   using Group = RowGroup<kMostRows>;
   using Lines = LineQueue<S>;
-  using Values = Int4ValueTile<S>;
+  using Values = Int4Values<S>;
   static constexpr std::int64_t kMostRowsOfSeq = 16;  // where they were measured to break even
   static constexpr float kSpreadNumber = 4.6f;        // the root mean square of -8 to 7
 
@@ -95,8 +90,8 @@ class Int4Attention {
     const std::int64_t prepare = groups * Queries::kGridWork + rows * Queries::kPrepareWork;
     constexpr std::int64_t kChunk = Int4Chunk<S>::kElements;
     return parts(num_keys, task_.block_size) * parts(task_.head_dim, 2 * S::kWidth) * prepare +
-           rows * (num_keys * (parts(task_.head_dim, kChunk) * Queries::kWork +
-                               parts(task_.v_head_dim, kChunk) * Values::kWork / 2) +
+           rows * (num_keys * (parts(task_.head_dim, kChunk) * Int4Dot<S>::kWork +
+                               parts(task_.v_head_dim, kChunk) * Int4Terms<S>::kWork / 2) +
                    kKeys * kWeighWork);
   }
 
@@ -107,7 +102,8 @@ class Int4Attention {
     for (std::int64_t r = 0; r < rows_.count();) {
       const std::int64_t left = rows_.count() - r;
       const int count = left >= 4 ? 4 : left >= 2 ? 2 : 1;
-      const Group group = rows_.template group<kMostRows>(head, r, count, tile);
+      Group group;
+      rows_.find_group(head, r, count, tile, group);
       if (group.first < group.last) {
         if (count == 4) attend_group<4>(tile, group, lines);
         if (count == 2) attend_group<2>(tile, group, lines);
@@ -231,7 +227,7 @@ class Int4Attention {
     const CopiedRows keys(k_, d_, begin, end);
     for (int r = 0; r < group.count; ++r) {
       if ((rows >> r & 1) == 0) continue;
-      ScoreTile<S, float>::template run<1>(natural_q_ + (row_of(group) + r) * d_, d_,
+      KeyScores<S, float>::template run<1>(natural_q_ + (row_of(group) + r) * d_, d_,
                                            task_.head_dim, keys.rows(), begin, end, open_scores_,
                                            lines);
       for (int key = begin; key < end; ++key) scores_[r * kKeys + key] = open_scores_[key];
@@ -251,9 +247,10 @@ class Int4Attention {
     if (asking != (RowMask{1} << R) - 1) {
       constexpr int kRows = R < Values::kMostRows ? R : Values::kMostRows;
       for (int r = 0; r < R; r += kRows) {
-        Values::template run<kRows>(weights, r, tile.v(task_, group.head), begin, end,
-                                    task_.v_head_dim, rows_.values(group.head, group.row + r),
-                                    rows_.v_stride(), lines);
+        Values::template run<kRows>(weights, r,
+                                    {tile.v(task_, group.head), begin, end, task_.v_head_dim,
+                                     rows_.values(group.head, group.row + r), rows_.v_stride()},
+                                    lines);
       }
     }
     if (asking == 0) return;
@@ -272,9 +269,11 @@ class Int4Attention {
       const Range range = seen(group, r, begin, end);
       if ((rows >> r & 1) == 0) continue;
       rows_.for_runs(group, r, range.begin, range.end, [&](int first, int last) {
-        ValueTile<S, float>::template run<1>(
-            scores_ + r * kKeys, values.rows(), first, last, task_.v_head_dim,
-            rows_.values(group.head, group.row + r), rows_.v_stride(), lines);
+        FloatValues<S, float, FloatProduct<S>, kKeys>::template run<1>(
+            scores_ + r * kKeys,
+            {values.rows(), first, last, task_.v_head_dim, rows_.values(group.head, group.row + r),
+             rows_.v_stride()},
+            lines);
       });
     }
   }

@@ -47,6 +47,48 @@ struct Int4Chunk {
   }
 };
 
+// How the codes of a block's keys meet query rows that were prepared for it.
+template <class S>
+struct Int4Dot {
+  using Sum = typename S::Ints;
+  using Key = std::byte;
+  struct Chunk {
+    typename S::Ints even, odd;
+  };
+  static constexpr int kChunk = Int4Chunk<S>::kElements;
+  static constexpr int kWork = 3;
+  static constexpr bool kExact = true;
+
+  const std::int16_t* numbers;
+  std::int64_t stride;
+  const Sum* starts;     // of each row
+  const float* factors;  // of each sum, and what is added to it
+  const float* bases;
+
+  Sum start(int r) const { return starts[r]; }
+  static std::int64_t place_of(std::int64_t d) { return d / 2; }
+  static Chunk load(const std::byte* p) { return halves(S::load_bytes(p)); }
+  static Chunk load(const std::byte* p, int n) { return halves(S::load_bytes(p, n / 2)); }
+  Sum add(Sum sum, int r, std::int64_t d, const Chunk& k) const {
+    const std::int16_t* const q = numbers + r * stride + d;
+    return S::dot(S::dot(sum, S::load_ints(q), k.even), S::load_ints(q + Int4Chunk<S>::kBytes),
+                  k.odd);
+  }
+  template <int>
+  void finish(const Sum* sums, float* totals) const {
+#pragma GCC unroll 16
+    for (int i = 0; i < S::kAccumulators; i += S::kWidth) {
+      S::store(totals + i,
+               S::fma(S::transpose_add(sums + i), S::load(factors + i), S::load(bases + i)));
+    }
+  }
+
+ private:
+  static Chunk halves(typename S::Ints bytes) {
+    return {S::lower_half(bytes), S::upper_half(bytes)};
+  }
+};
+
 // Some query rows before the keys of some blocks. What is made of them for each is made for several
 // blocks before any is used, as each is a chain of steps that wait for one another.
 template <class S>
@@ -128,34 +170,18 @@ class Int4Queries {
   // scores[r][key] = row r . key, for keys [begin, end) of a tile, all of the block.
   template <int R>
   void score(int block, TileRows keys, int begin, int end, float* scores,
-             LineQueue<S>& queue) const {
-    LineQueue<S> lines = queue;  // in registers
-    constexpr int kKeys = S::kAccumulators / R;
-    for (int key = begin; key < end; key += kKeys) {
-      float totals[S::kAccumulators];
-      group<R>(block, keys, key, end, totals, lines);
-      const int count = end - key < kKeys ? end - key : kKeys;
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) {
-        float* const to = scores + r * kDirectKeys + key;
-        if (count == kKeys) {
-          __builtin_memcpy(to, totals + r * kKeys, kKeys * sizeof(float));
-        } else {
-          for (int j = 0; j < count; ++j) to[j] = totals[r * kKeys + j];
-        }
-      }
-    }
-    queue = lines;
+             LineQueue<S>& lines) const {
+    ScoreTile<S, Int4Dot<S>>::template run<R>(
+        {numbers(block), stride_, starts_[block], factors_[block], bases_[block]}, head_dim_, keys,
+        begin, end, scores, lines);
   }
 
   // Of the grids before which rows were prepared.
   bool found_bad_grid() const { return check_.found_bad(); }
 
-  // In units of LineQueue: of 2 * kWidth grids, and of each row before them; and of a row, a key
-  // and a chunk.
+  // In units of LineQueue: of 2 * kWidth grids, and of each row before them.
   static constexpr int kGridWork = 8;
   static constexpr int kPrepareWork = 12;
-  static constexpr int kWork = 3;
 
  private:
   // Row r before block `block`, times `times`.
@@ -180,50 +206,6 @@ class Int4Queries {
     }
   }
 
-  template <int R>
-  void group(int block, TileRows keys, int key, int end, float* totals, LineQueue<S>& lines) const {
-    constexpr int kKeys = S::kAccumulators / R;
-    const std::byte* rows[kKeys];
-    Ints sums[S::kAccumulators];
-#pragma GCC unroll 16
-    for (int j = 0; j < kKeys; ++j) {  // past the last key its row is taken again
-      rows[j] = keys.rows[key + j < end ? key + j : end - 1] + keys.offset;
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) sums[r * kKeys + j] = starts_[block][r];
-    }
-    std::int64_t d = 0;
-    for (; d + Chunk::kElements <= head_dim_; d += Chunk::kElements) {
-      step<R>(numbers(block) + d, sums, lines,
-              [&](int j) { return S::load_bytes(rows[j] + d / 2); });
-    }
-    if (const auto rest = static_cast<int>(head_dim_ - d); rest > 0) {
-      step<R>(numbers(block) + d, sums, lines,
-              [&](int j) { return S::load_bytes(rows[j] + d / 2, rest / 2); });
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < S::kAccumulators; i += S::kWidth) {
-      S::store(totals + i, S::fma(S::transpose_add(sums + i), S::load(factors_[block] + i),
-                                  S::load(bases_[block] + i)));
-    }
-  }
-
-  template <int R, class LoadBytes>
-  void step(const std::int16_t* row, Ints* sums, LineQueue<S>& lines, LoadBytes load_bytes) const {
-    constexpr int kKeys = S::kAccumulators / R;
-#pragma GCC unroll 16
-    for (int j = 0; j < kKeys; ++j) {
-      if (j % 4 == 0) lines.advance(R * (kKeys < 4 ? kKeys : 4) * kWork);
-      const Ints bytes = load_bytes(j);
-      const Ints even = S::lower_half(bytes), odd = S::upper_half(bytes);
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) {
-        const std::int16_t* const q = row + r * stride_;
-        auto& sum = sums[r * kKeys + j];
-        sum = S::dot(S::dot(sum, S::load_ints(q), even), S::load_ints(q + Chunk::kBytes), odd);
-      }
-    }
-  }
-
   std::int16_t* numbers(int block) const { return numbers_ + block * kMostRows * stride_; }
 
   const std::int64_t head_dim_, stride_;
@@ -235,15 +217,13 @@ class Int4Queries {
   alignas(64) float bases_[kMostBlocks][S::kAccumulators];
 };
 
-// What the codes of a tile's values are multiplied by, for some rows: numbers of 16 bits, 0 but for
-// the keys of a run, and factors.
+// What the codes of a tile's values are multiplied by, for some rows.
 template <class S>
-struct Int4Weights {
-  static constexpr int kMostRows = 4;
-  static constexpr int kStride = kDirectKeys + 2;
+struct Int4Weights : IntegerWeights<S> {
+  using Vec = typename S::Vec;
+  using IntegerWeights<S>::kMostRows;
+  using IntegerWeights<S>::kVectors;
 
-  alignas(64) std::int16_t numbers[kMostRows * kStride];
-  float factors[kMostRows];
   float rests[kMostRows];  // sum_t w_t middle_t
   int starts[kMostRows];   // of sums: -8 times the numbers
 
@@ -251,147 +231,86 @@ struct Int4Weights {
   // whether it asks for floats, and has no weights here then.
   bool round(int r, const float* weights, int begin, int end, const float* steps,
              const float* middles) {
-    using Vec = typename S::Vec;
-    constexpr int kVectors = kDirectKeys / S::kWidth;
     Vec x[kVectors];
-    Vec most = S::zero(), rest = S::zero();
+    Vec rest = S::zero();
 #pragma GCC unroll 8
     for (int i = 0; i < kVectors; ++i) {
-      const Vec weight = S::select(S::lanes(begin - i * S::kWidth, end - i * S::kWidth),
-                                   S::load(weights + i * S::kWidth), S::zero());
+      const Vec weight = this->load(weights, i, begin, end);
       rest = S::fma(weight, S::load(middles + i * S::kWidth), rest);
       x[i] = S::mul(weight, S::load(steps + i * S::kWidth));
-      most = S::max(most, x[i]);
     }
-    constexpr float kMost = IntegerRow<S>::kMost;
-    const float largest = S::reduce_max(most);
-    const bool has_numbers = largest >= IntegerRow<S>::kSmallest;  // else too small to count
-    const Vec times = S::set1(has_numbers ? kMost / largest : 0.0f);
-    std::int16_t* const to = numbers + r * kStride;
+    const bool asks = IntegerWeights<S>::round(r, x);
+    const std::int16_t* const row = this->numbers + r * this->kStride;
     auto sum = S::zero_ints();
-    Vec squares = S::zero();
-#pragma GCC unroll 8
-    for (int i = 0; i < kVectors; ++i) {
-      const Vec number = S::mul(x[i], times);
-      squares = S::fma(number, number, squares);
-      S::store(to + i * S::kWidth, number);
-    }
 #pragma GCC unroll 4
     for (int i = 0; i < kVectors; i += 2) {
-      sum = S::dot(sum, S::load_ints(to + i * S::kWidth), S::set1_ints(0x10001));
+      sum = S::dot(sum, S::load_ints(row + i * S::kWidth), S::set1_ints(0x10001));
     }
-    to[kDirectKeys] = 0;
-    factors[r] = has_numbers ? largest / kMost : 0.0f;
-    rests[r] = S::reduce_add(rest);
+    rests[r] = asks ? -0.0f : S::reduce_add(rest);
     starts[r] = static_cast<int>(S::reduce_add(S::to_floats(sum))) * -8;
-    if (!(largest > 0 && IntegerRow<S>::has_lost_others(S::reduce_add(squares)))) return false;
-    for (int i = 0; i < kDirectKeys; ++i) to[i] = 0;
-    factors[r] = rests[r] = -0.0f;  // nothing is added, not even to a -0
-    starts[r] = 0;
-    return true;
+    return asks;
   }
 };
 
-// values[r] += what the weights of R rows make of the keys [begin, end), two at a time.
 template <class S>
-struct Int4ValueTile {
-  using Vec = typename S::Vec;
+struct Int4Row {
   using Ints = typename S::Ints;
-  using Weights = Int4Weights<S>;
+  static constexpr int kVectors = 4;
   static constexpr int kChunk = Int4Chunk<S>::kElements;
-  static constexpr int kMostRows = S::kAccumulators / 4 < 4 ? S::kAccumulators / 4 : 4;
-  static constexpr int kWork = 4;  // of a row, two keys and a chunk, in units of LineQueue
 
-  template <int R>
-  static void run(const Weights& weights, int row, TileRows rows, int begin, int end,
-                  std::int64_t v_head_dim, float* values, std::int64_t values_stride,
-                  LineQueue<S>& lines) {
-    const Span span{weights, row, rows, begin, end, v_head_dim, values, values_stride};
-    constexpr int kMost = S::kAccumulators / (4 * R);
-    std::int64_t d = 0;
-    if constexpr (kMost >= 2) {
-      for (; d + 2 * kChunk <= v_head_dim; d += 2 * kChunk) block<R, 2, true>(span, d, lines);
-    }
-    for (; d + kChunk <= v_head_dim; d += kChunk) block<R, 1, true>(span, d, lines);
-    if (d < v_head_dim) block<R, 1, false>(span, d, lines);
+  static std::int64_t bytes_of(std::int64_t columns) { return columns / 2; }
+  static Ints load(const std::byte* p) { return S::load_bytes(p); }
+  static Ints load(const std::byte* p, int n) { return S::load_bytes(p, n / 2); }
+  static void pair_up(Ints a, Ints b, Ints* to) {
+    Ints lo, hi;
+    S::pair_up(a, b, lo, hi);
+    to[0] = S::lower_half(lo);
+    to[1] = S::lower_half(hi);
+    to[2] = S::upper_half(lo);
+    to[3] = S::upper_half(hi);
   }
+};
 
- private:
-  struct Span {
-    const Weights& weights;
-    int row;  // the first, of the weights
-    TileRows rows;
-    int begin, end;
-    std::int64_t v_head_dim;
-    float* values;
-    std::int64_t values_stride;
-  };
+// values[r] += what the weights of rows from `row` on make of the codes.
+template <class S>
+struct Int4Terms : IntegerTerms<S, Int4Row<S>> {
+  using Sum = typename S::Ints;
+  static constexpr int kMostChunks = 2;
+  static constexpr int kWork = 4;
 
-  template <int R, int C, bool kWhole>
-  static void block(const Span& span, std::int64_t d, LineQueue<S>& queue) {
-    LineQueue<S> lines = queue;  // in registers
-    const auto rest = static_cast<int>(span.v_head_dim - d);
-    const std::int16_t* const numbers = span.weights.numbers + span.row * Weights::kStride;
-    Ints sums[R][4 * C];
-#pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
-      const Ints start = S::set1_ints(span.weights.starts[span.row + r]);
-#pragma GCC unroll 8
-      for (int i = 0; i < 4 * C; ++i) sums[r][i] = start;
-    }
-    for (int key = span.begin; key < span.end; key += 2) {
-      // past the last key its row is taken again, times 0
-      const std::byte* const a = at(span.rows, key, d);
-      const std::byte* const b = at(span.rows, key + 1 < span.end ? key + 1 : key, d);
-      Ints u[4 * C];
-#pragma GCC unroll 2
-      for (int c = 0; c < C; ++c) {
-        Ints lo, hi;
-        if constexpr (kWhole) {
-          const int byte = c * Int4Chunk<S>::kBytes;
-          S::pair_up(S::load_bytes(a + byte), S::load_bytes(b + byte), lo, hi);
-        } else {
-          S::pair_up(S::load_bytes(a, rest / 2), S::load_bytes(b, rest / 2), lo, hi);
-        }
-        u[4 * c] = S::lower_half(lo);
-        u[4 * c + 1] = S::lower_half(hi);
-        u[4 * c + 2] = S::upper_half(lo);
-        u[4 * c + 3] = S::upper_half(hi);
-      }
-      lines.advance(R * C * kWork);
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) {
-        const Ints weight = S::set1_pair(numbers + r * Weights::kStride + key);
-#pragma GCC unroll 8
-        for (int i = 0; i < 4 * C; ++i) sums[r][i] = S::dot(sums[r][i], weight, u[i]);
-      }
-    }
-    queue = lines;
+  const Int4Weights<S>& weights;
+  int row;
+
+  Sum start(int r, std::int64_t, int) const { return S::set1_ints(weights.starts[row + r]); }
+  template <bool kWhole>
+  void finish(int r, std::int64_t d, int rest, const Sum* sums) const {
     // of a chunk that ends within the padding, what the state has room for
     const int vectors = kWhole ? 4 : (rest + 2 * S::kWidth - 1) / (2 * S::kWidth) * 2;
+    const auto factor = S::set1(weights.factors[row + r]);
+    const auto middle = S::set1(weights.rests[row + r]);
+    typename S::Vec natural[4];
 #pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
-      const Vec factor = S::set1(span.weights.factors[span.row + r]);
-      const Vec middle = S::set1(span.weights.rests[span.row + r]);
-#pragma GCC unroll 2
-      for (int c = 0; c < C; ++c) {
-        Vec natural[4];
+    for (int i = 0; i < 4; ++i) natural[i] = S::to_floats(sums[i]);
+    S::halves_to_natural(natural);
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) natural[i] = S::to_floats(sums[r][4 * c + i]);
-        S::halves_to_natural(natural);
-        float* const to = span.values + r * span.values_stride + d + c * kChunk;
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) {
-          if (!kWhole && i >= vectors) continue;
-          float* const p = to + i * S::kWidth;
-          S::store(p, S::fma(natural[i], factor, S::add(S::load(p), middle)));
-        }
-      }
+    for (int i = 0; i < 4; ++i) {
+      if (!kWhole && i >= vectors) continue;
+      float* const to = this->values(r, d) + i * S::kWidth;
+      S::store(to, S::fma(natural[i], factor, S::add(S::load(to), middle)));
     }
   }
+};
 
-  static const std::byte* at(TileRows rows, int key, std::int64_t d) {
-    return rows.rows[key] + rows.offset + d / 2;
+template <class S>
+struct Int4Values {
+  static constexpr int kMostRows = S::kAccumulators / 4 < 4 ? S::kAccumulators / 4 : 4;
+
+  template <int R>
+  static void run(const Int4Weights<S>& weights, int row, const ValueSpan& span,
+                  LineQueue<S>& lines) {
+    const std::int16_t* const numbers = weights.numbers + row * weights.kStride;
+    ValueTile<S, Int4Terms<S>>::template run<R>({{numbers, span}, weights, row}, span.begin,
+                                                span.end, span.v_head_dim, lines);
   }
 };
 

@@ -11,7 +11,7 @@
 
 #include <cstdint>
 
-#include "quire/cpu/attention/direct_tile.h"
+#include "quire/cpu/attention/score_tile.h"
 #include "quire/cpu/cache/quantise_row.h"
 
 namespace quire {
@@ -54,170 +54,197 @@ struct IntegerRow {
   static bool has_lost_others(float squares) { return squares < 1.1f * kMost * kMost; }
 };
 
-// How an int8 key row meets a query: of a prepared query row, q_stride numbers of 16 bits, the
-// first half are its own, and then comes its factor.
+// How int8 key rows meet queries: of a prepared query row, q_stride numbers of 16 bits, the first
+// half are its own, and then comes its factor.
 struct Int16Product {};
 template <class S>
-struct KeyDot<S, Int16Product> {
-  using Vec = typename S::Vec;
+struct KeyDot<S, Int16Product> : RowDot<S, std::int16_t, Int8, 2 * S::kWidth> {
   using Sum = typename S::Ints;
   using Chunk = typename S::Ints;
-  static constexpr int kChunk = 2 * S::kWidth;
-  using Query = std::int16_t;
-  using Key = Int8;
-  static constexpr bool kHasFactor = true;
 
-  static Sum zero() { return S::zero_ints(); }
-  static Chunk load_query(const std::int16_t* p) { return S::load_ints(p); }
-  static Chunk load_key(const Int8* p) { return S::load_ints(p); }
-  static Chunk load_key(const Int8* p, int n) { return S::load_ints(p, n); }
-  static Sum add(Sum sum, Chunk q, Chunk k) { return S::dot(sum, q, k); }
-  static Vec total(Sum sum) { return S::to_floats(sum); }
-  static float factor(const std::int16_t* q, std::int64_t q_stride) {
-    float factor;
-    __builtin_memcpy(&factor, q + q_stride / 2, sizeof factor);
-    return factor;
+  static Sum start(int) { return S::zero_ints(); }
+  static Chunk load(const Int8* p) { return S::load_ints(p); }
+  static Chunk load(const Int8* p, int n) { return S::load_ints(p, n); }
+  Sum add(Sum sum, int r, std::int64_t d, Chunk k) const {
+    return S::dot(sum, S::load_ints(this->query(r, d)), k);
+  }
+  template <int R>
+  void finish(const Sum* sums, float* totals) const {
+    constexpr int kKeys = S::kAccumulators / R;
+#pragma GCC unroll 16
+    for (int i = 0; i < S::kAccumulators; i += S::kWidth) {
+      typename S::Vec lanes[S::kWidth];
+#pragma GCC unroll 16
+      for (int j = 0; j < S::kWidth; ++j) lanes[j] = S::to_floats(sums[i + j]);
+      S::store(totals + i, S::transpose_add(lanes));
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      float factor;
+      __builtin_memcpy(&factor, this->query(r, this->q_stride / 2), sizeof factor);
+#pragma GCC unroll 16
+      for (int j = 0; j < kKeys; ++j) totals[r * kKeys + j] *= factor;
+    }
   }
 };
 
 using RowMask = unsigned;  // a bit for each row of a group
 
-// The weights of some rows as 16-bit numbers, [kMostRows][kDirectKeys + 1 and padding], 0 past the
+// Weights of a tile's keys as 16-bit numbers, [kMostRows][kDirectKeys + 1 and padding], 0 past the
 // last, and their factors.
 template <class S>
 struct IntegerWeights {
+  using Vec = typename S::Vec;
   static constexpr int kMostRows = 4;
   static constexpr int kStride = kDirectKeys + 2;
+  static constexpr int kVectors = kDirectKeys / S::kWidth;
 
   alignas(64) std::int16_t numbers[kMostRows * kStride];
   float factors[kMostRows];
 
-  // Rows [0, count) of `weights`, of the keys [begin, end). Returns those that ask for floats,
-  // which have no weights here.
+  // Rows [0, count) of `weights`, of the keys [begin, end). Returns those that ask for floats.
   RowMask round(const float* weights, int count, int begin, int end) {
-    constexpr int kVectors = kDirectKeys / S::kWidth;
     RowMask asking = 0;
     for (int r = 0; r < count; ++r) {
-      typename S::Vec x[kVectors];
-      typename S::Vec most = S::zero();
+      Vec x[kVectors];
 #pragma GCC unroll 8
-      for (int i = 0; i < kVectors; ++i) {
-        x[i] = S::select(S::lanes(begin - i * S::kWidth, end - i * S::kWidth),
-                         S::load(weights + r * kDirectKeys + i * S::kWidth), S::zero());
-        most = S::max(most, x[i]);
-      }
-      const float largest = S::reduce_max(most);
-      const bool has_numbers = largest >= IntegerRow<S>::kSmallest;
-      const typename S::Vec times = S::set1(has_numbers ? IntegerRow<S>::kMost / largest : 0.0f);
-      typename S::Vec squares = S::zero();
-#pragma GCC unroll 8
-      for (int i = 0; i < kVectors; ++i) {
-        const typename S::Vec number = S::mul(x[i], times);
-        squares = S::fma(number, number, squares);
-        S::store(numbers + r * kStride + i * S::kWidth, number);
-      }
-      numbers[r * kStride + kDirectKeys] = 0;
-      factors[r] = has_numbers ? largest / IntegerRow<S>::kMost : 0.0f;
-      if (largest > 0 && IntegerRow<S>::has_lost_others(S::reduce_add(squares))) {
-        asking |= RowMask{1} << r;
-        leave_out(r);
-      }
+      for (int i = 0; i < kVectors; ++i) x[i] = load(weights + r * kDirectKeys, i, begin, end);
+      asking |= RowMask{round(r, x)} << r;
     }
     return asking;
   }
 
-  // Nothing is added to row r: not even to a -0, as what is added is one.
-  void leave_out(int r) {
-    for (int i = 0; i < kDirectKeys; ++i) numbers[r * kStride + i] = 0;
+  // Vector i of a row's weights, 0 but for the keys [begin, end).
+  static Vec load(const float* weights, int i, int begin, int end) {
+    return S::select(S::lanes(begin - i * S::kWidth, end - i * S::kWidth),
+                     S::load(weights + i * S::kWidth), S::zero());
+  }
+
+  // Row r, which is x. Returns whether it asks for floats. It has no weights here then: nothing is
+  // added to it, not even to a -0, as what is added is one.
+  bool round(int r, const Vec (&x)[kVectors]) {
+    Vec most = S::zero();
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) most = S::max(most, x[i]);
+    const float largest = S::reduce_max(most);
+    const bool has_numbers = largest >= IntegerRow<S>::kSmallest;  // else too small to count
+    const Vec times = S::set1(has_numbers ? IntegerRow<S>::kMost / largest : 0.0f);
+    std::int16_t* const to = numbers + r * kStride;
+    Vec squares = S::zero();
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) {
+      const Vec number = S::mul(x[i], times);
+      squares = S::fma(number, number, squares);
+      S::store(to + i * S::kWidth, number);
+    }
+    to[kDirectKeys] = 0;
+    factors[r] = has_numbers ? largest / IntegerRow<S>::kMost : 0.0f;
+    if (!(largest > 0 && IntegerRow<S>::has_lost_others(S::reduce_add(squares)))) return false;
+    for (int i = 0; i < kDirectKeys; ++i) to[i] = 0;
     factors[r] = -0.0f;
+    return true;
   }
 };
 
-// values[r] += factor[r] * the sum over keys of weights[r][key] * value row, for R rows and the
-// keys [key_begin, key_end), two at a time.
+// Value rows of an int8 cache, as whole numbers.
 template <class S>
-struct IntegerValueTile {
+struct Int8Row {
   using Ints = typename S::Ints;
-  using Weights = IntegerWeights<S>;
+  static constexpr int kVectors = 2;  // of two rows, for a chunk of their columns
   static constexpr int kChunk = 2 * S::kWidth;
 
-  template <int R>
-  static void run(const Weights& weights, TileRows rows, int key_begin, int key_end,
-                  std::int64_t v_head_dim, float* values, std::int64_t values_stride,
-                  LineQueue<S>& lines) {
-    const Span span{weights, rows, key_begin, key_end, values, values_stride};
-    constexpr int kMost = S::kAccumulators / (2 * R);
-    std::int64_t d = 0;
-    if constexpr (kMost >= 4) d = columns<R, 4>(span, d, v_head_dim, lines);
-    if constexpr (kMost >= 2) d = columns<R, 2>(span, d, v_head_dim, lines);
-    d = columns<R, 1>(span, d, v_head_dim, lines);
-    if (const int rest = static_cast<int>(v_head_dim - d); rest > 0) {
-      block<R, 1>(span, d, [rest](const Int8* p) { return S::load_ints(p, rest); }, lines);
+  static std::int64_t bytes_of(std::int64_t columns) { return columns; }
+  static Ints load(const std::byte* p) { return S::load_ints(reinterpret_cast<const Int8*>(p)); }
+  static Ints load(const std::byte* p, int n) {
+    return S::load_ints(reinterpret_cast<const Int8*>(p), n);
+  }
+  static void pair_up(Ints a, Ints b, Ints* to) { S::pair_up(a, b, to[0], to[1]); }
+};
+
+// Two such rows, or others; past the last key its row again, whose weight is 0.
+template <class S, class Row, bool kWhole>
+struct IntegerColumns {
+  TileRows rows;
+  std::int64_t column;
+  int rest;
+
+  struct Entry {
+    const std::byte* first;
+    const std::byte* second;
+  };
+  Entry entry(std::int64_t key, int end) const {
+    return {row(key), row(key + 1 < end ? key + 1 : key)};
+  }
+
+  void load(const Entry& entry, std::int64_t offset, typename S::Ints* to) const {
+    if constexpr (kWhole) {
+      const std::int64_t bytes = Row::bytes_of(offset);
+      Row::pair_up(Row::load(entry.first + bytes), Row::load(entry.second + bytes), to);
+    } else {
+      Row::pair_up(Row::load(entry.first, rest), Row::load(entry.second, rest), to);
     }
   }
 
  private:
-  struct Span {
-    const Weights& weights;
-    TileRows rows;
-    int key_begin, key_end;
-    float* values;
-    std::int64_t values_stride;
-  };
-
-  // As many blocks of C chunks of columns as there are from d on; returns where they end.
-  template <int R, int C>
-  static std::int64_t columns(const Span& span, std::int64_t d, std::int64_t v_head_dim,
-                              LineQueue<S>& lines) {
-    for (; d + C * kChunk <= v_head_dim; d += C * kChunk) {
-      block<R, C>(span, d, [](const Int8* p) { return S::load_ints(p); }, lines);
-    }
-    return d;
+  const std::byte* row(std::int64_t key) const {
+    return rows.rows[key] + rows.offset + Row::bytes_of(column);
   }
+};
 
-  template <int R, int C, class LoadInts>
-  static void block(const Span& span, std::int64_t d, LoadInts load_ints, LineQueue<S>& queue) {
-    LineQueue<S> lines = queue;  // in registers
-    Ints sums[R][2 * C];
-#pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-      for (int i = 0; i < 2 * C; ++i) sums[r][i] = S::zero_ints();
-    }
-    for (int key = span.key_begin; key < span.key_end; key += 2) {
-      // past the last key its row is taken again, times 0
-      const Int8* const a = at(span.rows, key, d);
-      const Int8* const b = at(span.rows, key + 1 < span.key_end ? key + 1 : key, d);
-      Ints lo[C], hi[C];
-#pragma GCC unroll 4
-      for (int c = 0; c < C; ++c) {
-        S::pair_up(load_ints(a + c * kChunk), load_ints(b + c * kChunk), lo[c], hi[c]);
-      }
-      lines.advance(2 * R * C * kValueWork);
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) {
-        const Ints weight = S::set1_pair(span.weights.numbers + r * Weights::kStride + key);
-#pragma GCC unroll 4
-        for (int c = 0; c < C; ++c) {
-          sums[r][2 * c] = S::dot(sums[r][2 * c], weight, lo[c]);
-          sums[r][2 * c + 1] = S::dot(sums[r][2 * c + 1], weight, hi[c]);
-        }
-      }
-    }
-    queue = lines;
-#pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
-      const auto factor = S::set1(span.weights.factors[r]);
-#pragma GCC unroll 8
-      for (int i = 0; i < 2 * C; ++i) {
-        float* const to = span.values + r * span.values_stride + d + i * S::kWidth;
-        S::store(to, S::fma(S::to_floats(sums[r][i]), factor, S::load(to)));
-      }
+// Whole numbers times such weights, two keys at a time; where sums begin and go to is the cache's
+// own.
+template <class S, class Row>
+struct IntegerTerms {
+  using Sum = typename S::Ints;
+  using Vector = typename S::Ints;
+  static constexpr int kVectors = Row::kVectors;
+  static constexpr int kChunk = Row::kChunk;
+
+  const std::int16_t* numbers;  // of IntegerWeights, from the first row on
+  const ValueSpan& span;
+
+  template <bool kWhole>
+  IntegerColumns<S, Row, kWhole> columns(std::int64_t d, int rest) const {
+    return {span.rows, d, rest};
+  }
+  template <int, class Add>
+  void for_entries(int begin, int end, Add add) const {
+    for (std::int64_t key = begin; key < end; key += 2) add(key, numbers);
+  }
+  static Vector factor(const std::int16_t* numbers, std::int64_t key, int r) {
+    return S::set1_pair(numbers + r * IntegerWeights<S>::kStride + key);
+  }
+  static Sum add(Sum sum, Vector factor, Vector v) { return S::dot(sum, factor, v); }
+  float* values(int r, std::int64_t d) const { return span.values + r * span.values_stride + d; }
+};
+
+// values[r] += factor[r] * the sum over keys of weights[r][key] * value row.
+template <class S>
+struct Int8Terms : IntegerTerms<S, Int8Row<S>> {
+  using Sum = typename S::Ints;
+  static constexpr int kMostChunks = 4;
+  static constexpr int kWork = 2 * kValueWork;
+
+  const float* factors;
+
+  static Sum start(int, std::int64_t, int) { return S::zero_ints(); }
+  template <bool>
+  void finish(int r, std::int64_t d, int, const Sum* sums) const {
+    const auto factor = S::set1(factors[r]);
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      float* const to = this->values(r, d) + i * S::kWidth;
+      S::store(to, S::fma(S::to_floats(sums[i]), factor, S::load(to)));
     }
   }
+};
 
-  static const Int8* at(TileRows rows, int key, std::int64_t d) {
-    return reinterpret_cast<const Int8*>(rows.rows[key] + rows.offset) + d;
+template <class S>
+struct Int8Values {
+  template <int R>
+  static void run(const IntegerWeights<S>& weights, const ValueSpan& span, LineQueue<S>& lines) {
+    ValueTile<S, Int8Terms<S>>::template run<R>({{weights.numbers, span}, weights.factors},
+                                                span.begin, span.end, span.v_head_dim, lines);
   }
 };
 

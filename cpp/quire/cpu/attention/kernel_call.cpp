@@ -28,17 +28,18 @@ RowsView rows_view(const ArrayView& view) {
   return {view.data, {view.strides[0], view.strides[1]}, view.dtype};
 }
 
-ScaleView scale_view(const std::optional<ArrayView>& scale, DType dtype, bool of_keys) {
-  if (!scale) return {};
+// As a sequence sees them.
+ScaleView scale_view(const std::optional<ArrayView>& scales, DType dtype, bool of_keys,
+                     std::int64_t seq) {
+  if (!scales) return {};
   const ScaleKind kind = format_of(dtype).scales;
+  const ArrayView scale = scale_of_sequence(*scales, seq);
+  const auto& strides = scale.strides;
   if (kind == ScaleKind::grids) {  // cache_scales.h
-    const auto& strides = scale->strides;
-    return {scale->data, strides[0], of_keys ? 0 : strides[1], strides[of_keys ? 1 : 2], kind};
+    return {scale.data, strides[0], of_keys ? 0 : strides[1], strides[of_keys ? 1 : 2], kind};
   }
-  if (is_dynamic(*scale)) {
-    return {scale->data, scale->strides[0], scale->strides[1], scale->strides[2], kind};
-  }
-  return {scale->data, 0, 0, scale->ndim == 1 ? scale->strides[0] : 0, kind};
+  if (is_dynamic(scale)) return {scale.data, strides[0], strides[1], strides[2], kind};
+  return {scale.data, 0, 0, head_stride_of(scale), kind};
 }
 
 CacheView cache_view(const ArrayView& cache, Layout layout, const ScaleView& scale) {
@@ -63,10 +64,13 @@ KernelCall::KernelCall(const PagedAttentionArgs& args, const AttentionChoice& ke
   task_.q = rows_view(args.q);
   task_.out = rows_view(args.out);
   task_.lse = args.lse;
-  task_.k =
-      cache_view(args.k_cache, args.layout, scale_view(args.k_scale, args.k_cache.dtype, true));
-  task_.v =
-      cache_view(args.v_cache, args.layout, scale_view(args.v_scale, args.v_cache.dtype, false));
+  const auto set_caches = [&](AttentionTask& task, std::int64_t seq) {
+    task.k = cache_view(args.k_cache, args.layout,
+                        scale_view(args.k_scale, args.k_cache.dtype, true, seq));
+    task.v = cache_view(args.v_cache, args.layout,
+                        scale_view(args.v_scale, args.v_cache.dtype, false, seq));
+  };
+  set_caches(task_, 0);
   task_.first_open = std::numeric_limits<std::int64_t>::max();
   if (args.k_open && args.v_open) {
     task_.k_open = cache_view(*args.k_open, args.layout, {});
@@ -83,6 +87,9 @@ KernelCall::KernelCall(const PagedAttentionArgs& args, const AttentionChoice& ke
   task_.scale = args.scale.value_or(1.0 / std::sqrt(static_cast<double>(sizes.head_dim)));
   // a cap that no float32 score can feel is none
   task_.softcap = args.softcap && *args.softcap < kLargestSoftcap ? *args.softcap : 0.0;
+  if (!has_scales_of_each(args)) return;
+  task_of_each_.assign(static_cast<std::size_t>(sizes.num_seqs), task_);
+  for (std::int64_t seq = 0; seq < sizes.num_seqs; ++seq) set_caches(task_of_each_[seq], seq);
 }
 
 AttentionUnit KernelCall::unit(const WorkUnit& work, bool windowed) const {

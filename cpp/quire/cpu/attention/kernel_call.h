@@ -20,7 +20,11 @@ class KernelCall {
  public:
   KernelCall(const PagedAttentionArgs& args, const AttentionChoice& kernels);
 
+  // What all units share; and the same with the scales of a sequence, which may be its own.
   const AttentionTask& task() const { return task_; }
+  const AttentionTask& task_of(std::int64_t seq) const {
+    return task_of_each_.empty() ? task_ : task_of_each_[static_cast<std::size_t>(seq)];
+  }
 
   // `windowed`: rows see the keys of their window alone.
   AttentionUnit unit(const WorkUnit& work, bool windowed) const;
@@ -108,6 +112,7 @@ class KernelCall {
   std::vector<float> slopes_, sinks_;
   std::vector<const bool*> trees_;  // of each sequence, or empty
   AttentionTask task_{};
+  std::vector<AttentionTask> task_of_each_;  // of each sequence, where scales are; or empty
 };
 
 // Who is worth calling for so many items, of `cost` bytes read together.

@@ -4,18 +4,18 @@
 
 #include <cstdint>
 
-#include "quire/cpu/attention/tile_stretches.h"
+#include "quire/cpu/attention/tile_extents.h"
 
 namespace quire {
 
 template <class S>
 class LineQueue {
  public:
-  using Stretches = TileStretches<S>;
+  using Extents = TileExtents<S>;
 
-  // All lines of `stretches`, which outlive it, in the course of `work`, in units of one's own.
-  LineQueue(const Stretches& stretches, std::int64_t work)
-      : next_(stretches.begin()), end_(stretches.end()) {
+  // All lines of `extents`, which outlive it, in the course of `work`, in units of one's own.
+  LineQueue(const Extents& extents, std::int64_t work)
+      : next_(extents.begin()), end_(extents.end()) {
     std::int64_t lines = 0;
     for (auto each = next_; each != end_; ++each) {
       lines += (each->end - each->begin + kLine - 1) / kLine;
@@ -26,36 +26,41 @@ class LineQueue {
   }
 
   // Some of the work is done.
-  void advance(std::int64_t work) {
-    for (credit_ += work * rate_; credit_ >= kOne; credit_ -= kOne) ask();
+  void advance(std::int64_t work) { earn(credit_of(work)); }
+
+  // The same in two steps, as a loop need take only the second, an addition.
+  std::int64_t credit_of(std::int64_t work) const { return work * rate_; }
+  void earn(std::int64_t credit) {
+    for (credit_ += credit; credit_ >= kOne; credit_ -= kOne) ask();
   }
 
  private:
-  static constexpr std::int64_t kLine = Stretches::kLine;
+  static constexpr std::int64_t kLine = Extents::kLine;
   static constexpr std::int64_t kOne = 1 << 16;  // a line
 
   void ask() {
     S::prefetch(line_);
     line_ += kLine;
-    if (line_ >= stretch_end_) go_on();
+    if (line_ >= extent_end_) go_on();
   }
 
-  // To the next stretch, or to the end.
+  // To the next extent, or to the end.
   void go_on() {
     if (next_ == end_) {
-      rate_ = credit_ = 0;
+      rate_ = 0;
+      credit_ = INT64_MIN / 2;  // whatever is still earned
       return;
     }
     line_ = next_->begin;
-    stretch_end_ = next_->end;
+    extent_end_ = next_->end;
     ++next_;
   }
 
   const std::byte* line_ = nullptr;
-  const std::byte* stretch_end_ = nullptr;
+  const std::byte* extent_end_ = nullptr;
   std::int64_t rate_, credit_ = 0;
-  const typename Stretches::Stretch* next_;
-  const typename Stretches::Stretch* end_;
+  const typename Extents::Extent* next_;
+  const typename Extents::Extent* end_;
 };
 
 }  // namespace quire

@@ -31,7 +31,9 @@ struct KeyDistance {
 // The scale enters only here, as one fused multiply-add with the maximum, so that the difference of
 // two large scores is not spoilt by rounding each of them first.
 template <class S>
-struct OnlineSoftmax {
+class OnlineSoftmax {
+ public:
+  using Rows = AttentionRows<S>;
   using Vec = typename S::Vec;
 
   // A sum may grow by 2^kSlack before it is rescaled: rescaling is rare, and float32 has room.
@@ -43,17 +45,20 @@ struct OnlineSoftmax {
   // meet its maximum.
   static constexpr float kScaleFirst = 0x1p28f;
 
-  float exponent_scale;  // >= 0
-  bool has_softcap;
-  float cap_scale;  // where there is one
+  explicit OnlineSoftmax(const AttentionTask& task)
+      : has_cap_(task.softcap != 0),
+        cap_scale_(has_cap_ ? Rows::finite(Rows::score_scale(task) / task.softcap) : 0.0f),
+        exponent_scale_(
+            Rows::finite((has_cap_ ? task.softcap : Rows::score_scale(task)) * Rows::kLog2E)) {}
 
   // Turns the scores of keys [begin, end) of a tile of kKeys into weights, 2^(score - maximum),
   // those outside into 0, and takes them into the row's maximum, sums and values. Weights are left
   // rounded to Weight, and summed unrounded; `weights`, where it is not float, holds them as such.
   // Scores are of numbers that the keys are multiples of, by `scales`; weights are left times those
   // of the values, and summed without. `slope` in log2 units; `distance` from the query to the
-  // tile's keys. `shown`, where not null: of which keys between begin and end that is so, as not 0.
-  template <int kKeys, class Weight>
+  // tile's keys. Where kHasShown not all keys from begin to end are seen, but those whose `shown`
+  // is not 0.
+  template <int kKeys, bool kHasShown, class Weight>
   void update(float* scores, Weight* weights, const KeyScales& scales, int begin, int end,
               float slope, const KeyDistance& distance, const float* shown,
               const RowState& row) const {
@@ -65,10 +70,11 @@ struct OnlineSoftmax {
 #pragma GCC unroll 8
       for (int i = 0; i < kVectors; ++i) x[i] = S::mul(x[i], S::load(scales.k + i * S::kWidth));
     }
-    if (has_softcap) {
-      for (int i = 0; i < kVectors; ++i) x[i] = SimdMath<S>::tanh(S::mul(x[i], S::set1(cap_scale)));
+    if (has_cap_) {
+      const Vec scale = S::set1(cap_scale_);
+      for (int i = 0; i < kVectors; ++i) x[i] = SimdMath<S>::tanh(S::mul(x[i], scale));
     }
-    float factor = exponent_scale;
+    float factor = exponent_scale_;
     if (slope != 0) {
       for (int i = 0; i < kVectors; ++i) {
         const Vec offset =
@@ -80,9 +86,9 @@ struct OnlineSoftmax {
       factor = 1.0f;
     }
 
-    const bool whole = begin <= 0 && end >= kKeys && shown == nullptr;
+    const bool whole = !kHasShown && begin <= 0 && end >= kKeys;
     const auto seen = [&](int i) {
-      if (shown != nullptr) return S::less(S::zero(), S::load(shown + i * S::kWidth));
+      if constexpr (kHasShown) return S::less(S::zero(), S::load(shown + i * S::kWidth));
       return lanes(i, begin, end);
     };
     const Vec minus_infinity = S::set1(-__builtin_inff());
@@ -144,6 +150,10 @@ struct OnlineSoftmax {
       S::store(row.values + i, S::mul(S::load(row.values + i), shrink));
     }
   }
+
+  const bool has_cap_;
+  const float cap_scale_;
+  const float exponent_scale_;  // >= 0
 };
 
 }  // namespace quire

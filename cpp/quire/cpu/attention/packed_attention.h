@@ -2,9 +2,7 @@
 // is packed once (packed_tile.h) and multiplied by all rows, a group at a time.
 #pragma once
 
-#include "quire/cpu/attention/direct_tile.h"
 #include "quire/cpu/attention/packed_product.h"
-#include "quire/cpu/attention/part_rows.h"
 #include "quire/cpu/attention/tile_walk.h"
 
 namespace quire {
@@ -18,7 +16,8 @@ class PackedAttention {
 
   // `rows`: of all states of the unit.
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
-    return (2 * rows + kPanel + 2) * kKeys + (kPanel + rows + 1) * Rows::padded(task.head_dim);
+    return group_floats(rows) + (2 * rows + kPanel + 2) * kKeys +
+           (kPanel + rows + 1) * Rows::padded(task.head_dim);
   }
 
   // `pairs_of_bytes`: numbers of 8 bits are multiplied as bfloat16s, if the vocabulary has those.
@@ -29,7 +28,8 @@ class PackedAttention {
         unit_(unit),
         rows_(task, unit, state),
         q_stride_(Rows::padded(task.head_dim)),
-        scores_(scratch),
+        groups_(reinterpret_cast<Group*>(scratch)),
+        scores_(scratch + group_floats(unit.head_rows)),
         weights_(scores_ + unit.head_rows * kKeys),
         scales_(weights_ + unit.head_rows * kKeys),
         v_(scales_ + 2 * kKeys),
@@ -40,14 +40,10 @@ class PackedAttention {
 
   void run(const AttentionPart& part, const AttentionPart* upcoming) {
     rows_.begin(part);
-    if (part.key_begin >= part.key_end) return;
-    prepare_queries();
-    TileWalk<S, kKeys>::run(
-        task_, part, upcoming, [&](int num_keys) { return work_of_tile(num_keys); },
-        [&](const Tile& tile, std::int64_t head, Lines& lines) {
-          attend_tile(tile, head, lines);
-          rows_.after_tile(part, tile, head);
-        });
+    TileWalk<S, kKeys>::run_rows(
+        task_, rows_, part, upcoming, [&] { prepare_queries(); },
+        [&](int num_keys) { return work_of_tile(num_keys); },
+        [&](const Tile& tile, std::int64_t head, Lines& lines) { attend_tile(tile, head, lines); });
     rows_.end(part);
   }
 
@@ -58,9 +54,8 @@ class PackedAttention {
   using Tile = KeyTile<S, kKeys>;
   using Group = RowGroup<kMostRows>;
   using Lines = LineQueue<S>;
-  using Score = void (*)(const float*, const float*, std::int64_t, float*, Lines&);
-  using Value = void (*)(const float*, TileRows, int, int, std::int64_t, float*, std::int64_t,
-                         Lines&);
+  using Score = void (*)(const float*, const float*, int, float*, Lines&);
+  using Value = void (*)(const float*, const ValueSpan&, Lines&);
   using Panel = void (*)(const float*, const float*, int, int, float*, std::int64_t, Lines&);
   using PackValues = void (*)(TileRows, int, std::int64_t, std::int64_t, float*, Lines&);
   using PackKeys = void (*)(TileRows, int, std::int64_t, float*, Lines&);
@@ -115,44 +110,60 @@ class PackedAttention {
   }
 
   void attend_tile(const Tile& tile, std::int64_t head, Lines& lines) {
+    find_groups(head, tile);
     for (int key = 0; key < tile.num_keys(); key += kPanel) {
       pack_keys_(tile.k(task_, head), key, task_.head_dim, k_, lines);
-      for_groups(head, tile, [&](const Group& group, int size) {
+      for_groups([&](const Group& group, int size) {
         if (group.last <= key || group.first >= key + kPanel) return;
         functions_for(size).score(q_group(head - unit_.kv_head_begin, group.row), k_, entries(),
                                   scores(group) + key, lines);
       });
     }
     const KeyScales scales = tile.load_scales(task_, head, scales_);
-    for_groups(head, tile, [&](const Group& group, int) {
+    for_groups([&](const Group& group, int) {
       if (group.first >= group.last) return;
       weigh_(rows_, group, scores(group), weights_ + group.row * kKeys / 2, scales, lines);
     });
     add_values(tile, head, lines);
   }
 
-  // Calls visitor(group, rows with padding) for the groups of a head's rows.
-  template <class Visitor>
-  void for_groups(std::int64_t head, const Tile& tile, Visitor visitor) const {
-    for (std::int64_t r = 0; r < rows_.count();) {
-      const int size = group_size(unit_.head_rows - r);
+  // The groups of a head's rows before a tile, once for all panels that they meet.
+  void find_groups(std::int64_t head, const Tile& tile) {
+    num_groups_ = 0;
+    for (std::int64_t r = 0; r < rows_.count(); r += group_size(unit_.head_rows - r)) {
+      const std::int64_t size = group_size(unit_.head_rows - r);
       const int count = static_cast<int>(Rows::smaller(size, rows_.count() - r));
-      visitor(rows_.template group<kMostRows>(head, r, count, tile), size);
-      r += size;
+      rows_.find_group(head, r, count, tile, groups_[num_groups_++]);
     }
   }
 
-  // In multiply-adds of a pair of vectors.
+  // Calls visitor(group, rows with padding) for them.
+  template <class Visitor>
+  void for_groups(Visitor visitor) const {
+    for (int i = 0; i < num_groups_; ++i) {
+      visitor(groups_[i], group_size(unit_.head_rows - groups_[i].row));
+    }
+  }
+
+  // Memory of the groups of so many rows, whole lines.
+  static std::int64_t group_floats(std::int64_t rows) {
+    constexpr std::int64_t kLine = 16, kGroup = sizeof(Group) / sizeof(float);
+    return ((rows + kRowStep - 1) / kRowStep * kGroup + kLine - 1) / kLine * kLine;
+  }
+
   std::int64_t work_of_tile(int num_keys) const {
     const std::int64_t panels = (num_keys + kPanel - 1) / kPanel;
     const std::int64_t chunks = (task_.v_head_dim + kPanel - 1) / kPanel;
     const std::int64_t k_chunks = (task_.head_dim + kPanel - 1) / kPanel;
     return panels * k_chunks * 2 * PackedKeys<S>::kTurnWork +
-           unit_.head_rows * (panels * entries() + kWeighWork + num_keys / v_elements() * chunks);
+           unit_.head_rows * (panels * entries() * kValueWork + kWeighWork +
+                              num_keys / v_elements() * chunks * kValueWork);
   }
-  static constexpr int kWeighWork = 64;  // of one row's softmax
+  static constexpr int kWeighWork = 64 * kValueWork;  // of one row's softmax
 
-  std::int64_t entries() const { return (task_.head_dim + k_elements() - 1) / k_elements(); }
+  int entries() const {
+    return static_cast<int>((task_.head_dim + k_elements() - 1) / k_elements());
+  }
   float* scores(const Group& group) const { return scores_ + group.row * kKeys; }
 
   // Entries of the keys that all rows of a group see. Pairs of keys begin at an even one.
@@ -168,26 +179,28 @@ class PackedAttention {
     for (std::int64_t d = 0; packs && d < task_.v_head_dim; d += kPanel) {
       pack_values_(v, (tile.num_keys() + v_elements() - 1) / v_elements(), d, task_.v_head_dim, v_,
                    lines);
-      for_groups(head, tile, [&](const Group& group, int size) {
+      for_groups([&](const Group& group, int size) {
         const int first = first_entry(group), last = last_entry(group);
         if (first >= last) return;
         functions_for(size).panel(weights(group), v_, first, last,
                                   rows_.values(head, group.row) + d, rows_.v_stride(), lines);
       });
     }
-    for_groups(head, tile, [&](const Group& group, int size) {
+    for_groups([&](const Group& group, int size) {
       if (group.first >= group.last) return;
       float* const values = rows_.values(head, group.row);
       const int first = first_entry(group), last = last_entry(group);
       if (!packs && first < last) {
-        functions_for(size).value(weights(group), v, first, last, task_.v_head_dim, values,
-                                  rows_.v_stride(), lines);
+        functions_for(size).value(
+            weights(group), {v, first, last, task_.v_head_dim, values, rows_.v_stride()}, lines);
       }
-      rows_.for_unshared(group, first * v_elements(), last * v_elements(),
-                         [&](int i, int begin, int end) {
-                           add_values_(scores(group) + i * kKeys, v, begin, end, task_.v_head_dim,
-                                       values + i * rows_.v_stride(), rows_.v_stride(), lines);
-                         });
+      rows_.for_unshared(
+          group, first * v_elements(), last * v_elements(), [&](int i, int begin, int end) {
+            add_values_(
+                scores(group) + i * kKeys,
+                {v, begin, end, task_.v_head_dim, values + i * rows_.v_stride(), rows_.v_stride()},
+                lines);
+          });
     });
   }
   static constexpr int kRowsWorthPacking = 64;
@@ -203,6 +216,9 @@ class PackedAttention {
   const float* weights(const Group& group) const {
     return value_pairs_ ? weights_ + group.row * kKeys / 2 : scores(group);
   }
+
+  template <class T>
+  using OneRow = FloatValues<S, T, FloatProduct<S>, kKeys>;
 
   struct Functions {
     Score score;
@@ -221,7 +237,7 @@ class PackedAttention {
     if constexpr (i < kNumSizes) {
       constexpr int kRows = S::kRowGroups[i];
       functions_[i] = {&PackedProduct<S, ScoreProduct>::template score<kRows, kKeys>,
-                       &PackedProduct<S, ValueProduct>::template add_values<kRows, kKeys, T>,
+                       &FloatValues<S, T, ValueProduct, kKeys>::template run<kRows>,
                        &PackedProduct<S, ValueProduct>::template add_panel<kRows, kKeys>};
       pack_values_ = &PackedValues<S>::template pack<T, ValueProduct>;
       use_products<i + 1, ScoreProduct, ValueProduct, T>();
@@ -259,14 +275,14 @@ class PackedAttention {
       if (value_pairs_) {
         weigh_ = &weigh<BFloat16>;
         return visit_pairs(task_.v.dtype, [&](auto type) {
-          add_values_ = &ValueTile<S, decltype(type)>::template run<1>;
+          add_values_ = &OneRow<decltype(type)>::template run<1>;
           use_products<0, Pairs, Pairs, decltype(type)>();
         });
       }
     }
     Rows::visit_cache(task_.v.dtype, [&](auto type) {
       using T = decltype(type);
-      add_values_ = &ValueTile<S, T>::template run<1>;
+      add_values_ = &OneRow<T>::template run<1>;
       if constexpr (S::kDotsBFloat16) {
         if (score_pairs_) return use_products<0, BFloat16PairProduct<S>, Floats, T>();
       }
@@ -279,6 +295,8 @@ class PackedAttention {
   const AttentionUnit& unit_;
   const PartRows<S> rows_;
   const std::int64_t q_stride_;
+  Group* const groups_;  // of a head's rows before a tile
+  int num_groups_ = 0;
   float* const scores_;   // [head_rows, kKeys]
   float* const weights_;  // likewise; bfloat16, where pairs are multiplied
   float* const scales_;   // [2, kKeys]

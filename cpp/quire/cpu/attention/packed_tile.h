@@ -8,9 +8,10 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "quire/cpu/attention/line_queue.h"
-#include "quire/cpu/attention/value_columns.h"
+#include "quire/cpu/attention/value_tile.h"
 
 namespace quire {
 
@@ -19,8 +20,8 @@ struct PackedKeys {
   using Vec = typename S::Vec;
   static constexpr int kPanel = 2 * S::kWidth;
 
-  // Work, in multiply-adds of a pair of vectors, of turning kWidth keys by kPanel elements.
-  static constexpr int kTurnWork = 6 * S::kWidth;
+  // Work, as kValueWork, of turning kWidth keys by kPanel elements.
+  static constexpr int kTurnWork = 6 * kValueWork * S::kWidth;
 
   // One panel: kPanel keys from `key` on, all elements up to the padded head size.
   template <class T, class Product>
@@ -29,8 +30,8 @@ struct PackedKeys {
     for (std::int64_t d = 0; d < head_dim; d += kPanel) {
       const int n = static_cast<int>(head_dim - d < kPanel ? head_dim - d : kPanel);
       for (int half = 0; half < 2; ++half) {
-        Columns<T, Product>::turn(keys, key + half * S::kWidth, d, n,
-                                  panel + d / Product::kElements * kPanel + half * S::kWidth);
+        turn<T, Product>(keys, key + half * S::kWidth, d, n,
+                         panel + d / Product::kElements * kPanel + half * S::kWidth);
         lines.advance(kTurnWork);
       }
     }
@@ -44,35 +45,26 @@ struct PackedKeys {
 
   // kWidth keys by kPanel elements: n of them, then zeros.
   template <class T, class Product>
-  struct Columns {
-    static void turn(TileRows keys, int key, std::int64_t d, int n, float* to) {
-      if constexpr (Product::kElements == 2) {
-        return turn_pairs(keys, key, d, n, to);
-      } else {
-        turn_floats(keys, key, d, n, to);
-      }
-    }
-
-    // Numbers of 8 bits are bfloat16 as well.
-    static void turn_pairs(TileRows keys, int key, std::int64_t d, int n, float* to) {
-      Vec pairs[S::kWidth];
-#pragma GCC unroll 16
-      for (int i = 0; i < S::kWidth; ++i) {
-        const T* const p = row<T>(keys, key + i) + d;
-        pairs[i] = n == kPanel ? S::load_narrow(p) : S::load_narrow(p, n);
-      }
-      S::transpose(pairs);
-#pragma GCC unroll 16
-      for (int i = 0; i < S::kWidth; ++i) S::store(to + i * kPanel, pairs[i]);
-    }
-
-    static void turn_floats(TileRows keys, int key, std::int64_t d, int n, float* to) {
+  static void turn(TileRows keys, int key, std::int64_t d, int n, float* to) {
+    const auto at = [&](int i) { return row<T>(keys, key + i) + d; };
+    if constexpr (Product::kElements == 2) {
+      turn_vectors(
+          [&](int i) { return n == kPanel ? S::load_narrow(at(i)) : S::load_narrow(at(i), n); },
+          [&](int i, Vec pairs) { S::store(to + i * kPanel, pairs); });
+    } else if constexpr (std::is_same_v<T, BFloat16>) {  // as pairs, which is half the work
+      turn_vectors(
+          [&](int i) { return n == kPanel ? S::load_bits(at(i)) : S::load_bits(at(i), n); },
+          [&](int i, Vec pairs) {
+            const auto pair = S::widen(pairs);
+            S::store(to + 2 * i * kPanel, pair.lo);
+            S::store(to + (2 * i + 1) * kPanel, pair.hi);
+          });
+    } else {
       Vec lo[S::kWidth], hi[S::kWidth];
 #pragma GCC unroll 16
       for (int i = 0; i < S::kWidth; ++i) {
-        const T* const p = row<T>(keys, key + i) + d;
         const auto pair =
-            S::template to_natural<T>(n == kPanel ? S::load_pair(p) : S::load_pair(p, n));
+            S::template to_natural<T>(n == kPanel ? S::load_pair(at(i)) : S::load_pair(at(i), n));
         lo[i] = pair.lo;
         hi[i] = pair.hi;
       }
@@ -84,31 +76,17 @@ struct PackedKeys {
         S::store(to + (S::kWidth + i) * kPanel, hi[i]);
       }
     }
-  };
+  }
 
-  // Pairs are turned as they lie, which is half the work, and widened after.
-  template <class Product>
-  struct Columns<BFloat16, Product> {
-    static void turn(TileRows keys, int key, std::int64_t d, int n, float* to) {
-      Vec pairs[S::kWidth];
+  template <class Load, class Store>
+  static void turn_vectors(Load load, Store store) {
+    Vec v[S::kWidth];
 #pragma GCC unroll 16
-      for (int i = 0; i < S::kWidth; ++i) {
-        const BFloat16* const p = row<BFloat16>(keys, key + i) + d;
-        pairs[i] = n == kPanel ? S::load_bits(p) : S::load_bits(p, n);
-      }
-      S::transpose(pairs);
+    for (int i = 0; i < S::kWidth; ++i) v[i] = load(i);
+    S::transpose(v);
 #pragma GCC unroll 16
-      for (int i = 0; i < S::kWidth; ++i) {
-        if constexpr (Product::kElements == 2) {
-          S::store(to + i * kPanel, pairs[i]);
-        } else {
-          const auto pair = S::widen(pairs[i]);
-          S::store(to + 2 * i * kPanel, pair.lo);
-          S::store(to + (2 * i + 1) * kPanel, pair.hi);
-        }
-      }
-    }
-  };
+    for (int i = 0; i < S::kWidth; ++i) store(i, v[i]);
+  }
 };
 
 template <class S>
@@ -125,16 +103,17 @@ struct PackedValues {
       copy(ValueColumns<S, T, Product, false>{values, column, static_cast<int>(rest)}, entries,
            panel);
     }
-    lines.advance(entries);
+    lines.advance(entries * kValueWork);
   }
 
  private:
   template <class Columns>
   static void copy(const Columns& columns, int entries, float* panel) {
     for (int i = 0; i < entries; ++i, panel += kPanel) {
-      const auto pair = columns.load(i);
-      S::store(panel, pair.lo);
-      S::store(panel + S::kWidth, pair.hi);
+      typename S::Vec v[2];
+      columns.load(columns.entry(i), 0, v);
+      S::store(panel, v[0]);
+      S::store(panel + S::kWidth, v[1]);
     }
   }
 };

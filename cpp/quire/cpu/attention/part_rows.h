@@ -41,13 +41,8 @@ class PartRows {
         state_(state),
         count_(unit.num_tokens * task.group),
         v_stride_(Rows::padded(task.v_head_dim)),
-        carried_(state.carried, num_states(), v_stride_) {
-    const double scale = Rows::score_scale(task);
-    softmax_.has_softcap = task.softcap != 0;
-    softmax_.cap_scale = softmax_.has_softcap ? Rows::finite(scale / task.softcap) : 0.0f;
-    softmax_.exponent_scale =
-        Rows::finite((softmax_.has_softcap ? task.softcap : scale) * Rows::kLog2E);
-  }
+        carried_(state.carried, num_states(), v_stride_),
+        softmax_(task) {}
 
   std::int64_t count() const { return count_; }  // of a KV head
 
@@ -107,9 +102,8 @@ class PartRows {
 
   // Rows [row, row + count) of a head before a tile.
   template <int kMostRows, int kKeys>
-  RowGroup<kMostRows> group(std::int64_t head, std::int64_t row, int count,
-                            const KeyTile<S, kKeys>& tile) const {
-    RowGroup<kMostRows> group;
+  void find_group(std::int64_t head, std::int64_t row, int count, const KeyTile<S, kKeys>& tile,
+                  RowGroup<kMostRows>& group) const {
     group.head = head;
     group.row = row;
     group.count = count;
@@ -126,7 +120,7 @@ class PartRows {
     if (group.whole) {  // so does every row between
       group.first = group.shared_first = 0;
       group.last = group.shared_last = kKeys;
-      return group;
+      return;
     }
     if (group.tree_begin < group.shared_last) group.shared_last = group.tree_begin;
     for (int i = 0; i < count; ++i) {
@@ -151,7 +145,6 @@ class PartRows {
       }
     }
     if (group.shared_first >= group.shared_last) group.shared_first = group.shared_last = 0;
-    return group;
   }
 
   // Turns the group's scores [count, kKeys], of rows kStride apart, into weights, as OnlineSoftmax
@@ -160,31 +153,10 @@ class PartRows {
   template <int kKeys, int kStride, class Weight, int kMostRows, class AfterRow>
   void weigh(const RowGroup<kMostRows>& group, float* scores, Weight* weights,
              const KeyScales& scales, AfterRow after_row) const {
-    const std::int64_t row = state_row(group.head, group.row);
-    std::int64_t g = group.row % task_.group;
-    std::int64_t token = group.row / task_.group;
-    std::int64_t own = Rows::token_of(unit_, token).own_key;
-    float distances[kKeys];  // where keys have positions of their own
-    float shown[kKeys];      // where a tree hides some
-    for (int i = 0; i < group.count; ++i) {
-      const int begin = group.whole ? 0 : group.begin[i];
-      const int end = group.whole ? kKeys : group.end[i];
-      if (begin < end) {
-        const std::int64_t q_head = group.head * task_.group + g;
-        const float slope = task_.alibi_slopes == nullptr
-                                ? 0.0f
-                                : Rows::finite(task_.alibi_slopes[q_head] * Rows::kLog2E);
-        softmax_.template update<kKeys, Weight>(
-            scores + i * kStride, weights + i * kStride, scales, begin, end, slope,
-            {static_cast<float>(group.tile_first - own),
-             find_distances(group.tile_first, own, end, slope, distances)},
-            find_shown(group, i, begin, end, shown), row_state(row + i));
-      }
-      after_row();
-      if (++g == task_.group) {
-        g = 0;
-        if (++token < unit_.num_tokens) own = Rows::token_of(unit_, token).own_key;
-      }
+    if (group.tree_begin < kKeys) {
+      weigh_rows<kKeys, kStride, true>(group, scores, weights, scales, after_row);
+    } else {  // as if there were no trees
+      weigh_rows<kKeys, kStride, false>(group, scores, weights, scales, after_row);
     }
   }
 
@@ -240,6 +212,38 @@ class PartRows {
             v_stride_};
   }
 
+  // weigh(), of a tile that has keys of a tree or of one that has none.
+  template <int kKeys, int kStride, bool kHasTree, class Weight, int kMostRows, class AfterRow>
+  void weigh_rows(const RowGroup<kMostRows>& group, float* scores, Weight* weights,
+                  const KeyScales& scales, AfterRow after_row) const {
+    const std::int64_t row = state_row(group.head, group.row);
+    std::int64_t g = group.row % task_.group;
+    std::int64_t token = group.row / task_.group;
+    std::int64_t own = Rows::token_of(unit_, token).own_key;
+    float distances[kKeys];  // where keys have positions of their own
+    float shown[kKeys];      // where a tree hides some
+    for (int i = 0; i < group.count; ++i) {
+      const int begin = group.whole ? 0 : group.begin[i];
+      const int end = group.whole ? kKeys : group.end[i];
+      if (begin < end) {
+        const std::int64_t q_head = group.head * task_.group + g;
+        const float slope = task_.alibi_slopes == nullptr
+                                ? 0.0f
+                                : Rows::finite(task_.alibi_slopes[q_head] * Rows::kLog2E);
+        softmax_.template update<kKeys, kHasTree, Weight>(
+            scores + i * kStride, weights + i * kStride, scales, begin, end, slope,
+            {static_cast<float>(group.tile_first - own),
+             find_distances(group.tile_first, own, end, slope, distances)},
+            kHasTree ? find_shown(group, i, begin, end, shown) : nullptr, row_state(row + i));
+      }
+      after_row();
+      if (++g == task_.group) {
+        g = 0;
+        if (++token < unit_.num_tokens) own = Rows::token_of(unit_, token).own_key;
+      }
+    }
+  }
+
   void carry(std::int64_t head) const {
     for (std::int64_t r = 0; r < count_; ++r) {
       const std::int64_t row = state_row(head, r);
@@ -269,11 +273,10 @@ class PartRows {
     return begin >= tile.num_keys() ? kKeys : clamp(begin, kKeys);
   }
 
-  // 1 for the keys that a row sees of a tile, 0 for others; null where they are [begin, end).
+  // 1 for the keys that a row sees of a tile with keys of a tree, 0 for others.
   template <int kMostRows, int kKeys>
   static const float* find_shown(const RowGroup<kMostRows>& group, int i, int begin, int end,
                                  float (&shown)[kKeys]) {
-    if (group.tree_begin >= kKeys) return nullptr;
     for (int key = 0; key < kKeys; ++key) {
       const bool sees = key >= begin && key < end && group.shows(i, key);
       shown[key] = sees ? 1.0f : 0.0f;
@@ -298,7 +301,7 @@ class PartRows {
   const std::int64_t count_;
   const std::int64_t v_stride_;
   const CarriedSums<S> carried_;
-  OnlineSoftmax<S> softmax_;
+  const OnlineSoftmax<S> softmax_;
 };
 
 }  // namespace quire

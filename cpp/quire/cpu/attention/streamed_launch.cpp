@@ -86,7 +86,7 @@ class StreamedLaunch {
     some.keys_before = piece.keys.begin - part.keys.begin;
     some.goes_on = piece.keys.end < part.keys.end;
     some.is_beside_open = has_open_[piece.part];
-    call_.fused(unit).part(call_.task(), some, nullptr, scratch, state(piece.part));
+    call_.fused(unit).part(call_.task_of(unit.seq), some, nullptr, scratch, state(piece.part));
   }
 
   const KernelCall call_;

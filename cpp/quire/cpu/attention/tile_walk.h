@@ -4,6 +4,7 @@
 
 #include "quire/base/is_interrupted.h"
 #include "quire/cpu/attention/line_queue.h"
+#include "quire/cpu/attention/part_rows.h"
 #include "quire/cpu/attention/staged_tile.h"
 
 namespace quire {
@@ -22,11 +23,25 @@ struct TileWalk {
   using Rows = AttentionRows<S>;
   using Tile = KeyTile<S, kKeys>;
   using Lines = LineQueue<S>;
-  using Stretches = TileStretches<S>;
+  using Extents = TileExtents<S>;
 
   // Tiles between two looks for an interruption: a millisecond's at most, and no less than that a
   // look costs nothing.
   static constexpr int kTilesPerLook = 8;
+
+  // Takes the keys of `part` into the states of its rows: prepare(), where there are any, and then
+  // attend(), as run() calls it.
+  template <class Prepare, class Work, class Attend>
+  static void run_rows(const AttentionTask& read, const PartRows<S>& rows,
+                       const AttentionPart& part, const AttentionPart* upcoming, Prepare prepare,
+                       Work work_of_head, Attend attend) {
+    if (part.key_begin >= part.key_end) return;
+    prepare();
+    run(read, part, upcoming, work_of_head, [&](const Tile& tile, std::int64_t head, Lines& lines) {
+      attend(tile, head, lines);
+      rows.after_tile(part, tile, head);
+    });
+  }
 
   // Calls attend(tile, KV head, lines) for every tile and head of `part`, which has keys. The
   // tile's rows are read as `read` says. work_of_head(num_keys): what attend does of such a tile,
@@ -43,11 +58,11 @@ struct TileWalk {
     const AttentionTask& task = staged ? *read.stored : read;
     const AttentionUnit& unit = part.unit;
     const std::int64_t together =
-        Stretches::heads_at_a_time(task, kKeys, unit.kv_head_end - unit.kv_head_begin);
+        Extents::heads_at_a_time(task, kKeys, unit.kv_head_end - unit.kv_head_begin);
     if (upcoming != nullptr && upcoming->key_begin >= upcoming->key_end) upcoming = nullptr;
     Tile tiles[2];
     Tile copies;
-    Stretches stretches;
+    Extents extents;
     int current = 0;
     int walked = 0;
     const auto end_of = [&](std::int64_t key) {
@@ -71,14 +86,13 @@ struct TileWalk {
       for (std::int64_t head = unit.kv_head_begin; head < unit.kv_head_end;) {
         const std::int64_t end = Rows::smaller(head + together, unit.kv_head_end);
         if (end < unit.kv_head_end) {
-          stretches.assign(task, tile, end, Rows::smaller(together, unit.kv_head_end - end));
+          extents.assign(task, tile, end, Rows::smaller(together, unit.kv_head_end - end));
         } else if (!none) {
-          stretches.assign(task, next, next_unit.kv_head_begin,
-                           Rows::smaller(together, next_heads));
+          extents.assign(task, next, next_unit.kv_head_begin, Rows::smaller(together, next_heads));
         } else {
-          stretches.clear();
+          extents.clear();
         }
-        Lines lines(stretches, work * (end - head));
+        Lines lines(extents, work * (end - head));
         for (; head < end; ++head) {
           if (staged) StagedTile<S, kKeys>::make(task, tile, head, read.staging, copies);
           attend(staged ? copies : tile, head, lines);

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
 #include "quire/cpu/attention/key_tile.h"
 
@@ -40,38 +39,57 @@ struct ValueColumns {
     const T* first;
     const T* second;  // of pairs
   };
-  Entry entry(std::int64_t i) const {
+  Entry entry(std::int64_t i, int = 0) const {
     if constexpr (Product::kElements == 2) return {row(2 * i), row(2 * i + 1)};
     return {row(i), nullptr};
   }
 
   // The columns `offset` after the first of an entry.
-  typename S::Pair load(const Entry& entry, std::int64_t offset) const {
-    const T* const first = entry.first + offset;
-    const T* const second = entry.second + offset;
-    if constexpr (Product::kElements == 2 && std::is_same_v<T, Float8E4M3>) {
+  void load(const Entry& entry, std::int64_t offset, typename S::Vec* to) const {
+    const auto pair = load_pair(entry.first + offset, entry.second + offset);
+    to[0] = pair.lo;
+    to[1] = pair.hi;
+  }
+
+ private:
+  typename S::Pair load_pair(const T* first, const T* second) const {
+    if constexpr (Product::kElements == 2) {
       if constexpr (kWhole) return S::pair_up(first, second);
       return S::pair_up(first, second, rest);
-    } else if constexpr (Product::kElements == 2 && std::is_same_v<T, Int8>) {
-      const auto a = kWhole ? S::load_pair(first) : S::load_pair(first, rest);
-      const auto b = kWhole ? S::load_pair(second) : S::load_pair(second, rest);
-      return {S::pair_up_floats(a.lo, b.lo), S::pair_up_floats(a.hi, b.hi)};
-    } else if constexpr (Product::kElements == 2) {
-      return S::pair_up(bits(first), bits(second));
     } else {
       if constexpr (kWhole) return S::load_pair(first);
       return S::load_pair(first, rest);
     }
   }
-  typename S::Pair load(std::int64_t i) const { return load(entry(i), 0); }
-
- private:
   const T* row(std::int64_t key) const {
     return reinterpret_cast<const T*>(rows.rows[key] + rows.offset) + column;
   }
-  typename S::Vec bits(const T* p) const {
-    if constexpr (kWhole) return S::load_bits(p);
-    return S::load_bits(p, rest);
+};
+
+// All columns of a tile's values.
+template <class S, class T, class Product>
+struct CacheValues {
+  TileRows rows;
+
+  template <bool kWhole>
+  ValueColumns<S, T, Product, kWhole> columns(std::int64_t d, int rest) const {
+    return {rows, d, rest};
+  }
+};
+
+// Entries of a packed panel (packed_tile.h), which has one chunk of columns.
+template <class S>
+struct Panel {
+  const float* panel;
+
+  template <bool>
+  Panel columns(std::int64_t, int) const {
+    return *this;
+  }
+  const float* entry(std::int64_t i, int) const { return panel + i * 2 * S::kWidth; }
+  void load(const float* entry, int, typename S::Vec* to) const {
+    to[0] = S::load(entry);
+    to[1] = S::load(entry + S::kWidth);
   }
 };
 

@@ -73,15 +73,15 @@ bool BlockSealer::add(std::span<const RowsOfBlock> some, std::span<const std::in
 
 void BlockSealer::write(const CacheKernels& kernels, int num_threads) const {
   const std::int64_t heads = args_.k.shape[1];
-  const std::int64_t most_length = std::max(args_.k.shape[2], args_.v.shape[2]);
+  const ArrayView& v = *get_if(args_.v);  // a cache of int4 has values
+  const std::int64_t most_length = std::max(args_.k.shape[2], v.shape[2]);
   const auto num_blocks = static_cast<std::int64_t>(blocks_.size());
-  const std::int64_t numbers =
-      num_blocks * block_size_ * heads * (args_.k.shape[2] + args_.v.shape[2]);
+  const std::int64_t numbers = num_blocks * block_size_ * heads * (args_.k.shape[2] + v.shape[2]);
   if (num_blocks == 0) return;
   const Crew crew = crew_for(numbers, kNumbersPerThread, num_blocks, num_threads);
   const auto scratch = static_cast<std::size_t>(
       block_size_ * most_length *
-      static_cast<std::int64_t>(std::max(size_of(args_.k.dtype), size_of(args_.v.dtype))));
+      static_cast<std::int64_t>(std::max(size_of(args_.k.dtype), size_of(v.dtype))));
   std::vector<std::byte> rows(static_cast<std::size_t>(crew.workers) * scratch);
   deal(crew, num_blocks, [&](std::int64_t i, int worker) {
     seal(i, kernels, rows.data() + static_cast<std::size_t>(worker) * scratch);
@@ -108,6 +108,7 @@ void BlockSealer::seal(std::int64_t index, const CacheKernels& kernels, std::byt
   const std::int64_t block = blocks_[index];
   const ArrayView& k_grids = *get_if(args_.k_scale);
   const ArrayView& v_grids = *get_if(args_.v_scale);
+  const ArrayView& v_cache = *get_if(args_.v_cache);
   const int token_axis = args_.layout == Layout::NHD ? 1 : 2;
   const auto codes = [&](const ArrayView& cache, std::int64_t head) {
     return cache.at(block) + head * cache.strides[3 - token_axis];
@@ -116,8 +117,8 @@ void BlockSealer::seal(std::int64_t index, const CacheKernels& kernels, std::byt
     kernels.seal.keys(rows_of(index, args_.k, head, scratch),
                       {codes(args_.k_cache, head), args_.k_cache.strides[token_axis],
                        k_grids.at(block, head), 0});
-    kernels.seal.values(rows_of(index, args_.v, head, scratch),
-                        {codes(args_.v_cache, head), args_.v_cache.strides[token_axis],
+    kernels.seal.values(rows_of(index, *get_if(args_.v), head, scratch),
+                        {codes(v_cache, head), v_cache.strides[token_axis],
                          v_grids.at(block, 0, head), v_grids.strides[1]});
   }
 }

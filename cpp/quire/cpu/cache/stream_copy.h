@@ -46,7 +46,7 @@ inline void stream_fence() {}
 // Copies `bytes` bytes, which do not overlap. Parts of lines at both ends are written as usual.
 void stream_copy(std::byte* to, const std::byte* from, std::int64_t bytes);
 
-// A stretch of memory, written front to back in pieces of any size, by whole lines.
+// A range of memory, written front to back in pieces of any size, by whole lines.
 class LineStream {
  public:
   static constexpr std::int64_t kMostBytes = 512;  // of a piece

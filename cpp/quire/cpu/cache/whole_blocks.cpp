@@ -1,6 +1,7 @@
 #include "quire/cpu/cache/whole_blocks.h"
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "quire/base/thread_pool.h"
@@ -18,11 +19,10 @@ constexpr std::int64_t kGap = 64;
 // Keys or values.
 class Writer {
  public:
-  Writer(const ArrayView& rows, const ArrayView& cache, const ArrayView& scale, DType open_dtype,
-         bool is_key, const CacheKernels& kernels)
-      : rows_(rows),
-        cache_(cache),
-        scale_(scale),
+  Writer(const WholeRows& rows, DType open_dtype, bool is_key, const CacheKernels& kernels)
+      : rows_(rows.rows),
+        cache_(rows.cache),
+        scale_(rows.scale),
         open_dtype_(open_dtype),
         is_key_(is_key),
         kernels_(kernels) {}
@@ -88,19 +88,24 @@ class Writer {
 
 void write_whole_blocks(const WholeBlocks& args, DType open_dtype, const CacheKernels& kernels,
                         int num_threads) {
-  const Writer k(args.k, args.k_cache, args.k_scale, open_dtype, true, kernels);
-  const Writer v(args.v, args.v_cache, args.v_scale, open_dtype, false, kernels);
-  const std::int64_t block_size = args.k_cache.shape[1];
+  const Writer k(args.k, open_dtype, true, kernels);
+  std::optional<Writer> v;
+  std::int64_t row_size = args.k.rows.shape[2], scratch_bytes = k.scratch_bytes();
+  if (args.v) {
+    v.emplace(*args.v, open_dtype, false, kernels);
+    row_size += args.v->rows.shape[2];
+    scratch_bytes = std::max(scratch_bytes, v->scratch_bytes());
+  }
+  const std::int64_t block_size = args.k.cache.shape[1];
   const std::int64_t num_blocks = std::ssize(args.blocks);
-  const std::int64_t numbers =
-      num_blocks * block_size * args.k.shape[1] * (args.k.shape[2] + args.v.shape[2]);
+  const std::int64_t numbers = num_blocks * block_size * args.k.rows.shape[1] * row_size;
   const Crew crew = crew_for(numbers, kNumbersPerThread, num_blocks, num_threads);
-  const auto scratch = static_cast<std::size_t>(std::max(k.scratch_bytes(), v.scratch_bytes()));
+  const auto scratch = static_cast<std::size_t>(scratch_bytes);
   std::vector<std::byte> copies(static_cast<std::size_t>(crew.workers) * scratch);
   deal(crew, num_blocks, [&](std::int64_t i, int worker) {
     std::byte* const own = copies.data() + static_cast<std::size_t>(worker) * scratch;
     k.write(i * block_size, args.blocks[i], own);
-    v.write(i * block_size, args.blocks[i], own);
+    if (v) v->write(i * block_size, args.blocks[i], own);
   });
 }
 

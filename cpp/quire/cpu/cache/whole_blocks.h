@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "quire/base/array_view.h"
@@ -10,11 +11,16 @@
 
 namespace quire {
 
+// Rows of keys or of values, and where they go.
+struct WholeRows {
+  ArrayView rows;   // [blocks * block_size, Hkv, D or Dv], plain floats
+  ArrayView cache;  // [num_blocks, block_size, Hkv, ..], written
+  ArrayView scale;  // dynamic scales, or grids (cache_scales.h), written
+};
+
 struct WholeBlocks {
-  ArrayView k;                           // [blocks * block_size, Hkv, D], plain floats
-  ArrayView v;                           // [blocks * block_size, Hkv, Dv]
-  ArrayView k_cache, v_cache;            // [num_blocks, block_size, Hkv, ..], written
-  ArrayView k_scale, v_scale;            // dynamic scales, or grids (cache_scales.h), written
+  WholeRows k;
+  std::optional<WholeRows> v;            // none: values are the beginnings of their keys
   std::span<const std::int32_t> blocks;  // in the order of their rows, all different
 };
 

@@ -29,8 +29,8 @@ constexpr std::int64_t kBytesPerThread = 256 * 1024;
 constexpr std::int64_t kStreamedBytes = 1024 * 1024;
 
 // Slots that one thread writes, in the order of rows: of two rows with one slot the last wins,
-// however many threads there are. A large block is several such stretches.
-constexpr std::int64_t kMostSlotsOfStretch = 64;
+// however many threads there are. A large block is several such segments.
+constexpr std::int64_t kMostSlotsOfSegment = 64;
 
 // Threads take parts of a call as they come, several for each.
 constexpr std::int64_t kPartsPerThread = 8;
@@ -39,13 +39,13 @@ constexpr std::int64_t kPartsPerThread = 8;
 constexpr std::int64_t kRunsPerLook = 16;
 
 struct Run {
-  SlotRun slots;        // of one stretch
-  std::uint32_t mixed;  // the number of the stretch, hashed
+  SlotRun slots;        // of one segment
+  std::uint32_t mixed;  // the number of the segment, hashed
 };
 
 // The slots that are not -1 as runs, in the order of rows.
 std::vector<Run> runs_of(const std::vector<std::int64_t>& slots, std::int64_t block_size) {
-  const std::int64_t stretches = (block_size - 1) / kMostSlotsOfStretch + 1;  // of a block
+  const std::int64_t segments = (block_size - 1) / kMostSlotsOfSegment + 1;  // of a block
   const auto num_rows = static_cast<std::int64_t>(slots.size());
   std::vector<Run> runs;
   for (std::int64_t row = 0; row < num_rows;) {
@@ -55,13 +55,13 @@ std::vector<Run> runs_of(const std::vector<std::int64_t>& slots, std::int64_t bl
     }
     const std::int64_t block = slots[row] / block_size;
     const std::int64_t offset = slots[row] % block_size;
-    const std::int64_t stretch = offset / kMostSlotsOfStretch;
-    const std::int64_t end = std::min(block_size, (stretch + 1) * kMostSlotsOfStretch);
+    const std::int64_t segment = offset / kMostSlotsOfSegment;
+    const std::int64_t end = std::min(block_size, (segment + 1) * kMostSlotsOfSegment);
     const std::int64_t most = std::min(end - offset, num_rows - row);
     std::int64_t count = 1;
     while (count < most && slots[row + count] == slots[row] + count) ++count;
     // multiplied by the golden ratio, neighbours and blocks at any even distance end up far apart
-    const auto number = static_cast<std::uint64_t>(block * stretches + stretch);
+    const auto number = static_cast<std::uint64_t>(block * segments + segment);
     runs.push_back({{row, block, offset, count},
                     static_cast<std::uint32_t>(number * 0x9e3779b97f4a7c15u >> 32)});
     row += count;
@@ -108,9 +108,10 @@ void write(const CacheWriter& writer, const SlotRun& slots, bool streamed) {
   std::get<RowQuantiser>(writer).write(slots);
 }
 
-// Rows of k and of v, on as many threads as `bytes` of them are worth.
-void write_rows(const CacheWriter& k, const CacheWriter& v, const std::vector<std::int64_t>& slots,
-                std::int64_t block_size, std::int64_t bytes, int num_threads) {
+// Rows of k, and of v where there are such, on as many threads as `bytes` of them are worth.
+void write_rows(const CacheWriter& k, const std::optional<CacheWriter>& v,
+                const std::vector<std::int64_t>& slots, std::int64_t block_size, std::int64_t bytes,
+                int num_threads) {
   const std::vector<Run> runs = runs_of(slots, block_size);
   const bool streamed = bytes >= kStreamedBytes;
   const Crew crew = crew_for(bytes, kBytesPerThread, std::ssize(runs), num_threads);
@@ -123,7 +124,7 @@ void write_rows(const CacheWriter& k, const CacheWriter& v, const std::vector<st
         continue;
       }
       write(k, run.slots, streamed);
-      write(v, run.slots, streamed);
+      if (v) write(*v, run.slots, streamed);
       if (++written % kRunsPerLook == 0) check_interruption();
     }
     if (streamed) stream_fence();
@@ -141,20 +142,24 @@ std::int64_t first_open_slot(const WriteKvArgs& args) {
 // Rows of open blocks, if there are any; the others' slots are skipped.
 void write_open(const WriteKvArgs& args, std::vector<std::int64_t> slots, int num_threads,
                 const CacheKernels& kernels) {
-  if (!args.k_open || !args.v_open) return;
+  if (!args.k_open) return;
   const std::int64_t first = first_open_slot(args);
   for (std::int64_t& slot : slots) slot = slot < first ? -1 : slot - first;
-  write_rows(RowWriter(args.k, *args.k_open, args.layout, kernels),
-             RowWriter(args.v, *args.v_open, args.layout, kernels), slots, block_size_of(args),
-             bytes_of(args.k, args.k_open->dtype) + bytes_of(args.v, args.v_open->dtype),
-             num_threads);
+  std::optional<CacheWriter> v;
+  std::int64_t bytes = bytes_of(args.k, args.k_open->dtype);
+  if (args.v && args.v_open) {
+    v.emplace(RowWriter(*args.v, *args.v_open, args.layout, kernels));
+    bytes += bytes_of(*args.v, args.v_open->dtype);
+  }
+  write_rows(RowWriter(args.k, *args.k_open, args.layout, kernels), v, slots, block_size_of(args),
+             bytes, num_threads);
 }
 
 // Whole blocks of the caches, and rows of open ones.
 void write_blocks(const WriteKvArgs& args, std::vector<std::int64_t> slots, int num_threads,
                   const CacheKernels& kernels, std::string_view function) {
   const BlockSealer sealer(function, args, slots);
-  for (const auto& [name, rows] : {std::pair{"k", &args.k}, std::pair{"v", &args.v}}) {
+  for (const auto& [name, rows] : {std::pair{"k", &args.k}, std::pair{"v", get_if(args.v)}}) {
     magnitudes_of(function, name, *rows, slots, args.k_cache.dtype, kernels, num_threads);
   }
   sealer.write(kernels, num_threads);
@@ -164,10 +169,11 @@ void write_blocks(const WriteKvArgs& args, std::vector<std::int64_t> slots, int 
 // Throws for a row that is infinite in its open block.
 void check_open_rows(const WriteKvArgs& args, std::vector<std::int64_t> slots, int num_threads,
                      const CacheKernels& kernels, std::string_view function) {
-  if (!args.k_open || !args.v_open) return;
+  if (!args.k_open) return;
   for (std::int64_t& slot : slots) slot = slot < first_open_slot(args) ? -1 : slot;
   magnitudes_of(function, "k", args.k, slots, args.k_open->dtype, kernels, num_threads);
-  magnitudes_of(function, "v", args.v, slots, args.v_open->dtype, kernels, num_threads);
+  if (!args.v || !args.v_open) return;
+  magnitudes_of(function, "v", *args.v, slots, args.v_open->dtype, kernels, num_threads);
 }
 
 }  // namespace
@@ -193,11 +199,14 @@ void write_kv(const WriteKvArgs& args, const Execution& how, std::string_view fu
   }
   const CacheWriter k = writer_of(function, "k", args.k, slots, args.k_cache, args.k_scale,
                                   args.layout, kernels, num_threads);
-  const CacheWriter v = writer_of(function, "v", args.v, slots, args.v_cache, args.v_scale,
-                                  args.layout, kernels, num_threads);
-  write_rows(k, v, slots, block_size_of(args),
-             bytes_of(args.k, args.k_cache.dtype) + bytes_of(args.v, args.v_cache.dtype),
-             num_threads);
+  std::optional<CacheWriter> v;
+  std::int64_t bytes = bytes_of(args.k, args.k_cache.dtype);
+  if (args.v && args.v_cache) {
+    v.emplace(writer_of(function, "v", *args.v, slots, *args.v_cache, args.v_scale, args.layout,
+                        kernels, num_threads));
+    bytes += bytes_of(*args.v, args.v_cache->dtype);
+  }
+  write_rows(k, v, slots, block_size_of(args), bytes, num_threads);
   write_open(args, std::move(all_slots), num_threads, kernels);
 }
 

@@ -6,6 +6,7 @@
 
 #include "quire/base/float_mode.h"
 #include "quire/base/huge_pages.h"
+#include "quire/base/interruption.h"
 #include "quire/base/lent.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cpu/gemm/gemm_list.h"
@@ -141,10 +142,12 @@ void multiply_rows(const LinearArgs& args, const PackedLayout& layout, const Gem
       round_up(scratch + (array != nullptr ? at_once * layout.panel_bytes() : 0), kCacheLine);
   std::byte* const of_workers = rooms->of_workers.reserve(room * crew.workers);
   deal(crew, (panels + item - 1) / item, [&](std::int64_t index, int worker) {
-    const InModeOf mode(task);
     std::byte* const mine = of_workers + worker * room;
-    const std::int64_t end = std::min(panels, (index + 1) * item);
-    for (std::int64_t first = index * item; first < end; first += at_once) {
+    const std::int64_t begin = index * item, end = std::min(panels, begin + item);
+    for (std::int64_t first = begin; first < end; first += at_once) {
+      // many rows of a panel take milliseconds; whoever is asked computes in a mode of their own
+      if (first > begin) check_interruption();
+      const InModeOf mode(task);
       PanelRange range{first, std::min(at_once, end - first), nullptr};
       if (array != nullptr) {
         for (std::int64_t i = 0; i < range.count; ++i) {

@@ -4,13 +4,21 @@
 #include <numeric>
 
 #include "quire/cpu/attention/kernel_call.h"
+#include "quire/ops/cache/cache_scales.h"
 
 namespace quire {
 
 PlanKind plan_kind(const PagedAttentionArgs& args, const AttentionChoice& kernels) {
-  PlanKind kind{&kernels,          args.q.shape[1],           args.sliding_window,
-                args.window_sides, args.num_sink_tokens,      args.causal,
-                std::nullopt,      args.tree_mask.has_value()};
+  PlanKind kind{&kernels,
+                args.q.shape[1],
+                args.sliding_window,
+                args.window_sides,
+                args.num_sink_tokens,
+                args.causal,
+                std::nullopt,
+                args.tree_mask.has_value(),
+                tree_ends(args),
+                sequences_by_scales(args)};
   if (args.causal_of_each) {
     kind.causal_of_each.emplace(args.causal_of_each->begin(), args.causal_of_each->end());
   }

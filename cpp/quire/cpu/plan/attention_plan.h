@@ -22,7 +22,10 @@ struct PlanKind {
   std::int64_t num_sink_tokens;
   bool causal;
   std::optional<std::vector<bool>> causal_of_each;
-  bool has_trees;  // whichever: what they hide does not decide how work is cut
+  bool has_trees;
+  std::vector<std::int64_t> tree_ends;  // what of them decides how work is cut
+  // Which sequences have the same scales (cache_scales.h), and so may share what is read.
+  std::vector<std::int64_t> sequences_by_scales;
 
   bool operator==(const PlanKind&) const = default;
 };

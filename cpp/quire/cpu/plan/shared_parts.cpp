@@ -4,6 +4,8 @@
 #include <span>
 #include <tuple>
 
+#include "quire/ops/cache/cache_scales.h"
+
 namespace quire {
 namespace {
 
@@ -19,14 +21,17 @@ struct Candidate {
 struct SharedPart {
   KeyRange keys;
   std::int64_t tokens, kv_head_begin, kv_head_end;
+  std::int64_t scales;  // the first sequence that has those of this one, or 0
   std::int64_t seq;
   std::int64_t part;
 
   // Equal where parts may be computed together, but for their blocks.
-  auto shape() const { return std::tie(keys.begin, keys.end, tokens, kv_head_begin, kv_head_end); }
+  auto shape() const {
+    return std::tie(keys.begin, keys.end, tokens, kv_head_begin, kv_head_end, scales);
+  }
 };
 
-// Calls visit(begin, end) for the longest stretches, of two or more, of equal neighbours.
+// Calls visit(begin, end) for the longest runs, of two or more, of equal neighbours.
 template <class T, class Equal, class Visit>
 void for_runs(T* begin, T* end, Equal equal, Visit visit) {
   while (begin != end) {
@@ -40,7 +45,11 @@ void for_runs(T* begin, T* end, Equal equal, Visit visit) {
 class Finder {
  public:
   Finder(const PagedAttentionArgs& args, const WorkPlan& plan, SharedParts& shared)
-      : args_(args), plan_(plan), shared_(shared), sizes_(sizes_of(args)) {}
+      : args_(args),
+        plan_(plan),
+        shared_(shared),
+        sizes_(sizes_of(args)),
+        by_scales_(sequences_by_scales(args)) {}
 
   void run() {
     std::vector<Candidate> candidates;
@@ -100,8 +109,8 @@ class Finder {
       const WorkPart& part = plan_.parts[i];
       if (part.windowed || part.keys.begin >= part.keys.end || part.keys.end > seen_by_all)
         continue;
-      parts_.push_back(
-          {part.keys, unit.num_tokens(), unit.kv_head_begin, unit.kv_head_end, unit.seq, i});
+      parts_.push_back({part.keys, unit.num_tokens(), unit.kv_head_begin, unit.kv_head_end,
+                        by_scales_.empty() ? 0 : by_scales_[unit.seq], unit.seq, i});
     }
   }
 
@@ -123,6 +132,7 @@ class Finder {
   const WorkPlan& plan_;
   SharedParts& shared_;
   const PagedAttentionSizes sizes_;
+  const std::vector<std::int64_t> by_scales_;
   std::vector<SharedPart> parts_;  // of one family
 };
 

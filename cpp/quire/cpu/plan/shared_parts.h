@@ -28,8 +28,9 @@ struct SharedParts {
 };
 
 // Replaces `shared` by groups of two parts or more of `plan`, in order, that may be computed
-// together: over the same keys in the same blocks, of the same KV heads and as many query tokens,
-// all of which see every key. Only sequences that have their first block in common are looked at.
+// together: over the same keys in the same blocks, with the same scales, of the same KV heads and
+// as many query tokens, all of which see every key. Only sequences that have their first block in
+// common are looked at.
 void find_shared_parts(const PagedAttentionArgs& args, const WorkPlan& plan, SharedParts& shared);
 
 }  // namespace quire

@@ -16,10 +16,42 @@ constexpr std::int64_t kKeyStep =
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
+// What a unit has of a sequence, or less at its end.
+struct UnitSize {
+  std::int64_t tokens, heads;  // KV heads
+};
+
+UnitSize unit_size(const PagedAttentionSizes& sizes, std::int64_t tokens) {
+  const bool all_rows = tokens * sizes.num_heads <= kRowsOfAllHeads;
+  return {all_rows ? tokens : std::max<std::int64_t>(1, kRowsOfOneHead / sizes.group),
+          all_rows ? sizes.num_kv_heads : 1};
+}
+
+// Where the keys end that some of the rows [begin, end) of a sequence sees, by its tree. Keys
+// before those of the next unit are not left out, as nobody else would look at their scales; so all
+// belong to the last.
+std::int64_t tree_end(const PagedAttentionArgs& args, const QueryRows& rows, const bool* tree,
+                      std::int64_t begin, std::int64_t end) {
+  const std::int64_t n = rows.end - rows.begin;
+  if (end == n) return rows.seq_len;
+  std::int64_t columns = 0;
+  for (std::int64_t row = begin; row < end; ++row) {
+    std::int64_t last = n;
+    while (last > columns && !tree[row * n + last - 1]) --last;
+    columns = last;
+  }
+  return std::max(
+      {std::int64_t{0}, rows.key(0) + columns, visible_keys(args, rows, end).window.begin});
+}
+
 class Planner {
  public:
   Planner(const PagedAttentionArgs& args, WorkPlan& plan, std::int64_t part_grid)
-      : args_(args), sizes_(sizes_of(args)), plan_(plan), grid_(part_grid) {
+      : args_(args),
+        sizes_(sizes_of(args)),
+        plan_(plan),
+        tree_ends_(tree_ends(args)),
+        grid_(part_grid) {
     const auto row_bytes = [](const ArrayView& cache) {
       return cache.shape[3] * static_cast<std::int64_t>(size_of(cache.dtype));
     };
@@ -30,19 +62,29 @@ class Planner {
     const QueryRows rows = query_rows(args_, seq);
     const std::int64_t tokens = rows.end - rows.begin;
     if (tokens == 0) return;
-    const bool all_heads = tokens * sizes_.num_heads <= kRowsOfAllHeads || sizes_.num_kv_heads == 1;
-    const std::int64_t unit_heads = all_heads ? heads_together(rows.seq_len) : 1;
-    const std::int64_t unit_tokens = all_heads && tokens * sizes_.num_heads <= kRowsOfAllHeads
-                                         ? tokens
-                                         : std::max<std::int64_t>(1, kRowsOfOneHead / sizes_.group);
-    const std::int64_t num_units =
-        ceil_div(tokens, unit_tokens) * ceil_div(sizes_.num_kv_heads, unit_heads);
-    for (std::int64_t head = 0; head < sizes_.num_kv_heads; head += unit_heads) {
-      for (std::int64_t token = 0; token < tokens; token += unit_tokens) {
-        add_unit(seq, rows, token, std::min(token + unit_tokens, tokens), head, head + unit_heads,
+    UnitSize unit = unit_size(sizes_, tokens);
+    if (unit.heads > 1) unit.heads = heads_together(rows.seq_len);
+    const std::int64_t units_per_head = ceil_div(tokens, unit.tokens);  // or per so many heads
+    const std::int64_t num_units = units_per_head * ceil_div(sizes_.num_kv_heads, unit.heads);
+    for (std::int64_t head = 0; head < sizes_.num_kv_heads; head += unit.heads) {
+      for (std::int64_t i = 0; i < units_per_head; ++i) {
+        const std::int64_t begin = i * unit.tokens;
+        const std::int64_t end = std::min(begin + unit.tokens, tokens);
+        VisibleKeys keys = visible_keys(args_, rows, begin, end);
+        if (!tree_ends_.empty()) {
+          const std::int64_t tree_end = tree_ends_[next_tree_end_ + i];
+          keys.window.end = std::clamp(tree_end, keys.window.begin, keys.window.end);
+        }
+        add_unit({.seq = seq,
+                  .token_begin = rows.begin + begin,
+                  .token_end = rows.begin + end,
+                  .kv_head_begin = head,
+                  .kv_head_end = head + unit.heads,
+                  .keys = keys},
                  num_units);
       }
     }
+    next_tree_end_ += units_per_head;
   }
 
  private:
@@ -57,21 +99,12 @@ class Planner {
     return heads;
   }
 
-  void add_unit(std::int64_t seq, const QueryRows& rows, std::int64_t token_begin,
-                std::int64_t token_end, std::int64_t head_begin, std::int64_t head_end,
-                std::int64_t num_units) {
-    WorkUnit unit{};
-    unit.seq = seq;
-    unit.token_begin = rows.begin + token_begin;
-    unit.token_end = rows.begin + token_end;
-    unit.kv_head_begin = head_begin;
-    unit.kv_head_end = head_end;
-    unit.keys = visible_keys(args_, rows, token_begin, token_end);
+  void add_unit(WorkUnit unit, std::int64_t num_units) {
     const KeyRange& sink_tokens = unit.keys.sink_tokens;
     const KeyRange& window = unit.keys.window;
-    const std::int64_t passes = passes_of((token_end - token_begin) * sizes_.group);
-    const auto cost_per_key =
-        static_cast<double>((head_end - head_begin) * bytes_per_key_ * passes);
+    const std::int64_t heads = unit.num_heads();
+    const std::int64_t passes = passes_of(unit.num_tokens() * sizes_.group);
+    const auto cost_per_key = static_cast<double>(heads * bytes_per_key_ * passes);
     unit.first_part = static_cast<std::int64_t>(plan_.parts.size());
     if (grid_ != 0) {
       unit.part_keys = grid_;
@@ -80,7 +113,6 @@ class Planner {
       return;
     }
     const std::int64_t num_keys = sink_tokens.end + window.end - window.begin;
-    const std::int64_t heads = head_end - head_begin;
     // two ranges may need one part more than one does
     const std::int64_t most_parts =
         std::max<std::int64_t>(1, kMostKeyParts / num_units - (sink_tokens.end > 0));
@@ -144,11 +176,28 @@ class Planner {
   const PagedAttentionArgs& args_;
   const PagedAttentionSizes sizes_;
   WorkPlan& plan_;
+  const std::vector<std::int64_t> tree_ends_;
+  std::int64_t next_tree_end_ = 0;  // of the sequence that comes next
   std::int64_t bytes_per_key_;
   const std::int64_t grid_;
 };
 
 }  // namespace
+
+std::vector<std::int64_t> tree_ends(const PagedAttentionArgs& args) {
+  std::vector<std::int64_t> ends;
+  const std::vector<const bool*> trees = trees_of(args);
+  const PagedAttentionSizes sizes = sizes_of(args);
+  for (std::int64_t seq = 0; seq < std::ssize(trees); ++seq) {
+    const QueryRows rows = query_rows(args, seq);
+    const std::int64_t tokens = rows.end - rows.begin;
+    const std::int64_t step = unit_size(sizes, tokens).tokens;
+    for (std::int64_t begin = 0; begin < tokens; begin += step) {
+      ends.push_back(tree_end(args, rows, trees[seq], begin, std::min(begin + step, tokens)));
+    }
+  }
+  return ends;
+}
 
 void plan_work(const PagedAttentionArgs& args, WorkPlan& plan, std::int64_t part_grid) {
   plan.units.clear();

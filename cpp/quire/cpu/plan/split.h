@@ -1,11 +1,11 @@
 // Who does which keys: one call's work cut into units and parts.
 //
-//   sequence = units: stretches of query tokens x stretches of KV heads
-//   unit     = parts: stretches of keys, whose states are merged in their order; first those of the
+//   sequence = units: ranges of query tokens x ranges of KV heads
+//   unit     = parts: ranges of keys, whose states are merged in their order; first those of the
 //              sink tokens that lie apart from the window
 //
-// The cut of a sequence depends on its own lengths and on the shapes of the call alone, never on
-// the rest of the batch or the number of threads: so neither do the bits of its result.
+// The cut of a sequence depends on its own lengths and tree and on the shapes of the call alone,
+// never on the rest of the batch or the number of threads: so neither do the bits of its result.
 #pragma once
 
 #include <cstdint>
@@ -19,10 +19,10 @@ struct WorkUnit {
   std::int64_t seq;
   std::int64_t token_begin, token_end;  // rows of q
   std::int64_t kv_head_begin, kv_head_end;
-  VisibleKeys keys;         // that some row of the unit sees
-  std::int64_t part_keys;   // keys of each part; the last of a range may have fewer
-  std::int64_t first_part;  // index of the first in WorkPlan::parts
-  std::int64_t num_parts;   // >= 1; a unit without keys has one part without keys
+  VisibleKeys keys;             // that some row of the unit sees
+  std::int64_t part_keys = 0;   // keys of each part; the last of a range may have fewer
+  std::int64_t first_part = 0;  // index of the first in WorkPlan::parts
+  std::int64_t num_parts = 0;   // >= 1; a unit without keys has one part without keys
 
   std::int64_t num_tokens() const { return token_end - token_begin; }
   std::int64_t num_heads() const { return kv_head_end - kv_head_begin; }  // KV heads
@@ -62,6 +62,11 @@ inline constexpr std::int64_t kRowsPerPass = 4;
 constexpr std::int64_t passes_of(std::int64_t rows) {
   return (rows + kRowsPerPass - 1) / kRowsPerPass;
 }
+
+// Where the keys end that the rows of each unit's tokens see by the trees of checked arguments, of
+// the units of one KV head after the other; none where there are no trees. All that a plan depends
+// on of them.
+std::vector<std::int64_t> tree_ends(const PagedAttentionArgs& args);
 
 // Replaces `plan` by the work of checked arguments. `part_grid`: FusedKernels::part_grid. Not 0,
 // parts lie on that grid: their ends then depend on no row, and bits on no cut.

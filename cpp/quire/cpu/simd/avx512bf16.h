@@ -53,7 +53,19 @@ struct Avx512Bf16 : Avx512 {
     return widen_bytes(_mm512_maskz_loadu_epi8((1ull << n) - 1ull, p));
   }
 
-  // 2 * kWidth float8s of two rows in pairs, in the order of load_pair(const Float8E4M3*).
+  // 2 * kWidth elements of two rows, or the first n, in pairs: in the order of load_pair.
+  static Pair pair_up(const BFloat16* a, const BFloat16* b) {
+    return pair_up(load_bits(a), load_bits(b));
+  }
+  static Pair pair_up(const BFloat16* a, const BFloat16* b, int n) {
+    return pair_up(load_bits(a, n), load_bits(b, n));
+  }
+  static Pair pair_up(const Int8* a, const Int8* b) {
+    return pair_up_floats(load_pair(a), load_pair(b));
+  }
+  static Pair pair_up(const Int8* a, const Int8* b, int n) {
+    return pair_up_floats(load_pair(a, n), load_pair(b, n));
+  }
   static Pair pair_up(const Float8E4M3* a, const Float8E4M3* b) {
     return pair_up(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a)),
                    _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)));
@@ -70,7 +82,9 @@ struct Avx512Bf16 : Avx512 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
   }
 
-  // 2 * kWidth numbers of 8 bits as bfloat16s, in natural order. Exact.
+  // 2 * kWidth elements as bfloat16s, in natural order. Exact.
+  static Vec load_narrow(const BFloat16* p) { return load_bits(p); }
+  static Vec load_narrow(const BFloat16* p, int n) { return load_bits(p, n); }
   static Vec load_narrow(const Int8* p) { return narrow({load(p), load(p + kWidth)}); }
   static Vec load_narrow(const Int8* p, int n) {
     return narrow({load(p, n), n > kWidth ? load(p + kWidth, n - kWidth) : zero()});
@@ -88,6 +102,10 @@ struct Avx512Bf16 : Avx512 {
     return _mm512_castsi512_ps(
         _mm512_ternarylogic_epi32(_mm512_set1_epi32(0xffff), _mm512_castps_si512(b),
                                   _mm512_srli_epi32(_mm512_castps_si512(a), 16), kAndNot));
+  }
+
+  static Pair pair_up_floats(Pair a, Pair b) {
+    return {pair_up_floats(a.lo, b.lo), pair_up_floats(a.hi, b.hi)};
   }
 
   // Elements of two rows in pairs, in the order of load_pair: lo the even ones, hi the odd ones.

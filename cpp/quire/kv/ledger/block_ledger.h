@@ -57,6 +57,9 @@ struct PoolStats {
   // Of a pool, which knows its memory:
   std::int64_t resident_bytes = 0;  // of blocks that are kept in memory
   std::int64_t offloaded = 0;       // blocks in use that are not, or not in all layers
+  // Of keys and values in all layers with what they are multiplied by, padding included; of blocks
+  // that are not open.
+  double bytes_per_token = 0;
   // Of a pool with open blocks, 0 in others:
   std::int64_t open_blocks = 0;  // blocks that are read in full precision (open_slots.h)
   std::int64_t kept_open = 0;    // others whose rows are kept so, for a table that is truncated

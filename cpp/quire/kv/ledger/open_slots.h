@@ -35,6 +35,16 @@ namespace quire {
 
 struct BlockHolders;
 
+// So many tokens can be taken back from a table to the bit: for so long blocks that it has sealed
+// stay in their slots.
+inline constexpr std::int64_t kTokensToTakeBack = 64;
+
+// The blocks that a table pins at once, where it grows by append and its last `stay` blocks stay
+// open.
+inline std::int64_t most_pinned(std::int64_t block_size, std::int64_t stay) {
+  return stay + (kTokensToTakeBack + block_size - 1) / block_size;
+}
+
 // For one thread at a time, as a part of the ledger. Nothing throws but the constructor and check.
 class OpenSlots {
  public:

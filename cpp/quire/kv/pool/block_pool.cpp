@@ -196,7 +196,7 @@ std::string BlockPool::Books::most_blocks() const {
 void BlockPool::Books::require_free(std::int64_t blocks, const Asked& asked) const {
   if (blocks <= ledger_.num_free()) return;
   if (can_free(blocks)) return ledger_.reclaim(blocks);
-  raise<OutOfBlocks>(place(asked.function, asked.argument), "got ", asked.value, ", which takes ",
+  raise<OutOfBlocks>(place(asked.function, asked.argument), "got ", asked.text(), ", which takes ",
                      counted(blocks, "block"), ", expected at most ", most_blocks());
 }
 
@@ -286,6 +286,8 @@ PoolStats BlockPool::stats() const {
   const std::lock_guard lock(mutex_);
   PoolStats stats = ledger_.stats();
   stats.resident_bytes = resident_bytes;
+  stats.bytes_per_token = static_cast<double>(storage_.nbytes()) /
+                          static_cast<double>(geometry().num_blocks * geometry().block_size);
   if (open_room_->is_limited()) {
     stats.resident_bytes += ledger_.open_slots().num_in_memory() * open_blocks_.slot_bytes();
   }

@@ -174,6 +174,7 @@ class BlockPool {
   friend class OpenColumns;
   friend class OpenRoom;
   friend class PrefixCache;
+  friend class Savepoint;
 
   // The ledger, locked while this lives.
   class Books {

@@ -45,7 +45,7 @@ OpenBlocks::OpenBlocks(const KvStorage& storage) : storage_(storage) {
   const KvGeometry& g = geometry();
   // A tile has these numbers, so their count overflows nothing.
   constexpr std::int64_t alignment = KvStorage::kTileAlignment;
-  const std::int64_t numbers = g.block_size * (g.head_dim + g.v_head_dim);
+  const std::int64_t numbers = g.block_size * (g.head_dim + g.own_v_head_dim());
   tile_bytes_ = (numbers * kItem + alignment - 1) / alignment * alignment;
   std::int64_t bytes = 0;
   constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max() / 4;
@@ -96,15 +96,20 @@ ArrayView OpenBlocks::k_open(std::int64_t layer) const {
 }
 
 ArrayView OpenBlocks::v_open(std::int64_t layer) const {
-  return view("BlockPool.v_open", layer, geometry().block_size * geometry().head_dim * kItem,
-              geometry().v_head_dim);
+  const KvGeometry& g = geometry();
+  if (!g.shared) {
+    return view("BlockPool.v_open", layer, g.block_size * g.head_dim * kItem, g.v_head_dim);
+  }
+  ArrayView values = view("BlockPool.v_open", layer, 0, g.head_dim);
+  values.shape[3] = g.v_head_dim;
+  return values;
 }
 
 KvPlanes OpenBlocks::planes(std::int64_t layer) const {
   KvPlanes planes;
   if (!geometry().opens_blocks()) return planes;
   planes.add("k_open", k_open(layer));
-  planes.add("v_open", v_open(layer));
+  if (!geometry().shared) planes.add("v_open", v_open(layer));
   return planes;
 }
 
@@ -118,9 +123,8 @@ void OpenBlocks::copy_rows(std::int64_t layer, RowPlace from, RowPlace to,
                            std::int64_t rows) const {
   assert(is_open(to.block));
   const std::int64_t num_blocks = geometry().num_blocks;
-  const ArrayView opens[] = {k_open(layer), v_open(layer)};
   if (is_open(from.block)) {
-    for (const ArrayView& open : opens) {
+    for (const auto& [name, open] : planes(layer)) {
       for (std::int64_t head = 0; head < geometry().num_kv_heads;
            ++head) {  // its rows lie together
         std::memcpy(open.at(to.block - num_blocks, to.row, head),
@@ -130,6 +134,7 @@ void OpenBlocks::copy_rows(std::int64_t layer, RowPlace from, RowPlace to,
     }
     return;
   }
+  const ArrayView keys = k_open(layer), values = v_open(layer);
   const SealedLayer sealed_rows = sealed(layer);
   for (std::int64_t row = 0; row < rows; ++row) {
     for (std::int64_t head = 0; head < geometry().num_kv_heads; ++head) {
@@ -139,10 +144,11 @@ void OpenBlocks::copy_rows(std::int64_t layer, RowPlace from, RowPlace to,
       };
       const SealedRow key = sealed_key(sealed_rows, place, head);
       round_numbers(
-          geometry().head_dim, row_of(opens[0]),
+          geometry().head_dim, row_of(keys),
           [&](std::int64_t at, std::int64_t n, float* out) { read_sealed(key, true, at, n, out); });
+      if (geometry().shared) continue;
       const SealedRow value = sealed_value(sealed_rows, place, head);
-      round_numbers(geometry().v_head_dim, row_of(opens[1]),
+      round_numbers(geometry().v_head_dim, row_of(values),
                     [&](std::int64_t at, std::int64_t n, float* out) {
                       read_sealed(value, false, at, n, out);
                     });
@@ -209,7 +215,8 @@ void OpenBlocks::seal_with(const SealFunctions& functions, int num_threads) {
 void OpenBlocks::seal(std::span<const BlockInSlot> blocks) const {
   const KvGeometry& g = geometry();
   const std::int64_t parts = std::ssize(blocks) * g.num_layers;
-  const std::int64_t numbers = parts * g.num_kv_heads * g.block_size * (g.head_dim + g.v_head_dim);
+  const std::int64_t numbers =
+      parts * g.num_kv_heads * g.block_size * (g.head_dim + g.own_v_head_dim());
   const Crew crew = crew_for(numbers, kNumbersPerThread, parts, num_threads_);
   std::atomic<std::int64_t> next{0};
   const auto seal_parts = [&](int) {
@@ -240,6 +247,7 @@ void OpenBlocks::seal(BlockInSlot from, std::int64_t layer) const {
     const SealedRow k = sealed_key(to, {from.block, 0}, head);
     functions_.seal_keys(rows_of(keys, head), g.dtype,
                          {k.numbers, to.k.strides[1], k.scale, to.k_scale.strides[1]});
+    if (g.shared) continue;
     functions_.seal_values(rows_of(values, head), g.dtype, rows_to(to.v, to.v_scale, head));
   }
 }

@@ -3,7 +3,8 @@
 //
 //   slot     [num_layers][num_kv_heads] tiles; as many as the pool has blocks, so that there is
 //            always one, and of addresses alone until they are used
-//   tile     [block_size][head_dim] keys, then [block_size][v_head_dim] values, bfloat16; padding
+//   tile     [block_size][head_dim] keys, then [block_size][v_head_dim] values, bfloat16; padding.
+//            Of a pool that shares them values are the beginnings of keys here too
 //
 // They lie in memory also where the tiles lie in a file: slots are whole pages then, so that those
 // that nobody uses take none (open_room.h).

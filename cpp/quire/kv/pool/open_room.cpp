@@ -44,8 +44,8 @@ std::int64_t OpenRoom::claim(const Asked& asked, std::int64_t least, std::int64_
   const std::lock_guard lock(mutex_);
   const Slots slots = look();
   if (left(slots) < least) {
-    raise<OutOfBlocks>(place(asked.function, asked.argument), "got ", asked.value, ", which takes ",
-                       least, " more open block", least == 1 ? "" : "s",
+    raise<OutOfBlocks>(place(asked.function, asked.argument), "got ", asked.text(),
+                       ", which takes ", least, " more open block", least == 1 ? "" : "s",
                        " at once, expected at most the ", left(slots),
                        " that resident_bytes has room for");
   }

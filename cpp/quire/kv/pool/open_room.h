@@ -23,10 +23,10 @@
 
 #include <cstdint>
 
+#include "quire/kv/ledger/open_slots.h"
 #include "quire/kv/ledger/pool_mutex.h"
 #include "quire/kv/pool/asked.h"
 #include "quire/kv/residency/kv_storage.h"
-#include "quire/kv/table/column_history.h"
 
 namespace quire {
 
@@ -37,10 +37,10 @@ class OpenRoom {
   // Of a pool, which outlives this, and whose open blocks and residency are there already.
   explicit OpenRoom(BlockPool& pool);
 
-  // What the last blocks of one table take, with those of tokens that may be taken back, the next
-  // one, and a copy.
+  // What the last blocks of one table take, with those of tokens that may be taken back, as it is
+  // and as it will be when it has grown; the next one, and a copy.
   static std::int64_t least_slots(const KvGeometry& geometry) {
-    return ColumnHistory::most_pinned(geometry.block_size, geometry.num_open()) + 2;
+    return 2 * most_pinned(geometry.block_size, geometry.num_open()) + 2;
   }
   bool is_limited() const { return is_limited_; }
   // Slots that claims can have in all, and one now; without a limit more than there are.

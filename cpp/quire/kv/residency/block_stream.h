@@ -14,12 +14,10 @@
 // for long does it in several, and while one lives calls nobody who may want another.
 #pragma once
 
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <thread>
 #include <vector>
 
 #include "quire/kv/residency/residency.h"
@@ -28,9 +26,10 @@ namespace quire {
 
 class BlockStream {
  public:
-  explicit BlockStream(Residency& residency, std::int64_t layer = 0)
-      : residency_(residency), layer_(layer) {}
-  // Gives back what the pool does not keep. Goes before it starts, too.
+  explicit BlockStream(Residency& residency, std::int64_t layer = 0);
+  // Gives back what the pool does not keep: where all stretches were used, before this returns; of
+  // a stream that is left early, later, as what is still being read cannot be given back, and a
+  // call that is to end need not wait for it. Goes before it starts, too.
   ~BlockStream();
   BlockStream(const BlockStream&) = delete;
   BlockStream& operator=(const BlockStream&) = delete;
@@ -50,39 +49,16 @@ class BlockStream {
   void done_with(std::size_t stretch);
 
  private:
+  class Work;
+
   bool start(std::vector<std::vector<std::int64_t>> slabs, bool moves_in);
-  void read_ahead() noexcept;
-  void give_back() noexcept;
-  void start_threads();
-  void stop();
-  void ask_for(std::size_t stretch);
-  void leave(std::size_t stretch);
-  void leave_rest();
 
   Residency& residency_;
   const std::int64_t layer_;
   std::unique_lock<CallMutex> window_;
-  std::vector<std::int64_t> all_;                   // slabs
-  std::vector<std::vector<std::int64_t>> to_read_;  // slabs of each stretch that are not kept
-  std::vector<std::vector<std::int64_t>> to_leave_;
-  std::int64_t evictions_ = 0;  // of the pool, when this started
-  std::size_t num_begun_ = 0;   // stretches that were asked for; the reader's
-  // One asks for stretches and waits for them, the other gives them back: each costs about as much
-  // as attention to one query does. None where the system has no threads to give. A forked child
-  // cannot wait for them, nor destroy what they wait on.
-  struct Threads {
-    std::thread reader, giver;
-    std::mutex mutex;  // guards what follows
-    std::condition_variable changed;
-  };
-  const std::unique_ptr<Threads, DeleteAtHome> threads_{new Threads};
-  std::thread &reader_{threads_->reader}, &giver_{threads_->giver};
-  std::mutex& mutex_{threads_->mutex};
-  std::condition_variable& changed_{threads_->changed};
-  std::size_t num_read_ = 0;
-  std::size_t num_done_ = 0;
-  std::size_t num_left_ = 0;  // that were given back
-  bool stops_ = false;
+  // What threads share: it lives on where they do (Residency::finish_later). A forked child cannot
+  // wait for them, nor destroy what they wait on.
+  std::unique_ptr<Work, DeleteAtHome> work_;
 };
 
 }  // namespace quire

@@ -35,6 +35,19 @@ void check_open(const KvGeometry& geometry) {
   }
 }
 
+void check_shared(const KvGeometry& geometry) {
+  if (!geometry.shared) return;
+  if (geometry.v_head_dim > geometry.head_dim) {
+    raise<ValueError>("BlockPool: v_head_dim", "got ", geometry.v_head_dim, ", expected 1 to ",
+                      geometry.head_dim, ", as a shared value is the beginning of its key");
+  }
+  if (format_of(geometry.dtype).scales == ScaleKind::grids) {
+    raise<ValueError>("BlockPool: shared", "got true with dtype ", name_of(geometry.dtype),
+                      ", expected false: its keys have a grid for each channel of a block, its "
+                      "values one for each token");
+  }
+}
+
 void check_sizes(const KvGeometry& geometry) {
   constexpr std::int64_t any = std::numeric_limits<std::int64_t>::max();
   check_size("num_blocks", geometry.num_blocks, kMaxInt32);
@@ -43,6 +56,7 @@ void check_sizes(const KvGeometry& geometry) {
   check_size("head_dim", geometry.head_dim, any);
   check_size("v_head_dim", geometry.v_head_dim, any);
   check_size("num_layers", geometry.num_layers, any);
+  check_shared(geometry);
   check_open(geometry);
   if (geometry.num_open() > 0) {
     check_size("num_blocks", geometry.num_blocks, (kMaxInt32 - 1) / 2);
@@ -84,7 +98,7 @@ KvStorage::KvStorage(const KvGeometry& geometry, const std::string& backing_file
     : geometry_(geometry) {
   check_sizes(geometry);
   Bytes bytes{geometry.head_dim / numbers_of(geometry.dtype)};
-  bytes += geometry.v_head_dim / numbers_of(geometry.dtype);
+  bytes += geometry.own_v_head_dim() / numbers_of(geometry.dtype);
   bytes *= geometry.block_size;
   bytes *= static_cast<std::int64_t>(size_of(geometry.dtype));
   if (is_quantised(geometry.dtype)) {
@@ -95,8 +109,8 @@ KvStorage::KvStorage(const KvGeometry& geometry, const std::string& backing_file
     Bytes scales{has_grids() ? geometry.head_dim : geometry.block_size};
     scales *= item;
     bytes += scales.value;
-    v_scale_offset_ = bytes.value;
-    bytes += geometry.block_size * item;
+    v_scale_offset_ = geometry.shared ? k_scale_offset_ : bytes.value;
+    if (!geometry.shared) bytes += geometry.block_size * item;
     bytes.overflow |= scales.overflow;
   }
   bytes.round_up(kTileAlignment);
@@ -170,14 +184,17 @@ ArrayView KvStorage::k_cache(std::int64_t layer) const {
 
 ArrayView KvStorage::v_cache(std::int64_t layer) const {
   check_layer("BlockPool.v_cache: layer", layer);
-  return view(layer, bytes_of(geometry_.head_dim), geometry_.v_head_dim);
+  if (!geometry_.shared) return view(layer, bytes_of(geometry_.head_dim), geometry_.v_head_dim);
+  ArrayView values = view(layer, 0, geometry_.head_dim);
+  values.shape[3] = geometry_.v_head_dim;
+  return values;
 }
 
 KvPlanes KvStorage::planes(std::int64_t layer) const {
   assert(!format_of(geometry_.dtype).is_sealed_by_block());
   KvPlanes planes;
   planes.add("k", k_cache(layer));
-  planes.add("v", v_cache(layer));
+  if (!geometry_.shared) planes.add("v", v_cache(layer));
   if (is_quantised(geometry_.dtype)) {
     const auto add = [&](std::string_view name, ArrayView scale) {
       scale.ndim = 4;  // a scale is a row of one number
@@ -186,7 +203,7 @@ KvPlanes KvStorage::planes(std::int64_t layer) const {
       planes.add(name, scale);
     };
     add("k_scale", k_scale(layer));
-    add("v_scale", v_scale(layer));
+    if (!geometry_.shared) add("v_scale", v_scale(layer));
   }
   return planes;
 }

@@ -24,6 +24,10 @@
 //
 // There a row cannot be written by itself, and has no planes: blocks are written whole, from
 // OpenBlocks. Those of int8 and float8 can be too.
+//
+// Of latent attention a value is the first v_head_dim numbers of its key (DeepSeek-V2, arXiv
+// 2405.04434, section 2.1). A pool that shares them has neither values nor scales of values in its
+// tiles, nor planes of them: v_cache(layer) and v_scale(layer) are views of what keys have.
 #pragma once
 
 #include <array>
@@ -55,7 +59,12 @@ struct KvGeometry {
   // Last blocks of a table that are in full precision (open_blocks.h), of quantised dtypes; none:
   // as many as the dtype's format says.
   std::optional<std::int64_t> open_blocks = std::nullopt;
+  // A value is the first v_head_dim <= head_dim numbers of its key, and stored there alone. Not of
+  // int4, whose keys and values are on grids of two kinds.
+  bool shared = false;
 
+  // Numbers that a tile has of the value of a token.
+  std::int64_t own_v_head_dim() const { return shared ? 0 : v_head_dim; }
   std::int64_t num_open() const { return open_blocks.value_or(format_of(dtype).open_blocks); }
   // Whether rows are written open, and sealed later; else they are written where they stay.
   bool opens_blocks() const { return num_open() > 0; }

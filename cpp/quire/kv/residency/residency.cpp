@@ -1,6 +1,7 @@
 #include "quire/kv/residency/residency.h"
 
 #include <algorithm>
+#include <exception>
 #include <limits>
 #include <tuple>
 #include <utility>
@@ -275,7 +276,36 @@ void Residency::bring_in(std::span<const std::int64_t> slabs) const {
 
 std::unique_lock<CallMutex> Residency::take_window() {
   const std::lock_guard turn(turn_mutex_);
-  return std::unique_lock(window_mutex_);
+  std::unique_lock window(window_mutex_);
+  std::unique_lock lock(finisher_->mutex);
+  wait_interruptibly(finisher_->changed, lock, [this] { return !finisher_->is_working; });
+  return window;
+}
+
+void Residency::finish_later(std::unique_ptr<Unfinished> work) noexcept {
+  Finisher& finisher = *finisher_;
+  if (finisher.thread.joinable()) finisher.thread.join();  // which has nothing to do any more
+  Unfinished* const unfinished = work.get();
+  finisher.is_working = true;  // and nobody else looks at it, without the window
+  try {
+    finisher.thread = std::thread([&finisher, unfinished] {
+      unfinished->finish();
+      delete unfinished;
+      const std::lock_guard lock(finisher.mutex);
+      finisher.is_working = false;
+      finisher.changed.notify_all();
+    });
+    work.release();
+  } catch (const std::exception&) {
+    finisher.is_working = false;
+    work->finish();
+  }
+}
+
+Residency::~Residency() {
+  if (finisher_.get_deleter().home.is_here() && finisher_->thread.joinable()) {
+    finisher_->thread.join();
+  }
 }
 
 void Residency::check() const {

@@ -23,10 +23,13 @@
 // nothing here may be called.
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <span>
+#include <thread>
 #include <vector>
 
 #include "quire/kv/ledger/pool_mutex.h"
@@ -55,6 +58,9 @@ class Residency {
   // aside.
   Residency(const KvStorage& storage, std::int64_t resident_bytes, AskNeeds ask_needs, Tell tell,
             std::int64_t least_aside = 0);
+  ~Residency();
+  Residency(const Residency&) = delete;
+  Residency& operator=(const Residency&) = delete;
 
   // All stretches, and the two blocks of a copy on write in all layers.
   static std::int64_t least_bytes(const KvStorage& storage);
@@ -120,6 +126,16 @@ class Residency {
   // The window, which one stream has at a time. Who waits for it comes before who had it last.
   std::unique_lock<CallMutex> take_window();
 
+  // What is left to do of a stream that ended early.
+  class Unfinished {
+   public:
+    virtual ~Unfinished() = default;
+    virtual void finish() noexcept = 0;
+  };
+  // Has it done by a thread of its own, before the next one has the window and before these books
+  // go; where the system has no thread to give, at once. Of who has the window alone.
+  void finish_later(std::unique_ptr<Unfinished> work) noexcept;
+
   // Throws InvariantError where these books contradict themselves.
   void check() const;
 
@@ -146,6 +162,14 @@ class Residency {
   std::int64_t keepable_ = 0;  // slabs, where nothing is set aside
   CallMutex turn_mutex_;       // had by whoever is next
   CallMutex window_mutex_;
+  // A forked child has not the thread, and cannot wait for it.
+  struct Finisher {
+    std::thread thread;
+    std::mutex mutex;  // guards what follows
+    std::condition_variable changed;
+    bool is_working = false;
+  };
+  const std::unique_ptr<Finisher, DeleteAtHome> finisher_{new Finisher};
   mutable PoolMutex mutex_;                // guards what follows
   std::vector<std::int32_t> kept_;         // slabs, in no order
   std::vector<std::int32_t> place_;        // of each slab in kept_

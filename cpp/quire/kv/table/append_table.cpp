@@ -1,6 +1,7 @@
 // Of BlockTable: rows that come with their tokens, in a pool that opens blocks.
 #include <algorithm>
 #include <cassert>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -9,9 +10,10 @@
 namespace quire {
 
 // In order, so that never more than a few blocks are open however many tokens there are. All blocks
-// are taken before the first is written. With write_sealed, where nobody has to make room in memory
-// for tiles, the last block takes what fits, then columns that would not stay pinned are written,
-// and then the others.
+// are taken before the first is written. What is written in one part lets go of nothing before it
+// is there; of several, a savepoint holds what the table was. With write_sealed, where nobody has
+// to make room in memory for tiles, the last block takes what fits, then columns that would not
+// stay pinned are written, and then the others.
 void BlockTable::append_in_parts(std::span<std::int64_t> slots, const WritePart& write,
                                  const WriteSealed& write_sealed) {
   const auto n = static_cast<std::int64_t>(slots.size());
@@ -27,8 +29,16 @@ void BlockTable::append_in_parts(std::span<std::int64_t> slots, const WritePart&
   const OpenRoom::Claim claim(pool_->open_room(), asked, least, wanted);
   const std::int64_t part_blocks =
       claim.slots() == wanted ? OpenColumns::kBlocksOpened : 1 + claim.slots() - least;
+  const std::int64_t num_sealed = write_sealed != nullptr && !pool_->residency().is_limited()
+                                      ? columns_.history.first_pinned_at(num_tokens + n) - num_old
+                                      : 0;
   std::vector<std::int32_t> new_columns(columns_.new_blocks(n));  // before anything is taken
-  take_blocks(asked);
+  std::optional<Savepoint> before;
+  if (num_sealed > 0 || n - columns_.fit_in_last(n) > part_blocks * columns_.block_size) {
+    before.emplace(*pool_, columns_);
+  }
+  const CopiedBlock copied = take_blocks(asked);
+  if (before) before->hold();
   std::copy(columns_.blocks.begin() + num_old, columns_.blocks.end(), new_columns.begin());
   columns_.blocks.resize(num_old);
   auto next = new_columns.begin();
@@ -48,8 +58,7 @@ void BlockTable::append_in_parts(std::span<std::int64_t> slots, const WritePart&
     done += tokens;
   };
   try {
-    const std::int64_t num_sealed = columns_.history.first_pinned_at(num_tokens + n) - num_old;
-    if (write_sealed != nullptr && !pool_->residency().is_limited() && num_sealed > 0) {
+    if (num_sealed > 0) {
       if (const std::int64_t tokens = columns_.fit_in_last(n); tokens > 0) write_open(tokens);
       open.seal_before(num_old, num_tokens);
       open.advance_to(num_tokens + n - ColumnHistory::kTokens);  // which pins none of these columns
@@ -65,13 +74,22 @@ void BlockTable::append_in_parts(std::span<std::int64_t> slots, const WritePart&
     }
   } catch (...) {
     if (next != new_columns.end()) {  // all columns that are there are full then
-      const std::int64_t before = num_old + std::ssize(new_columns) - 1;
+      const std::int64_t full = num_old + std::ssize(new_columns) - 1;
       BlockPool::Books(*pool_)->drop({next, new_columns.end()},
-                                     num_tokens + n - before * columns_.block_size);
+                                     num_tokens + n - full * columns_.block_size);
     }
-    shrink(num_tokens);
+    if (before) {
+      positions_.truncate(columns_.num_tokens, num_tokens);
+      before->restore(columns_);
+      let_go_of(copied);
+      assert(holds([&] { check_changed(); }));
+    } else {
+      shrink(num_tokens);
+      put_back(copied);
+    }
     throw;
   }
+  let_go_of(copied);
   assert(holds([&] { check_changed(); }));
 }
 

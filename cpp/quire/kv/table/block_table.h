@@ -36,7 +36,7 @@
 //   grow_table.cpp       extend: room for more tokens, and the copy of a shared last block
 //   append_table.cpp     append, where blocks are opened: rows come with their tokens, in parts
 //   share_table.cpp      fork, explain
-//   roll_back.cpp        truncate
+//   roll_back.cpp        truncate; savepoint.h, where a table fails while it grows
 //   drop_tokens.cpp      drop_before, keep: holes and positions; compaction.cpp moves the rows
 //   gather_tokens.cpp    gather
 //   offload.cpp          offload, restore
@@ -60,6 +60,7 @@
 
 #include "quire/kv/pool/block_pool.h"
 #include "quire/kv/table/open_columns.h"
+#include "quire/kv/table/savepoint.h"
 #include "quire/kv/table/table_columns.h"
 #include "quire/kv/table/table_layout.h"
 #include "quire/kv/table/token_positions.h"
@@ -89,7 +90,7 @@ class BlockTable {
   const std::shared_ptr<BlockPool>& pool() const { return pool_; }
 
   // All methods but pool, is_freed and close throw ValueError once the table is freed. After
-  // whatever throws the table has the tokens that it had; append says what else may differ.
+  // whatever throws the table is what it was.
   std::int64_t num_tokens() const;
   std::vector<std::int32_t> blocks() const;
 
@@ -105,15 +106,17 @@ class BlockTable {
   // is left for the copy, the cache forgets it instead, unless the table reads it sealed.
   std::vector<std::int64_t> extend(std::int64_t n);
   void extend(std::span<std::int64_t> slots);
+  // The same, of asked.value tokens: what is refused is what was asked for.
+  std::vector<std::int64_t> extend(const Asked& asked);
 
   // Room for slots.size() more tokens, and write(slots), as one step: nobody sees or copies the
-  // rows before they are written. What write throws is thrown again once the table has its old
-  // length; a shared last block stays copied. `write` must not use this table.
+  // rows before they are written. What write throws is thrown again once the table is what it was,
+  // in the blocks that it had. `write` must not use this table.
   //
   // With open blocks `write` gets parts of `slots` one after the other, kBlocksOpened blocks and
   // less at a time, each of which is sealed after it, but for what stays open: a part's slots are
-  // another block's later. So the memory that they take does not grow with the number of slots. A
-  // table gets its old length as by truncate: beyond 64 tokens, what was sealed stays sealed.
+  // another block's later. So the memory that they take does not grow with the number of slots;
+  // what the table had open stays in memory beside it until all is written (savepoint.h).
   template <class Write>
   void append(std::span<std::int64_t> slots, Write&& write) {
     append(slots, std::forward<Write>(write), nullptr);
@@ -217,8 +220,9 @@ class BlockTable {
 
   // Longer, by so many tokens as were asked for or as there are slots: grow_table.cpp.
   void require_within_pool(const Asked& asked) const;
-  void grow(const Asked& asked, std::span<std::int64_t> slots);
-  void take_blocks(const Asked& asked);              // takes blocks, and copies a shared last one
+  // Both return the last block where it was shared and is copied: put_back, or else let_go_of.
+  CopiedBlock grow(const Asked& asked, std::span<std::int64_t> slots);
+  CopiedBlock take_blocks(const Asked& asked);
   void count_tokens(std::span<std::int64_t> slots);  // whose blocks are there; fills in slots
 
   // Longer, with rows that come at the same time: append_table.cpp.
@@ -227,8 +231,14 @@ class BlockTable {
   void append_in_parts(std::span<std::int64_t> slots, const WritePart& write,
                        const WriteSealed& write_sealed);
 
-  // Shorter: roll_back.cpp.
+  // Shorter: roll_back.cpp. Where the table has its old length, put_back makes a block that was
+  // copied its last one again.
   void shrink(std::int64_t num_tokens) noexcept;
+  void put_back(const CopiedBlock& copied) noexcept;
+  void let_go_of(const CopiedBlock& copied) noexcept {
+    if (copied.is_there()) let_go_of_some(copied);
+  }
+  void let_go_of_some(const CopiedBlock& copied) noexcept;
 
   // With fewer tokens in between: drop_tokens.cpp, compaction.cpp.
   std::vector<std::int64_t> tokens_at(std::span<const std::int64_t> positions) const;
@@ -247,13 +257,15 @@ class BlockTable {
 template <class Write>
 void BlockTable::append_at_once(std::span<std::int64_t> slots, Write&& write) {
   const std::int64_t num_tokens = columns_.num_tokens;
-  grow({"BlockTable.append", "k", std::ssize(slots)}, slots);
+  const CopiedBlock copied = grow({"BlockTable.append", "k", std::ssize(slots)}, slots);
   try {
     write(std::span<const std::int64_t>(slots));
   } catch (...) {
     shrink(num_tokens);
+    put_back(copied);
     throw;
   }
+  let_go_of(copied);
 }
 
 }  // namespace quire

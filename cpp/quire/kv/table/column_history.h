@@ -36,6 +36,8 @@
 #include <span>
 #include <vector>
 
+#include "quire/kv/ledger/open_slots.h"
+
 namespace quire {
 
 // The books of one table, which knows its blocks; its columns are counted from the first pinned
@@ -43,12 +45,7 @@ namespace quire {
 class ColumnHistory {
  public:
   // So many tokens can be taken back.
-  static constexpr std::int64_t kTokens = 64;
-
-  // The columns that are pinned at once, of a table that grows by append.
-  static std::int64_t most_pinned(std::int64_t block_size, std::int64_t stay) {
-    return stay + (kTokens + block_size - 1) / block_size;
-  }
+  static constexpr std::int64_t kTokens = kTokensToTakeBack;
 
   struct Replaced {
     std::int32_t block = -1;

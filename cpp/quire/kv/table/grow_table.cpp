@@ -20,14 +20,21 @@ void BlockTable::require_within_pool(const Asked& asked) const {
 }
 
 std::vector<std::int64_t> BlockTable::extend(std::int64_t n) {
-  const Asked asked{"BlockTable.extend", "n", n};
+  return extend(Asked{"BlockTable.extend", "n", n});
+}
+
+std::vector<std::int64_t> BlockTable::extend(const Asked& asked) {
+  const std::int64_t n = asked.value;
   const BlockPool::Delivery delivery(*pool_);
   const std::lock_guard lock(mutex_);
   require_in_use(asked.function);
-  if (n < 0) raise<ValueError>("BlockTable.extend: n", "got ", n, ", expected >= 0");
+  if (n < 0) {
+    raise<ValueError>(place(asked.function, asked.argument), "got ", asked.text(),
+                      ", expected >= 0");
+  }
   require_within_pool(asked);
   std::vector<std::int64_t> slots(n);
-  grow(asked, slots);
+  let_go_of(grow(asked, slots));
   return slots;
 }
 
@@ -35,15 +42,15 @@ void BlockTable::extend(std::span<std::int64_t> slots) {
   const BlockPool::Delivery delivery(*pool_);
   const std::lock_guard lock(mutex_);
   require_in_use("BlockTable.extend");
-  grow({"BlockTable.extend", "slots", std::ssize(slots)}, slots);
+  let_go_of(grow({"BlockTable.extend", "slots", std::ssize(slots)}, slots));
 }
 
-void BlockTable::grow(const Asked& asked, std::span<std::int64_t> slots) {
+CopiedBlock BlockTable::grow(const Asked& asked, std::span<std::int64_t> slots) {
   const std::int64_t num_old = columns_.size();
   const OpenColumns open = open_columns();
   require_within_pool(asked);
   const OpenRoom::Claim claim = open.claim_to_grow(asked);
-  take_blocks(asked);
+  const CopiedBlock copied = take_blocks(asked);
   if (!slots.empty()) {
     open.open_from(num_old);
     open.seal_before(num_old - open.stay(), columns_.num_tokens);
@@ -54,14 +61,17 @@ void BlockTable::grow(const Asked& asked, std::span<std::int64_t> slots) {
     confirm_uninterrupted();  // as blocks were brought into memory
   } catch (...) {
     shrink(num_tokens);
+    put_back(copied);
     throw;
   }
   open.advance_to(columns_.num_tokens - ColumnHistory::kTokens);
   assert(holds([&] { check_changed(); }));
+  return copied;
 }
 
-// What is taken is taken under the pool's lock, all of it or nothing; rows are copied after it.
-void BlockTable::take_blocks(const Asked& asked) {
+// What is taken is taken under the pool's lock, all of it or nothing; rows are copied after it. A
+// copy is taken first, and so given back last: whoever fails leaves the free blocks in their order.
+CopiedBlock BlockTable::take_blocks(const Asked& asked) {
   const std::int64_t n = asked.value;
   const std::int64_t rows = columns_.last_rows();
   const std::int64_t into_last = columns_.fit_in_last(n);
@@ -90,19 +100,20 @@ void BlockTable::take_blocks(const Asked& asked) {
       copies = false;
     }
     books.require_free(num_new + copies, asked);
-    books->give_to_table(std::span(columns_.blocks).subspan(num_old),
-                         n - into_last - (num_new - 1) * columns_.block_size);
     if (copies) {
       books->give_to_table({&copy, 1}, rows + into_last);
     } else if (into_last > 0) {
       books->recount(last, rows, rows + into_last);
     }
+    books->give_to_table(std::span(columns_.blocks).subspan(num_old),
+                         n - into_last - (num_new - 1) * columns_.block_size);
     if (into_last > 0) new_id = open.to_write(books, copy, copies ? copy : last_id);
   } catch (...) {
     columns_.blocks.resize(num_old);
     throw;
   }
 
+  CopiedBlock copied;
   open.keep_written(std::span(columns_.blocks).subspan(num_old - (into_last > 0 ? 1 : 0)));
   if (copy != last) {
     open.keep_written({&copy, 1});
@@ -114,16 +125,16 @@ void BlockTable::take_blocks(const Asked& asked) {
     columns_.blocks[num_old - 1] = copy;
     const BlockPool::Books books(*pool_);
     is_shared ? books->note_copy_on_write(last, copy) : books->note_copy(last, copy);
-    if (is_open) books->open_slots().unpin(last, true);
     if (reopens) {
       columns_.history.replace({last, columns_.num_tokens});
     } else {
-      books->drop({&last, 1}, rows);
+      copied = {last, rows, last_id, is_open};
     }
   } else if (into_last > 0) {
     pool_->tell_of({&last, 1});  // whose tile may be elsewhere, and counts no more
   }
   if (into_last > 0) open.read_last_as(new_id, is_open);
+  return copied;
 }
 
 void BlockTable::count_tokens(std::span<std::int64_t> slots) {

@@ -23,25 +23,20 @@ std::int64_t OpenColumns::opens_last_for(std::int64_t n) const {
          BlockPool::Books(pool_)->references(columns_.blocks.back()) > 1;
 }
 
-// What n more tokens take where blocks are opened one at a time: at each of them those that are
-// pinned then, less those that are pinned now. The first of these go on the way, and so do their
-// slots, where nobody else has pinned them.
+// What n more tokens take where blocks are opened one at a time: at each of them the new ones that
+// are pinned then. Those that are pinned now stay until all is done (savepoint.h).
 std::int64_t OpenColumns::least_opened_for(std::int64_t n) const {
   const std::int64_t num_new = columns_.new_blocks(n), columns = columns_.size();
   if (!pool_.open_room().is_limited() || num_new == 0) return 0;
-  const BlockPool::Books books(pool_);
-  std::int64_t released = 0, first = columns_.first_pinned(), most = 0;
+  std::int64_t first = columns, most = 0;
   for (std::int64_t opened = 1; opened <= num_new; ++opened) {
     // the first is opened in one step with what the last block takes
     const std::int64_t horizon =
         opened == 1 ? 0 : (columns + opened - 1) * columns_.block_size - ColumnHistory::kTokens;
     while (columns_.history.until(first, columns_.first_pinned(), columns_.num_tokens) < horizon) {
-      const bool is_new = first >= columns;
-      released += is_new || (columns_.blocks[first] != kHole &&
-                             books->holders(columns_.blocks[first]).tables == 1);
       ++first;
     }
-    most = std::max(most, opened - released);
+    most = std::max(most, opened - (first - columns));
   }
   return most;
 }

@@ -69,4 +69,30 @@ void BlockTable::shrink(std::int64_t num_tokens) noexcept {
   assert(holds([&] { check_changed(); }));
 }
 
+void BlockTable::put_back(const CopiedBlock& copied) noexcept {
+  if (!copied.is_there() || !pool_->home().is_here()) return;
+  {
+    const BlockPool::Books books(*pool_);
+    std::int32_t& last = columns_.blocks.back();
+    if (copied.was_open) {
+      books->open_slots().unpin(last, true);
+      columns_.history.ids().back() = copied.id;
+    }
+    books->drop({&last, 1}, copied.rows);
+    last = copied.block;
+  }
+  pool_->open_room().settle();
+  assert(holds([&] { check_changed(); }));
+}
+
+void BlockTable::let_go_of_some(const CopiedBlock& copied) noexcept {
+  if (!pool_->home().is_here()) return;
+  {
+    const BlockPool::Books books(*pool_);
+    if (copied.was_open) books->open_slots().unpin(copied.block, true);
+    books->drop({&copied.block, 1}, copied.rows);
+  }
+  if (copied.was_open) pool_->open_room().settle();
+}
+
 }  // namespace quire

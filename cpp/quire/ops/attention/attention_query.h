@@ -22,12 +22,13 @@ struct WindowSides {
 // Hq: query heads; D, Dv: head sizes of q/k and of v; T: query tokens of the whole batch; B:
 // sequences. The last axis of every float array is contiguous.
 struct AttentionQuery {
-  ArrayView q{};         // [T, Hq, D], a plain float
+  ArrayView q{};         // [T, Hq, D], a plain float, or a float of 8 bits where keys are
   ArrayView out{};       // [T, Hq, Dv], a plain float, written
   float* lse = nullptr;  // [T, Hq] contiguous, written; null: not wanted
   // [B + 1], 0 .. T, never falling: the rows of each sequence; none: one row a sequence.
   std::optional<IndexView> cu_seqlens_q = std::nullopt;
-  // Of quantised keys and values, see cache_scales.h; over tables, in place of the pool's own.
+  // Of quantised keys and values, see cache_scales.h; over tables, in place of the pool's own. What
+  // queries are multiples of is a factor of `scale`.
   std::optional<ArrayView> k_scale = std::nullopt;
   std::optional<ArrayView> v_scale = std::nullopt;
   std::optional<ArrayView> alibi_slopes = std::nullopt;  // [Hq]

@@ -30,7 +30,7 @@ enum class Layout : std::uint8_t {
 // Hkv: key/value heads, of which Hq is a multiple.
 struct PagedAttentionArgs : AttentionQuery {
   ArrayView k_cache;  // see `layout`, last axis D, any DType; of int4 both are, last axis D / 2
-  ArrayView v_cache;  // see `layout`, last axis Dv, any DType; of int4 Dv / 2
+  ArrayView v_cache;  // see `layout`, last axis Dv, any DType; of int4 Dv / 2; may be k_cache's
   IndexView block_tables;  // [B, max_blocks]; past ceil(seq_len / block_size) ignored, and -1 (a
                            // hole) where no query sees a key of the block
   IndexView seq_lens;      // [B], tokens in the cache, those of q included

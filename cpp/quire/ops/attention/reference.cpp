@@ -61,7 +61,7 @@ CacheRow cache_row(const PagedAttentionArgs& args, bool of_keys, std::int64_t se
   const ArrayView* const scale = get_if(of_keys ? args.k_scale : args.v_scale);
   if (!is_quantised(cache.dtype) || scale == nullptr) return row;
   if (format_of(cache.dtype).scales == ScaleKind::rows) {
-    row.scale = *scale_at(*scale, block, offset, kv_head);
+    row.scale = *scale_at(scale_of_sequence(*scale, seq), block, offset, kv_head);
   } else {
     row.grids = of_keys ? key_grids_at(*scale, block, kv_head)
                         : value_grid_at(*scale, block, offset, kv_head);

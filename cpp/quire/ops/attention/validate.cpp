@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "quire/base/check.h"
+#include "quire/format/cache_format.h"
 #include "quire/ops/argument_checker.h"
 #include "quire/ops/attention/visible_keys.h"
 #include "quire/ops/cache/cache_arguments.h"
@@ -155,6 +156,30 @@ void check_options(const Checker& check, const PagedAttentionArgs& args, std::in
   if (args.sinks) check.per_head("sinks", *args.sinks, num_heads, true);
 }
 
+// Rows of values and a cache for them, or neither; then nothing else of values, and a cache whose
+// keys can be read as values.
+void check_values_of(const Checker& check, const WriteKvArgs& args) {
+  if (args.v.has_value() != args.v_cache.has_value()) {
+    check.fail<TypeError>(args.v ? args.names.v_cache : "v", "got None, expected an array as ",
+                          args.v ? "v" : args.names.v_cache,
+                          " is one (None for both: values are the beginnings of their keys)");
+  }
+  if (args.v) return;
+  if (args.v_scale) {
+    check.fail<ValueError>("v_scale",
+                           "got one without v_cache, expected None: a value has the "
+                           "scale of its key");
+  }
+  if (args.v_open) {
+    check.fail<ValueError>("v_open", "got open blocks without v_cache, expected None");
+  }
+  if (format_of(args.k_cache.dtype).scales == ScaleKind::grids) {
+    check.fail<TypeError>("v", "got None with a k_cache of ", name_of(args.k_cache.dtype),
+                          ", expected an array: its keys have a grid for each channel of a block, "
+                          "its values one for each token");
+  }
+}
+
 // What write_kv writes: each may be written, and lies apart from what is read and from the others.
 // Caches of a pool interleave, so that two of these overlap for sure only where they begin
 // together.
@@ -168,7 +193,7 @@ void check_written(const Checker& check, const WriteKvArgs& args) {
   const auto add = [&](const char* name, const ArrayView& view) { all[count++] = {name, &view}; };
   const ArgumentNames& names = args.names;
   add(names.k_cache, args.k_cache);
-  add(names.v_cache, args.v_cache);
+  if (args.v_cache) add(names.v_cache, *args.v_cache);
   if (args.k_scale && is_dynamic(*args.k_scale)) add(names.k_scale, *args.k_scale);
   if (args.v_scale && is_dynamic(*args.v_scale)) add(names.v_scale, *args.v_scale);
   if (args.k_open) add(names.k_open, *args.k_open);
@@ -176,7 +201,7 @@ void check_written(const Checker& check, const WriteKvArgs& args) {
   for (const Written& one : std::span(all, static_cast<std::size_t>(count))) {
     check.written(one.name, *one.view);
     check.apart("k", args.k, one.name, *one.view);
-    check.apart("v", args.v, one.name, *one.view);
+    if (args.v) check.apart("v", *args.v, one.name, *one.view);
     check.apart("slot_mapping", args.slot_mapping, one.name, *one.view);
     for (const Written* other = all; other != &one; ++other) {
       if (one.view->data != other->view->data || is_empty(*one.view) || is_empty(*other->view))
@@ -187,6 +212,14 @@ void check_written(const Checker& check, const WriteKvArgs& args) {
   }
 }
 
+// Plain floats, or floats of 8 bits where keys are.
+void check_query_dtype(const Checker& check, const PagedAttentionArgs& args) {
+  if (!is_float8(args.q.dtype)) return check.plain_floats("q", args.q);
+  if (is_float8(args.k_cache.dtype)) return;
+  check.fail<TypeError>("q", "got ", name_of(args.q.dtype), " for keys of ",
+                        name_of(args.k_cache.dtype), ", expected float32, float16 or bfloat16");
+}
+
 void check_inputs(const Checker& check, const PagedAttentionArgs& args) {
   const Length tokens = args.q.ndim == 3 ? Length(args.q.shape[0]) : std::nullopt;
   const ArgumentNames& names = args.names;
@@ -195,11 +228,11 @@ void check_inputs(const Checker& check, const PagedAttentionArgs& args) {
                               : std::nullopt;
   check.array("q", args.q, {tokens, std::nullopt, head_dim},
               head_dim ? "[T, Hq, D], D of the pool" : "[T, Hq, D]");
-  check.plain_floats("q", args.q);
-  check_caches(check, cache_arguments(args),
-               {"q", args.q.shape[2], "v_cache", std::nullopt, std::nullopt});
+  check_query_dtype(check, args);
   const Length num_seqs = args.seq_lens.ndim == 1 ? Length(args.seq_lens.shape[0]) : std::nullopt;
   check.shape(names.seq_lens, args.seq_lens, {num_seqs}, "[B]");
+  check_caches(check, cache_arguments(args),
+               {"q", args.q.shape[2], "v_cache", std::nullopt, std::nullopt, num_seqs});
   const Length max_blocks =
       args.block_tables.ndim == 2 ? Length(args.block_tables.shape[1]) : std::nullopt;
   check.shape(names.block_tables, args.block_tables, {num_seqs, max_blocks},
@@ -285,11 +318,17 @@ void validate(const WriteKvArgs& args, std::string_view function) {
   const Checker check(function);
   const Length rows = args.k.ndim == 3 ? Length(args.k.shape[0]) : std::nullopt;
   check.array("k", args.k, {rows, std::nullopt, std::nullopt}, "[n, Hkv, D]");
-  check.array("v", args.v, {rows, args.k.shape[1], std::nullopt}, "[n, Hkv, Dv], n and Hkv as k");
+  check_values_of(check, args);
+  Length v_head_dim;
+  if (args.v) {
+    check.array("v", *args.v, {rows, args.k.shape[1], std::nullopt},
+                "[n, Hkv, Dv], n and Hkv as k");
+    v_head_dim = args.v->shape[2];
+  }
   check.plain_floats("k", args.k);
-  check.plain_floats("v", args.v);
+  if (args.v) check.plain_floats("v", *args.v);
   check_caches(check, cache_arguments(args),
-               {"k", args.k.shape[2], "v", args.v.shape[2], args.k.shape[1]});
+               {"k", args.k.shape[2], "v", v_head_dim, args.k.shape[1]});
   check.shape("slot_mapping", args.slot_mapping, {rows}, "[n], n as k");
   check_written(check, args);
 

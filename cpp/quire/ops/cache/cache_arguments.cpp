@@ -44,16 +44,17 @@ constexpr Spelled kSpelled[2][2] = {{{"[num_blocks, Hkv, block_size, D] in layou
 
 // k_cache and v_cache: one shape but for the last axis.
 void check_shapes(const Checker& check, const CacheArguments& caches, const RowSizes& rows) {
-  const ArrayView &k_cache = caches.k_cache, &v_cache = caches.v_cache;
+  const ArrayView& k_cache = caches.k_cache;
+  const ArrayView* const v_cache = caches.v_cache;
   const bool nhd = caches.layout == Layout::NHD;
-  if (has_grids(k_cache) != has_grids(v_cache)) {
+  if (v_cache != nullptr && has_grids(k_cache) != has_grids(*v_cache)) {
     const bool grids = has_grids(k_cache);
-    check.fail<TypeError>("v_cache", "got ", name_of(v_cache.dtype), ", expected ",
-                          grids ? "" : "no ", name_of(grids ? k_cache.dtype : v_cache.dtype),
+    check.fail<TypeError>("v_cache", "got ", name_of(v_cache->dtype), ", expected ",
+                          grids ? "" : "no ", name_of(grids ? k_cache.dtype : v_cache->dtype),
                           " (uint8), as k_cache is of ", name_of(k_cache.dtype));
   }
   check_even(check, rows.k_argument, rows.head_dim, k_cache.dtype);
-  check_even(check, rows.v_argument, rows.v_head_dim, v_cache.dtype);
+  if (v_cache != nullptr) check_even(check, rows.v_argument, rows.v_head_dim, v_cache->dtype);
   const auto row_length = [&](Length numbers) {
     return numbers ? Length(*numbers / numbers_of(k_cache.dtype)) : std::nullopt;
   };
@@ -65,7 +66,8 @@ void check_shapes(const Checker& check, const CacheArguments& caches, const RowS
       "k_cache", k_cache,
       {blocks, nhd ? std::nullopt : heads, nhd ? heads : std::nullopt, row_length(rows.head_dim)},
       spelled.k_cache);
-  check.array("v_cache", v_cache,
+  if (v_cache == nullptr) return;
+  check.array("v_cache", *v_cache,
               {k_cache.shape[0], k_cache.shape[1], k_cache.shape[2], row_length(rows.v_head_dim)},
               spelled.v_cache);
 }
@@ -92,24 +94,36 @@ void check_grids(const Checker& check, std::string_view argument, const ArrayVie
   }
 }
 
+// Static scales, or those of a sequence.
+void check_values(const Checker& check, std::string_view argument, const ArrayView& scale,
+                  std::optional<std::int64_t> seq) {
+  const std::int64_t count = scale.ndim == 0 ? 1 : scale.shape[0];
+  for (std::int64_t head = 0; head < count; ++head) {
+    const float value = *scale_at(scale, 0, 0, head);
+    if (std::isfinite(value) && value > 0) continue;
+    check.fail<ValueError>(argument, "got ", value, " at ",
+                           seq ? concat("sequence ", *seq, ", ") : "", "head ", head,
+                           ", expected a positive finite number");
+  }
+}
+
 // The scales of a cache's rows.
 void check_scale(const Checker& check, std::string_view argument, const ArrayView& scale,
-                 const CacheSizes& sizes) {
+                 const CacheSizes& sizes, std::optional<std::int64_t> num_seqs) {
   if (scale.dtype != DType::float32) {
     check.fail<TypeError>(argument, "got ", name_of(scale.dtype), ", expected float32");
   }
-  const auto check_value = [&](std::int64_t head) {
-    const float value = *scale_at(scale, 0, 0, head);
-    if (std::isfinite(value) && value > 0) return;
-    check.fail<ValueError>(argument, "got ", value, " at head ", head,
-                           ", expected a positive finite number");
-  };
-  if (scale.ndim == 0) return check_value(0);
-  constexpr const char* spelled =
-      "[num_blocks, block_size, Hkv] in either layout, or [Hkv], or a number";
-  if (scale.ndim == 1) {
-    check.array(argument, scale, {sizes.heads}, spelled);
-    for (std::int64_t head = 0; head < sizes.heads; ++head) check_value(head);
+  const char* const spelled =
+      num_seqs ? "[num_blocks, block_size, Hkv] in either layout, [B, Hkv], [Hkv], [1] or a number"
+               : "[num_blocks, block_size, Hkv] in either layout, [Hkv], [1] or a number";
+  if (scale.ndim == 1)
+    check.array(argument, scale, {scale.shape[0] == 1 ? 1 : sizes.heads}, spelled);
+  if (scale.ndim <= 1) return check_values(check, argument, scale, std::nullopt);
+  if (num_seqs && is_of_each(scale)) {
+    check.strided_array(argument, scale, {num_seqs, sizes.heads}, spelled);
+    for (std::int64_t seq = 0; seq < *num_seqs; ++seq) {
+      check_values(check, argument, scale_of_sequence(scale, seq), seq);
+    }
     return;
   }
   check.strided_array(argument, scale, {sizes.num_blocks, sizes.block_size, sizes.heads}, spelled);
@@ -131,25 +145,27 @@ const ArrayView* scales_of(const Checker& check, std::string_view argument,
   return get_if(scale);
 }
 
-void check_scales(const Checker& check, const CacheArguments& caches) {
+void check_scales(const Checker& check, const CacheArguments& caches,
+                  std::optional<std::int64_t> num_seqs) {
   const CacheSizes k = sizes_of(caches.k_cache, caches.layout);
-  const CacheSizes v = sizes_of(caches.v_cache, caches.layout);
   if (const auto* scale =
           scales_of(check, "k_scale", caches.k_scale, caches.names.k_cache, caches.k_cache)) {
     if (has_grids(caches.k_cache)) {
       check_grids(check, "k_scale", *scale, {k.num_blocks, k.heads, 2 * k.last, 2}, 2,
                   "[num_blocks, Hkv, D, 2] in either layout, each channel's step and middle");
     } else {
-      check_scale(check, "k_scale", *scale, k);
+      check_scale(check, "k_scale", *scale, k, num_seqs);
     }
   }
+  if (caches.v_cache == nullptr) return;
+  const CacheSizes v = sizes_of(*caches.v_cache, caches.layout);
   if (const auto* scale =
-          scales_of(check, "v_scale", caches.v_scale, caches.names.v_cache, caches.v_cache)) {
-    if (has_grids(caches.v_cache)) {
+          scales_of(check, "v_scale", caches.v_scale, caches.names.v_cache, *caches.v_cache)) {
+    if (has_grids(*caches.v_cache)) {
       check_grids(check, "v_scale", *scale, {v.num_blocks, v.block_size, v.heads, 2}, 1,
                   "[num_blocks, block_size, Hkv, 2] in either layout, each row's step and middle");
     } else {
-      check_scale(check, "v_scale", *scale, v);
+      check_scale(check, "v_scale", *scale, v, num_seqs);
     }
   }
 }
@@ -158,13 +174,13 @@ void check_open(const Checker& check, const CacheArguments& caches) {
   const std::optional<ArrayView>&k_open = caches.k_open, &v_open = caches.v_open;
   for (const auto& [name, open] : {std::pair{"k_open", &k_open}, std::pair{"v_open", &v_open}}) {
     for (const auto& [cache_name, cache] :
-         {std::pair{"k_cache", &caches.k_cache}, std::pair{"v_cache", &caches.v_cache}}) {
-      if (!*open || is_quantised(cache->dtype)) continue;
+         {std::pair{"k_cache", &caches.k_cache}, std::pair{"v_cache", caches.v_cache}}) {
+      if (cache == nullptr || !*open || is_quantised(cache->dtype)) continue;
       check.fail<ValueError>(name, "got open blocks beside a ", cache_name, " of ",
                              name_of(cache->dtype), ", expected None");
     }
   }
-  if (k_open.has_value() != v_open.has_value()) {
+  if (caches.v_cache != nullptr && k_open.has_value() != v_open.has_value()) {
     check.fail<ValueError>(k_open ? "v_open" : "k_open", "got None, expected open blocks as ",
                            k_open ? "k_open" : "v_open", " has");
   }
@@ -180,11 +196,12 @@ void check_open(const Checker& check, const CacheArguments& caches) {
     check.plain_floats(name, open);
   };
   // as many as it has, or else as the other one
-  const Length blocks = k_open->ndim == 4   ? Length(k_open->shape[0])
-                        : v_open->ndim == 4 ? Length(v_open->shape[0])
-                                            : std::nullopt;
+  const Length blocks = k_open->ndim == 4             ? Length(k_open->shape[0])
+                        : v_open && v_open->ndim == 4 ? Length(v_open->shape[0])
+                                                      : std::nullopt;
   check_one("k_open", *k_open, caches.k_cache, blocks, "[num_open, ...] with blocks as k_cache, D");
-  check_one("v_open", *v_open, caches.v_cache, blocks, "as k_open, with blocks as v_cache, Dv");
+  if (caches.v_cache == nullptr || !v_open) return;
+  check_one("v_open", *v_open, *caches.v_cache, blocks, "as k_open, with blocks as v_cache, Dv");
 }
 
 }  // namespace
@@ -192,7 +209,7 @@ void check_open(const Checker& check, const CacheArguments& caches) {
 void check_caches(const ArgumentChecker& check, const CacheArguments& caches,
                   const RowSizes& rows) {
   check_shapes(check, caches, rows);
-  check_scales(check, caches);
+  check_scales(check, caches, rows.num_seqs);
   check_open(check, caches);
 }
 

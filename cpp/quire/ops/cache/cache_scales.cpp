@@ -4,7 +4,9 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <optional>
+#include <vector>
 
 #include "quire/base/check.h"
 #include "quire/format/cache_format.h"
@@ -230,7 +232,44 @@ class CacheScales {
   std::optional<BlockScales> k_, v_;
 };
 
+// The scales that a sequence has of its own, of keys and then of values.
+std::vector<float> scales_of_sequence(const PagedAttentionArgs& args, std::int64_t seq) {
+  std::vector<float> all;
+  for (const std::optional<ArrayView>* scale : {&args.k_scale, &args.v_scale}) {
+    if (!*scale || !is_of_each(**scale)) continue;
+    const ArrayView own = scale_of_sequence(**scale, seq);
+    for (std::int64_t head = 0; head < own.shape[0]; ++head) {
+      all.push_back(*scale_at(own, 0, 0, head));
+    }
+  }
+  return all;
+}
+
 }  // namespace
+
+ArrayView scale_of_sequence(const ArrayView& scale, std::int64_t seq) {
+  if (!is_of_each(scale)) return scale;
+  ArrayView own = scale;
+  own.data = scale.at(seq);
+  own.ndim = 1;
+  own.shape[0] = scale.shape[1];
+  own.strides[0] = scale.strides[1];
+  return own;
+}
+
+std::vector<std::int64_t> sequences_by_scales(const PagedAttentionArgs& args) {
+  const auto differ = [](const std::optional<ArrayView>& scale) {
+    return scale && is_of_each(*scale) && scale->strides[0] != 0;
+  };
+  if (!differ(args.k_scale) && !differ(args.v_scale)) return {};
+  const std::int64_t num_seqs = args.seq_lens.shape[0];
+  std::map<std::vector<float>, std::int64_t> first;
+  std::vector<std::int64_t> firsts;
+  for (std::int64_t seq = 0; seq < num_seqs; ++seq) {
+    firsts.push_back(first.try_emplace(scales_of_sequence(args, seq), seq).first->second);
+  }
+  return first.size() > 1 ? firsts : std::vector<std::int64_t>{};
+}
 
 void check_dynamic_scales(const PagedAttentionArgs& args, std::string_view function) {
   const CacheScales scales(args, function);

@@ -1,7 +1,9 @@
 // The scales of a quantised cache. A real key or value is the stored number times its scale.
 //
 //   dynamic   [num_blocks, block_size, Hkv]   one for each token and head, whatever the layout
-//   static    [Hkv], or no axis               one for each head, or for the cache
+//   static    [Hkv], or [1], or no axis       one for each head, or for the cache
+//   of each   [B, Hkv]                        one for each sequence and head, where there are
+//                                             sequences: in attention
 //
 // All are float32, positive and finite. An int4 cache has grids instead (int4_grid.h), a step and a
 // middle in float16, dynamic always:
@@ -13,8 +15,10 @@
 // are positive and finite, middles finite.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "quire/format/int4_grid.h"
 #include "quire/ops/attention/paged_attention.h"
@@ -28,15 +32,30 @@ inline bool has_dynamic_scales(const PagedAttentionArgs& args) {
   return (args.k_scale && is_dynamic(*args.k_scale)) || (args.v_scale && is_dynamic(*args.v_scale));
 }
 
+// Bytes from the static scale of one KV head to that of the next.
+inline std::int64_t head_stride_of(const ArrayView& static_scale) {
+  return static_scale.ndim == 1 && static_scale.shape[0] > 1 ? static_scale.strides[0] : 0;
+}
+
 // The address of the scale of a slot and KV head, which may be written where the view may. Not of
-// grids.
+// grids, nor of the scales of each sequence.
 inline float* scale_at(const ArrayView& scale, std::int64_t block, std::int64_t offset,
                        std::int64_t kv_head) {
-  std::byte* address = scale.data;
-  if (scale.ndim == 3) address = scale.at(block, offset, kv_head);
-  if (scale.ndim == 1) address = scale.at(kv_head);
+  std::byte* const address = scale.ndim == 3 ? scale.at(block, offset, kv_head)
+                                             : scale.data + kv_head * head_stride_of(scale);
   return reinterpret_cast<float*>(address);
 }
+
+// Whether each sequence has scales of its own; and those of one of them, as the static ones that
+// they are for it. Other scales are everybody's.
+inline bool is_of_each(const ArrayView& scale) { return scale.ndim == 2; }
+inline bool has_scales_of_each(const PagedAttentionArgs& args) {
+  return (args.k_scale && is_of_each(*args.k_scale)) || (args.v_scale && is_of_each(*args.v_scale));
+}
+ArrayView scale_of_sequence(const ArrayView& scale, std::int64_t seq);
+
+// Of each sequence the first one that has the same scales; empty where all have.
+std::vector<std::int64_t> sequences_by_scales(const PagedAttentionArgs& args);
 
 // The grids of a block and KV head, one for each channel; and that of a slot.
 inline Int4Grid* key_grids_at(const ArrayView& grids, std::int64_t block, std::int64_t kv_head) {

@@ -9,6 +9,7 @@
 #include "quire/cpu/attention/block_mass_launch.h"
 #include "quire/ops/attention/index_snapshot.h"
 #include "support/on_instruction_set.h"
+#include "support/sampled_cases.h"
 #include "support/sealed_problem.h"
 #include "support/shared_problem.h"
 
@@ -102,7 +103,7 @@ ProblemSizes random_sizes(std::mt19937& random, DType sealed) {
 }
 
 TEST_P(OnInstructionSet, AgreesOnRandomSealedProblems) {
-  for (unsigned seed = 0; seed < 90; ++seed) {
+  for (unsigned seed = 0; seed < num_cases(90); ++seed) {
     std::mt19937 random(seed);
     const DType dtype = any_sealed(random);
     Problem problem(random_sizes(random, dtype), seed);
@@ -124,9 +125,11 @@ TEST_P(OnInstructionSet, AgreesOnRandomSealedProblems) {
 }
 
 TEST_P(OnInstructionSet, AgreesOnLongSealedContexts) {
+  SampledCases cases;
   for (const DType dtype : kSealed) {
     for (const double open : {0.0, 0.3}) {
       for (const std::int64_t v_head_dim : {128, 100}) {
+        if (!cases.takes_next()) continue;
         ProblemSizes sizes;
         sizes.seq_lens = {2300, 700};
         sizes.q_lens = {2, 1};
@@ -284,7 +287,7 @@ TEST_P(OnInstructionSet, AHiddenOpenKeyMayBeNoNumber) {
 }
 
 TEST_P(OnInstructionSet, ASealedSequenceHasTheSameBitsAlone) {
-  for (unsigned seed = 0; seed < 20; ++seed) {
+  for (unsigned seed = 0; seed < num_cases(20); ++seed) {
     std::mt19937 random(1000 + seed);
     const DType dtype = any_sealed(random);
     ProblemSizes sizes = random_sizes(random, dtype);
@@ -324,8 +327,10 @@ TEST_P(OnInstructionSet, ASealedSequenceHasTheSameBitsFromASharedPrefix) {
                                 {0.3, kBits, DType::int8},
                                 {0.0, kBits, DType::float8_e4m3fn, 2}};
   constexpr std::pair<std::int64_t, std::int64_t> kShapes[] = {{1, 64}, {2, 80}, {4, 128}, {8, 64}};
+  SampledCases cases;
   for (const auto& [group, dim] : kShapes) {
     for (const OpenBlocksOf& open : opens) {
+      if (!cases.takes_next()) continue;
       ProblemSizes sizes;
       sizes.seq_lens = {700, 640, 900, 515, 600};
       sizes.q_lens = {1, 1, 1, 2, 1};

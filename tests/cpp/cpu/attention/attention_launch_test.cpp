@@ -13,6 +13,7 @@
 #include "quire/base/check.h"
 #include "quire/cpu/operations.h"
 #include "support/on_instruction_set.h"
+#include "support/sampled_cases.h"
 
 namespace quire::testing {
 namespace {
@@ -66,7 +67,7 @@ std::string describe(unsigned seed, const ProblemSizes& sizes, const PagedAttent
 }
 
 TEST_P(OnInstructionSet, AgreesOnRandomProblems) {
-  for (unsigned seed = 0; seed < 100; ++seed) {
+  for (unsigned seed = 0; seed < num_cases(100); ++seed) {
     std::mt19937 random(seed);
     Problem problem(random_sizes(random), seed);
     RandomOptions options(problem, random, 1.0);

@@ -2,6 +2,7 @@
 // packed keys, around the edges of tiles and panels, and with results in bfloat16.
 #include "quire/base/check.h"
 #include "support/on_instruction_set.h"
+#include "support/sampled_cases.h"
 
 namespace quire::testing {
 namespace {
@@ -10,8 +11,10 @@ INSTANTIATE_TEST_SUITE_P(Packed, OnInstructionSet, ::testing::ValuesIn(instructi
                          [](const auto& info) { return info.param; });
 
 TEST_P(OnInstructionSet, EveryNumberOfRows) {
+  SampledCases cases;
   for (std::int64_t group = 1; group <= 40; ++group) {
     for (const std::int64_t head_dim : {20, 128}) {
+      if (!cases.takes_next()) continue;
       SCOPED_TRACE(concat("group ", group, ", D ", head_dim));
       ProblemSizes sizes;
       sizes.seq_lens = {150};
@@ -27,9 +30,11 @@ TEST_P(OnInstructionSet, EveryNumberOfRows) {
 }
 
 TEST_P(OnInstructionSet, EveryLengthAroundATile) {
+  SampledCases cases;
   for (const std::int64_t keys :
        {1, 2, 15, 16, 17, 31, 32, 33, 63, 65, 127, 128, 129, 130, 255, 257}) {
     for (const std::int64_t tokens : {std::int64_t{3}, keys}) {
+      if (!cases.takes_next()) continue;
       SCOPED_TRACE(concat(tokens, " queries, ", keys, " keys"));
       ProblemSizes sizes;
       sizes.seq_lens = {keys};

@@ -124,8 +124,9 @@ TEST_P(WholeBlocksTest, AsIfTheyHadBeenOpen) {
       std::swap(k_view.shape[0], k_view.shape[1]);
       std::swap(k_view.strides[0], k_view.strides[1]);
     }
-    write_whole_blocks({k_view, v.view(), caches.k.view(), caches.v.view(), caches.k_scale.view(),
-                        caches.v_scale.view(), blocks},
+    write_whole_blocks({{k_view, caches.k.view(), caches.k_scale.view()},
+                        WholeRows{v.view(), caches.v.view(), caches.v_scale.view()},
+                        blocks},
                        DType::bfloat16, *selected_kernels().cache, static_cast<int>(pick(1, 2, 5)));
     ASSERT_TRUE(caches == expected) << trial << " " << name_of(dtype);
   }
@@ -145,8 +146,9 @@ TEST_P(WholeBlocksTest, ThreadsWriteTheSameBytes) {
   std::optional<Caches> first;
   for (const int num_threads : {1, 2, 5}) {
     Caches caches = empty;
-    write_whole_blocks({k.view(), v.view(), caches.k.view(), caches.v.view(), caches.k_scale.view(),
-                        caches.v_scale.view(), blocks},
+    write_whole_blocks({{k.view(), caches.k.view(), caches.k_scale.view()},
+                        WholeRows{v.view(), caches.v.view(), caches.v_scale.view()},
+                        blocks},
                        DType::bfloat16, *selected_kernels().cache, num_threads);
     if (!first) first = caches;
     ASSERT_TRUE(caches == *first) << num_threads;

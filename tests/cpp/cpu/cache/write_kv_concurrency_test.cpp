@@ -9,6 +9,7 @@
 
 #include "quire/cpu/operations.h"
 #include "support/attention_problem.h"
+#include "support/sampled_cases.h"
 
 namespace quire::testing {
 namespace {
@@ -150,7 +151,7 @@ TEST(WriteKvConcurrency, ManyRowsForFewSlots) {
 }
 
 TEST(WriteKvConcurrency, SmallWritesAreThoseOfAPlainLoop) {
-  for (unsigned seed = 0; seed < 60; ++seed) {
+  for (unsigned seed = 0; seed < num_cases(60); ++seed) {
     std::mt19937 random(seed);
     const auto from_to = [&](std::int64_t least, std::int64_t most) {
       return least + static_cast<std::int64_t>(random()) % (most - least + 1);

@@ -6,11 +6,13 @@
 #include <thread>
 
 #include "quire/base/check.h"
+#include "quire/base/interruption.h"
 #include "quire/cpu/gemm/gemm_list.h"
 #include "quire/cpu/gemm/lane_gemm.h"
 #include "quire/cpu/gemm/tile_gemm.h"
 #include "quire/cpu/simd/tile_model.h"
 #include "support/linear_problem.h"
+#include "support/sampled_cases.h"
 #include "support/with_instruction_set.h"
 
 namespace quire::testing {
@@ -66,6 +68,7 @@ TEST_P(Linear, IsNearFloat64) {
 // A row's bits are the same alone, among any others, and on any number of threads. The rows of 300
 // and of 600 numbers of K go through all sizes of row groups, and tiles that are cut.
 TEST_P(Linear, ARowsBitsAreItsOwn) {
+  SampledCases cases;
   const std::int64_t n = is_plain() ? 37 : 100;
   const std::int64_t k = is_plain() ? 70 : 2100;
   for (const DType x_dtype : {DType::bfloat16, DType::float32}) {
@@ -77,6 +80,7 @@ TEST_P(Linear, ARowsBitsAreItsOwn) {
       const std::int64_t row_bytes = n * static_cast<std::int64_t>(size_of(x_dtype));
       for (std::int64_t m = 1; m <= 300; m += m < 20 ? 1 : 93) {
         for (const std::int64_t begin : {std::int64_t{0}, 300 - m}) {
+          if (!cases.takes_next()) continue;
           linear(problem.args(weight.get(), some, begin, m), on(1 + static_cast<int>(m % 3)));
           expect_same_bits(some, all.bytes.data() + begin * row_bytes, "some rows");
           if (HasFatalFailure()) {
@@ -144,6 +148,7 @@ TEST_P(Linear, RowsDoNotTouchEachOther) {
 // The bits of tiles: on whatever vectors, and in the model. Subnormal numbers are zero to all. Not
 // of scalars, whose multiply-adds round twice.
 TEST(LinearBits, AreThoseOfTilesEverywhere) {
+  SampledCases cases;
   // of few rows a panel goes through tiles whole, of more in parts of 512 numbers of K
   for (const std::int64_t rows : {1, 16, 19, 33, 50}) {
     for (const WeightOptions options : {WeightOptions{DType::bfloat16, std::nullopt},
@@ -151,6 +156,7 @@ TEST(LinearBits, AreThoseOfTilesEverywhere) {
                                         {DType::int4, 32},
                                         {DType::int4, 64},
                                         {DType::int4, 128}}) {
+      if (!cases.takes_next()) continue;
       LinearProblem problem(rows, 70, 1130, DType::bfloat16, DType::bfloat16);
       for (std::int64_t k = 0; k < 1130; k += 7) problem.x.set(k, 1e-39f);
       for (std::int64_t k = 0; k < 1130; ++k) {
@@ -186,6 +192,30 @@ TEST(LinearLaunch, ConcurrentCallsHaveTheSameBits) {
   }
   for (std::thread& thread : threads) thread.join();
   for (const Array& out : outs) expect_same_bits(out, expected.bytes.data(), "concurrent");
+}
+
+// A call that is to end multiplies no further panel, though a worker takes several of them in one
+// item.
+TEST(LinearLaunch, AnInterruptedCallEndsAtTheNextPanel) {
+  static int multiplied, stopped_at;
+  static constexpr GemmPath kPlain = LaneGemm<Scalar>::path();
+  GemmKernels kernels = kModelGemm;
+  kernels.lanes.multiply = [](const GemmTask& task, const std::byte* packed,
+                              const PanelRange& panels, std::byte* scratch) {
+    kPlain.multiply(task, packed, panels, scratch);
+    if (++multiplied == stopped_at) is_interrupted(true);
+  };
+  constexpr std::int64_t kPanels = 128;  // of which one worker takes 16 in an item
+  LinearProblem problem(1, kPanels * kPanelColumns, 32, DType::float32, DType::float32);
+  const auto weight = problem.packed(DType::float32);
+  Array out;
+  for (const int at : {1, 2, 16, 17, 60}) {
+    multiplied = 0;
+    stopped_at = at;
+    const Interruptible interruptible([] { return true; });
+    EXPECT_THROW(linear(problem.args(weight.get(), out, 0, 1), {&kernels, 1}), Interrupted);
+    EXPECT_EQ(multiplied, at);
+  }
 }
 
 TEST(LinearLaunch, KernelsAreThoseThatAreNamed) {

@@ -2,8 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
+#include <memory>
+#include <optional>
 #include <random>
+#include <span>
+#include <vector>
 
 #include "support/attention_problem.h"
 
@@ -72,6 +77,90 @@ TEST(Split, EveryVisibleKeyOnce) {
     ASSERT_EQ(cost, plan.cost);
     ASSERT_EQ(static_cast<std::int64_t>(rows.size()), problem.q.shape[0] * sizes.num_kv_heads);
     for (const auto& [row, units] : rows) ASSERT_EQ(units, 1);
+  }
+}
+
+// A unit goes no further than its rows' trees show, or than where the next unit begins; the last of
+// a sequence has the rest, so that every key belongs to some unit.
+TEST(Split, TreesEndUnits) {
+  std::mt19937 random(3);
+  int shortened = 0;
+  for (int trial = 0; trial < 40; ++trial) {
+    ProblemSizes sizes;
+    sizes.head_dim = sizes.v_head_dim = 8;
+    sizes.num_kv_heads = 1 + trial % 2;
+    sizes.group = 32;
+    sizes.seq_lens.clear();
+    for (int seq = 0; seq < 2; ++seq) {
+      sizes.q_lens.push_back(static_cast<std::int64_t>(random() % 60));
+      sizes.seq_lens.push_back(static_cast<std::int64_t>(random() % 300));
+    }
+    Problem problem(sizes, static_cast<unsigned>(trial));
+    PagedAttentionArgs args = problem.args();
+    std::size_t count = 0;
+    for (const std::int64_t n : sizes.q_lens) count += static_cast<std::size_t>(n * n);
+    const auto tree = std::make_unique<bool[]>(count);
+    const bool dense = random() % 2 == 0;
+    for (std::size_t i = 0; i < count; ++i) tree[i] = random() % (dense ? 4 : 200) == 0;
+    args.tree_mask = std::span<const bool>(tree.get(), count);
+    const WindowSides sides{static_cast<std::int64_t>(random() % 40), 9};
+    if (random() % 2 == 0) args.window_sides = sides;
+    WorkPlan plan;
+    plan_work(args, plan);
+    const std::vector<const bool*> trees = trees_of(args);
+    for (const WorkUnit& unit : plan.units) {
+      const QueryRows rows = query_rows(args, unit.seq);
+      const std::int64_t begin = unit.token_begin - rows.begin, end = unit.token_end - rows.begin;
+      const KeyRange untrimmed = visible_keys(args, rows, begin, end).window;
+      std::int64_t last = 0;
+      for (std::int64_t key = untrimmed.begin; key < rows.seq_len; ++key) {
+        for (std::int64_t row = begin; row < end; ++row) {
+          if (shows(trees[unit.seq], rows, row, key)) last = key + 1;
+        }
+      }
+      if (unit.token_end < rows.end) {
+        last = std::max(last, visible_keys(args, rows, end).window.begin);
+        ASSERT_EQ(unit.keys.window.end, std::clamp(last, untrimmed.begin, untrimmed.end));
+        shortened += unit.keys.window.end < untrimmed.end;
+      } else {
+        ASSERT_EQ(unit.keys.window.end, untrimmed.end);
+      }
+      ASSERT_EQ(unit.keys.window.begin, untrimmed.begin);
+    }
+  }
+  EXPECT_GT(shortened, 20);
+}
+
+// Trees that show what causality does make the same work.
+TEST(Split, AChainIsCutAsCausalRowsAre) {
+  ProblemSizes sizes;
+  sizes.num_kv_heads = 2;
+  sizes.group = 8;
+  sizes.q_lens = {1000, 5, 40};
+  sizes.seq_lens = {1000, 700, 3000};
+  Problem problem(sizes, 1);
+  for (const std::optional<WindowSides> window :
+       {std::optional<WindowSides>{}, std::optional(WindowSides{100, 0})}) {
+    PagedAttentionArgs args = problem.args();
+    args.window_sides = window;
+    WorkPlan causal, chain;
+    plan_work(args, causal);
+    std::size_t count = 0;
+    for (const std::int64_t n : sizes.q_lens) count += static_cast<std::size_t>(n * n);
+    const auto tree = std::make_unique<bool[]>(count);
+    bool* next = tree.get();
+    for (const std::int64_t n : sizes.q_lens) {
+      for (std::int64_t i = 0; i < n * n; ++i) *next++ = i % n <= i / n;
+    }
+    args.tree_mask = std::span<const bool>(tree.get(), count);
+    plan_work(args, chain);
+    ASSERT_EQ(chain.cost, causal.cost);
+    ASSERT_EQ(chain.parts.size(), causal.parts.size());
+    for (std::size_t i = 0; i < chain.parts.size(); ++i) {
+      ASSERT_EQ(chain.parts[i].unit, causal.parts[i].unit);
+      ASSERT_EQ(chain.parts[i].keys.begin, causal.parts[i].keys.begin);
+      ASSERT_EQ(chain.parts[i].keys.end, causal.parts[i].keys.end);
+    }
   }
 }
 

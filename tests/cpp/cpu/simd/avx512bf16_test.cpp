@@ -167,7 +167,27 @@ TEST_P(OnPairs, AreTwoRowsOfFloat8s) {
   }
 }
 
-TEST_P(OnPairs, AreOfFloatsAndOfBits) {
+TEST_P(OnPairs, AreTwoRowsOfInt8s) {
+  const std::vector<std::size_t> column = order();
+  const GuardedArray<Int8> rows[2];
+  for (std::size_t first = 0; first < 256; ++first) {
+    for (const std::size_t n : {2 * width, 1 + first % (2 * width - 1)}) {
+      const Int8* const p[] = {rows[0].hold(row_from<Int8>(first, n)),
+                               rows[1].hold(row_from<Int8>(3 * first + 100, n))};
+      Bits pairs(4 * width);
+      n == 2 * width ? bfloat16s.pair_up_int8s(p[0], p[1], pairs.data())
+                     : bfloat16s.pair_up_int8s_part(p[0], p[1], static_cast<int>(n), pairs.data());
+      for (std::size_t i = 0; i < 4 * width; ++i) {
+        const std::size_t c = column[i / 2];
+        expect_bits(pairs, i, c < n ? to_float(p[i % 2][c]) : 0.0f);
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+TEST_P(OnPairs, AreOfFloatsAndOfBFloat16s) {
+  const GuardedArray<BFloat16> rows[2];
   const std::vector<float> hard = hard_floats();
   for (std::size_t at = 0; at + 2 * width <= hard.size(); ++at) {
     const float *const a = &hard[at], *const b = &hard[at + width];
@@ -176,12 +196,16 @@ TEST_P(OnPairs, AreOfFloatsAndOfBits) {
     for (std::size_t i = 0; i < 2 * width; ++i) {
       ASSERT_EQ(pairs[i].bits, bits_of((i % 2 == 0 ? a : b)[i / 2]) >> 16) << i;
     }
-    const auto row_a = row_from<BFloat16>(997 * at, 2 * width);
-    const auto row_b = row_from<BFloat16>(641 * at + 32000, 2 * width);
-    bfloat16s.pair_up_bits(row_a.data(), row_b.data(), pairs.data());
-    for (std::size_t i = 0; i < 4 * width; ++i) {  // the even elements' pairs, then the odd ones'
-      const std::size_t element = 2 * (i / 2 % width) + i / (2 * width);
-      ASSERT_EQ(pairs[i].bits, (i % 2 == 0 ? row_a : row_b)[element].bits) << i;
+    for (const std::size_t n : {2 * width, 1 + at % (2 * width - 1)}) {
+      const BFloat16* const p[] = {rows[0].hold(row_from<BFloat16>(997 * at, n)),
+                                   rows[1].hold(row_from<BFloat16>(641 * at + 32000, n))};
+      n == 2 * width
+          ? bfloat16s.pair_up_bfloat16s(p[0], p[1], pairs.data())
+          : bfloat16s.pair_up_bfloat16s_part(p[0], p[1], static_cast<int>(n), pairs.data());
+      for (std::size_t i = 0; i < 4 * width; ++i) {  // the even elements' pairs, then the odd ones'
+        const std::size_t element = 2 * (i / 2 % width) + i / (2 * width);
+        ASSERT_EQ(pairs[i].bits, element < n ? p[i % 2][element].bits : 0) << i;
+      }
     }
   }
 }

@@ -70,7 +70,10 @@ struct BFloat16Words {
   void (*load_narrow_float8s)(const Float8E4M3* p, BFloat16* numbers);
   void (*load_narrow_float8s_part)(const Float8E4M3* p, int n, BFloat16* numbers);
   void (*pair_up_floats)(const float* a, const float* b, BFloat16* pairs);
-  void (*pair_up_bits)(const BFloat16* a, const BFloat16* b, BFloat16* lo_and_hi);
+  void (*pair_up_int8s)(const Int8* a, const Int8* b, BFloat16* lo_and_hi);
+  void (*pair_up_int8s_part)(const Int8* a, const Int8* b, int n, BFloat16* lo_and_hi);
+  void (*pair_up_bfloat16s)(const BFloat16* a, const BFloat16* b, BFloat16* lo_and_hi);
+  void (*pair_up_bfloat16s_part)(const BFloat16* a, const BFloat16* b, int n, BFloat16* lo_and_hi);
 };
 
 struct Words {

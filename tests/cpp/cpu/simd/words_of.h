@@ -131,10 +131,12 @@ struct BFloat16WordsOf : VectorsOf<S> {
   static void load_pairs_part(const F8* p, int n, BFloat16* to) {
     V::out_pair(to, S::load_pairs(p, n));
   }
-  static void pair_up_float8s(const F8* a, const F8* b, BFloat16* to) {
+  template <class T>
+  static void pair_up(const T* a, const T* b, BFloat16* to) {
     V::out_pair(to, S::pair_up(a, b));
   }
-  static void pair_up_float8s_part(const F8* a, const F8* b, int n, BFloat16* to) {
+  template <class T>
+  static void pair_up_part(const T* a, const T* b, int n, BFloat16* to) {
     V::out_pair(to, S::pair_up(a, b, n));
   }
   static void store_rounded(const float* x, BFloat16* p, float* to) {
@@ -151,22 +153,22 @@ struct BFloat16WordsOf : VectorsOf<S> {
   static void pair_up_floats(const float* a, const float* b, BFloat16* to) {
     V::out(to, S::pair_up_floats(V::in(a), V::in(b)));
   }
-  static void pair_up_bits(const BFloat16* a, const BFloat16* b, BFloat16* to) {
-    V::out_pair(to, S::pair_up(V::in(a), V::in(b)));
-  }
 
   static constexpr BFloat16Words kWords = {&dot,
                                            &load_pairs,
                                            &load_pairs_part,
-                                           &pair_up_float8s,
-                                           &pair_up_float8s_part,
+                                           &pair_up<F8>,
+                                           &pair_up_part<F8>,
                                            &store_rounded,
                                            &load_narrow<Int8>,
                                            &load_narrow_part<Int8>,
                                            &load_narrow<F8>,
                                            &load_narrow_part<F8>,
                                            &pair_up_floats,
-                                           &pair_up_bits};
+                                           &pair_up<Int8>,
+                                           &pair_up_part<Int8>,
+                                           &pair_up<BFloat16>,
+                                           &pair_up_part<BFloat16>};
 };
 
 template <class S>

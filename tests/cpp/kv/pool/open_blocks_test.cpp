@@ -179,6 +179,51 @@ TEST(OpenBlocks, CopiesTheRowsItIsAskedFor) {
   }
 }
 
+// Of a pool whose values are the beginnings of its keys: sealed and opened again as keys are.
+TEST(OpenBlocks, SharedValuesHaveNoRowsOfTheirOwn) {
+  KvGeometry geometry = sized(5, 10, 6);
+  geometry.dtype = DType::int8;
+  geometry.open_blocks = 1;
+  const KvStorage apart(geometry);
+  geometry.shared = true;
+  const KvStorage storage(geometry);
+  const OpenBlocks open(storage), open_apart(apart);
+  EXPECT_EQ(open.planes(1).size(), 1u);
+  EXPECT_LT(open.slot_bytes(), open_apart.slot_bytes());
+  EXPECT_EQ(open.v_open(1).data, open.k_open(1).data);
+  EXPECT_EQ(open.v_open(1).strides, open.k_open(1).strides);
+  EXPECT_EQ(shape_text(open.v_open(1)), "[3, 5, 2, 6]");
+  for (const OpenBlocks* blocks : {&open, &open_apart}) {
+    const ArrayView keys[] = {blocks->k_open(0), blocks->k_open(1)};
+    for (std::int64_t layer = 0; layer < 2; ++layer) {
+      for (std::int64_t row = 0; row < 5; ++row) {
+        for (std::int64_t head = 0; head < 2; ++head) {
+          for (std::int64_t d = 0; d < 10; ++d) {
+            const auto number = from_float<BFloat16>(
+                number_of(static_cast<std::uint32_t>(row), layer, head, d, false));
+            std::memcpy(keys[layer].at(1, row, head, d), &number, sizeof number);
+          }
+        }
+      }
+    }
+    const OpenBlocks::BlockInSlot sealed[] = {{1, 2}};
+    blocks->seal(sealed);
+    blocks->copy_rows({2, 0}, {blocks->id_of(2), 0}, 5);
+  }
+  for (std::int64_t layer = 0; layer < 2; ++layer) {
+    for (std::int64_t row = 0; row < 5; ++row) {
+      for (const std::int32_t id : {2, open.id_of(1), open.id_of(2)}) {
+        float key[10], expected[10], value[6];
+        open_apart.read_key(layer, {id, row}, 1, expected);
+        open.read_key(layer, {id, row}, 1, key);
+        open.read_value(layer, {id, row}, 1, value);
+        EXPECT_EQ(std::memcmp(key, expected, sizeof key), 0);
+        EXPECT_EQ(std::memcmp(value, expected, sizeof value), 0);
+      }
+    }
+  }
+}
+
 TEST(OpenBlocks, APoolThatOpensNoneHasNoPlanes) {
   KvGeometry geometry = sized(5, 10, 6);
   EXPECT_EQ(OpenBlocks(KvStorage(geometry)).planes(1).size(), 2u);

@@ -1,7 +1,9 @@
 // Random lives of a pool, its tables and a prefix cache, next to a plain model.
 #include <gtest/gtest.h>
 
+#include <ostream>
 #include <random>
+#include <string>
 
 #include "kv/prefix/prefix_cache_machine.h"
 #include "kv/table/model_steps.h"
@@ -13,6 +15,15 @@ struct Life {
   CacheShape shape;
   std::uint32_t seed;
 };
+
+// "20_blocks_of_4_at_most_9_int4_2", for tests by their shape.
+std::string name_of_life(const Life& life) {
+  const CacheShape& shape = life.shape;
+  return concat(shape.num_blocks, "_blocks_of_", shape.block_size, "_at_most_", shape.max_blocks,
+                "_", shape.open ? name_of_kind(*shape.open) : "float32");
+}
+void PrintTo(const Life& life, std::ostream* out) { *out << name_of_life(life); }
+constexpr auto kNameOfLife = [](const auto& info) { return name_of_life(info.param); };
 
 class PrefixCacheModel : public ::testing::TestWithParam<Life> {};
 
@@ -39,13 +50,15 @@ TEST_P(PrefixCacheModel, AgreesWithAPlainMap) {
 INSTANTIATE_TEST_SUITE_P(Shapes, PrefixCacheModel,
                          ::testing::Values(Life{{20, 4, 1000}, 1}, Life{{14, 3, 1000}, 2},
                                            Life{{24, 2, 9}, 3}, Life{{16, 1, 1000}, 4},
-                                           Life{{30, 4, 1000}, 5}, Life{{12, 3, 5}, 6}));
+                                           Life{{30, 4, 1000}, 5}, Life{{12, 3, 5}, 6}),
+                         kNameOfLife);
 
 INSTANTIATE_TEST_SUITE_P(OpenBlocks, PrefixCacheModel,
                          ::testing::Values(Life{{20, 4, 1000, OpenKind{DType::int4, 2}}, 1},
                                            Life{{14, 3, 1000, OpenKind{DType::int8, 2}}, 2},
                                            Life{{24, 2, 9, OpenKind{DType::float8_e4m3fn, 1}}, 3},
-                                           Life{{12, 3, 5, OpenKind{DType::int4, 1}}, 6}));
+                                           Life{{12, 3, 5, OpenKind{DType::int4, 1}}, 6}),
+                         kNameOfLife);
 
 }  // namespace
 }  // namespace quire::testing

@@ -202,10 +202,50 @@ TEST_F(BlockStreamTest, AStreamThatIsLeftEarlyGivesBackWhatItRead) {
         stream.done_with(i);
       }
     }
+    pool->residency().take_window();  // which waits for what is left to do
     if (is_on_disk()) {
       ASSERT_LE(bytes_in_memory(), pool->residency().kept_bytes());
     }
   }
+}
+
+// Somebody else finishes what takes long, and who wants the window next waits for that, or is
+// interrupted.
+TEST_F(BlockStreamTest, WhatIsUnfinishedKeepsTheNextStreamWaitingAlone) {
+  static std::atomic<bool> may_end, has_ended;
+  struct Slow final : Residency::Unfinished {
+    void finish() noexcept override {
+      while (!may_end) std::this_thread::yield();
+      has_ended = true;
+    }
+  };
+  Residency& residency = pool->residency();
+  may_end = has_ended = false;
+  {
+    const auto window = residency.take_window();
+    residency.finish_later(std::make_unique<Slow>());
+  }
+  EXPECT_FALSE(has_ended);
+  {
+    const Interruptible interruptible([] { return true; });
+    EXPECT_THROW(residency.take_window(), Interrupted);
+  }
+  EXPECT_FALSE(has_ended);
+  std::thread next([&] {
+    const auto window = residency.take_window();
+    EXPECT_TRUE(has_ended);
+  });
+  may_end = true;
+  next.join();
+  {  // nor does a pool go before
+    const auto window = residency.take_window();
+    may_end = has_ended = false;
+    residency.finish_later(std::make_unique<Slow>());
+  }
+  std::thread ends([] { may_end = true; });
+  pool.reset();
+  EXPECT_TRUE(has_ended);
+  ends.join();
 }
 
 // For ThreadSanitizer: streams wait for each other while others keep blocks and part with them.

@@ -47,7 +47,7 @@ TEST_F(ColumnHistoryTest, ColumnsStayPinnedFor64Tokens) {
     std::int64_t pinned = 0;
     for (std::int64_t c = 0; c < columns; ++c) pinned += (c + 2) * 16 >= num_tokens - 64;
     ASSERT_EQ(history.num_pinned(), pinned);
-    ASSERT_LE(pinned, ColumnHistory::most_pinned(16, 2));
+    ASSERT_LE(pinned, most_pinned(16, 2));
     ASSERT_EQ(history.first_pinned_at(num_tokens), columns - pinned);
     ASSERT_EQ(history.ids().back(), 100 + columns - 1);
   }

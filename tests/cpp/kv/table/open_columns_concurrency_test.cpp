@@ -143,7 +143,7 @@ TEST_P(OpenColumnsConcurrency, OneTableForAll) { share_one_table(new_open_pool(G
 // And where memory for open rows runs out as well.
 TEST_P(OpenColumnsConcurrency, OneTableForAllInAFile) {
   const TemporaryPath path;
-  share_one_table(new_backed_open_pool(GetParam(), path.text(), 48, 24));
+  share_one_table(new_backed_open_pool(GetParam(), path.text(), 48, 40));
 }
 
 }  // namespace

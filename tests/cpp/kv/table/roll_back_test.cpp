@@ -86,7 +86,7 @@ TEST(RollBack, OnlyPoolsWithOpenBlocksPay) {
   for (const std::int64_t block_size : {1, 4, 16, 64, 100}) {
     const auto pool = new_int4_pool(400 / block_size + 8, block_size);
     BlockTable table(pool);
-    const std::int64_t most = ColumnHistory::most_pinned(block_size, 2);
+    const std::int64_t most = most_pinned(block_size, 2);
     for (std::uint32_t token = 0; token < 300; ++token) {
       append_open(table, {token});
       const PoolStats stats = pool->stats();

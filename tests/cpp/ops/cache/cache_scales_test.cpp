@@ -1,5 +1,5 @@
 // Which scales are looked at before a result is written: those of keys that some query sees, and no
-// others.
+// others. Scales of each sequence, and which sequences have the same.
 #include "quire/ops/cache/cache_scales.h"
 
 #include <gtest/gtest.h>
@@ -111,6 +111,43 @@ TEST_F(CacheScales, SequencesWithoutQueriesAreNotRead) {
   k_.assign(k_.size(), kNaN);
   for (std::int64_t i = 0; i < kBlockSize * kHeads; ++i) k_[kBlockSize * kHeads + i] = 1;
   EXPECT_EQ(refusal(), "");
+}
+
+TEST_F(CacheScales, OneForAllAndOneForEachHead) {
+  std::vector<float> scales = {2, 3, 5};
+  const ArrayView heads = view_of(scales, {3}), one = view_of(scales, {1});
+  const ArrayView number = contiguous_view(scales.data(), DType::float32, {});
+  for (std::int64_t head = 0; head < kHeads; ++head) {
+    EXPECT_EQ(*scale_at(heads, 4, 7, head), scales[static_cast<std::size_t>(head)]);
+    EXPECT_EQ(*scale_at(one, 4, 7, head), 2);
+    EXPECT_EQ(*scale_at(number, 4, 7, head), 2);
+  }
+  EXPECT_EQ(scale_of_sequence(heads, 1).data, heads.data);  // everybody's
+}
+
+// Sequences 0 and 2 agree in both, 1 and 3 in keys alone.
+TEST_F(CacheScales, OfEachSequence) {
+  std::vector<float> k = {1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6};
+  std::vector<float> v = {7, 8, 9, 7, 8, 9, 7, 8, 9, 7, 8, 1};
+  std::int32_t lengths[4] = {};
+  args_.seq_lens = contiguous_index_view(lengths, {4});
+  EXPECT_TRUE(sequences_by_scales(args_).empty());  // of each slot
+  args_.k_scale = view_of(k, {4, kHeads});
+  args_.v_scale = view_of(v, {4, kHeads});
+  EXPECT_FALSE(has_dynamic_scales(args_));
+  for (std::int64_t seq = 0; seq < 4; ++seq) {
+    const ArrayView own = scale_of_sequence(*args_.k_scale, seq);
+    EXPECT_EQ(own.ndim, 1);
+    for (std::int64_t head = 0; head < kHeads; ++head) {
+      EXPECT_EQ(*scale_at(own, 0, 0, head), k[static_cast<std::size_t>(seq * kHeads + head)]);
+    }
+  }
+  using Sequences = std::vector<std::int64_t>;
+  EXPECT_EQ(sequences_by_scales(args_), (Sequences{0, 1, 0, 3}));
+  args_.v_scale = contiguous_view(v.data(), DType::float32, {});
+  EXPECT_EQ(sequences_by_scales(args_), (Sequences{0, 1, 0, 1}));
+  args_.k_scale->strides = {};  // one number for all
+  EXPECT_TRUE(sequences_by_scales(args_).empty());
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // Which memory is asked for before a tile is read: all of its rows, once, and nothing far away.
-#include "quire/cpu/attention/tile_stretches.h"
+#include "quire/cpu/attention/tile_extents.h"
 
 #include <gtest/gtest.h>
 
@@ -58,6 +58,14 @@ Caches pool_of(DType dtype, std::int64_t block_size, std::int64_t d, std::int64_
   return caches;
 }
 
+// Of caches whose keys have room for them: values that are the beginnings of their keys, and have
+// the same scales.
+Caches within_keys(Caches caches) {
+  caches.name += ", values within keys";
+  caches.task.v = caches.task.k;
+  return caches;
+}
+
 // Keys, values and scales in arrays of their own; `by_token`: a token's heads lie together.
 Caches arrays_of(DType dtype, bool by_token, std::int64_t block_size, std::int64_t d,
                  std::int64_t dv) {
@@ -84,7 +92,7 @@ Caches arrays_of(DType dtype, bool by_token, std::int64_t block_size, std::int64
   return caches;
 }
 
-class TileStretchesTest : public ::testing::Test {
+class TileExtentsTest : public ::testing::Test {
  protected:
   // Keys [begin, end) of a table of all blocks in a strange order, and some heads.
   static void expect_all(Caches caches, std::int64_t block_size, std::int64_t d, std::int64_t dv,
@@ -104,13 +112,13 @@ class TileStretchesTest : public ::testing::Test {
     unit.blocks = {reinterpret_cast<const std::byte*>(table.data()), sizeof table[0]};
     KeyTile<Lanes, kKeys> tile;
     tile.find(task, unit, begin, end);
-    ASSERT_LE(heads, TileStretches<Lanes>::heads_at_a_time(task, kKeys, kHeads));
-    TileStretches<Lanes> stretches;
-    stretches.assign(task, tile, head, heads);
+    ASSERT_LE(heads, TileExtents<Lanes>::heads_at_a_time(task, kKeys, kHeads));
+    TileExtents<Lanes> extents;
+    extents.assign(task, tile, head, heads);
 
     std::vector<std::pair<std::intptr_t, std::intptr_t>> asked;
     std::int64_t total = 0;
-    for (const auto& each : stretches) {
+    for (const auto& each : extents) {
       asked.emplace_back(each.begin - caches.origin(), each.end - caches.origin());
       ASSERT_LT(asked.back().first, asked.back().second);
       ASSERT_GE(asked.back().first, 0);
@@ -135,6 +143,7 @@ class TileStretchesTest : public ::testing::Test {
       const std::int64_t block = table[key / block_size], offset = key % block_size;
       for (std::int64_t h = head; h < head + heads; ++h) {
         for (const CacheView* cache : {&task.k, &task.v}) {
+          if (cache == &task.v && task.v.data == task.k.data) continue;  // lies in what k is
           const std::int64_t size = cache == &task.k ? d : dv;
           expect(Rows::row_at(*cache, block, offset) + h * cache->head_stride,
                  Rows::row_bytes(cache->dtype, size));
@@ -150,7 +159,7 @@ class TileStretchesTest : public ::testing::Test {
   }
 };
 
-TEST_F(TileStretchesTest, AllThatIsReadIsAskedForOnce) {
+TEST_F(TileExtentsTest, AllThatIsReadIsAskedForOnce) {
   for (const std::int64_t block_size : {1, 3, 16, 32, 100}) {
     for (const auto& [d, dv] :
          {std::pair<std::int64_t, std::int64_t>{128, 128}, {24, 66}, {64, 16}}) {
@@ -162,8 +171,18 @@ TEST_F(TileStretchesTest, AllThatIsReadIsAskedForOnce) {
                {std::pair<std::int64_t, std::int64_t>{0, 1}, {2, 2}, {5, 1}}) {
             for (const DType dtype : {DType::float32, DType::bfloat16, DType::int8,
                                       DType::float8_e4m3fn, DType::float8_e5m2}) {
-              expect_all(pool_of(dtype, block_size, d, dv), block_size, d, dv, begin, end, head,
-                         heads);
+              const Caches pool = pool_of(dtype, block_size, d, dv);
+              expect_all(pool, block_size, d, dv, begin, end, head, heads);
+              if (dv <= d) {
+                // a pool that shares has no room for values in its tiles
+                const std::int64_t none = 0;
+                expect_all(within_keys(pool_of(dtype, block_size, d, none)), block_size, d, dv,
+                           begin, end, head, heads);
+                expect_all(within_keys(arrays_of(dtype, true, block_size, d, dv)), block_size, d,
+                           dv, begin, end, head, heads);
+                expect_all(within_keys(arrays_of(dtype, false, block_size, d, dv)), block_size, d,
+                           dv, begin, end, head, heads);
+              }
               for (const bool by_token : {false, true}) {
                 expect_all(arrays_of(dtype, by_token, block_size, d, dv), block_size, d, dv, begin,
                            end, head, heads);
@@ -179,7 +198,7 @@ TEST_F(TileStretchesTest, AllThatIsReadIsAskedForOnce) {
   }
 }
 
-TEST_F(TileStretchesTest, WhatLiesTogetherIsOneStretch) {
+TEST_F(TileExtentsTest, WhatLiesTogetherIsOneExtent) {
   const auto count = [](Caches caches, std::int64_t block_size) {
     AttentionTask& task = caches.task;
     task.head_dim = task.v_head_dim = 128;
@@ -190,13 +209,15 @@ TEST_F(TileStretchesTest, WhatLiesTogetherIsOneStretch) {
     unit.blocks = {reinterpret_cast<const std::byte*>(table), sizeof table[0]};
     KeyTile<Lanes, kKeys> tile;
     tile.find(task, unit, 0, 4 * block_size);
-    TileStretches<Lanes> stretches;
-    stretches.assign(task, tile, 0, kHeads);
-    return stretches.end() - stretches.begin();
+    TileExtents<Lanes> extents;
+    extents.assign(task, tile, 0, kHeads);
+    return extents.end() - extents.begin();
   };
   for (const std::int64_t block_size : {8, 16}) {
     for (const DType dtype : {DType::bfloat16, DType::int8, DType::int4}) {
       EXPECT_EQ(count(pool_of(dtype, block_size, 128, 128), block_size), 4) << name_of(dtype);
+      if (dtype == DType::int4) continue;
+      EXPECT_EQ(count(within_keys(pool_of(dtype, block_size, 128, 0)), block_size), 4);
     }
     for (const bool by_token : {false, true}) {  // keys and values; and scales of both
       const auto plain = arrays_of(DType::bfloat16, by_token, block_size, 128, 128);
@@ -207,19 +228,19 @@ TEST_F(TileStretchesTest, WhatLiesTogetherIsOneStretch) {
   }
 }
 
-TEST_F(TileStretchesTest, ThereIsRoomForTheMost) {
+TEST_F(TileExtentsTest, ThereIsRoomForTheMost) {
   Caches caches = arrays_of(DType::int8, false, 2, 2, 2);
   AttentionTask& task = caches.task;
   task.head_dim = task.v_head_dim = 2;
   task.block_size = 2;
-  EXPECT_EQ(TileStretches<Lanes>::heads_at_a_time(task, 64, 64), 3);
-  EXPECT_EQ(TileStretches<Lanes>::heads_at_a_time(task, 128, 64), 1);
+  EXPECT_EQ(TileExtents<Lanes>::heads_at_a_time(task, 64, 64), 3);
+  EXPECT_EQ(TileExtents<Lanes>::heads_at_a_time(task, 128, 64), 1);
   task.block_size = 64;
   task.k.token_stride = 100;  // so do tokens that do not follow each other
-  EXPECT_EQ(TileStretches<Lanes>::heads_at_a_time(task, 64, 64), 2);
+  EXPECT_EQ(TileExtents<Lanes>::heads_at_a_time(task, 64, 64), 2);
 }
 
-TEST_F(TileStretchesTest, OpenBlocksAreNotAskedFor) {
+TEST_F(TileExtentsTest, OpenBlocksAreNotAskedFor) {
   Caches caches = pool_of(DType::int8, 16, 64, 64);
   AttentionTask& task = caches.task;
   task.head_dim = task.v_head_dim = 64;
@@ -232,11 +253,11 @@ TEST_F(TileStretchesTest, OpenBlocksAreNotAskedFor) {
   KeyTile<Lanes, kKeys> tile;
   tile.find(task, unit, 0, 64);
   EXPECT_EQ(tile.num_sealed(), 32);
-  TileStretches<Lanes> stretches;
-  stretches.assign(task, tile, 0, 1);
-  EXPECT_EQ(stretches.end() - stretches.begin(), 2);
-  stretches.clear();
-  EXPECT_EQ(stretches.end(), stretches.begin());
+  TileExtents<Lanes> extents;
+  extents.assign(task, tile, 0, 1);
+  EXPECT_EQ(extents.end() - extents.begin(), 2);
+  extents.clear();
+  EXPECT_EQ(extents.end(), extents.begin());
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The memory that is read of a tile, as stretches, in the order in which it lies there.
+// The memory that is read of a tile, as extents, in the order in which it lies there.
 //
 // One core reads small pieces from random places far more slowly than long ones: pieces of 4 KiB at
 // two thirds of the speed of those of 16 KiB. A block's rows of all KV heads lie together as a
@@ -10,12 +10,12 @@
 namespace quire {
 
 template <class S>
-class TileStretches {
+class TileExtents {
  public:
   using Rows = AttentionRows<S>;
   static constexpr std::int64_t kLine = 64;
 
-  struct Stretch {
+  struct Extent {
     const std::byte* begin;
     const std::byte* end;
   };
@@ -25,17 +25,17 @@ class TileStretches {
   static std::int64_t heads_at_a_time(const AttentionTask& task, std::int64_t num_keys,
                                       std::int64_t heads) {
     constexpr std::int64_t kMostBytes = 128 * 1024;
-    const std::int64_t bytes = num_keys * (Rows::row_bytes(task.k.dtype, task.head_dim) +
-                                           Rows::row_bytes(task.v.dtype, task.v_head_dim));
+    const std::int64_t bytes =
+        num_keys * (Rows::row_bytes(task.k.dtype, task.head_dim) + own_value_bytes(task));
     const std::int64_t by_room = Rows::larger(1, kMostBytes / Rows::larger(1, bytes));
     if (by_token(task)) return Rows::smaller(heads, by_room);
     // of keys, values and the scales of both, for each token, or for each block
     const bool tokens_follow =
         task.k.token_stride == Rows::row_bytes(task.k.dtype, task.head_dim) &&
-        task.v.token_stride == Rows::row_bytes(task.v.dtype, task.v_head_dim);
+        (are_within_keys(task) || task.v.token_stride == own_value_bytes(task));
     const std::int64_t places =
         tokens_follow ? Rows::smaller(num_keys, num_keys / task.block_size + 2) : num_keys;
-    return Rows::smaller(heads, Rows::smaller(by_room, kMostStretches / (4 * places)));
+    return Rows::smaller(heads, Rows::smaller(by_room, kMostExtents / (4 * places)));
   }
 
   // Those of KV heads [head, head + heads), up to the first of an open block.
@@ -47,30 +47,43 @@ class TileStretches {
       const int first = tile.block_begin(i);
       const std::int64_t tokens = tile.block_end(i) - first;
       const auto at = [first](TileRows rows) { return rows.rows[first] + rows.offset; };
+      const std::int64_t own_scales = task.v.scale.data == task.k.scale.data ? 0 : tokens;
       const Scales scales[] = {
           {at(tile.k_scales(task, head)), task.k.scale, has_grids ? 1 : tokens,
            has_grids ? task.head_dim * std::int64_t{sizeof(Int4Grid)} : kScaleBytes},
-          {at(tile.v_scales(task, head)), task.v.scale, tokens, kScaleBytes}};
+          {at(tile.v_scales(task, head)), task.v.scale, own_scales, kScaleBytes}};
       add_block(task, at(tile.k(task, head)), at(tile.v(task, head)), scales, tokens, heads);
     }
   }
   void clear() { count_ = 0; }
 
-  const Stretch* begin() const { return stretches_; }
-  const Stretch* end() const { return stretches_ + count_; }
+  const Extent* begin() const { return extents_; }
+  const Extent* end() const { return extents_ + count_; }
 
  private:
+  // Values that are the beginnings of their keys, as those of latent attention, come with these.
+  static bool are_within_keys(const AttentionTask& task) {
+    return task.v.data == task.k.data && task.v.block_stride == task.k.block_stride &&
+           task.v.token_stride == task.k.token_stride && task.v.head_stride == task.k.head_stride &&
+           Rows::row_bytes(task.v.dtype, task.v_head_dim) <=
+               Rows::row_bytes(task.k.dtype, task.head_dim);
+  }
+  // Of a row that is not one of keys as well.
+  static std::int64_t own_value_bytes(const AttentionTask& task) {
+    return are_within_keys(task) ? 0 : Rows::row_bytes(task.v.dtype, task.v_head_dim);
+  }
+
   // A token's heads lie together.
   static bool by_token(const AttentionTask& task) {
     return task.k.head_stride == Rows::row_bytes(task.k.dtype, task.head_dim) &&
-           task.v.head_stride == Rows::row_bytes(task.v.dtype, task.v_head_dim);
+           (are_within_keys(task) || task.v.head_stride == own_value_bytes(task));
   }
 
   static constexpr std::int64_t kScaleBytes = sizeof(float);
   static_assert(sizeof(Int4Grid) == sizeof(float));
-  static constexpr int kMostStretches = 512;
+  static constexpr int kMostExtents = 512;
 
-  // Those of some tokens, or the grids of their block.
+  // Those of some tokens, or the grids of their block; of no tokens where they are others' too.
   struct Scales {
     const std::byte* first;
     const ScaleView& scale;
@@ -89,12 +102,13 @@ class TileStretches {
   void add_block(const AttentionTask& task, const std::byte* k, const std::byte* v,
                  const Scales (&scales)[2], std::int64_t tokens, std::int64_t heads) {
     const std::int64_t k_bytes = Rows::row_bytes(task.k.dtype, task.head_dim);
-    const std::int64_t v_bytes = Rows::row_bytes(task.v.dtype, task.v_head_dim);
+    const std::int64_t v_bytes = own_value_bytes(task);
     const std::int64_t stride = task.k.head_stride;
     const auto is_within = [&](const std::byte* first) { return first > k && first - k < stride; };
     std::int64_t bytes = tokens * (k_bytes + v_bytes);
-    const std::byte* end = v + tokens * v_bytes;
+    const std::byte* end = v_bytes == 0 ? k + tokens * k_bytes : v + tokens * v_bytes;
     for (const Scales& each : scales) {
+      if (each.tokens == 0) continue;
       if (is_within(each.first)) {
         bytes += each.bytes(1);
         end = each.first + each.bytes(1);
@@ -102,7 +116,9 @@ class TileStretches {
         add(each.first, each.bytes(heads));
       }
     }
-    if (is_within(v) && 4 * bytes >= 3 * stride) {  // hardly anything else lies there
+    const bool is_tile =
+        v_bytes == 0 ? task.k.token_stride == k_bytes && bytes <= stride : is_within(v);
+    if (is_tile && 4 * bytes >= 3 * stride) {  // hardly anything else lies there
       return add(k, (heads - 1) * stride + (end - k));
     }
     if (by_token(task)) {
@@ -132,15 +148,15 @@ class TileStretches {
 
   void add(const std::byte* first, std::int64_t bytes) {
     if (bytes <= 0) return;  // of nothing, or backwards
-    if (count_ > 0 && stretches_[count_ - 1].end == first) {
-      stretches_[count_ - 1].end += bytes;
+    if (count_ > 0 && extents_[count_ - 1].end == first) {
+      extents_[count_ - 1].end += bytes;
     } else {
-      stretches_[count_++] = {first, first + bytes};
+      extents_[count_++] = {first, first + bytes};
     }
   }
 
   int count_ = 0;
-  Stretch stretches_[kMostStretches];
+  Extent extents_[kMostExtents];
 };
 
 }  // namespace quire

@@ -1,0 +1,81 @@
+// What help() shows of operators that keep a state for each sequence; see docstrings.h. T: tokens
+// of the whole batch, B: sequences, C: channels, K: taps; Hk, Hv: heads of keys and values, Dk, Dv:
+// their sizes.
+#pragma once
+
+namespace quire::python::docs {
+
+inline constexpr const char* kCausalConv1d =
+    R"(causal_conv1d(x, weight, *, state, bias=None, cu_seqlens=None, activation='silu', out=None, num_threads=None)
+--
+
+A short convolution along the tokens of each sequence, each channel by itself:
+out[t, c] = silu(bias[c] + sum_j weight[c, j] * x[t - (K - 1) + j, c]).
+
+What was before the first token of a call is in state, which the call brings up to date: zeros for a
+new sequence. In float32, rounded to x's dtype once. A token has the same bits however its sequence is
+cut into calls. Source: Gu and Dao, "Mamba" (arXiv:2312.00752).
+
+Args:
+    x: [T, C], float32, float16 or bfloat16, the last axis contiguous: tokens of all sequences, one
+        after the other.
+    weight: [C, K], of these dtypes; K from 1 to 16.
+    state: [B, C, K - 1], float32 or x's dtype, written: the last K - 1 numbers of each channel, the
+        oldest first.
+    bias: [C], of these dtypes.
+    cu_seqlens: [B + 1], int32 or int64, from 0 to T: sequence i has tokens cu_seqlens[i] to
+        cu_seqlens[i + 1], perhaps none. None: one token each (T == B), or one sequence alone (B ==
+        1).
+    activation: "silu" or None.
+    out: as x, written; it overlaps nothing that is read.
+    num_threads: None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of this process, at
+        most what the quota of its container is worth.
+
+Returns:
+    out, or a new array [T, C] of the library that x belongs to.
+
+Raises:
+    ValueError, TypeError: before anything is written.
+
+Example:
+    >>> y = causal_conv1d(x, weight, state=state, cu_seqlens=step.cu_seqlens_q)
+)";
+
+inline constexpr const char* kGatedDeltaRule =
+    R"(gated_delta_rule(q, k, v, g, beta, *, state, cu_seqlens=None, scale=None, out=None, num_threads=None)
+--
+
+Linear attention of Gated DeltaNet: each head has a matrix S [Dk, Dv] that each token changes, and
+reads: S <- e^g S; S <- S + k (beta (v - S^T k))^T; out = S^T (scale * q).
+
+Key head h // (Hv // Hk) is that of value head h. In float32, token after token, rounded to q's dtype
+once. A token's bits, and the state's, are the same however its sequence is cut into calls, a token at
+a time too. Source: Yang, Kautz and Hatamizadeh, "Gated Delta Networks" (arXiv:2412.06464).
+
+Models normalise q and k to length 1 first, which rms_norm does with a weight of Dk ** -0.5 and an eps
+of 1e-6 / Dk.
+
+Args:
+    q, k: [T, Hk, Dk], float32, float16 or bfloat16, the last axis contiguous: tokens of all
+        sequences, one after the other.
+    v: [T, Hv, Dv], Hv a multiple of Hk.
+    g: [T, Hv], the logarithm of what is kept of S, at most 0.
+    beta: [T, Hv], how much of the difference is written, 0 to 1.
+    state: [B, Hv, Dk, Dv], float32, written; zeros for a new sequence.
+    cu_seqlens: [B + 1], int32 or int64, from 0 to T, as of causal_conv1d. None: one token each (T ==
+        B), or one sequence alone (B == 1).
+    scale: of q. None: 1 / sqrt(Dk).
+    out: [T, Hv, Dv] of q's dtype, written; it overlaps nothing that is read.
+    num_threads: as of causal_conv1d.
+
+Returns:
+    out, or a new array of the library that q belongs to.
+
+Raises:
+    ValueError, TypeError: before anything is written.
+
+Example:
+    >>> o = gated_delta_rule(q, k, v, g, beta, state=state, cu_seqlens=step.cu_seqlens_q)
+)";
+
+}  // namespace quire::python::docs

@@ -1,0 +1,168 @@
+#include <algorithm>
+#include <string_view>
+
+#include "bindings.h"
+#include "fast_function.h"
+#include "gil.h"
+#include "operator_call.h"
+#include "quire/cpu/sampling/sample_launch.h"
+#include "quire/ops/sampling/route.h"
+#include "sampling_docs.h"
+
+namespace quire::python {
+namespace {
+
+namespace py = pybind11;
+
+// An option of each row: one number for all of them, or as many as there are rows. convert(object)
+// makes an entry, set(row, entry) takes it.
+template <class Convert, class Set>
+void for_each_row(Argument argument, py::handle object, std::int64_t num_rows,
+                  const Convert& convert, const Set& set) {
+  const Py_ssize_t length = py::isinstance<py::str>(object) ? -1 : PyObject_Size(object.ptr());
+  if (length < 0) {  // a number, or whatever convert() refuses
+    PyErr_Clear();
+    const auto entry = convert(object);
+    for (std::int64_t row = 0; row < num_rows; ++row) set(row, entry);
+    return;
+  }
+  if (length != num_rows) {
+    raise<ValueError>(argument.place(), "got ", length, " values, expected one, or ", num_rows,
+                      ", B of logits");
+  }
+  const py::list entries(py::reinterpret_borrow<py::object>(object));
+  if (static_cast<std::int64_t>(entries.size()) != num_rows) {
+    raise<ValueError>(argument.place(), "got ", entries.size(), " values from ", length,
+                      ", expected as many as it says");
+  }
+  for (std::int64_t row = 0; row < num_rows; ++row) set(row, convert(entries[row]));
+}
+
+class RowOptions {
+ public:
+  RowOptions(const char* function, std::int64_t num_rows)
+      : function_(function), options_(static_cast<std::size_t>(num_rows)) {}
+
+  void take(const char* name, py::handle object, std::int64_t SampleOptions::* member) {
+    take(name, object, member,
+         [](Argument argument, py::handle entry) { return to_int(argument, entry); });
+  }
+  void take(const char* name, py::handle object, double SampleOptions::* member) {
+    take(name, object, member,
+         [](Argument argument, py::handle entry) { return to_double(argument, entry); });
+  }
+  const std::vector<SampleOptions>& get() const { return options_; }
+
+ private:
+  template <class Member, class Convert>
+  void take(const char* name, py::handle object, Member member, const Convert& convert) {
+    const Argument argument{function_, name};
+    for_each_row(
+        argument, object, static_cast<std::int64_t>(options_.size()),
+        [&](py::handle entry) { return convert(argument, entry); },
+        [&](std::int64_t row, auto value) {
+          options_[static_cast<std::size_t>(row)].*member = value;
+        });
+  }
+
+  const char* function_;
+  std::vector<SampleOptions> options_;
+};
+
+std::optional<IndexArray> to_optional_indices(Argument argument, py::handle object) {
+  if (object.is_none()) return std::nullopt;
+  return to_index_array(argument, object);
+}
+
+std::optional<IndexView> view_of_indices(const std::optional<IndexArray>& array) {
+  if (!array) return std::nullopt;
+  return array->view;
+}
+
+py::object py_sample(py::handle logits, py::handle seed, py::handle position,
+                     py::handle temperature, py::handle top_k, py::handle top_p, py::handle min_p,
+                     py::handle repetition_penalty, py::handle presence_penalty,
+                     py::handle frequency_penalty, py::handle prompt_ids, py::handle output_ids,
+                     py::handle bias, py::handle mask, py::handle num_threads) {
+  constexpr const char* function = "sample";
+  const FloatArray logit_array = to_float_array({function, "logits"}, logits);
+  SampleArgs args;
+  args.logits = logit_array.view;
+  const std::int64_t num_rows = args.logits.ndim == 2 ? args.logits.shape[0] : 0;
+  RowOptions options(function, num_rows);
+  options.take("seed", seed, &SampleOptions::seed);
+  options.take("position", position, &SampleOptions::position);
+  options.take("temperature", temperature, &SampleOptions::temperature);
+  options.take("top_k", top_k, &SampleOptions::top_k);
+  options.take("top_p", top_p, &SampleOptions::top_p);
+  options.take("min_p", min_p, &SampleOptions::min_p);
+  options.take("repetition_penalty", repetition_penalty, &SampleOptions::repetition_penalty);
+  options.take("presence_penalty", presence_penalty, &SampleOptions::presence_penalty);
+  options.take("frequency_penalty", frequency_penalty, &SampleOptions::frequency_penalty);
+  args.options = options.get();
+  const auto prompts = to_optional_indices({function, "prompt_ids"}, prompt_ids);
+  const auto outputs = to_optional_indices({function, "output_ids"}, output_ids);
+  const auto bias_array = to_optional_floats({function, "bias"}, bias);
+  const auto mask_array = to_optional_indices({function, "mask"}, mask);
+  args.prompt_ids = view_of_indices(prompts);
+  args.output_ids = view_of_indices(outputs);
+  if (bias_array) args.bias = bias_array->view;
+  args.mask = view_of_indices(mask_array);
+  std::int64_t* tokens = nullptr;
+  py::object array = new_index_array({num_rows}, &tokens);
+  args.out = {tokens, static_cast<std::size_t>(num_rows)};
+  const OperatorExecution how = operator_execution(function, num_threads);
+  {
+    const WithoutGil unlocked;
+    sample(args, how, function);
+  }
+  return indices_for(logits, std::move(array));
+}
+
+py::object py_route(py::handle logits, py::handle top_k, py::handle scoring, py::handle renormalise,
+                    py::handle bias, py::handle num_threads) {
+  constexpr const char* function = "route";
+  const FloatArray logit_array = to_float_array({function, "logits"}, logits);
+  const auto bias_array = to_optional_floats({function, "bias"}, bias);
+  const Argument of_scoring{function, "scoring"};
+  RouteArgs args;
+  args.logits = logit_array.view;
+  args.top_k = to_int({function, "top_k"}, top_k);
+  args.scoring = route_scoring_from_name(to_text(of_scoring, scoring), of_scoring.place());
+  args.renormalise = to_bool({function, "renormalise"}, renormalise);
+  if (bias_array) args.bias = bias_array->view;
+  const int threads = operator_execution(function, num_threads).num_threads;
+  // of shapes that route refuses there is nothing to make
+  const bool fits = args.logits.ndim == 2 && args.top_k >= 1 && args.top_k <= args.logits.shape[1];
+  const std::int64_t shape[] = {fits ? args.logits.shape[0] : 0, fits ? args.top_k : 0};
+  ResultArray weights(logits, DType::float32, shape);
+  std::int32_t* ids = nullptr;
+  py::object experts = new_index_array({shape[0], shape[1]}, &ids);
+  const auto count = static_cast<std::size_t>(shape[0] * shape[1]);
+  args.weights = {reinterpret_cast<float*>(weights.view().data), count};
+  args.experts = {ids, count};
+  {
+    const WithoutGil unlocked;
+    route(args, threads, function);
+  }
+  return py::make_tuple(weights.take(), indices_for(logits, std::move(experts)));
+}
+
+}  // namespace
+
+void bind_sampling(py::module_& m) {
+  FastFunction<&py_sample>::define(
+      m, "sample", docs::kSample, py::arg("logits"), py::kw_only(), py::arg("seed"),
+      py::arg("position"), py::arg("temperature") = 1.0, py::arg("top_k") = 0,
+      py::arg("top_p") = 1.0, py::arg("min_p") = 0.0, py::arg("repetition_penalty") = 1.0,
+      py::arg("presence_penalty") = 0.0, py::arg("frequency_penalty") = 0.0,
+      py::arg("prompt_ids") = py::none(), py::arg("output_ids") = py::none(),
+      py::arg("bias") = py::none(), py::arg("mask") = py::none(),
+      py::arg("num_threads") = py::none());
+  FastFunction<&py_route>::define(m, "route", docs::kRoute, py::arg("logits"), py::arg("top_k"),
+                                  py::kw_only(), py::arg("scoring") = "softmax",
+                                  py::arg("renormalise") = true, py::arg("bias") = py::none(),
+                                  py::arg("num_threads") = py::none());
+}
+
+}  // namespace quire::python

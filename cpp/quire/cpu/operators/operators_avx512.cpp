@@ -1,0 +1,9 @@
+#include "quire/cpu/operators/operator_list.h"
+#include "quire/cpu/operators/operator_set.h"
+#include "quire/cpu/simd/avx512.h"
+
+namespace quire {
+
+extern constexpr OperatorKernels kAvx512Operators = operator_set<Avx512>("avx512");
+
+}  // namespace quire

@@ -1,0 +1,9 @@
+#include "quire/cpu/operators/operator_list.h"
+#include "quire/cpu/operators/operator_set.h"
+#include "quire/cpu/simd/neon.h"
+
+namespace quire {
+
+extern constexpr OperatorKernels kNeonOperators = operator_set<Neon>("neon");
+
+}  // namespace quire

@@ -1,0 +1,160 @@
+#include "quire/ops/sampling/sample.h"
+
+#include <cmath>
+#include <limits>
+
+#include "quire/base/lent.h"
+#include "quire/ops/argument_checker.h"
+#include "quire/ops/float_at.h"
+
+namespace quire {
+namespace {
+
+constexpr float kOut = -std::numeric_limits<float>::infinity();
+
+void check_options(const ArgumentChecker& check, const SampleArgs& args) {
+  for (std::size_t row = 0; row < args.options.size(); ++row) {
+    const SampleOptions& of_row = args.options[row];
+    const auto require = [&](std::string_view argument, auto value, bool good,
+                             std::string_view expected) {
+      if (good) return;
+      check.fail<ValueError>(argument, "got ", value, " of row ", row, ", expected ", expected);
+    };
+    require("temperature", of_row.temperature,
+            std::isfinite(of_row.temperature) && of_row.temperature >= 0, "a finite number >= 0");
+    require("top_k", of_row.top_k, of_row.top_k >= 0, ">= 0, where 0 is all");
+    require("top_p", of_row.top_p, of_row.top_p > 0 && of_row.top_p <= 1, "above 0, at most 1");
+    require("min_p", of_row.min_p, of_row.min_p >= 0 && of_row.min_p <= 1, "0 to 1");
+    require("repetition_penalty", of_row.repetition_penalty,
+            std::isfinite(of_row.repetition_penalty) && of_row.repetition_penalty > 0,
+            "a finite number > 0");
+    require("presence_penalty", of_row.presence_penalty, std::isfinite(of_row.presence_penalty),
+            "a finite number");
+    require("frequency_penalty", of_row.frequency_penalty, std::isfinite(of_row.frequency_penalty),
+            "a finite number");
+  }
+}
+
+void check_ids(const ArgumentChecker& check, std::string_view argument, const IndexView& ids,
+               const ArrayView& logits) {
+  if (ids.ndim != 2 || ids.shape[0] != logits.shape[0]) {
+    check.fail<ValueError>(argument, "got shape ", shape_text(ids), ", expected [", logits.shape[0],
+                           ", any] (B, padded with negative numbers)");
+  }
+  for (std::int64_t row = 0; row < ids.shape[0]; ++row) {
+    for (std::int64_t i = 0; i < ids.shape[1]; ++i) {
+      const std::int64_t id = ids.at(row, i);
+      if (id < logits.shape[1]) continue;
+      check.fail<IndexError>(argument, "got ", id, " at [", row, ", ", i, "], expected less than ",
+                             logits.shape[1], ", V of logits");
+    }
+  }
+}
+
+void add_bias(const SampleArgs& args, std::int64_t row, float* logits) {
+  const ArrayView& bias = *args.bias;
+  const std::byte* const of_row = bias.ndim == 1 ? bias.data : bias.at(row);
+  visit_dtype(bias.dtype, [&](auto type) {
+    const auto* const numbers = reinterpret_cast<const decltype(type)*>(of_row);
+    for (std::int64_t id = 0; id < args.logits.shape[1]; ++id) logits[id] += to_float(numbers[id]);
+  });
+}
+
+void apply_mask(const SampleArgs& args, std::int64_t row, float* logits) {
+  const std::int64_t num_tokens = args.logits.shape[1];
+  for (std::int64_t word = 0; word < args.mask->shape[1]; ++word) {
+    const auto allowed = static_cast<std::uint32_t>(args.mask->at(row, word));
+    if (allowed == ~0u) continue;
+    const std::int64_t end = std::min<std::int64_t>(32, num_tokens - 32 * word);
+    for (std::int64_t bit = 0; bit < end; ++bit) {
+      if ((allowed >> bit & 1u) == 0) logits[32 * word + bit] = kOut;
+    }
+  }
+}
+
+template <class Visitor>
+void for_ids(const std::optional<IndexView>& ids, std::int64_t row, const Visitor& visitor) {
+  if (!ids) return;
+  for (std::int64_t i = 0; i < ids->shape[1]; ++i) {
+    if (const std::int64_t id = ids->at(row, i); id >= 0) visitor(static_cast<std::size_t>(id));
+  }
+}
+
+// How often a token is among the outputs; -1 of one that is among the prompt's alone. All are 0
+// between calls.
+using Counts = std::vector<std::int32_t>;
+
+void apply_penalties(const SampleArgs& args, std::int64_t row, float* logits) {
+  const SampleOptions& options = args.options[static_cast<std::size_t>(row)];
+  const Lent<Counts> lent;
+  Counts& counts = *lent;
+  const auto num_tokens = static_cast<std::size_t>(args.logits.shape[1]);
+  if (counts.size() < num_tokens) counts.resize(num_tokens);
+  for_ids(args.prompt_ids, row, [&](std::size_t id) { counts[id] = -1; });
+  for_ids(args.output_ids, row,
+          [&](std::size_t id) { counts[id] = std::max(counts[id], std::int32_t{0}) + 1; });
+  const auto repetition = static_cast<float>(options.repetition_penalty);
+  const auto penalise = [&](std::size_t id) {
+    const std::int32_t count = counts[id];
+    if (count == 0) return;  // done already
+    float& logit = logits[id];
+    logit = logit > 0 ? logit / repetition : logit * repetition;
+    if (count > 0) {
+      logit -= static_cast<float>(options.frequency_penalty) * static_cast<float>(count);
+      logit -= static_cast<float>(options.presence_penalty);
+    }
+    counts[id] = 0;
+  };
+  for_ids(args.prompt_ids, row, penalise);
+  for_ids(args.output_ids, row, penalise);
+}
+
+}  // namespace
+
+void check_sample(const SampleArgs& args, std::string_view function) {
+  const ArgumentChecker check(function);
+  const Length rows = args.logits.ndim == 2 ? Length(args.logits.shape[0]) : std::nullopt;
+  check.array("logits", args.logits, {rows, std::nullopt}, "B, V");
+  check.plain_floats("logits", args.logits);
+  const std::int64_t num_tokens = args.logits.shape[1];
+  if (num_tokens > std::numeric_limits<std::int32_t>::max()) {
+    check.fail<ValueError>("logits", "got ", num_tokens, " tokens, expected at most 2^31 - 1");
+  }
+  check_options(check, args);
+  if (args.bias) {
+    if (args.bias->ndim == 1) {
+      check.array("bias", *args.bias, {num_tokens}, "V of logits");
+    } else {
+      check.array("bias", *args.bias, {rows, num_tokens}, "B, V of logits");
+    }
+    check.plain_floats("bias", *args.bias);
+  }
+  if (args.mask) {
+    check.shape("mask", *args.mask, {rows, (num_tokens + 31) / 32}, "B, V / 32 rounded up");
+    if (args.mask->type != IndexType::int32) {
+      check.fail<TypeError>("mask", "got int64, expected int32, 32 tokens in each");
+    }
+  }
+  if (args.prompt_ids) check_ids(check, "prompt_ids", *args.prompt_ids, args.logits);
+  if (args.output_ids) check_ids(check, "output_ids", *args.output_ids, args.logits);
+}
+
+void adjust_logits(const SampleArgs& args, std::int64_t row, float* logits) {
+  if (args.bias) add_bias(args, row, logits);
+  if (args.mask) apply_mask(args, row, logits);
+  if (args.prompt_ids || args.output_ids) apply_penalties(args, row, logits);
+}
+
+void refuse_row(const SampleArgs& args, std::int64_t row, const float* logits,
+                std::string_view function) {
+  const ArgumentChecker check(function);
+  for (std::int64_t id = 0; id < args.logits.shape[1]; ++id) {
+    if (logits[id] < std::numeric_limits<float>::infinity()) continue;
+    check.fail<ValueError>("logits", "got ", logits[id], " at [", row, ", ", id,
+                           "], bias and penalties applied, expected finite numbers or -inf");
+  }
+  check.fail<ValueError>(args.mask ? "mask" : "logits", "got no token that row ", row,
+                         " may choose, expected a logit above -inf");
+}
+
+}  // namespace quire
