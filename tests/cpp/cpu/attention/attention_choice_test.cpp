@@ -74,7 +74,9 @@ TEST(AttentionChoice, TilesComeFirstWhereTheyAreNamedAndCachesAreBFloat16) {
   tiles.attention.tiles.takes = [](const AttentionTask& task, std::int64_t) {
     return task.q.dtype == DType::bfloat16;
   };
-  const KernelSet plain = set_of("plain", false);
+  KernelSet plain = set_of("plain", false);
+  plain.attention.codes = {};
+  plain.attention.direct.takes = [](const AttentionTask&, std::int64_t) { return true; };
   const KernelSet* const sets[] = {&tiles, &plain};
   AttentionTask task{};
   task.q.dtype = DType::bfloat16;
@@ -91,7 +93,7 @@ TEST(AttentionChoice, TilesComeFirstWhereTheyAreNamedAndCachesAreBFloat16) {
     AttentionTask other = task;
     other.q.dtype = DType::float32;
     other.head_dim = 128;
-    EXPECT_NE(&asked.fused(other, 1), asked.tiles);
+    EXPECT_EQ(&asked.fused(other, 1), asked.direct);
   }
 }
 
