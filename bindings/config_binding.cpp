@@ -1,6 +1,7 @@
 #include "arguments.h"
 #include "bindings.h"
 #include "config_docs.h"
+#include "fast_function.h"
 #include "gil.h"
 #include "numpy_view.h"
 #include "quire/base/check.h"
@@ -20,7 +21,7 @@ py::list names(const std::vector<std::string_view>& views) {
   return list;
 }
 
-py::dict build_info() {
+py::object build_info() {
   py::dict info;
   info["version"] = QUIRE_VERSION;
   info["compiler"] = QUIRE_COMPILER;
@@ -97,7 +98,7 @@ double measured_arithmetic_peak(py::handle kind, py::handle num_threads) {
 
 void bind_config(py::module_& m) {
   m.attr("__version__") = QUIRE_VERSION;
-  m.def("build_info", &build_info, kBuildInfoDoc);
+  FastFunction<&build_info>::define(m, "build_info", docs::kBuildInfo);
   m.def("read_environment_again", &read_environment_again);
   m.def("read_chunks", &timed_read_chunks, py::arg("buffer"), py::arg("chunk_bytes"),
         py::arg("order"), py::arg("num_threads"));

@@ -1,9 +1,13 @@
 // The docstrings of what is asked about the build.
 #pragma once
 
-namespace quire::python {
+namespace quire::python::docs {
 
-inline constexpr const char* kBuildInfoDoc = R"(What this build is and what runs, as a dict.
+inline constexpr const char* kBuildInfo =
+    R"(build_info()
+--
+
+What this build is and what runs, as a dict.
 
 Keys:
     version, compiler: of the package, str.
@@ -26,4 +30,4 @@ Example:
     False
 )";
 
-}  // namespace quire::python
+}  // namespace quire::python::docs
