@@ -7,21 +7,18 @@ import resource
 import subprocess
 import sys
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
+from array_libraries import LIBRARIES, Library, torch_library
 from conftest import DTYPES, make_problem
 from delegate import Delegate
 from dlpack_tensor import _Versioned
 from other_library import (
-    BrokenNamespace,
     InPackage,
-    NamedByStandard,
-    OfPackage,
     OtherArray,
     other_from_dlpack,
     pointer_of,
@@ -37,46 +34,6 @@ def another_library(monkeypatch: pytest.MonkeyPatch) -> None:
     package: Any = types.ModuleType("another_library")
     package.from_dlpack = other_from_dlpack
     monkeypatch.setitem(sys.modules, "another_library", package)
-
-
-class Library:
-    """How arrays get into a library, and out again."""
-
-    def __init__(
-        self, result: type, give: Callable[[Any], Any], take: Callable[[Any], Any]
-    ) -> None:
-        self.result, self.give, self.take = result, give, take
-
-
-def jax_library() -> Library:
-    jax = pytest.importorskip("jax")
-    return Library(jax.Array, jax.numpy.asarray, np.asarray)
-
-
-def torch_library() -> Library:
-    torch = pytest.importorskip("torch")
-
-    def give(array: Any) -> Any:
-        return torch.from_dlpack(_core.dlpack_of(array)).clone()
-
-    def take(tensor: Any) -> Any:
-        assert tensor.device.type == "cpu"
-        return read_capsule(tensor.__dlpack__(max_version=(1, 0))).copy()
-
-    return Library(torch.Tensor, give, take)
-
-
-LIBRARIES: dict[str, Callable[[], Library]] = {
-    "numpy": lambda: Library(np.ndarray, lambda array: array, lambda array: array),
-    "torch": torch_library,
-    "jax": jax_library,
-    "array API": lambda: Library(OtherArray, NamedByStandard, lambda other: other.array),
-    "a package": lambda: Library(OtherArray, InPackage, lambda other: other.array),
-    "a subclass": lambda: Library(OtherArray, OfPackage, lambda other: other.array),
-    "no library": lambda: Library(np.ndarray, OtherArray, lambda array: array),
-    "NumPy's capsules": lambda: Library(np.ndarray, Delegate, lambda array: array),
-    "no namespace": lambda: Library(np.ndarray, BrokenNamespace, lambda array: array),
-}
 
 
 @pytest.fixture(params=LIBRARIES)

@@ -14,8 +14,10 @@ namespace quire {
 
 template <class S>
 struct InstructionSet {
-  static constexpr KernelSet kernels(const char* name) {
-    return {name, S::kDotsBFloat16, attention(name), cache(name), {name, &ArithmeticLoop<S>::run}};
+  static constexpr KernelSet kernels(const char* name, const GemmKernels* gemm,
+                                     const OperatorKernels* operators) {
+    return {name, S::kDotsBFloat16, attention(name), cache(name), {name, &ArithmeticLoop<S>::run},
+            gemm, operators};
   }
 
  private:

@@ -4,6 +4,8 @@
 
 #include "quire/cpu/attention/attention_kernels.h"
 #include "quire/cpu/cache/cache_kernels.h"
+#include "quire/cpu/gemm/gemm_kernels.h"
+#include "quire/cpu/operators/operator_kernels.h"
 #include "quire/cpu/probe/probe_kernels.h"
 
 namespace quire {
@@ -14,6 +16,9 @@ struct KernelSet {
   AttentionKernels attention;
   CacheKernels cache;
   ProbeKernels probe;
+  // Compiled in files of their own; null where the next poorer set's serve.
+  const GemmKernels* gemm;
+  const OperatorKernels* operators;
 };
 
 }  // namespace quire

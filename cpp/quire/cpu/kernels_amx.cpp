@@ -4,8 +4,9 @@
 
 namespace quire {
 
-// Tiles have one path of attention; the rest is as AVX-512 does it.
+// Tiles have one path of attention and one of matrix products; the rest is as AVX-512 does it.
 extern constexpr KernelSet kAmxKernels = {
-    "amx", false, {{}, {}, {}, {}, TilePath<Amx>::kernels("amx"), {}, {}}, {}, {}};
+    "amx",     false,  {{}, {}, {}, {}, TilePath<Amx>::kernels("amx"), {}, {}}, {}, {},
+    &kAmxGemm, nullptr};
 
 }  // namespace quire

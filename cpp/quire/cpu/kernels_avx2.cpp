@@ -4,6 +4,7 @@
 
 namespace quire {
 
-extern constexpr KernelSet kAvx2Kernels = InstructionSet<Avx2>::kernels("avx2");
+extern constexpr KernelSet kAvx2Kernels =
+    InstructionSet<Avx2>::kernels("avx2", &kAvx2Gemm, &kAvx2Operators);
 
 }  // namespace quire

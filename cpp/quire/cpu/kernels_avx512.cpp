@@ -4,6 +4,7 @@
 
 namespace quire {
 
-extern constexpr KernelSet kAvx512Kernels = InstructionSet<Avx512>::kernels("avx512");
+extern constexpr KernelSet kAvx512Kernels =
+    InstructionSet<Avx512>::kernels("avx512", &kAvx512Gemm, &kAvx512Operators);
 
 }  // namespace quire

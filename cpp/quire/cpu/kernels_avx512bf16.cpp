@@ -4,6 +4,7 @@
 
 namespace quire {
 
-extern constexpr KernelSet kAvx512Bf16Kernels = InstructionSet<Avx512Bf16>::kernels("avx512bf16");
+extern constexpr KernelSet kAvx512Bf16Kernels =
+    InstructionSet<Avx512Bf16>::kernels("avx512bf16", nullptr, nullptr);
 
 }  // namespace quire

@@ -4,6 +4,7 @@
 
 namespace quire {
 
-extern constexpr KernelSet kNeonKernels = InstructionSet<Neon>::kernels("neon");
+extern constexpr KernelSet kNeonKernels =
+    InstructionSet<Neon>::kernels("neon", &kNeonGemm, &kNeonOperators);
 
 }  // namespace quire

@@ -4,6 +4,7 @@
 
 namespace quire {
 
-extern constexpr KernelSet kScalarKernels = InstructionSet<Scalar>::kernels("scalar");
+extern constexpr KernelSet kScalarKernels =
+    InstructionSet<Scalar>::kernels("scalar", &kScalarGemm, &kScalarOperators);
 
 }  // namespace quire

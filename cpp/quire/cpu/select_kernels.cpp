@@ -1,5 +1,6 @@
 #include "quire/cpu/select_kernels.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <span>
@@ -24,6 +25,13 @@ SelectedKernels select_from(const KernelCandidates& candidates) {
   };
   selected.cache = first(&KernelSet::cache);
   selected.probe = first(&KernelSet::probe);
+  const auto first_of_all = [&](auto kernels) {
+    return (*std::ranges::find_if(candidates.sets, [&](const KernelSet* set) {
+             return set->*kernels != nullptr;
+           }))->*kernels;
+  };
+  selected.gemm = first_of_all(&KernelSet::gemm);
+  selected.operators = first_of_all(&KernelSet::operators);
   return selected;
 }
 

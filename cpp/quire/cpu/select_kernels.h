@@ -8,6 +8,8 @@
 #include "quire/base/dtype.h"
 #include "quire/cpu/attention/attention_choice.h"
 #include "quire/cpu/cache/cache_kernels.h"
+#include "quire/cpu/gemm/gemm_kernels.h"
+#include "quire/cpu/operators/operator_kernels.h"
 #include "quire/cpu/probe/probe_kernels.h"
 
 namespace quire {
@@ -21,6 +23,8 @@ struct SelectedKernels {
   std::array<AttentionChoice, static_cast<std::size_t>(DType::int4) + 1> attention_of;
   const CacheKernels* cache;
   const ProbeKernels* probe;
+  const GemmKernels* gemm;
+  const OperatorKernels* operators;
   std::string_view instruction_set;  // the one that was named; empty where none was
 };
 

@@ -61,6 +61,14 @@ struct GemmKernels {
   const GemmPath* tiles;  // AMX: x of bfloat16, weights whose numbers are; null: there are none
 };
 
+// Those of each instruction set that has some of its own: gemm_<isa>.cpp. AVX512-BF16's dot product
+// of pairs has other sums than tiles have, so that AVX-512's serve there.
+extern const GemmKernels kScalarGemm;
+extern const GemmKernels kAvx2Gemm;
+extern const GemmKernels kAvx512Gemm;
+extern const GemmKernels kAmxGemm;
+extern const GemmKernels kNeonGemm;
+
 // Whether a product has the sums of AMX's tiles, on whatever processor: linear.h.
 constexpr bool has_sums_of_tiles(DType x, DType format) {
   return x == DType::bfloat16 && format != DType::float32 && format != DType::float16;

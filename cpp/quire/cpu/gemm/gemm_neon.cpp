@@ -1,4 +1,4 @@
-#include "quire/cpu/gemm/gemm_list.h"
+#include "quire/cpu/gemm/gemm_kernels.h"
 #include "quire/cpu/gemm/lane_gemm.h"
 #include "quire/cpu/simd/neon.h"
 

@@ -9,8 +9,7 @@
 #include "quire/base/interruption.h"
 #include "quire/base/lent.h"
 #include "quire/base/thread_pool.h"
-#include "quire/cpu/gemm/gemm_list.h"
-#include "quire/cpu/select_kernels.h"
+#include "quire/cpu/execution.h"
 #include "quire/ops/linear/pack_weight.h"
 
 namespace quire {
@@ -165,23 +164,8 @@ void multiply_rows(const LinearArgs& args, const PackedLayout& layout, const Gem
 }  // namespace
 
 GemmExecution default_gemm_execution(int num_threads, std::string_view function) {
-  if (num_threads < 0) {
-    raise<ValueError>(place(function, "num_threads"), "got ", num_threads, ", expected >= 1");
-  }
-  const int threads = num_threads == 0 ? default_num_threads() : num_threads;
-  const std::string_view instruction_set = selected_kernels().instruction_set;
-  if (instruction_set.empty()) {
-    static const GemmKernels* const best = [] {
-      const auto list = gemm_list();
-      return std::find_if(list.begin(), list.end(), [](const auto& c) { return c.runs_here(); })
-          ->kernels;
-    }();
-    return {best, threads};
-  }
-  for (const GemmChoice& choice : gemm_list()) {
-    if (choice.instruction_set == instruction_set) return {choice.kernels, threads};
-  }
-  return {&kScalarGemm, threads};
+  const Execution how = default_execution(num_threads, function);
+  return {how.kernels->gemm, how.num_threads};
 }
 
 void linear(const LinearArgs& args, const GemmExecution& how, std::string_view function) {

@@ -15,8 +15,8 @@ struct OperatorExecution {
 };
 
 // The fastest kernels that this processor has, or those of the instruction set that QUIRE_CPU names
-// (AVX512-BF16 has nothing more to offer here, and computes as AVX-512). `num_threads`: 0 stands
-// for default_num_threads(). Throws ValueError where either finds something wrong in the
+// (AVX512-BF16 and AMX have nothing more to offer here, and compute as AVX-512). `num_threads`: 0
+// stands for default_num_threads(). Throws ValueError where either finds something wrong in the
 // environment, and under the name of `function` for num_threads < 0.
 OperatorExecution default_operator_execution(int num_threads, std::string_view function);
 

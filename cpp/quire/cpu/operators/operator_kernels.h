@@ -15,4 +15,10 @@ struct OperatorKernels {
   RecurrentKernels recurrent;
 };
 
+// Those of each instruction set that has some of its own.
+extern const OperatorKernels kScalarOperators;
+extern const OperatorKernels kAvx2Operators;
+extern const OperatorKernels kAvx512Operators;
+extern const OperatorKernels kNeonOperators;
+
 }  // namespace quire

@@ -1,4 +1,3 @@
-#include "quire/cpu/operators/operator_list.h"
 #include "quire/cpu/operators/operator_set.h"
 #include "quire/cpu/simd/avx512.h"
 

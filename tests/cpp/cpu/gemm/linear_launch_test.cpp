@@ -7,9 +7,9 @@
 
 #include "quire/base/check.h"
 #include "quire/base/interruption.h"
-#include "quire/cpu/gemm/gemm_list.h"
 #include "quire/cpu/gemm/lane_gemm.h"
 #include "quire/cpu/gemm/tile_gemm.h"
+#include "quire/cpu/kernel_list.h"
 #include "quire/cpu/simd/tile_model.h"
 #include "support/linear_problem.h"
 #include "support/sampled_cases.h"
@@ -24,8 +24,9 @@ constexpr DType kFormats[] = {DType::float32, DType::float16, DType::bfloat16, D
 
 std::vector<const GemmKernels*> all_kernels() {
   std::vector<const GemmKernels*> all = {&kModelGemm};
-  for (const GemmChoice& choice : gemm_list()) {
-    if (choice.runs_here() && choice.instruction_set != "avx512bf16") all.push_back(choice.kernels);
+  for (const KernelSource& source : kernel_list()) {
+    const GemmKernels* const kernels = source.kernels->gemm;
+    if (kernels != nullptr && source.runs_here()) all.push_back(kernels);
   }
   return all;
 }

@@ -7,26 +7,18 @@
 #include <cmath>
 #include <random>
 
-#include "quire/cpu/operators/operator_list.h"
 #include "support/attention_problem.h"
+#include "support/each_operator_set.h"
 
 namespace quire::testing {
 namespace {
-
-std::vector<const OperatorKernels*> all_kernels() {
-  std::vector<const OperatorKernels*> all;
-  for (const OperatorChoice& choice : operator_list()) {
-    if (choice.runs_here()) all.push_back(choice.kernels);
-  }
-  return all;
-}
 
 class Recurrent : public ::testing::TestWithParam<const OperatorKernels*> {
  protected:
   OperatorExecution on(int num_threads) const { return {GetParam(), num_threads}; }
 };
 
-INSTANTIATE_TEST_SUITE_P(All, Recurrent, ::testing::ValuesIn(all_kernels()),
+INSTANTIATE_TEST_SUITE_P(All, Recurrent, ::testing::ValuesIn(operator_kernels()),
                          [](const auto& info) { return std::string(info.param->name); });
 
 Array normal(DType dtype, std::vector<std::int64_t> shape, std::uint32_t seed, float width = 1) {

@@ -6,23 +6,15 @@
 #include <random>
 
 #include "quire/base/check.h"
-#include "quire/cpu/operators/operator_list.h"
 #include "support/attention_problem.h"
+#include "support/each_operator_set.h"
 
 namespace quire::testing {
 namespace {
 
-std::vector<const OperatorKernels*> all_kernels() {
-  std::vector<const OperatorKernels*> all;
-  for (const OperatorChoice& choice : operator_list()) {
-    if (choice.runs_here()) all.push_back(choice.kernels);
-  }
-  return all;
-}
-
 class Sample : public ::testing::TestWithParam<const OperatorKernels*> {};
 
-INSTANTIATE_TEST_SUITE_P(All, Sample, ::testing::ValuesIn(all_kernels()),
+INSTANTIATE_TEST_SUITE_P(All, Sample, ::testing::ValuesIn(operator_kernels()),
                          [](const auto& info) { return std::string(info.param->name); });
 
 // Where a random number lies within rounding of a border another token may be right: of 400 rows

@@ -8,7 +8,7 @@
 
 #include "cpu/simd/words.h"
 #include "quire/base/float_mode.h"
-#include "quire/cpu/gemm/gemm_list.h"
+#include "quire/cpu/kernel_list.h"
 #include "support/attention_problem.h"
 #include "support/hard_floats.h"
 
@@ -16,8 +16,8 @@ namespace quire::testing {
 namespace {
 
 bool has_amx() {
-  return std::any_of(gemm_list().begin(), gemm_list().end(), [](const GemmChoice& choice) {
-    return choice.kernels->tiles != nullptr && choice.runs_here();
+  return std::ranges::any_of(kernel_list(), [](const KernelSource& source) {
+    return source.kernels->name == std::string_view("amx") && source.runs_here();
   });
 }
 
