@@ -157,7 +157,7 @@ void BlockPool::use_in_order(std::span<const Step> steps,
   if (residency_->is_limited()) {
     std::vector<std::vector<std::int64_t>> slabs;
     for (const Step& step : steps) slabs.push_back(residency_->slabs(step.layer, step.blocks));
-    if (!stream.emplace(*residency_, 0).start_once(std::move(slabs))) stream.reset();
+    if (!stream.emplace(*residency_, 0).start_once(slabs)) stream.reset();
   }
   for (std::size_t i = 0; i < steps.size(); ++i) {
     if (stream) stream->wait_for(i);

@@ -71,15 +71,15 @@ bool BlockStream::start(const std::vector<std::vector<std::int32_t>>& stretches)
   std::vector<Slabs> slabs;
   slabs.reserve(stretches.size());
   for (const auto& blocks : stretches) slabs.push_back(residency_.slabs(layer_, blocks));
-  return start(std::move(slabs), true);
+  return start(slabs, true);
 }
 
-bool BlockStream::start_once(std::vector<Slabs> stretches) {
-  return start(std::move(stretches), false);
+bool BlockStream::start_once(const std::vector<Slabs>& stretches) {
+  return start(stretches, false);
 }
 
 // `moves_in`: where all of it fits.
-bool BlockStream::start(std::vector<Slabs> slabs, bool moves_in) {
+bool BlockStream::start(const std::vector<Slabs>& slabs, bool moves_in) {
   Slabs all;
   for (const Slabs& some : slabs) all.insert(all.end(), some.begin(), some.end());
   std::sort(all.begin(), all.end());

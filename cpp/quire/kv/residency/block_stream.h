@@ -42,7 +42,7 @@ class BlockStream {
   bool start(const std::vector<std::vector<std::int32_t>>& stretches);
   // The same of any layers, as slabs in order: to be read once, so that nothing in use leaves for
   // them.
-  bool start_once(std::vector<std::vector<std::int64_t>> stretches);
+  bool start_once(const std::vector<std::vector<std::int64_t>>& stretches);
 
   // Returns when a stretch is in memory; in order. Throws Interrupted.
   void wait_for(std::size_t stretch);
@@ -51,7 +51,7 @@ class BlockStream {
  private:
   class Work;
 
-  bool start(std::vector<std::vector<std::int64_t>> slabs, bool moves_in);
+  bool start(const std::vector<std::vector<std::int64_t>>& slabs, bool moves_in);
 
   Residency& residency_;
   const std::int64_t layer_;

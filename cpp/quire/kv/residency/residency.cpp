@@ -285,20 +285,21 @@ std::unique_lock<CallMutex> Residency::take_window() {
 void Residency::finish_later(std::unique_ptr<Unfinished> work) noexcept {
   Finisher& finisher = *finisher_;
   if (finisher.thread.joinable()) finisher.thread.join();  // which has nothing to do any more
-  Unfinished* const unfinished = work.get();
+  const auto finish = [unfinished = work.release()] {
+    unfinished->finish();
+    delete unfinished;
+  };
   finisher.is_working = true;  // and nobody else looks at it, without the window
   try {
-    finisher.thread = std::thread([&finisher, unfinished] {
-      unfinished->finish();
-      delete unfinished;
+    finisher.thread = std::thread([&finisher, finish] {
+      finish();
       const std::lock_guard lock(finisher.mutex);
       finisher.is_working = false;
       finisher.changed.notify_all();
     });
-    work.release();
   } catch (const std::exception&) {
     finisher.is_working = false;
-    work->finish();
+    finish();
   }
 }
 
