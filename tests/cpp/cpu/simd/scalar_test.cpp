@@ -21,6 +21,7 @@ TEST(Vocabulary, IsThatOfEveryInstructionSet) {
   std::vector<std::string_view> names;
   for (const Words* const words : kAllWords) names.push_back(words->name);
   std::vector<std::string_view> built = built_instruction_sets();
+  std::erase(built, "amx");  // whose words are of tiles: amx_test.cpp
   std::sort(names.begin(), names.end());
   std::sort(built.begin(), built.end());
   EXPECT_EQ(names, built);
