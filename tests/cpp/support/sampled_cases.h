@@ -1,6 +1,6 @@
-// Which cases of a grid, or how many random ones, a test tries. A sanitizer or an emulator makes each
-// case five to forty times slower: there a third of them is tried, always the same, and every path is
-// still gone through. QUIRE_ALL_CASES=1 asks for all of them everywhere.
+// Which cases of a grid, or how many random ones, a test tries. A sanitizer or an emulator makes
+// each case five to forty times slower: there a third of them is tried, always the same, and every
+// path is still gone through. QUIRE_ALL_CASES=1 asks for all of them everywhere.
 #pragma once
 
 #include <cstdlib>
