@@ -16,18 +16,16 @@ inline constexpr std::int64_t kChannelsAtOnce = 512;
 struct ConvTask {
   const std::byte* x;
   std::int64_t x_stride;  // from one token to the next
-  DType dtype;            // of x and out
   const std::byte* weight;
   std::int64_t weight_stride;  // from one channel to the next
-  DType weight_dtype;
-  const std::byte* bias;  // null: none
-  DType bias_dtype;
+  const std::byte* bias;       // null: none
   std::byte* state;
   std::int64_t state_stride;  // from one channel to the next
-  DType state_dtype;
   std::byte* out;
   std::int64_t out_stride;
   std::int64_t num_tokens, num_channels, taps;  // at most kChannelsAtOnce
+  DType dtype;                                  // of x and out
+  DType weight_dtype, bias_dtype, state_dtype;
   bool silu;
 };
 

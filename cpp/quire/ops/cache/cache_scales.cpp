@@ -265,6 +265,7 @@ std::vector<std::int64_t> sequences_by_scales(const PagedAttentionArgs& args) {
   const std::int64_t num_seqs = args.seq_lens.shape[0];
   std::map<std::vector<float>, std::int64_t> first;
   std::vector<std::int64_t> firsts;
+  firsts.reserve(static_cast<std::size_t>(num_seqs));
   for (std::int64_t seq = 0; seq < num_seqs; ++seq) {
     firsts.push_back(first.try_emplace(scales_of_sequence(args, seq), seq).first->second);
   }

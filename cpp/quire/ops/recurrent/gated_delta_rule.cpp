@@ -58,7 +58,7 @@ std::vector<std::int64_t> check_gated_delta_rule(const GatedDeltaRuleArgs& args,
     check.apart("out", args.out, "cu_seqlens", *args.cu_seqlens);
     check.apart("state", args.state, "cu_seqlens", *args.cu_seqlens);
   }
-  return token_spans(check, args.cu_seqlens, *tokens, *sequences);
+  return token_spans(check, args.cu_seqlens, args.q.shape[0], args.state.shape[0]);
 }
 
 GatedDeltaRuleReference reference_gated_delta_rule(const GatedDeltaRuleArgs& args) {
@@ -70,6 +70,7 @@ GatedDeltaRuleReference reference_gated_delta_rule(const GatedDeltaRuleArgs& arg
   for (std::int64_t sequence = 0; sequence < args.state.shape[0]; ++sequence) {
     for (std::int64_t head = 0; head < heads; ++head) {
       std::vector<double> s;
+      s.reserve(static_cast<std::size_t>(keys * values));
       for (std::int64_t i = 0; i < keys * values; ++i) {
         s.push_back(
             float_at(args.state.at(sequence, head, i / values), DType::float32, i % values));

@@ -55,9 +55,14 @@ void check_options(const ArgumentChecker& check, const RopeFrequencyOptions& opt
   }
 }
 
+// Of scalings that need it: where it is left out, these are refused before.
+double original_context(const RopeFrequencyOptions& options) {
+  return static_cast<double>(options.original_max_positions.value_or(1));
+}
+
 // The pair that turns so many times in the original context, as a number between pairs.
 double pair_of_turns(const RopeFrequencyOptions& options, double turns) {
-  const auto context = static_cast<double>(*options.original_max_positions);
+  const double context = original_context(options);
   return static_cast<double>(options.rotary_dim) *
          std::log(context / (turns * 2 * std::numbers::pi)) / (2 * std::log(options.theta));
 }
@@ -96,8 +101,7 @@ double yarn_attention_factor(const RopeFrequencyOptions& options) {
 }
 
 double llama3_frequency(const RopeFrequencyOptions& options, double frequency) {
-  const double turns =
-      static_cast<double>(*options.original_max_positions) * frequency / (2 * std::numbers::pi);
+  const double turns = original_context(options) * frequency / (2 * std::numbers::pi);
   const double kept = std::clamp(
       (turns - options.low_freq_factor) / (options.high_freq_factor - options.low_freq_factor), 0.0,
       1.0);
@@ -107,7 +111,7 @@ double llama3_frequency(const RopeFrequencyOptions& options, double frequency) {
 // theta, or dynamic's for a longer sequence.
 double base_of(const RopeFrequencyOptions& options) {
   if (options.scaling != RopeScaling::dynamic) return options.theta;
-  const auto context = static_cast<double>(*options.original_max_positions);
+  const double context = original_context(options);
   const double length = std::max(context, static_cast<double>(options.seq_len));
   const auto dim = static_cast<double>(options.rotary_dim);
   return options.theta *

@@ -51,19 +51,17 @@ void check_ids(const ArgumentChecker& check, std::string_view argument, const In
   }
 }
 
-void add_bias(const SampleArgs& args, std::int64_t row, float* logits) {
-  const ArrayView& bias = *args.bias;
+void add_bias(const ArrayView& bias, std::int64_t row, std::int64_t num_tokens, float* logits) {
   const std::byte* const of_row = bias.ndim == 1 ? bias.data : bias.at(row);
   visit_dtype(bias.dtype, [&](auto type) {
     const auto* const numbers = reinterpret_cast<const decltype(type)*>(of_row);
-    for (std::int64_t id = 0; id < args.logits.shape[1]; ++id) logits[id] += to_float(numbers[id]);
+    for (std::int64_t id = 0; id < num_tokens; ++id) logits[id] += to_float(numbers[id]);
   });
 }
 
-void apply_mask(const SampleArgs& args, std::int64_t row, float* logits) {
-  const std::int64_t num_tokens = args.logits.shape[1];
-  for (std::int64_t word = 0; word < args.mask->shape[1]; ++word) {
-    const auto allowed = static_cast<std::uint32_t>(args.mask->at(row, word));
+void apply_mask(const IndexView& mask, std::int64_t row, std::int64_t num_tokens, float* logits) {
+  for (std::int64_t word = 0; word < mask.shape[1]; ++word) {
+    const auto allowed = static_cast<std::uint32_t>(mask.at(row, word));
     if (allowed == ~0u) continue;
     const std::int64_t end = std::min<std::int64_t>(32, num_tokens - 32 * word);
     for (std::int64_t bit = 0; bit < end; ++bit) {
@@ -140,8 +138,9 @@ void check_sample(const SampleArgs& args, std::string_view function) {
 }
 
 void adjust_logits(const SampleArgs& args, std::int64_t row, float* logits) {
-  if (args.bias) add_bias(args, row, logits);
-  if (args.mask) apply_mask(args, row, logits);
+  const std::int64_t num_tokens = args.logits.shape[1];
+  if (args.bias) add_bias(*args.bias, row, num_tokens, logits);
+  if (args.mask) apply_mask(*args.mask, row, num_tokens, logits);
   if (args.prompt_ids || args.output_ids) apply_penalties(args, row, logits);
 }
 

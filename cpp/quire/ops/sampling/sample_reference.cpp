@@ -13,8 +13,9 @@ namespace {
 std::int64_t chosen(const std::vector<float>& logits, const SampleOptions& options) {
   std::vector<std::int64_t> likeliest(logits.size());
   std::iota(likeliest.begin(), likeliest.end(), 0);
-  std::stable_sort(likeliest.begin(), likeliest.end(),
-                   [&](std::int64_t a, std::int64_t b) { return logits[a] > logits[b]; });
+  std::sort(likeliest.begin(), likeliest.end(), [&](std::int64_t a, std::int64_t b) {
+    return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
+  });
   const double largest = logits[likeliest[0]];
   if (options.temperature == 0) return likeliest[0];
   const auto power = [&](std::int64_t id) {
@@ -54,6 +55,7 @@ std::vector<std::int64_t> reference_sample(const SampleArgs& args) {
   std::vector<std::int64_t> tokens;
   for (std::int64_t row = 0; row < args.logits.shape[0]; ++row) {
     std::vector<float> logits;
+    logits.reserve(static_cast<std::size_t>(args.logits.shape[1]));
     for (std::int64_t id = 0; id < args.logits.shape[1]; ++id) {
       logits.push_back(static_cast<float>(float_at(args.logits.at(row), args.logits.dtype, id)));
     }
