@@ -72,9 +72,10 @@ inline constexpr std::array<AttentionOption, kNumAttentionOptions> kAttentionOpt
      "likewise for v_cache. Of int4 float16 [num_blocks, block_size, Hkv, 2], the step and "
      "middle of each value; the last axis is contiguous."},
     {"cache_dtype", "None", &AttentionOptions::cache_dtype,
-     "of caches that are held as uint8: \"float8_e4m3fn\" or \"float8_e5m2\", whose bytes they "
-     "are. None: as their arrays say, and uint8 is int4. What these say may be said again; tables "
-     "have the dtype of their pool."},
+     "of caches that are held as uint8, both of them: \"float8_e4m3fn\" or \"float8_e5m2\", a name "
+     "or a NumPy dtype: what the bytes are. None: the arrays' own dtypes, and uint8 is int4. Of "
+     "other "
+     "caches, and of tables, it may only name the dtype that they have."},
     {"layout", "'NHD'", &AttentionOptions::layout, "\"NHD\" or \"HND\", of all caches."},
     {"out", "None", &AttentionOptions::out,
      "[T, Hq, Dv] to write into, which is returned; None: a new array of q's library and dtype, "

@@ -43,7 +43,7 @@ extend and write in one step, on threads as write_kv.
 
 Args:
     k: [n, num_kv_heads, head_dim], or [num_layers, n, num_kv_heads, head_dim] where the pool has
-        several layers. v: likewise with v_head_dim; None where the pool is shared, as values are
+        several layers. v: likewise with v_head_dim; None where the pool has shared=True, as values are
         the beginnings of its keys. float32, float16 or bfloat16. A quantised pool gets them with scales of their own, as in write_kv. One with open_blocks rounds them to
         bfloat16, which they have to be finite in, of int4 at most 65504 in magnitude, and seals all
         blocks but the last: with the same bits whether tokens come one by one or all at once.

@@ -22,9 +22,9 @@ Args:
     q: [T, Hq, D], float32, float16 or bfloat16; where k_cache is of a float8 also float8_e4m3fn or
         float8_e5m2, either. Without cu_seqlens_q T == B: the last token of each sequence.
     k_cache: [num_blocks, block_size, Hkv, D] ("NHD") or [num_blocks, Hkv, block_size, D] ("HND"),
-        any of the three dtypes, or quantised: int8, float8_e4m3fn, float8_e5m2, or int4. This is an
-        array of uint8 [..., D / 2] without cache_dtype, D even: element 2 i in the lower half of byte i, element 2 i + 1 in the
-        upper one. A half u stands for middle + (u - 8) * step (arXiv 2402.02750).
+        any of the three dtypes, or quantised: int8, float8_e4m3fn, float8_e5m2, or int4. int4 is an
+        array of uint8 [..., D / 2], where no cache_dtype says otherwise, D even: element 2 i in the
+        lower half of byte i, element 2 i + 1 in the upper one. A half u stands for middle + (u - 8) * step (arXiv 2402.02750).
     v_cache: as k_cache, with Dv for D; its dtype may differ, but int4 both are or none. Where a value
         is the beginning of its key it is k_cache[..., :Dv], with v_scale as k_scale.
     block_tables: [B, max_blocks] int32 or int64. Entries past ceil(seq_len / block_size) are
@@ -63,7 +63,8 @@ Args:
     tables: BlockTables of one pool, in any iterable. Nobody can change them while this runs.
     layer: of the pool.
     The other options are those of paged_attention; key_positions is None, as tables have theirs,
-    and k_scale and v_scale of None are the pool's.
+    and k_scale and v_scale of None are the pool's. Of a pool with shared=True k_scale is its values'
+    too, and v_scale is None.
 
 Returns:
     out [T, Hq, Dv], or a tuple, as paged_attention.
@@ -140,8 +141,9 @@ Args:
     k_open, v_open: beside quantised caches, as in paged_attention. Slots from num_blocks *
         block_size on are theirs, and their rows are stored as plain floats, each block as far as it
         has any; what they are rounded to is finite.
-    cache_dtype: of caches that are held as uint8: "float8_e4m3fn" or "float8_e5m2", whose bytes they
-        are. None: as their arrays say, and uint8 is int4.
+    cache_dtype: of caches that are held as uint8, both of them: "float8_e4m3fn" or "float8_e5m2", a
+        name or a NumPy dtype: what the bytes are. None: the arrays' own dtypes, and uint8 is int4. Of
+        other caches it may only name the dtype that they have.
     layout: "NHD" or "HND", of all caches.
 
 Raises:
@@ -176,7 +178,8 @@ Args:
     backing_file, resident_bytes, open_blocks: see below.
     shared: a value is the first v_head_dim numbers of its key, as in latent attention (DeepSeek-V2,
         arXiv 2405.04434, section 2.1), and is stored there alone: v_cache and v_scale are views of
-        what keys have, append and Step take no v. Not for int4, whose keys and values are on grids of
+        what keys have, append and Step take no v. It has nothing to do with blocks that tables share.
+        Not for int4, whose keys and values are on grids of
         two kinds.
 
 A pool, its tables and its caches belong to the process that made them: in a child of os.fork() every
@@ -238,7 +241,7 @@ inline constexpr const char* kVCache =
 
 A writable view of a layer's values, [num_blocks, block_size, num_kv_heads, v_head_dim].
 
-Of int4 uint8, two numbers a byte, with v_head_dim / 2. Of a pool that is shared it is
+Of int4 uint8, two numbers a byte, with v_head_dim / 2. Of a pool with shared=True it is
 k_cache(layer)[..., :v_head_dim]. Nothing is copied, and the view keeps the pool alive. Raises
 IndexError for an unknown layer.
 
@@ -268,7 +271,7 @@ inline constexpr const char* kVScale =
 A writable view of a layer's scales of values, float32 [num_blocks, block_size, num_kv_heads].
 
 A value is its numbers in v_cache times its scale. Of int4 they are grids, float16 [num_blocks,
-block_size, num_kv_heads, 2], as paged_attention has them. Of a pool that is shared it is
+block_size, num_kv_heads, 2], as paged_attention has them. Of a pool with shared=True it is
 k_scale(layer). Nothing is copied, and the view keeps the pool alive. Raises TypeError for a pool that is not quantised, IndexError for an unknown layer.
 
 Example:

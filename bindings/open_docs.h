@@ -24,7 +24,7 @@ inline constexpr const char* kVOpen =
 --
 
 A writable view of a layer's open values, bfloat16 [num_blocks, block_size, num_kv_heads,
-v_head_dim], as k_open has the keys. Of a pool that is shared it is k_open(layer)[..., :v_head_dim].
+v_head_dim], as k_open has the keys. Of a pool with shared=True it is k_open(layer)[..., :v_head_dim].
 
 Raises TypeError for a pool without open_blocks, IndexError for an unknown layer.
 

@@ -17,7 +17,8 @@ a pool with open_blocks those are the tokens of sealed blocks, and those of the 
 'quire.open_columns' columns are in 'layers.L.k_open' and 'layers.L.v_open', as bfloat16. Of int4
 there are two numbers a byte, and the scales are grids, k_scale [num_blocks, Hkv, D, 2] and v_scale
 [num_tokens, Hkv, 2]. Where keep has removed tokens before others, 'positions' [num_tokens] has
-theirs, as int64.
+theirs, as int64. Of a pool with shared=True there are no 'layers.L.v', 'layers.L.v_scale' and
+'layers.L.v_open', and the metadata have 'quire.shared'.
 
 The file is written aside, as .NAME.saving, brought to the disk and renamed: a process that is killed
 meanwhile leaves the old file as it was, and maybe .NAME.saving, which the next save there removes.
@@ -77,8 +78,8 @@ inline constexpr const char* kSaveCache =
 Writes all that is cached to a safetensors file in a directory, which is made where it is missing.
 
 The file, prefix_cache.safetensors, has the token ids, the namespaces and each block's rows once, as
-'layers.L.k' and 'layers.L.v' [rows, Hkv, D], with scales or grids as a table's. It replaces the old
-one as a whole or not at all, as BlockTable.save does.
+'layers.L.k' and 'layers.L.v' [rows, Hkv, D] (keys alone where the pool has shared=True), with scales
+or grids as a table's. It replaces the old one as a whole or not at all, as BlockTable.save does.
 
 Others may use the cache meanwhile. What it holds at the beginning is saved; those blocks cannot be
 evicted before they are written, so an allocation may find no room that would have found some.

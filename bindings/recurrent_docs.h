@@ -10,7 +10,7 @@ inline constexpr const char* kCausalConv1d =
 --
 
 A short convolution along the tokens of each sequence, each channel by itself:
-out[t, c] = silu(bias[c] + sum_j weight[c, j] * x[t - (K - 1) + j, c]).
+out[t, c] = activation(bias[c] + sum_j weight[c, j] * x[t - (K - 1) + j, c]).
 
 What was before the first token of a call is in state, which the call brings up to date: zeros for a
 new sequence. In float32, rounded to x's dtype once. A token has the same bits however its sequence is
@@ -20,8 +20,8 @@ Args:
     x: [T, C], float32, float16 or bfloat16, the last axis contiguous: tokens of all sequences, one
         after the other.
     weight: [C, K], of these dtypes; K from 1 to 16.
-    state: [B, C, K - 1], float32 or x's dtype, written: the last K - 1 numbers of each channel, the
-        oldest first.
+    state: [B, C, K - 1], float32 or x's dtype, to which it is rounded, written: the last K - 1
+        numbers of each channel, the oldest first. The last axis is contiguous.
     bias: [C], of these dtypes.
     cu_seqlens: [B + 1], int32 or int64, from 0 to T: sequence i has tokens cu_seqlens[i] to
         cu_seqlens[i + 1], perhaps none. None: one token each (T == B), or one sequence alone (B ==
@@ -58,10 +58,12 @@ of 1e-6 / Dk.
 Args:
     q, k: [T, Hk, Dk], float32, float16 or bfloat16, the last axis contiguous: tokens of all
         sequences, one after the other.
-    v: [T, Hv, Dv], Hv a multiple of Hk.
-    g: [T, Hv], the logarithm of what is kept of S, at most 0.
-    beta: [T, Hv], how much of the difference is written, 0 to 1.
-    state: [B, Hv, Dk, Dv], float32, written; zeros for a new sequence.
+    v: [T, Hv, Dv], Hv a multiple of Hk, any of these dtypes, which may differ from q's, as k's may.
+    g: [T, Hv], any of these dtypes: the natural logarithm of what is kept of S, usually at most 0.
+    beta: [T, Hv], likewise: how much of the difference is written, usually 0 to 1. Neither is
+        checked.
+    state: [B, Hv, Dk, Dv], float32, written; zeros for a new sequence. The last axis of all arrays is
+        contiguous.
     cu_seqlens: [B + 1], int32 or int64, from 0 to T, as of causal_conv1d. None: one token each (T ==
         B), or one sequence alone (B == 1).
     scale: of q. None: 1 / sqrt(Dk).

@@ -113,19 +113,24 @@ Options are called as in rope_parameters of a config.json, and computed as in tr
 float64 and rounded to float32 once. Unscaled, f[i] = rope_theta ** (-2 i / rotary_dim).
 
 Args:
-    rotary_dim: numbers of a head that are turned; even.
+    rotary_dim: numbers of a head that are turned; even. partial_rotary_factor of a config is none of
+        the options: rotary_dim is head_dim times it.
     rope_theta: >= 1.
-    rope_type: "default": f. "linear": f / factor. "dynamic": rope_theta grows with seq_len. "yarn":
-        f / factor of slow pairs, f of fast ones, mixed between them (arXiv:2309.00071). "llama3": the
-        same by wavelengths, as in Llama 3.1.
+    rope_type: "default": f. "linear": f / factor. "dynamic": rope_theta * (factor * n / L - (factor -
+        1)) ** (d / (d - 2)) for rope_theta, n the larger of seq_len and L, d = rotary_dim, at least
+        4. "yarn": f / factor of slow pairs, f of fast ones, mixed between them (arXiv:2309.00071).
+        "llama3": f / factor of wavelengths above L / low_freq_factor, f of those below L /
+        high_freq_factor, mixed between them linearly in 1 / wavelength, as in Llama 3.1. L is
+        original_max_position_embeddings. Others ("longrope") are refused.
     factor: how many times longer the context has become, >= 1.
     original_max_position_embeddings: that context before; of "dynamic", "yarn" and "llama3".
     seq_len: tokens of the sequence; of "dynamic". It matters beyond the original context.
-    low_freq_factor, high_freq_factor: of "llama3".
+    low_freq_factor, high_freq_factor: of "llama3"; the second is larger.
     beta_fast, beta_slow: turns in the original context above and below which pairs are fast and slow;
         of "yarn". truncate: whether that is rounded to whole pairs.
-    mscale, mscale_all_dim, attention_factor: of "yarn": what cos and sin are multiplied by. None:
-        0.1 ln(factor) + 1.
+    mscale, mscale_all_dim, attention_factor: of "yarn": attention_factor is what cos and sin are
+        multiplied by. None: m(mscale) / m(mscale_all_dim) where both are given and not 0, else m(1),
+        with m(a) = 0.1 a ln(factor) + 1.
 
 Returns:
     (inv_freq, attention_factor): a float32 array [rotary_dim / 2], radians a position, and a float.

@@ -24,24 +24,25 @@ its order (vLLM has min_p before top_k):
    ids. At least one does.
 7. min_p: those of p >= min_p * the largest p stay.
 8. In the order of ids, the first at which the sum of p exceeds u times the sum of all that are
-   left. u is a number of [0, 1) that seed and position alone decide, by Philox4x32-10 (Salmon et
-   al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011): batches, threads and preemption do
+   left. u is a number of [0, 1) that seed and position alone decide, by Philox4x32-10
+   (quire.ops.reference.philox_uniform; Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011): batches, threads and preemption do
    not matter.
 
 Args:
     logits: [B, V], float32, float16 or bfloat16, the last axis contiguous; finite or -inf.
-    seed: an int of 64 bits. This and all options below up to frequency_penalty are a number, or one
+    seed: an int of -2**63 to 2**63 - 1. This and all options below up to frequency_penalty are a number, or one
         for each row: a list, or an array [B].
     position: where in its sequence the token will stand, an int: a new one for each token.
     temperature: >= 0.
     top_k: >= 0; 0: all.
     top_p: above 0, at most 1.
     min_p: 0 to 1.
-    repetition_penalty: above 0. It and the others need prompt_ids or output_ids.
+    repetition_penalty: above 0; for tokens of prompt_ids and output_ids. Without any ids penalties
+        change nothing.
     presence_penalty, frequency_penalty: for tokens of output_ids.
     prompt_ids, output_ids: [B, n], int32 or int64, tokens of the prompt and those chosen since;
         negative ones are padding.
-    bias: [V] or [B, V] floats.
+    bias: [V] or [B, V], float32, float16 or bfloat16.
     mask: int32 [B, ceil(V / 32)]: bit i of word j allows token 32 * j + i, the mask of grammars
         (llguidance, xgrammar). Of bools: np.packbits(allowed, axis=-1,
         bitorder="little").view(np.int32), with V a multiple of 32.
@@ -52,7 +53,8 @@ Returns:
     int64 [B], of the library that logits belongs to.
 
 Raises:
-    ValueError: also for a logit that is NaN or infinity, and a row without any token to choose.
+    ValueError: also for a logit that is NaN or infinity once bias and penalties are applied, and a
+        row without any token to choose.
     IndexError: for an id that is V or more.
     TypeError.
 
@@ -68,15 +70,16 @@ Chooses experts for each token, and how much each of them counts.
 
 Scores are the softmax of a token's logits, or the sigmoid of each. The top_k experts of the largest
 scores + bias are chosen; their weights are their scores without bias, divided by their sum where
-renormalise says so. In float64, rounded once. softmax is Mixtral's and Qwen's as in transformers,
-sigmoid with a bias DeepSeek-V3's (arXiv:2412.19437).
+renormalise says so. In float64, rounded once. softmax is Mixtral's and Qwen3's as in transformers,
+Qwen2's without renormalise; sigmoid with a bias is DeepSeek-V3's (arXiv:2412.19437) without its groups
+of experts, and its routed_scaling_factor is the caller's.
 
 Args:
     logits: [T, E], float32, float16 or bfloat16, the last axis contiguous; finite.
     top_k: 1 to E.
     scoring: "softmax" or "sigmoid".
     renormalise: whether weights of a token add up to 1.
-    bias: [E] floats.
+    bias: [E], float32, float16 or bfloat16.
     num_threads: None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of this process, at
         most what the quota of its container is worth.
 

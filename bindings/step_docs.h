@@ -34,7 +34,7 @@ inline constexpr const char* kStepAttend =
 Args:
     q: [T, Hq, D], the new tokens of the first table, then those of the second, and so on; T is
         num_tokens.
-    k: [T, Hkv, D]. v: [T, Hkv, Dv], None where the pool is shared. float32, float16 or bfloat16.
+    k: [T, Hkv, D]. v: [T, Hkv, Dv], None where the pool has shared=True. float32, float16 or bfloat16.
         None and None: they have been written.
     layer: of the pool.
     The other options are those of attend; cu_seqlens_q is None, as the step has its own.
@@ -56,7 +56,7 @@ inline constexpr const char* kStepWrite =
 Writes the new tokens' keys and values of a layer.
 
 Args:
-    k: [T, Hkv, D]. v: [T, Hkv, Dv], None where the pool is shared, as values are the beginnings of
+    k: [T, Hkv, D]. v: [T, Hkv, Dv], None where the pool has shared=True, as values are the beginnings of
         its keys. float32, float16 or bfloat16, rounded to the pool's dtype.
     layer: of the pool.
 

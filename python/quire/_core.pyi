@@ -493,18 +493,58 @@ def linear(
     out: _Floats | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> _Tensor: ...
+@overload
 def rms_norm(
-    x: _Floats,
+    x: _NumPy,
     weight: _Floats,
     *,
     eps: SupportsFloat = 1e-06,
-    residual: _Floats | None = None,
+    residual: None = None,
     weight_offset: SupportsFloat = 0.0,
     gate: _Floats | None = None,
     out: _Floats | None = None,
     residual_out: _Floats | None = None,
     num_threads: SupportsIndex | None = None,
-) -> Any: ...
+) -> _Array: ...
+@overload
+def rms_norm(
+    x: _Tensor,
+    weight: _Floats,
+    *,
+    eps: SupportsFloat = 1e-06,
+    residual: None = None,
+    weight_offset: SupportsFloat = 0.0,
+    gate: _Floats | None = None,
+    out: _Floats | None = None,
+    residual_out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Tensor: ...
+@overload
+def rms_norm(
+    x: _NumPy,
+    weight: _Floats,
+    *,
+    eps: SupportsFloat = 1e-06,
+    residual: _Floats,
+    weight_offset: SupportsFloat = 0.0,
+    gate: _Floats | None = None,
+    out: _Floats | None = None,
+    residual_out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> tuple[_Array, _Array]: ...
+@overload
+def rms_norm(
+    x: _Tensor,
+    weight: _Floats,
+    *,
+    eps: SupportsFloat = 1e-06,
+    residual: _Floats,
+    weight_offset: SupportsFloat = 0.0,
+    gate: _Floats | None = None,
+    out: _Floats | None = None,
+    residual_out: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> tuple[_Tensor, _Tensor]: ...
 @overload
 def swiglu(
     gate: _NumPy,
@@ -566,8 +606,9 @@ def rope_frequencies(
     mscale_all_dim: SupportsFloat | None = None,
     attention_factor: SupportsFloat | None = None,
 ) -> tuple[npt.NDArray[np.float32], float]: ...
+@overload
 def sample(
-    logits: _Floats,
+    logits: _NumPy,
     *,
     seed: _PerRow,
     position: _PerRow,
@@ -584,8 +625,28 @@ def sample(
     mask: _Ints | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> npt.NDArray[np.int64]: ...
+@overload
+def sample(
+    logits: _Tensor,
+    *,
+    seed: _PerRow,
+    position: _PerRow,
+    temperature: _PerRow = 1.0,
+    top_k: _PerRow = 0,
+    top_p: _PerRow = 1.0,
+    min_p: _PerRow = 0.0,
+    repetition_penalty: _PerRow = 1.0,
+    presence_penalty: _PerRow = 0.0,
+    frequency_penalty: _PerRow = 0.0,
+    prompt_ids: _Ints | None = None,
+    output_ids: _Ints | None = None,
+    bias: _Floats | None = None,
+    mask: _Ints | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> _Tensor: ...
+@overload
 def route(
-    logits: _Floats,
+    logits: _NumPy,
     top_k: SupportsIndex,
     *,
     scoring: Literal["softmax", "sigmoid"] = "softmax",
@@ -593,6 +654,16 @@ def route(
     bias: _Floats | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]: ...
+@overload
+def route(
+    logits: _Tensor,
+    top_k: SupportsIndex,
+    *,
+    scoring: Literal["softmax", "sigmoid"] = "softmax",
+    renormalise: _Bool = True,
+    bias: _Floats | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> tuple[_Tensor, _Tensor]: ...
 @overload
 def causal_conv1d(
     x: _NumPy,

@@ -1,7 +1,7 @@
-"""Operators of a model beside attention, on NumPy arrays.
+"""Operators of a model beside attention, on arrays of NumPy, PyTorch and JAX.
 
 A row's bits depend on that row, the weights and the processor: not on the rows beside it, nor on
-threads. Each has a float64 reference of the same name in quire.ops.reference.
+threads. quire.ops.reference has them in float64, under the same names.
 
     >>> import numpy as np
     >>> from quire import ops

@@ -108,7 +108,7 @@ def concat_and_cache_mla(
         kv_c: [n, R]. k_pe: [n, P]. Rows past slot_mapping's end are padding.
         kv_cache: [num_blocks, block_size, R + P], in any strides.
         slot_mapping, kv_cache_dtype: as reshape_and_cache_flash.
-        scale: of "fp8": a number, which both are multiples of; ignored under "auto".
+        scale: of 8-bit floats: a number or [1], which both are multiples of; ignored under "auto".
 
     Raises:
         NotImplementedError: another kv_cache_dtype. ValueError, TypeError, IndexError. Nothing has

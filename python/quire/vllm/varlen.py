@@ -73,7 +73,8 @@ def flash_attn_varlen_func(
         alibi_slopes: [Hq] or [B, Hq]: slope * (key - row's position) is added; needs causal.
         s_aux: [Hq]: one more logit per head in the softmax's sum, without a value.
         k_descale, v_descale: of 8-bit caches: a number, [1], [Hkv] or [B, Hkv], what their numbers
-            are multiples of. Caches of uint8 are float8_e4m3fn, vLLM's "fp8".
+            are multiples of. Caches of uint8 are float8_e4m3fn, vLLM's "fp8"; one of "fp8_e5m2" is
+            given as a view of float8_e5m2.
         q_descale: likewise of float8 queries, which need float8 keys.
         out: [T, Hq, Dv] to write into, of q's dtype; of a float8 q of float32, float16 or bfloat16.
         max_seqlen_q, max_seqlen_k, deterministic, scheduler_metadata, num_splits, fa_version:
