@@ -35,7 +35,8 @@ Returns:
     out, or a new array [T, C] of the library that x belongs to.
 
 Raises:
-    ValueError, TypeError: before anything is written.
+    ValueError, TypeError: before anything is written. A call that Ctrl-C ends leaves state and out
+    partly written: the sequence has to begin anew.
 
 Example:
     >>> y = causal_conv1d(x, weight, state=state, cu_seqlens=step.cu_seqlens_q)
@@ -74,7 +75,8 @@ Returns:
     out, or a new array of the library that q belongs to.
 
 Raises:
-    ValueError, TypeError: before anything is written.
+    ValueError, TypeError: before anything is written. A call that Ctrl-C ends leaves state and out
+    partly written: the sequence has to begin anew.
 
 Example:
     >>> o = gated_delta_rule(q, k, v, g, beta, state=state, cu_seqlens=step.cu_seqlens_q)

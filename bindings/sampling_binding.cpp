@@ -21,6 +21,9 @@ void for_each_row(Argument argument, py::handle object, std::int64_t num_rows,
                   const Convert& convert, const Set& set) {
   const Py_ssize_t length = py::isinstance<py::str>(object) ? -1 : PyObject_Size(object.ptr());
   if (length < 0) {  // a number, or whatever convert() refuses
+    if (PyErr_Occurred() != nullptr && PyErr_ExceptionMatches(PyExc_TypeError) == 0) {
+      throw py::error_already_set();
+    }
     PyErr_Clear();
     const auto entry = convert(object);
     for (std::int64_t row = 0; row < num_rows; ++row) set(row, entry);

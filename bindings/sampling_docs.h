@@ -70,7 +70,7 @@ Chooses experts for each token, and how much each of them counts.
 
 Scores are the softmax of a token's logits, or the sigmoid of each. The top_k experts of the largest
 scores + bias are chosen; their weights are their scores without bias, divided by their sum where
-renormalise says so. In float64, rounded once. softmax is Mixtral's and Qwen3's as in transformers,
+renormalise says so (1 / top_k each, where all of them are 0). In float64, rounded once. softmax is Mixtral's and Qwen3's as in transformers,
 Qwen2's without renormalise; sigmoid with a bias is DeepSeek-V3's (arXiv:2412.19437) without its groups
 of experts, and its routed_scaling_factor is the caller's.
 

@@ -90,7 +90,8 @@ def test_against_transformers(scaling: dict[str, Any], head_dim: int) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rotary_dim": 7}, "rope_frequencies: rotary_dim: got 7, expected an even number >= 2"),
+        ({"rotary_dim": 7}, "rope_frequencies: rotary_dim: got 7, expected an even number from 2 "),
+        ({"rotary_dim": 2**40}, "rope_frequencies: rotary_dim: got 1099511627776"),
         ({"rope_type": "longrope"}, 'rope_frequencies: rope_type: got "longrope", expected'),
         ({"rope_theta": 0.5}, "rope_frequencies: rope_theta: got 0.5"),
         ({"rope_type": "linear", "factor": 0.5}, "rope_frequencies: factor: got 0.5"),

@@ -220,6 +220,15 @@ def test_route_against_float64(dtype: str, options: dict[str, Any]) -> None:
     assert equal[1].tolist() == [[0, 1, 2]]
 
 
+def test_experts_of_no_score_count_alike() -> None:
+    none = np.full((1, 4), -1000, np.float32)
+    options: dict[str, Any] = {"scoring": "sigmoid"}
+    assert ops.route(none, 2, **options)[0].tolist() == [[0.5, 0.5]]
+    assert reference.route(none, 2, **options)[0].tolist() == [[0.5, 0.5]]
+    chosen = ops.route(np.array([[0, -1000]], np.float32), 1, bias=np.array([-10, 10], np.float32))
+    assert [x.tolist() for x in chosen] == [[[1.0]], [[1]]]
+
+
 def test_results_are_torchs() -> None:
     torch = pytest.importorskip("torch")
     logits = torch.randn(3, 50)

@@ -162,12 +162,14 @@ def route(
         scores = np.exp(x - x.max(axis=1, keepdims=True))
         scores /= scores.sum(axis=1, keepdims=True)
     else:
-        scores = 1 / (1 + np.exp(-x))
+        with np.errstate(over="ignore"):  # infinity, whose score is 0
+            scores = 1 / (1 + np.exp(-x))
     ranks = scores if bias is None else scores + np.asarray(bias).astype(np.float64)
     experts = np.argsort(-ranks, axis=1, kind="stable")[:, :top_k]
     weights = np.take_along_axis(scores, experts, axis=1)
     if renormalise:
-        weights = weights / weights.sum(axis=1, keepdims=True)
+        sums = weights.sum(axis=1, keepdims=True)
+        weights = np.where(sums == 0, 1 / top_k, weights / np.where(sums == 0, 1, sums))
     return weights, experts.astype(np.int32)
 
 

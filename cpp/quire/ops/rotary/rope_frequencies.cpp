@@ -22,9 +22,10 @@ void require_positive(const ArgumentChecker& check, std::string_view argument, d
 
 void check_options(const ArgumentChecker& check, const RopeFrequencyOptions& options) {
   const std::int64_t least = options.scaling == RopeScaling::dynamic ? 4 : 2;
-  if (options.rotary_dim < least || options.rotary_dim % 2 != 0) {
+  constexpr std::int64_t kMost = 1 << 20;  // more than any head, and soon computed
+  if (options.rotary_dim < least || options.rotary_dim > kMost || options.rotary_dim % 2 != 0) {
     check.fail<ValueError>("rotary_dim", "got ", options.rotary_dim,
-                           ", expected an even number >= ", least);
+                           ", expected an even number from ", least, " to ", kMost);
   }
   require_at_least(check, "rope_theta", options.theta, 1);
   require_at_least(check, "factor", options.factor, 1);
@@ -132,6 +133,7 @@ RopeFrequencies rope_frequencies(const RopeFrequencyOptions& options, std::strin
     check.fail<ValueError>("attention_factor", "got ", result.attention_factor,
                            ", expected a finite number");
   }
+  result.inv_freq.reserve(static_cast<std::size_t>(options.rotary_dim / 2));
   for (std::int64_t pair = 0; pair < options.rotary_dim / 2; ++pair) {
     const double power = 2 * static_cast<double>(pair) / static_cast<double>(options.rotary_dim);
     double frequency = std::pow(base, -power);

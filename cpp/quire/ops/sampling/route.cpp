@@ -86,7 +86,9 @@ void route_token(const RouteArgs& args, std::int64_t token, Experts& experts) {
     for (std::int64_t i = 0; i < args.top_k; ++i) sum += scores[ids[i]];
   }
   for (std::int64_t i = 0; i < args.top_k; ++i) {
-    args.weights[token * args.top_k + i] = static_cast<float>(scores[ids[i]] / sum);
+    // where all that were chosen are 0 in float64, they count alike
+    const double weight = sum == 0 ? 1 / static_cast<double>(args.top_k) : scores[ids[i]] / sum;
+    args.weights[token * args.top_k + i] = static_cast<float>(weight);
     args.experts[token * args.top_k + i] = ids[i];
   }
 }

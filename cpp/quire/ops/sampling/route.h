@@ -13,7 +13,8 @@ enum class RouteScoring : std::uint8_t { softmax, sigmoid };
 
 // Each token's logits of E experts become scores: their softmax, or the sigmoid of each. The top_k
 // experts of the largest scores + bias are chosen, the largest first, of equals the lowest id;
-// their weights are their scores, without bias, divided by their sum where `renormalise` says so.
+// their weights are their scores, without bias, divided by their sum where `renormalise` says so;
+// where all of them are 0 in float64, each is 1 / top_k.
 // In float64, and rounded to float32 once: a handful of numbers.
 //
 // Sources: softmax and renormalise are Mixtral's and Qwen3's as in transformers, without

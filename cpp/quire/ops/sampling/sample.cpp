@@ -1,7 +1,9 @@
 #include "quire/ops/sampling/sample.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "quire/base/lent.h"
 #include "quire/ops/argument_checker.h"
@@ -70,27 +72,36 @@ void apply_mask(const IndexView& mask, std::int64_t row, std::int64_t num_tokens
   }
 }
 
-template <class Visitor>
-void for_ids(const std::optional<IndexView>& ids, std::int64_t row, const Visitor& visitor) {
+// What penalties need of a row. `counts`: how often a token is among the outputs; -1 of one that is
+// among the prompt's alone. All are 0 between calls.
+struct PenaltyRooms {
+  std::vector<std::int32_t> counts;
+  std::vector<std::size_t> prompt, outputs;
+};
+
+// The ids of a row that name tokens, each read once: a thread that changes them meanwhile changes
+// which tokens are penalised, and nothing else.
+void read_ids(const std::optional<IndexView>& ids, std::int64_t row, std::int64_t num_tokens,
+              std::vector<std::size_t>& to) {
+  to.clear();
   if (!ids) return;
+  to.reserve(static_cast<std::size_t>(ids->shape[1]));
   for (std::int64_t i = 0; i < ids->shape[1]; ++i) {
-    if (const std::int64_t id = ids->at(row, i); id >= 0) visitor(static_cast<std::size_t>(id));
+    const std::int64_t id = ids->at(row, i);
+    if (id >= 0 && id < num_tokens) to.push_back(static_cast<std::size_t>(id));
   }
 }
 
-// How often a token is among the outputs; -1 of one that is among the prompt's alone. All are 0
-// between calls.
-using Counts = std::vector<std::int32_t>;
-
 void apply_penalties(const SampleArgs& args, std::int64_t row, float* logits) {
   const SampleOptions& options = args.options[static_cast<std::size_t>(row)];
-  const Lent<Counts> lent;
-  Counts& counts = *lent;
-  const auto num_tokens = static_cast<std::size_t>(args.logits.shape[1]);
-  if (counts.size() < num_tokens) counts.resize(num_tokens);
-  for_ids(args.prompt_ids, row, [&](std::size_t id) { counts[id] = -1; });
-  for_ids(args.output_ids, row,
-          [&](std::size_t id) { counts[id] = std::max(counts[id], std::int32_t{0}) + 1; });
+  const Lent<PenaltyRooms> lent;
+  auto& [counts, prompt, outputs] = *lent;
+  const std::int64_t num_tokens = args.logits.shape[1];
+  if (std::ssize(counts) < num_tokens) counts.resize(static_cast<std::size_t>(num_tokens));
+  read_ids(args.prompt_ids, row, num_tokens, prompt);
+  read_ids(args.output_ids, row, num_tokens, outputs);
+  for (const std::size_t id : prompt) counts[id] = -1;
+  for (const std::size_t id : outputs) counts[id] = std::max(counts[id], 0) + 1;
   const auto repetition = static_cast<float>(options.repetition_penalty);
   const auto penalise = [&](std::size_t id) {
     const std::int32_t count = counts[id];
@@ -103,8 +114,8 @@ void apply_penalties(const SampleArgs& args, std::int64_t row, float* logits) {
     }
     counts[id] = 0;
   };
-  for_ids(args.prompt_ids, row, penalise);
-  for_ids(args.output_ids, row, penalise);
+  for (const std::size_t id : prompt) penalise(id);
+  for (const std::size_t id : outputs) penalise(id);
 }
 
 }  // namespace

@@ -46,15 +46,16 @@ class TileAttention {
     sums_.begin(part);
     if (part.key_begin < part.key_end) {
       prepare_queries();
-      S::configure_tiles(kRows);
       TileWalk<S, kKeys>::run(
           task_, part, upcoming, [&](int num_keys) { return work_of_tile(num_keys); },
           [&](const Tile& tile, std::int64_t head, Lines& lines) {
             sums_.enter(tile.first(), head);
+            // for these keys alone: after them a signal's handler may run, and have tiles itself
+            S::configure_tiles(kRows);
             attend_tile(tile, head, lines);
+            S::release_tiles();
           },
           Steps{sights_});
-      S::release_tiles();
     }
     sums_.end(part);
   }
