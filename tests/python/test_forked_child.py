@@ -19,6 +19,8 @@ SCRIPT = Path(__file__).with_name("forked_child.py")
 @pytest.mark.parametrize("busy", [False, True], ids=["at rest", "busy"])
 @pytest.mark.parametrize("what", ["refuse", "collect", "use_own", "end", "multiprocessing"])
 def test_of_its_parents_pools(what: str, busy: bool) -> None:
+    if busy and "QUIRE_SANITIZED" in os.environ:
+        pytest.skip("a child inherits AddressSanitizer's locks as another thread holds them")
     command = [sys.executable, "-W", "ignore", str(SCRIPT), *["busy"] * busy, what]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
