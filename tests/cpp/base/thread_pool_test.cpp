@@ -162,10 +162,9 @@ TEST(ThreadPool, TwoCallersWithWorkersOfTheirOwnBothHaveThreads) {
     const WorkersScope scope(workers);
     std::atomic<int> inside{0};
     run_on_threads(2, [&](int) {
-      ++inside;
       const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
-      // all four are inside of their bodies at once
-      if (inside == 2) ++met;
+      // all four are inside of their bodies at once: the second one of each call counts it
+      if (++inside == 2) ++met;
       while (met < 2 && std::chrono::steady_clock::now() < end) std::this_thread::yield();
     });
   };
