@@ -32,6 +32,14 @@ std::optional<std::int64_t> to_optional_int(Argument argument, py::handle object
   return to_int(argument, object);
 }
 
+int to_num_threads(Argument argument, py::handle object) {
+  const auto threads = to_optional_int(argument, object);
+  if (threads && (*threads < 1 || *threads > 1024)) {
+    raise<ValueError>(argument.place(), "got ", *threads, ", expected 1 to 1024, or None");
+  }
+  return static_cast<int>(threads.value_or(0));
+}
+
 std::optional<double> to_optional_double(Argument argument, py::handle object) {
   if (object.is_none()) return std::nullopt;
   if (PyFloat_Check(object.ptr())) return PyFloat_AS_DOUBLE(object.ptr());

@@ -25,6 +25,9 @@ struct Argument {
 // does not fit in 64 bits.
 std::int64_t to_int(Argument argument, pybind11::handle object);
 std::optional<std::int64_t> to_optional_int(Argument argument, pybind11::handle object);
+// A number of threads, 1 to 1024, or None, which is 0: the default. Throws TypeError and
+// ValueError.
+int to_num_threads(Argument argument, pybind11::handle object);
 
 // A real number. Throws TypeError, and ValueError for an int beyond every float.
 std::optional<double> to_optional_double(Argument argument, pybind11::handle object);

@@ -54,13 +54,8 @@ AttentionCall::AttentionCall(const char* function, py::handle q, const Attention
   }
   cache_dtype_ = to_optional_dtype({function, "cache_dtype"}, options.cache_dtype);
   layout_ = to_layout({function, "layout"}, options.layout);
-  const auto num_threads = to_optional_int({function, "num_threads"}, options.num_threads);
-  if (num_threads && (*num_threads < 1 || *num_threads > 1024)) {
-    raise<ValueError>(place(function, "num_threads"), "got ", *num_threads,
-                      ", expected 1 to 1024, or None");
-  }
-  // the environment is Python's to change, so it is read here, under the GIL
-  how_ = default_execution(static_cast<int>(num_threads.value_or(0)), function);
+  how_ =
+      default_execution(to_num_threads({function, "num_threads"}, options.num_threads), function);
   implementation_ = implementation_from_name(
       to_text({function, "implementation"}, options.implementation), function);
   return_lse_ = to_bool({function, "return_lse"}, options.return_lse);

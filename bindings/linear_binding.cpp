@@ -21,12 +21,7 @@ namespace py = pybind11;
 
 // The environment is Python's to change, so this is made under the GIL.
 GemmExecution execution_of(const char* function, py::handle num_threads) {
-  const auto threads = to_optional_int({function, "num_threads"}, num_threads);
-  if (threads && (*threads < 1 || *threads > 1024)) {
-    raise<ValueError>(place(function, "num_threads"), "got ", *threads,
-                      ", expected 1 to 1024, or None");
-  }
-  return default_gemm_execution(static_cast<int>(threads.value_or(0)), function);
+  return default_gemm_execution(to_num_threads({function, "num_threads"}, num_threads), function);
 }
 
 // Throws TypeError, and ValueError that lists the formats.
@@ -72,7 +67,7 @@ py::object py_linear(py::handle x, py::handle weight, py::handle bias, py::handl
     args.weight_array = weight_array.view;
   }
   const std::optional<FloatArray> bias_array = to_optional_floats({function, "bias"}, bias);
-  if (bias_array) args.bias = bias_array->view;
+  args.bias = view_of(bias_array);
   const GemmExecution how = execution_of(function, num_threads);
   ResultArray made;
   FloatArray given_out;

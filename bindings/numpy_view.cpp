@@ -170,6 +170,11 @@ std::optional<FloatArray> to_optional_floats(Argument argument, py::handle objec
   return to_float_array(argument, object);
 }
 
+std::optional<IndexArray> to_optional_indices(Argument argument, py::handle object) {
+  if (object.is_none()) return std::nullopt;
+  return to_index_array(argument, object);
+}
+
 FloatArray to_cache_array(Argument argument, py::handle object, std::optional<DType> cache_dtype) {
   FloatArray array =
       to_array(argument, object, true, kCaches,

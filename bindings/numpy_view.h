@@ -59,6 +59,10 @@ std::optional<FloatArray> to_optional_floats(Argument argument, pybind11::handle
 inline std::optional<ArrayView> view_of(const std::optional<FloatArray>& array) {
   return array ? std::optional(array->view) : std::nullopt;
 }
+std::optional<IndexArray> to_optional_indices(Argument argument, pybind11::handle object);
+inline std::optional<IndexView> view_of(const std::optional<IndexArray>& array) {
+  return array ? std::optional(array->view) : std::nullopt;
+}
 
 // The same with a quantised dtype of a cache as well: int8, float8_e4m3fn, float8_e5m2, or
 // int4 as uint8, two numbers in each.

@@ -5,12 +5,8 @@ namespace quire::python {
 namespace py = pybind11;
 
 OperatorExecution operator_execution(const char* function, py::handle num_threads) {
-  const auto threads = to_optional_int({function, "num_threads"}, num_threads);
-  if (threads && (*threads < 1 || *threads > 1024)) {
-    raise<ValueError>(place(function, "num_threads"), "got ", *threads,
-                      ", expected 1 to 1024, or None");
-  }
-  return default_operator_execution(static_cast<int>(threads.value_or(0)), function);
+  return default_operator_execution(to_num_threads({function, "num_threads"}, num_threads),
+                                    function);
 }
 
 double to_double(Argument argument, py::handle object) {

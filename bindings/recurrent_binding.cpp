@@ -12,21 +12,6 @@ namespace {
 
 namespace py = pybind11;
 
-// Where there is an array, what keeps it alive, and the view.
-class OptionalIndices {
- public:
-  OptionalIndices(Argument argument, py::handle object) {
-    if (!object.is_none()) array_ = to_index_array(argument, object);
-  }
-  std::optional<IndexView> view() const {
-    if (!array_) return std::nullopt;
-    return array_->view;
-  }
-
- private:
-  std::optional<IndexArray> array_;
-};
-
 py::object py_causal_conv1d(py::handle x, py::handle weight, py::handle state, py::handle bias,
                             py::handle cu_seqlens, py::handle activation, py::handle out,
                             py::handle num_threads) {
@@ -35,13 +20,13 @@ py::object py_causal_conv1d(py::handle x, py::handle weight, py::handle state, p
   const FloatArray weight_array = to_float_array({function, "weight"}, weight);
   const FloatArray state_array = to_float_array({function, "state"}, state);
   const auto bias_array = to_optional_floats({function, "bias"}, bias);
-  const OptionalIndices lengths({function, "cu_seqlens"}, cu_seqlens);
+  const auto lengths = to_optional_indices({function, "cu_seqlens"}, cu_seqlens);
   CausalConv1dArgs args;
   args.x = x_array.view;
   args.weight = weight_array.view;
   args.state = state_array.view;
-  if (bias_array) args.bias = bias_array->view;
-  args.cu_seqlens = lengths.view();
+  args.bias = view_of(bias_array);
+  args.cu_seqlens = view_of(lengths);
   args.silu = !activation.is_none();
   if (args.silu) {
     const Argument of_activation{function, "activation"};
@@ -70,7 +55,7 @@ py::object py_gated_delta_rule(py::handle q, py::handle k, py::handle v, py::han
   const FloatArray g_array = to_float_array({function, "g"}, g);
   const FloatArray beta_array = to_float_array({function, "beta"}, beta);
   const FloatArray state_array = to_float_array({function, "state"}, state);
-  const OptionalIndices lengths({function, "cu_seqlens"}, cu_seqlens);
+  const auto lengths = to_optional_indices({function, "cu_seqlens"}, cu_seqlens);
   GatedDeltaRuleArgs args;
   args.q = q_array.view;
   args.k = k_array.view;
@@ -78,7 +63,7 @@ py::object py_gated_delta_rule(py::handle q, py::handle k, py::handle v, py::han
   args.g = g_array.view;
   args.beta = beta_array.view;
   args.state = state_array.view;
-  args.cu_seqlens = lengths.view();
+  args.cu_seqlens = view_of(lengths);
   args.scale = to_optional_double({function, "scale"}, scale);
   ArrayView like = args.v;
   like.dtype = args.q.dtype;

@@ -27,8 +27,8 @@ py::object py_rms_norm(py::handle x, py::handle weight, py::handle eps, py::hand
   args.weight = weight_array.view;
   args.eps = to_double({function, "eps"}, eps);
   args.weight_offset = to_double({function, "weight_offset"}, weight_offset);
-  if (residual_array) args.residual = residual_array->view;
-  if (gate_array) args.gate = gate_array->view;
+  args.residual = view_of(residual_array);
+  args.gate = view_of(gate_array);
   OutArray y({function, "out"}, out, x, args.x);
   args.out = y.view();
   std::optional<OutArray> sums;
@@ -80,7 +80,7 @@ py::object py_rope(py::handle x, py::handle positions, py::handle theta, py::han
     args.rotary_dim = *rotated == 0 ? -1 : *rotated;
   }
   args.interleaved = to_bool({function, "interleaved"}, interleaved);
-  if (inv_freq_array) args.inv_freq = inv_freq_array->view;
+  args.inv_freq = view_of(inv_freq_array);
   args.attention_factor = to_double({function, "attention_factor"}, attention_factor);
   OutArray y({function, "out"}, out, x, args.x);
   args.out = y.view();

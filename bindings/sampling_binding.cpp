@@ -1,6 +1,3 @@
-#include <algorithm>
-#include <string_view>
-
 #include "bindings.h"
 #include "fast_function.h"
 #include "gil.h"
@@ -72,16 +69,6 @@ class RowOptions {
   std::vector<SampleOptions> options_;
 };
 
-std::optional<IndexArray> to_optional_indices(Argument argument, py::handle object) {
-  if (object.is_none()) return std::nullopt;
-  return to_index_array(argument, object);
-}
-
-std::optional<IndexView> view_of_indices(const std::optional<IndexArray>& array) {
-  if (!array) return std::nullopt;
-  return array->view;
-}
-
 py::object py_sample(py::handle logits, py::handle seed, py::handle position,
                      py::handle temperature, py::handle top_k, py::handle top_p, py::handle min_p,
                      py::handle repetition_penalty, py::handle presence_penalty,
@@ -107,10 +94,10 @@ py::object py_sample(py::handle logits, py::handle seed, py::handle position,
   const auto outputs = to_optional_indices({function, "output_ids"}, output_ids);
   const auto bias_array = to_optional_floats({function, "bias"}, bias);
   const auto mask_array = to_optional_indices({function, "mask"}, mask);
-  args.prompt_ids = view_of_indices(prompts);
-  args.output_ids = view_of_indices(outputs);
-  if (bias_array) args.bias = bias_array->view;
-  args.mask = view_of_indices(mask_array);
+  args.prompt_ids = view_of(prompts);
+  args.output_ids = view_of(outputs);
+  args.bias = view_of(bias_array);
+  args.mask = view_of(mask_array);
   std::int64_t* tokens = nullptr;
   py::object array = new_index_array({num_rows}, &tokens);
   args.out = {tokens, static_cast<std::size_t>(num_rows)};
@@ -133,7 +120,7 @@ py::object py_route(py::handle logits, py::handle top_k, py::handle scoring, py:
   args.top_k = to_int({function, "top_k"}, top_k);
   args.scoring = route_scoring_from_name(to_text(of_scoring, scoring), of_scoring.place());
   args.renormalise = to_bool({function, "renormalise"}, renormalise);
-  if (bias_array) args.bias = bias_array->view;
+  args.bias = view_of(bias_array);
   const int threads = operator_execution(function, num_threads).num_threads;
   // of shapes that route refuses there is nothing to make
   const bool fits = args.logits.ndim == 2 && args.top_k >= 1 && args.top_k <= args.logits.shape[1];

@@ -13,21 +13,10 @@
 namespace quire::testing {
 namespace {
 
-class Recurrent : public ::testing::TestWithParam<const OperatorKernels*> {
- protected:
-  OperatorExecution on(int num_threads) const { return {GetParam(), num_threads}; }
-};
+class Recurrent : public OnOperatorKernels {};
 
 INSTANTIATE_TEST_SUITE_P(All, Recurrent, ::testing::ValuesIn(operator_kernels()),
                          [](const auto& info) { return std::string(info.param->name); });
-
-Array normal(DType dtype, std::vector<std::int64_t> shape, std::uint32_t seed, float width = 1) {
-  Array array(dtype, std::move(shape));
-  std::mt19937 random(seed);
-  std::normal_distribution<float> numbers(0, width);
-  for (std::int64_t i = 0; i < array.size(); ++i) array.set(i, numbers(random));
-  return array;
-}
 
 void expect_near(const Array& got, const std::vector<double>& expected) {
   const double rounding = got.dtype == DType::float32   ? 2e-6

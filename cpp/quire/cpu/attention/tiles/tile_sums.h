@@ -38,7 +38,7 @@ class TileSums {
       for (std::int64_t row = 0; row < count_; row += kRows) {
         States::clear(own(head, row), kRows, stride_);
       }
-      if (goes_on) for_rows(head, [&](std::int64_t row) { load(head, row); });
+      if (goes_on) for_rows([&](std::int64_t row) { load(head, row); });
     }
   }
 
@@ -64,9 +64,9 @@ class TileSums {
     for (std::int64_t head = unit_.kv_head_begin; head < unit_.kv_head_end; ++head) {
       if (has_before_ && !part.goes_on) {
         take_in(head);
-        for_rows(head, [&](std::int64_t row) { store(head, row, rows_of(before_, head, row)); });
+        for_rows([&](std::int64_t row) { store(head, row, rows_of(before_, head, row)); });
       } else {
-        for_rows(head, [&](std::int64_t row) { store(head, row, own(head, row)); });
+        for_rows([&](std::int64_t row) { store(head, row, own(head, row)); });
       }
     }
     memory_[0] = static_cast<float>(cell_);
@@ -103,7 +103,7 @@ class TileSums {
             state.values + at * stride_};
   }
   template <class Visit>
-  void for_rows(std::int64_t, Visit visit) const {
+  void for_rows(Visit visit) const {
     for (std::int64_t row = 0; row < count_; ++row) visit(row);
   }
 
