@@ -91,9 +91,9 @@ TEST_F(SchedulerTest, AdmitsAPromptThatHasRoomToItsEnd) {
   add(16, 1);  // 4 more, and a watermark of 2: just so
   EXPECT_EQ(step(), (Counts{{0, 4}}));
   EXPECT_EQ(scheduler_->num_running(), 1);  // no tokens were left for the second one
-  make(9, 8, 8);
+  make(9, 100, 8);
   add(4, 9);
-  add(16, 1);
+  add(16, 2);
   add(12, 1);
   step();
   EXPECT_EQ(scheduler_->num_running(), 2);
