@@ -27,6 +27,7 @@
 #include "quire/ops/attention/paged_attention.h"
 #include "quire/ops/cache/write_kv.h"
 #include "quire/ops/linear/linear.h"
+#include "quire/ops/linear/pack_affine.h"
 #include "quire/ops/linear/pack_weight.h"
 #include "quire/ops/norm/rms_norm.h"
 #include "quire/ops/recurrent/causal_conv1d.h"

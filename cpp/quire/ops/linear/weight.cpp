@@ -22,6 +22,13 @@ Weight::Weight(const PackedLayout& layout) : layout_(layout), data_(large_bytes(
   std::memset(data_.get(), 0, static_cast<std::size_t>(layout.bytes()));
 }
 
+void Weight::set_grid(std::int64_t panel, std::int64_t column, std::int64_t k, float scale,
+                      float offset) {
+  std::byte* const scales = this->panel(panel) + layout_.scales_offset(k);
+  std::memcpy(scales + column * 4, &scale, sizeof scale);
+  std::memcpy(scales + (kPanelColumns + column) * 4, &offset, sizeof offset);
+}
+
 double Weight::at(std::int64_t n, std::int64_t k) const {
   const std::int64_t column = n % kPanelColumns;
   const std::byte* const whole = panel(n / kPanelColumns);
