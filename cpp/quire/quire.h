@@ -29,6 +29,7 @@
 #include "quire/ops/linear/linear.h"
 #include "quire/ops/linear/pack_affine.h"
 #include "quire/ops/linear/pack_weight.h"
+#include "quire/ops/linear/take_rows.h"
 #include "quire/ops/norm/rms_norm.h"
 #include "quire/ops/recurrent/causal_conv1d.h"
 #include "quire/ops/recurrent/gated_delta_rule.h"

@@ -52,6 +52,8 @@ class Weight {
   // Number (n, k) as it is multiplied: exact, but for the rounding of int4's scale * number +
   // offset and int8's scale * number to float64.
   double at(std::int64_t n, std::int64_t k) const;
+  // Row n: the numbers of at(), rounded to float32.
+  void unpack_row(std::int64_t n, float* to) const;
 
  private:
   PackedLayout layout_;
