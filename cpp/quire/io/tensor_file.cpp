@@ -57,10 +57,8 @@ std::map<std::string, std::set<std::string>> files_of(const FileBytes& file) {
   std::map<std::string, std::set<std::string>> files;
   for (const auto& [name, value] : *map->object()) {
     if (value.string() == nullptr || !is_file_name(*value.string())) {
-      file.refuse("byte ", value.offset(), ": ",
-                  value.string() == nullptr ? std::string(value.kind())
-                                            : concat("\"", *value.string(), "\""),
-                  " for tensor \"", name, "\", expected the name of a file of this folder");
+      file.refuse("byte ", value.offset(), ": ", value.kind(), " for tensor \"", name,
+                  "\", expected the name of a file of this folder");
     }
     files[*value.string()].insert(name);
   }

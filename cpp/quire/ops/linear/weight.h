@@ -3,7 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
+#include <span>
 #include <utility>
 
 #include "quire/base/array_view.h"
@@ -37,9 +39,23 @@ class Weight {
     return reinterpret_cast<const float*>(panel(layout_.panels()));
   }
 
+  // Of int4, while it is packed: up to 8 numbers of a panel's column from number k on, a multiple
+  // of 8, which have been 0 so far; and the scale and the offset of k's group.
+  void set_int4(std::int64_t panel, std::int64_t column, std::int64_t k,
+                std::span<const std::uint8_t> numbers) {
+    std::uint32_t bits = 0;
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      bits |= std::uint32_t{numbers[i]} << PackedLayout::shift(static_cast<std::int64_t>(i));
+    }
+    std::memcpy(this->panel(panel) + layout_.offset(column, k), &bits, sizeof bits);
+  }
+  void set_grid(std::int64_t panel, std::int64_t column, std::int64_t k, float scale, float offset);
+
   // Number (n, k) as it is multiplied: exact, but for the rounding of int4's scale * number +
   // offset and int8's scale * number to float64.
   double at(std::int64_t n, std::int64_t k) const;
+  // Row n: the numbers of at(), rounded to float32.
+  void unpack_row(std::int64_t n, float* to) const;
 
  private:
   PackedLayout layout_;
