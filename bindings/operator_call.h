@@ -16,6 +16,9 @@ OperatorExecution operator_execution(const char* function, pybind11::handle num_
 // A number that may not be None. Throws TypeError.
 double to_double(Argument argument, pybind11::handle object);
 
+// The format of a packed weight, by its name. Throws TypeError, and ValueError that lists them.
+DType to_weight_format(Argument argument, pybind11::handle object);
+
 // Where an operator writes: the array that the caller gave, or a new one of the library of `given`.
 class OutArray {
  public:
