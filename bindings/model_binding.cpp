@@ -13,6 +13,7 @@
 #include "operator_call.h"
 #include "quire/model/load_model.h"
 #include "quire/model/prompt_logits.h"
+#include "token_ids.h"
 
 namespace quire::python {
 namespace {
@@ -49,24 +50,6 @@ py::object py_load_model(py::handle path, py::handle weights, py::handle num_thr
     model = load_model(folder, options, function);
   }
   return py::cast(std::const_pointer_cast<LoadedModel>(model));  // Python's face changes nothing
-}
-
-std::vector<std::int64_t> to_token_ids(Argument argument, py::handle object) {
-  std::vector<std::int64_t> ids;
-  if (shows_array(object)) {
-    const IndexArray array = to_index_array(argument, object);
-    if (array.view.ndim != 1) {
-      raise<ValueError>(argument.place(), "got shape ", shape_text(array.view), ", expected [n]");
-    }
-    for (std::int64_t i = 0; i < array.view.shape[0]; ++i) ids.push_back(array.view.at(i));
-    return ids;
-  }
-  if (py::isinstance<py::str>(object) || !py::isinstance<py::iterable>(object)) {
-    raise<TypeError>(argument.place(), "got ", type_name(object),
-                     ", expected a sequence of token ids");
-  }
-  for (const py::handle item : object) ids.push_back(to_int(argument, item));
-  return ids;
 }
 
 py::object logits(const LoadedModel& model, py::handle token_ids, py::handle max_batch_tokens,
