@@ -66,7 +66,7 @@ py::object logits(const LoadedModel& model, py::handle token_ids, py::handle max
   return array;
 }
 
-py::list memory_report(const LoadedModel& model) {
+py::object memory_report(const LoadedModel& model) {
   py::list list;
   for (const auto& [formats, line] : model.memory_report().lines) {
     py::dict entry;
@@ -77,7 +77,7 @@ py::list memory_report(const LoadedModel& model) {
     entry["bytes"] = line.bytes;
     list.append(entry);
   }
-  return list;
+  return py::module_::import("quire.memory_report").attr("MemoryReport")(list);
 }
 
 }  // namespace
@@ -94,6 +94,12 @@ void bind_model(py::module_& m) {
       .def_property_readonly(
           "path", [](const LoadedModel& self) { return self.path(); },
           "Of the folder that it was loaded from.")
+      .def_property_readonly(
+          "tokenizer",
+          [](py::handle self) {
+            return py::module_::import("quire.text.model_tokenizer").attr("model_tokenizer")(self);
+          },
+          "The Tokenizer in its files, made when it is first asked for; None where there is none.")
       .def_property_readonly("vocab_size", &LoadedModel::vocab_size,
                              "Tokens that there are: logits of each position.")
       .def_property_readonly("num_layers", &LoadedModel::num_layers,

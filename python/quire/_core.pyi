@@ -19,8 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Unpack
 
+from quire.memory_report import MemoryReport
 from quire.prefix_event import PrefixEvent
 from quire.table_report import TableReport
+from quire.text import Tokenizer
 
 # As much of DLPack as the types of JAX's arrays have.
 class _SupportsDLPack(Protocol):
@@ -489,7 +491,9 @@ class Model:
         max_batch_tokens: SupportsIndex = 512,
         num_threads: SupportsIndex | None = None,
     ) -> npt.NDArray[np.float32]: ...
-    def memory_report(self) -> list[dict[str, Any]]: ...
+    @property
+    def tokenizer(self) -> Tokenizer | None: ...
+    def memory_report(self) -> MemoryReport: ...
 
 def load_model(
     path: _Path,
