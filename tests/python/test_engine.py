@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from typing import Any
 
@@ -176,3 +177,42 @@ def test_stats_say_what_was_done(llama: Reference) -> None:
     assert "room for 2 sequences" in stats.num_blocks_reason
     assert "1 finished" in repr(stats)
     assert "1 finished" in repr(engine)
+
+
+class Stopped(Exception):
+    """What a handler raises."""
+
+
+def test_an_interrupted_step_changes_nothing(reference: Reference) -> None:
+    """Signals come at any time; those that meet a step end it, and the next one goes on."""
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    long_prompt = (reference.prompts[1] * 200)[:4000]
+    engine = engine_of(reference.model, num_blocks=600, max_batch_tokens=4096, num_threads=1)
+    [expected] = engine.generate([long_prompt], max_tokens=2, ignore_eos=True)
+    former = signal.signal(signal.SIGALRM, stop)
+    try:
+        for attempt in range(30):
+            request = engine.submit(
+                long_prompt, max_tokens=2, ignore_eos=True, namespace=f"cold {attempt}"
+            )
+            signal.setitimer(signal.ITIMER_REAL, 0.07)  # calls look for signals every 50 ms
+            try:
+                while request.finish_reason is None:
+                    engine.step()
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Stopped:
+                engine.check()
+                while request.finish_reason is None:
+                    engine.step()
+            assert request.token_ids == expected.token_ids
+            if engine.stats().failed_steps > 0:
+                break
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+    assert engine.stats().failed_steps > 0
+    stats = engine.stats()
+    assert stats.pool.used == stats.pool.cached
