@@ -39,6 +39,9 @@ def test_python_of(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         if model.is_dir():
             (tmp_path / model.name).symlink_to(model)
     monkeypatch.chdir(tmp_path)
+    # pages find the small models beside them
+    for model in (ROOT / "tests" / "data" / "models").glob("pystdlib-*"):
+        (tmp_path / model.name).symlink_to(model)
     run_python(page)
 
 

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # what each notebook shows beside text
 NOTEBOOKS = {
     "a_small_llama.ipynb": {"text/html"},
+    "generate.ipynb": {"text/html", "image/png"},
     "larger_than_memory.ipynb": {"text/html", "image/png"},
     "paged_attention.ipynb": {"text/html"},
     "prefix_cache.ipynb": {"text/html", "image/png"},
