@@ -20,7 +20,6 @@ from headers import public_headers, read_header
 import quire
 
 DOCS = ROOT / "docs"
-MODELS = ROOT / "tests" / "data" / "models"
 PAGES = [DOCS / "index.md", DOCS / "quickstart.md", *sorted((DOCS / "guides").glob("*.md"))]
 CPP_PAGES = [page for page in PAGES if code_blocks(page, "cpp")]
 
@@ -35,9 +34,6 @@ def test_python_of(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     blocks = code_blocks(page, "python")
     assert blocks or page in CPP_PAGES, "a page without code"
     skip_without_optional_packages(blocks)
-    for model in MODELS.iterdir():  # which pages load from the folder that they are in
-        if model.is_dir():
-            (tmp_path / model.name).symlink_to(model)
     monkeypatch.chdir(tmp_path)
     # pages find the small models beside them
     for model in (ROOT / "tests" / "data" / "models").glob("pystdlib-*"):
