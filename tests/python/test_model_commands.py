@@ -197,6 +197,20 @@ def test_an_interrupt_while_typing_ends_nothing_on_a_terminal(
     assert capsys.readouterr().out == "\n(Ctrl-D or /exit ends)\nHello.\n\n"
 
 
+def test_a_conversation_that_outgrows_the_model_goes_on(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(FakeModel, "max_positions", 100)
+    fakes.answers = ["Yes.", "No."]
+    assert chat(fakes, monkeypatch, "Hi", "too long " * 40, "more") == 0
+    out, err = capsys.readouterr()
+    assert out == "Yes.\nNo.\n"
+    assert "the model has 100 positions: /new begins another conversation" in err
+    assert [p.count("<|im_start|>user") for p in prompts(fakes)] == [1, 2]
+    for request in fakes.engine.requests:  # what is left of the positions is the answer's
+        assert request.options["max_tokens"] == 100 - len(request.prompt_ids)
+
+
 def test_a_model_that_cannot_chat_says_so(fakes: Fakes, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["chat", "folder"]) == 2
     assert "path: got folder without a chat template" in capsys.readouterr().err
