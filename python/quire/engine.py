@@ -13,6 +13,7 @@ from typing import Any, SupportsFloat, SupportsIndex
 from quire._core import Model, TokenEngine
 from quire.engine_stats import EngineStats
 from quire.request import AnswerText, Request
+from quire.text.stop_strings import StopStrings
 
 
 class Engine:
@@ -138,6 +139,7 @@ class Engine:
             self._tokenizer("submit: prompt").encode(prompt) if isinstance(prompt, str) else prompt
         )
         if strings:
+            StopStrings(strings)  # refuses what cannot be one before anything is queued
             self._tokenizer("submit: stop")
         with self._lock:  # so that no step returns a request that is not known here yet
             request = Request(

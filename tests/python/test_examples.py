@@ -50,6 +50,15 @@ def test_kv_cache_manager() -> None:
     ]
 
 
+def test_engine_batch() -> None:
+    lines = run(sys.executable, ROOT / "examples" / "engine_batch.py").splitlines()
+    assert lines[:3] == ["step 1: [0, 1]", "step 2: [0, 1, 2]", "step 3: [0, 1, 2, 3, 4]"]
+    assert lines[-2:] == [
+        "found in the prefix cache: [0, 0, 0, 32, 32]",
+        "answers of [40, 40, 40, 40, 40] tokens, with preemptions: True",
+    ]
+
+
 def test_torch_decoder() -> None:
     pytest.importorskip("torch")
     lines = run(sys.executable, ROOT / "examples" / "torch_decoder.py").splitlines()
