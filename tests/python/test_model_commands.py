@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,26 @@ def test_progress_of_a_long_prompt_is_on_a_terminal_alone(
     monkeypatch.setattr("sys.stderr", io.StringIO())
     assert cli.main(["generate", "folder", "def f(x): return x" * 9]) == 0
     assert capsys.readouterr().out == "answer\nanswer\n"
+
+
+def test_seconds_tick_on_a_terminal_while_a_model_is_loaded(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("quire.commands.terminal._PATIENCE_SECONDS", 0.01)
+    fakes.answers = ["answer"]
+    error = Terminal()
+    monkeypatch.setattr("sys.stderr", error)
+    load_model = fakes.load_model
+
+    def slow(path: str, **options: Any) -> FakeModel:
+        while "loading folder, 0 s" not in error.getvalue():
+            time.sleep(0.01)
+        return load_model(path, **options)
+
+    monkeypatch.setattr(quire, "load_model", slow)
+    assert cli.main(["generate", "folder", "def"]) == 0
+    assert "\r\x1b[K" in error.getvalue()  # and are gone before the answer
+    assert capsys.readouterr().out == "answer\n"
 
 
 def chat(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, *lines: str | type, more: Any = ()) -> int:
