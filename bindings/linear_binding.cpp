@@ -19,11 +19,6 @@ namespace {
 
 namespace py = pybind11;
 
-// The environment is Python's to change, so this is made under the GIL.
-GemmExecution execution_of(const char* function, py::handle num_threads) {
-  return default_gemm_execution(to_num_threads({function, "num_threads"}, num_threads), function);
-}
-
 // Throws TypeError, and ValueError that lists the formats.
 DType to_weight_format(Argument argument, py::handle object) {
   const std::string_view name = to_text(argument, object);
@@ -42,7 +37,7 @@ py::object py_pack_weight(py::handle w, py::handle format, py::handle group_size
   WeightOptions options;
   options.format = to_weight_format({function, "format"}, format);
   options.group_size = to_optional_int({function, "group_size"}, group_size);
-  const int threads = execution_of(function, num_threads).num_threads;
+  const int threads = to_execution(function, num_threads).num_threads;
   std::shared_ptr<const Weight> weight;
   {
     const WithoutGil unlocked;
@@ -68,7 +63,7 @@ py::object py_linear(py::handle x, py::handle weight, py::handle bias, py::handl
   }
   const std::optional<FloatArray> bias_array = to_optional_floats({function, "bias"}, bias);
   args.bias = view_of(bias_array);
-  const GemmExecution how = execution_of(function, num_threads);
+  const Execution how = to_execution(function, num_threads);
   ResultArray made;
   FloatArray given_out;
   if (!out.is_none()) {
