@@ -17,6 +17,7 @@ void bind_on_event(pybind11::module_& m);     // after the pool, to which it add
 void bind_persistence(pybind11::module_& m);  // after tables and caches, to which it adds
 void bind_attention(pybind11::module_& m);
 void bind_step(pybind11::module_& m);
+void bind_gguf(pybind11::module_& m);
 void bind_linear(pybind11::module_& m);
 void bind_rowwise(pybind11::module_& m);
 void bind_sampling(pybind11::module_& m);

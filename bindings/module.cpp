@@ -21,6 +21,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   quire::python::bind_persistence(m);
   quire::python::bind_attention(m);
   quire::python::bind_step(m);
+  quire::python::bind_gguf(m);
   quire::python::bind_linear(m);
   quire::python::bind_rowwise(m);
   quire::python::bind_sampling(m);

@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = [".ci", ".github", "benchmarks", "bindings", "cpp", "docs", "examples", "python"]
 FOLDERS += ["scripts", "tests"]
-BINARY = {".bin", ".npz", ".png", ".safetensors"}
+BINARY = {".bin", ".gguf", ".npz", ".png", ".safetensors"}
 MADE = {".pyc", ".so"}
 # Models as others lay them out: data that nobody here writes.
 GIVEN = "tests/data/models/"

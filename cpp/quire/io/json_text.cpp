@@ -1,6 +1,8 @@
 #include "quire/io/json_text.h"
 
+#include <charconv>
 #include <limits>
+#include <system_error>
 
 namespace quire {
 namespace {
@@ -26,7 +28,8 @@ bool is_surrogate(std::uint32_t code) { return code >= 0xd800 && code < 0xe000; 
 }  // namespace
 
 void JsonText::refuse(std::string_view got, std::string_view expected) const {
-  file_.refuse("byte ", offset_ + at_, " of the header: ", got, ", expected ", expected);
+  const std::string_view of = part_.empty() ? "" : " of the ";
+  file_.refuse("byte ", offset(), of, part_, ": ", got, ", expected ", expected);
 }
 
 void JsonText::refuse_next(std::string_view expected) const {
@@ -73,6 +76,53 @@ std::int64_t JsonText::number() {
   if (at_ == begin) refuse_next("a number");
   if (text_[begin] == '0' && at_ > begin + 1) refuse("a number that starts with 0", "none");
   return value;
+}
+
+std::variant<std::int64_t, double> JsonText::any_number() {
+  skip_blanks();
+  const std::size_t begin = at_;
+  const auto digits = [this] {
+    const std::size_t first = at_;
+    while (at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9') ++at_;
+    if (at_ == first) refuse_next("a digit");
+    return at_ - first;
+  };
+  const auto comes = [this](std::string_view any) {
+    return at_ < text_.size() && any.find(text_[at_]) != std::string_view::npos;
+  };
+  if (comes("-")) ++at_;
+  const bool leads_with_zero = comes("0");
+  if (digits() > 1 && leads_with_zero) refuse("a number that starts with 0", "none");
+  const bool is_whole = !comes(".eE");
+  if (comes(".")) {
+    ++at_;
+    digits();
+  }
+  if (comes("eE")) {
+    ++at_;
+    if (comes("+-")) ++at_;
+    digits();
+  }
+  const char* const first = text_.data() + begin;
+  const char* const last = text_.data() + at_;
+  std::int64_t whole = 0;
+  if (is_whole && std::from_chars(first, last, whole).ec == std::errc()) return whole;
+  double real = 0;
+  if (std::from_chars(first, last, real).ec != std::errc()) {
+    refuse(concat("the number ", text_.substr(begin, at_ - begin)), "one that float64 has");
+  }
+  return real;
+}
+
+char JsonText::next() {
+  skip_blanks();
+  return at_ < text_.size() ? text_[at_] : '\0';
+}
+
+void JsonText::take_word(std::string_view word) {
+  skip_blanks();
+  if (text_.substr(at_, word.size()) != word) refuse_next(word);
+  at_ += word.size();
 }
 
 std::string JsonText::string(std::size_t* begin) {

@@ -10,16 +10,15 @@
 
 #include "quire/base/dtype.h"
 #include "quire/format/cache_format.h"
+#include "support/safetensors_bytes.h"
 
 namespace quire {
 namespace {
 
-std::string file_of(std::string_view json, std::string_view data = "", std::uint64_t more = 0) {
-  const std::uint64_t length = json.size() + more;
-  std::string file(8, '\0');
-  std::memcpy(file.data(), &length, 8);
-  return file.append(json).append(data);
-}
+constexpr auto file_of = [](std::string_view json, std::string_view data = "",
+                            std::uint64_t more = 0) {
+  return testing::safetensors_of(json, data, more);
+};
 
 SafetensorsHeader read(const std::string& file) {
   return read_safetensors_header({"read", "x.safetensors", std::as_bytes(std::span(file))});
