@@ -21,6 +21,7 @@
 #include "quire/kv/residency/block_stream.h"
 #include "quire/kv/table/block_table.h"
 #include "quire/kv/table/held_tables.h"
+#include "quire/model/model.h"
 #include "quire/ops/activation/swiglu.h"
 #include "quire/ops/attention/merge_states.h"
 #include "quire/ops/attention/paged_attention.h"
