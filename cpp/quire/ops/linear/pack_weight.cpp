@@ -4,29 +4,29 @@
 #include <cmath>
 #include <cstring>
 #include <type_traits>
+#include <vector>
 
 #include "quire/base/float_mode.h"
-#include "quire/base/thread_pool.h"
 #include "quire/ops/argument_checker.h"
 #include "quire/ops/linear/affine_numbers.h"
+#include "quire/ops/linear/packed_weight.h"
 
 namespace quire {
 namespace {
-
-// Elements that one thread packs in about 50 us.
-constexpr std::int64_t kWorkOfOne = 1 << 16;
 
 template <class T>
 const T* row_of(const ArrayView& w, std::int64_t row) {
   return reinterpret_cast<const T*>(w.at(row));
 }
 
-// Calls visitor(row of w, its column in the panel) for the rows that a panel has.
-template <class Visitor>
-void for_rows(const PackedLayout& layout, std::int64_t panel, const Visitor& visitor) {
+// The rows of w that are a panel's: 32, or fewer in the last one. The row r of them is the panel's
+// column r.
+ArrayView rows_of_panel(const ArrayView& w, std::int64_t panel) {
+  ArrayView rows = w;
   const std::int64_t first = panel * kPanelColumns;
-  const std::int64_t count = std::min(kPanelColumns, layout.num_rows - first);
-  for (std::int64_t column = 0; column < count; ++column) visitor(first + column, column);
+  rows.data = w.at(first);
+  rows.shape[0] = std::min(kPanelColumns, w.shape[0] - first);
+  return rows;
 }
 
 template <class To, class From>
@@ -38,13 +38,12 @@ To converted(From number) {
 // Along K in w, which is how w lies in memory; a block of the panel is written again and again
 // while it is in the first-level cache.
 template <class To, class From>
-void pack_floats(const ArrayView& w, const PackedLayout& layout, std::int64_t panel,
-                 std::byte* packed) {
+void pack_floats(const ArrayView& rows, const PackedLayout& layout, std::byte* packed) {
   for (std::int64_t k0 = 0; k0 < layout.num_columns; k0 += kBlockDepth) {
     const std::int64_t end = std::min(layout.num_columns, k0 + kBlockDepth);
-    for_rows(layout, panel, [&](std::int64_t row, std::int64_t column) {
-      const From* const from = row_of<From>(w, row);
-      auto* const start = reinterpret_cast<To*>(packed + layout.offset(column, k0));
+    for (std::int64_t row = 0; row < rows.shape[0]; ++row) {
+      const From* const from = row_of<From>(rows, row);
+      auto* const start = reinterpret_cast<To*>(packed + layout.offset(row, k0));
       // steps from a number of K to the next, and over a pair, in elements
       constexpr bool kPairs = std::is_same_v<To, BFloat16>;
       constexpr std::int64_t kStep = kPairs ? 1 : kHalfColumns;
@@ -52,78 +51,91 @@ void pack_floats(const ArrayView& w, const PackedLayout& layout, std::int64_t pa
       for (std::int64_t k = k0; k < end; ++k) {
         start[(k - k0) / 2 * kPairStep + k % 2 * kStep] = converted<To>(from[k]);
       }
+    }
+  }
+}
+
+void pack_plain(const ArrayView& rows, const PackedLayout& layout, std::byte* packed) {
+  visit_dtype(rows.dtype, [&](auto from) {
+    visit_dtype(layout.format,
+                [&](auto to) { pack_floats<decltype(to), decltype(from)>(rows, layout, packed); });
+  });
+}
+
+// Packs the rows of one panel of a weight, and says which of w's numbers it cannot pack.
+class PanelPacker {
+ public:
+  PanelPacker(const ArgumentChecker& check, Weight& weight) : check_(check), weight_(weight) {}
+
+  void pack(const ArrayView& rows, std::int64_t panel) const {
+    if (!is_quantised(weight_.format())) {
+      return pack_plain(rows, weight_.layout(), weight_.panel(panel));
+    }
+    visit_dtype(rows.dtype, [&](auto type) {
+      using T = decltype(type);
+      for (std::int64_t row = 0; row < rows.shape[0]; ++row) {
+        require_finite(row_of<T>(rows, row), panel * kPanelColumns + row);
+        weight_.format() == DType::int8 ? pack_int8(row_of<T>(rows, row), panel, row)
+                                        : pack_int4(row_of<T>(rows, row), panel, row);
+      }
     });
   }
-}
 
-// The places of numbers that are not finite are said once one has been found.
-template <class T>
-void require_finite(const ArgumentChecker& check, const ArrayView& w, std::int64_t row,
-                    std::string_view format) {
-  const T* const numbers = row_of<T>(w, row);
-  for (std::int64_t k = 0; k < w.shape[1]; ++k) {
-    const float number = to_float(numbers[k]);
-    if (std::isfinite(number)) continue;
-    check.fail<ValueError>("w", "got ", number, " at [", row, ", ", k,
-                           "], expected finite numbers, as ", format, " has no others");
+ private:
+  template <class T>
+  void require_finite(const T* numbers, std::int64_t row) const {
+    for (std::int64_t k = 0; k < weight_.num_columns(); ++k) {
+      const float number = to_float(numbers[k]);
+      if (std::isfinite(number)) continue;
+      check_.fail<ValueError>("w", "got ", number, " at [", row, ", ", k,
+                              "], expected finite numbers, as ", name_of(weight_.format()),
+                              " has no others");
+    }
   }
-}
 
-template <class T>
-void pack_int8(const ArrayView& w, Weight& weight, std::int64_t panel) {
-  const PackedLayout& layout = weight.layout();
-  for_rows(layout, panel, [&](std::int64_t row, std::int64_t column) {
-    const T* const numbers = row_of<T>(w, row);
+  template <class T>
+  void pack_int8(const T* numbers, std::int64_t panel, std::int64_t column) const {
+    const PackedLayout& layout = weight_.layout();
     float largest = 0;
     for (std::int64_t k = 0; k < layout.num_columns; ++k) {
       largest = std::max(largest, std::fabs(to_float(numbers[k])));
     }
     const float scale = largest / 127;
-    weight.scales()[row] = scale;
+    weight_.scales()[panel * kPanelColumns + column] = scale;
     for (std::int64_t k = 0; k < layout.num_columns; ++k) {
-      auto* const to = reinterpret_cast<Int8*>(weight.panel(panel) + layout.offset(column, k));
+      auto* const to = reinterpret_cast<Int8*>(weight_.panel(panel) + layout.offset(column, k));
       // at most 127 in magnitude, also where the scale has lost bits by being subnormal
       *to = from_float<Int8>(scale == 0 ? 0.0f : to_float(numbers[k]) / scale);
     }
-  });
-}
+  }
 
-template <class T>
-void pack_int4(const ArrayView& w, Weight& weight, std::int64_t panel) {
-  const PackedLayout& layout = weight.layout();
-  for_rows(layout, panel, [&](std::int64_t row, std::int64_t column) {
-    const T* const numbers = row_of<T>(w, row);
+  template <class T>
+  void pack_int4(const T* numbers, std::int64_t panel, std::int64_t column) const {
+    const PackedLayout& layout = weight_.layout();
     for (std::int64_t k0 = 0; k0 < layout.num_columns; k0 += layout.group_size) {
       float group[128];
       const std::int64_t count = std::min(layout.group_size, layout.num_columns - k0);
       for (std::int64_t i = 0; i < count; ++i) group[i] = to_float(numbers[k0 + i]);
       const AffineGrid grid = affine_grid(group, count);
       for (std::int64_t i = 0; i < count; ++i) {
-        std::byte* const to = weight.panel(panel) + layout.offset(column, k0 + i);
-        std::uint32_t bits;
-        std::memcpy(&bits, to, sizeof bits);
-        bits |= grid.number(group[i]) << PackedLayout::shift(i);
-        std::memcpy(to, &bits, sizeof bits);
+        weight_.set_int4(panel, column, k0 + i, grid.number(group[i]));
       }
-      const float stored[2] = {to_float(from_float<T>(grid.scale)),
-                               to_float(from_float<T>(grid.offset))};
-      std::byte* const scales = weight.panel(panel) + layout.scales_offset(k0);
-      for (int i = 0; i < 2; ++i) {
-        std::memcpy(scales + (i * kPanelColumns + column) * 4, &stored[i], sizeof stored[i]);
-      }
+      weight_.set_grid(panel, column, k0, to_float(from_float<T>(grid.scale)),
+                       to_float(from_float<T>(grid.offset)));
     }
-  });
-}
+  }
 
-PackedLayout layout_of(const ArgumentChecker& check, const ArrayView& w,
-                       const WeightOptions& options) {
-  check.array("w", w, {std::nullopt, std::nullopt}, "N, K");
-  check.plain_floats("w", w);
+  const ArgumentChecker& check_;
+  Weight& weight_;
+};
+
+PackedLayout layout_of(const ArgumentChecker& check, std::int64_t num_rows,
+                       std::int64_t num_columns, const WeightOptions& options) {
   if (options.format == DType::float8_e4m3fn || options.format == DType::float8_e5m2) {
     check.fail<ValueError>("format", "got \"", name_of(options.format),
                            "\", expected float32, float16, bfloat16, int8 or int4");
   }
-  PackedLayout layout{options.format, w.shape[0], w.shape[1], 0};
+  PackedLayout layout{options.format, num_rows, num_columns, 0};
   if (options.format == DType::int4) {
     layout.group_size = options.group_size.value_or(64);
     if (layout.group_size != 32 && layout.group_size != 64 && layout.group_size != 128) {
@@ -141,35 +153,36 @@ PackedLayout layout_of(const ArgumentChecker& check, const ArrayView& w,
 void pack_panel(const ArrayView& w, const PackedLayout& layout, std::int64_t panel,
                 std::byte* packed) {
   std::memset(packed, 0, static_cast<std::size_t>(layout.panel_bytes()));
-  visit_dtype(w.dtype, [&](auto from) {
-    visit_dtype(layout.format, [&](auto to) {
-      pack_floats<decltype(to), decltype(from)>(w, layout, panel, packed);
-    });
-  });
+  pack_plain(rows_of_panel(w, panel), layout, packed);
 }
 
 std::shared_ptr<const Weight> pack_weight(const ArrayView& w, const WeightOptions& options,
                                           int num_threads, std::string_view function) {
   const DefaultFloatMode mode;
   const ArgumentChecker check(function);
-  const PackedLayout layout = layout_of(check, w, options);
-  const auto weight = std::make_shared<Weight>(layout);
-  const Crew crew =
-      crew_for(layout.num_rows * layout.num_columns, kWorkOfOne, layout.panels(), num_threads);
-  deal(crew, layout.panels(), [&](std::int64_t panel, int) {
-    if (!is_quantised(layout.format)) {
-      return pack_panel(w, layout, panel, weight->panel(panel));
-    }
-    visit_dtype(w.dtype, [&](auto type) {
-      using T = decltype(type);
-      for_rows(layout, panel, [&](std::int64_t row, std::int64_t) {
-        require_finite<T>(check, w, row, name_of(layout.format));
-      });
-      layout.format == DType::int8 ? pack_int8<T>(w, *weight, panel)
-                                   : pack_int4<T>(w, *weight, panel);
-    });
+  check.array("w", w, {std::nullopt, std::nullopt}, "N, K");
+  check.plain_floats("w", w);
+  const PackedLayout layout = layout_of(check, w.shape[0], w.shape[1], options);
+  return packed_weight(layout, num_threads, [&](Weight& weight, std::int64_t panel, int) {
+    PanelPacker(check, weight).pack(rows_of_panel(w, panel), panel);
   });
-  return weight;
+}
+
+std::shared_ptr<const Weight> pack_weight(const FloatRows& source, const WeightOptions& options,
+                                          int num_threads, std::string_view function) {
+  const DefaultFloatMode mode;
+  const ArgumentChecker check(function);
+  check_source(check, source.num_rows, source.num_columns);
+  const PackedLayout layout = layout_of(check, source.num_rows, source.num_columns, options);
+  std::vector<std::vector<float>> rows_of_each(static_cast<std::size_t>(std::max(num_threads, 1)));
+  return packed_weight(layout, num_threads, [&](Weight& weight, std::int64_t panel, int worker) {
+    std::vector<float>& rows = rows_of_each[static_cast<std::size_t>(worker)];
+    const std::int64_t first = panel * kPanelColumns;
+    const std::int64_t count = std::min(kPanelColumns, layout.num_rows - first);
+    rows.resize(static_cast<std::size_t>(kPanelColumns * layout.num_columns));
+    source.read(first, first + count, rows.data());
+    PanelPacker(check, weight).pack(view_of(rows, {count, layout.num_columns}), panel);
+  });
 }
 
 }  // namespace quire

@@ -1,6 +1,9 @@
 // Weights as matrix products read them.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string_view>
@@ -27,6 +30,20 @@ struct WeightOptions {
 // Throws ValueError or TypeError for other arrays and options, and ValueError for numbers that are
 // not finite in w, or overflow float16, where the format cannot say so: those of int8 and int4.
 std::shared_ptr<const Weight> pack_weight(const ArrayView& w, const WeightOptions& options,
+                                          int num_threads,
+                                          std::string_view function = "pack_weight");
+
+// A weight [num_rows, num_columns] that is never in memory as a whole, as a file's.
+struct FloatRows {
+  std::int64_t num_rows = 0, num_columns = 0;
+  // Writes rows [begin, end), float32 [end - begin, num_columns]: of one panel, at most 32. Called
+  // by several threads at once, once for each panel; what it throws ends the packing.
+  std::function<void(std::int64_t begin, std::int64_t end, float* rows)> read;
+};
+
+// Packs it as pack_weight packs the same float32 numbers, in every bit, with the memory of a panel
+// for each thread.
+std::shared_ptr<const Weight> pack_weight(const FloatRows& source, const WeightOptions& options,
                                           int num_threads,
                                           std::string_view function = "pack_weight");
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <utility>
 
@@ -37,9 +38,22 @@ class Weight {
     return reinterpret_cast<const float*>(panel(layout_.panels()));
   }
 
+  // Of int4, while it is packed: number k of a panel's column, which is 0 so far, and the scale and
+  // the offset of k's group.
+  void set_int4(std::int64_t panel, std::int64_t column, std::int64_t k, std::uint32_t number) {
+    std::byte* const to = this->panel(panel) + layout_.offset(column, k);
+    std::uint32_t bits;
+    std::memcpy(&bits, to, sizeof bits);
+    bits |= number << PackedLayout::shift(k);
+    std::memcpy(to, &bits, sizeof bits);
+  }
+  void set_grid(std::int64_t panel, std::int64_t column, std::int64_t k, float scale, float offset);
+
   // Number (n, k) as it is multiplied: exact, but for the rounding of int4's scale * number +
   // offset and int8's scale * number to float64.
   double at(std::int64_t n, std::int64_t k) const;
+  // Row n: the numbers of at(), rounded to float32.
+  void unpack_row(std::int64_t n, float* to) const;
 
  private:
   PackedLayout layout_;

@@ -1,7 +1,13 @@
 // Packed weights: every number is where it is looked for, and near the one that was packed.
 #include "quire/ops/linear/pack_weight.h"
 
+#include <algorithm>
+#include <atomic>
+#include <cstring>
 #include <set>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "quire/base/check.h"
 #include "quire/ops/linear/affine_numbers.h"
@@ -87,6 +93,59 @@ TEST(PackWeight, IsTheSameOnThreads) {
     EXPECT_EQ(std::memcmp(one->panel(0), three->panel(0), static_cast<std::size_t>(one->nbytes())),
               0);
   }
+}
+
+// Rows that are given panel by panel are packed as an array of them is, whatever was in the memory
+// that they are written to.
+TEST(PackWeight, RowsThatAreGivenArePackedAsAnArrayIs) {
+  for (const auto& [n, k] :
+       {std::pair<std::int64_t, std::int64_t>{1, 1}, {31, 33}, {64, 64}, {700, 300}}) {
+    LinearProblem problem(1, n, k, DType::float32, DType::float32);
+    for (const DType format :
+         {DType::float32, DType::float16, DType::bfloat16, DType::int8, DType::int4}) {
+      for (const int threads : {1, 3}) {
+        std::vector<std::atomic<int>> given(static_cast<std::size_t>(n));
+        const FloatRows source{n, k, [&](std::int64_t begin, std::int64_t end, float* rows) {
+                                 ASSERT_LE(end - begin, kPanelColumns);
+                                 std::memcpy(rows, problem.w.view().at(begin),
+                                             (end - begin) * k * 4);
+                                 for (; begin < end; ++begin) ++given[begin];
+                               }};
+        const auto weight = pack_weight(source, {format, std::nullopt}, threads);
+        const auto expected = problem.packed(format);
+        ASSERT_EQ(weight->nbytes(), expected->nbytes());
+        EXPECT_EQ(std::memcmp(weight->panel(0), expected->panel(0),
+                              static_cast<std::size_t>(weight->nbytes())),
+                  0)
+            << name_of(format) << " " << n << " " << k;
+        for (const auto& times : given) EXPECT_EQ(times, 1);
+      }
+    }
+  }
+}
+
+TEST(PackWeight, RefusesRowsThatItCannotPack) {
+  const auto refusal = [](const FloatRows& source) -> std::string {
+    try {
+      pack_weight(source, {DType::int8, std::nullopt}, 2);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "nothing thrown";
+  };
+  const auto none = [](std::int64_t, std::int64_t, float*) { FAIL() << "asked for rows"; };
+  EXPECT_EQ(refusal({0, 4, none}),
+            "pack_weight: source: got [0, 4], expected one row and one column or more");
+  EXPECT_EQ(refusal({4, 0, none}),
+            "pack_weight: source: got [4, 0], expected one row and one column or more");
+  EXPECT_EQ(refusal({40, 2,
+                     [](std::int64_t begin, std::int64_t end, float* rows) {
+                       std::fill(rows, rows + (end - begin) * 2, 1.0f);
+                       if (begin == 32) rows[3] = kInfinity;
+                     }}),
+            "pack_weight: w: got inf at [33, 1], expected finite numbers, as int8 has no others");
+  EXPECT_EQ(refusal({400, 2, [](std::int64_t, std::int64_t, float*) { throw Error("no file"); }}),
+            "no file");
 }
 
 TEST(PackWeight, RefusesWhatItCannotPack) {
