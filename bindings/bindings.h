@@ -22,5 +22,6 @@ void bind_linear(pybind11::module_& m);
 void bind_rowwise(pybind11::module_& m);
 void bind_sampling(pybind11::module_& m);
 void bind_recurrent(pybind11::module_& m);
+void bind_model(pybind11::module_& m);
 
 }  // namespace quire::python

@@ -10,6 +10,7 @@
 #include "gil.h"
 #include "linear_docs.h"
 #include "numpy_view.h"
+#include "operator_call.h"
 #include "quire/cpu/gemm/linear_launch.h"
 #include "quire/ops/linear/pack_weight.h"
 #include "result_array.h"
@@ -18,17 +19,6 @@ namespace quire::python {
 namespace {
 
 namespace py = pybind11;
-
-// Throws TypeError, and ValueError that lists the formats.
-DType to_weight_format(Argument argument, py::handle object) {
-  const std::string_view name = to_text(argument, object);
-  for (const DType format :
-       {DType::float32, DType::float16, DType::bfloat16, DType::int8, DType::int4}) {
-    if (name == name_of(format)) return format;
-  }
-  raise<ValueError>(argument.place(), "got \"", name,
-                    "\", expected float32, float16, bfloat16, int8 or int4");
-}
 
 py::object py_pack_weight(py::handle w, py::handle format, py::handle group_size,
                           py::handle num_threads) {

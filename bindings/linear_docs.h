@@ -67,7 +67,7 @@ Args:
     weight: a Weight, or an array [N, K] of these dtypes, packed for this call alone: with the bits of
         pack_weight in its own dtype. Who multiplies with it again packs it once.
     bias: [N], of these dtypes.
-    out: [M, N] of x's dtype, written; its memory is none of the others'.
+    out: [M, N] of x's dtype or float32, written; its memory is none of the others'.
     num_threads: None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of this process, at
         most what the quota of its container is worth.
 

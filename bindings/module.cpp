@@ -26,4 +26,5 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   quire::python::bind_rowwise(m);
   quire::python::bind_sampling(m);
   quire::python::bind_recurrent(m);
+  quire::python::bind_model(m);
 }

@@ -21,4 +21,14 @@ OutArray::OutArray(Argument argument, py::handle out, py::handle given, DType dt
 
 py::object OutArray::take() { return made_ ? made_.take() : std::move(out_); }
 
+DType to_weight_format(Argument argument, pybind11::handle object) {
+  const std::string_view name = to_text(argument, object);
+  for (const DType format :
+       {DType::float32, DType::float16, DType::bfloat16, DType::int8, DType::int4}) {
+    if (name == name_of(format)) return format;
+  }
+  raise<ValueError>(argument.place(), "got \"", name,
+                    "\", expected float32, float16, bfloat16, int8 or int4");
+}
+
 }  // namespace quire::python

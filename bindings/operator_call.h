@@ -12,6 +12,9 @@ namespace quire::python {
 // A number that may not be None. Throws TypeError.
 double to_double(Argument argument, pybind11::handle object);
 
+// The format of a packed weight, by its name. Throws TypeError, and ValueError that lists them.
+DType to_weight_format(Argument argument, pybind11::handle object);
+
 // Where an operator writes: the array that the caller gave, or a new one of the library of `given`.
 class OutArray {
  public:

@@ -13,20 +13,22 @@ namespace {
 namespace py = pybind11;
 
 py::object py_causal_conv1d(py::handle x, py::handle weight, py::handle state, py::handle bias,
-                            py::handle cu_seqlens, py::handle activation, py::handle out,
-                            py::handle num_threads) {
+                            py::handle cu_seqlens, py::handle activation, py::handle state_indices,
+                            py::handle out, py::handle num_threads) {
   constexpr const char* function = "causal_conv1d";
   const FloatArray x_array = to_float_array({function, "x"}, x);
   const FloatArray weight_array = to_float_array({function, "weight"}, weight);
   const FloatArray state_array = to_float_array({function, "state"}, state);
   const auto bias_array = to_optional_floats({function, "bias"}, bias);
   const auto lengths = to_optional_indices({function, "cu_seqlens"}, cu_seqlens);
+  const auto indices = to_optional_indices({function, "state_indices"}, state_indices);
   CausalConv1dArgs args;
   args.x = x_array.view;
   args.weight = weight_array.view;
   args.state = state_array.view;
   args.bias = view_of(bias_array);
   args.cu_seqlens = view_of(lengths);
+  args.state_indices = view_of(indices);
   args.silu = !activation.is_none();
   if (args.silu) {
     const Argument of_activation{function, "activation"};
@@ -47,7 +49,8 @@ py::object py_causal_conv1d(py::handle x, py::handle weight, py::handle state, p
 
 py::object py_gated_delta_rule(py::handle q, py::handle k, py::handle v, py::handle g,
                                py::handle beta, py::handle state, py::handle cu_seqlens,
-                               py::handle scale, py::handle out, py::handle num_threads) {
+                               py::handle scale, py::handle state_indices, py::handle out,
+                               py::handle num_threads) {
   constexpr const char* function = "gated_delta_rule";
   const FloatArray q_array = to_float_array({function, "q"}, q);
   const FloatArray k_array = to_float_array({function, "k"}, k);
@@ -56,6 +59,7 @@ py::object py_gated_delta_rule(py::handle q, py::handle k, py::handle v, py::han
   const FloatArray beta_array = to_float_array({function, "beta"}, beta);
   const FloatArray state_array = to_float_array({function, "state"}, state);
   const auto lengths = to_optional_indices({function, "cu_seqlens"}, cu_seqlens);
+  const auto indices = to_optional_indices({function, "state_indices"}, state_indices);
   GatedDeltaRuleArgs args;
   args.q = q_array.view;
   args.k = k_array.view;
@@ -64,6 +68,7 @@ py::object py_gated_delta_rule(py::handle q, py::handle k, py::handle v, py::han
   args.beta = beta_array.view;
   args.state = state_array.view;
   args.cu_seqlens = view_of(lengths);
+  args.state_indices = view_of(indices);
   args.scale = to_optional_double({function, "scale"}, scale);
   ArrayView like = args.v;
   like.dtype = args.q.dtype;
@@ -83,13 +88,14 @@ void bind_recurrent(py::module_& m) {
   FastFunction<&py_causal_conv1d>::define(
       m, "causal_conv1d", docs::kCausalConv1d, py::arg("x"), py::arg("weight"), py::kw_only(),
       py::arg("state"), py::arg("bias") = py::none(), py::arg("cu_seqlens") = py::none(),
-      py::arg("activation") = "silu", py::arg("out") = py::none(),
-      py::arg("num_threads") = py::none());
+      py::arg("activation") = "silu", py::arg("state_indices") = py::none(),
+      py::arg("out") = py::none(), py::arg("num_threads") = py::none());
   FastFunction<&py_gated_delta_rule>::define(
       m, "gated_delta_rule", docs::kGatedDeltaRule, py::arg("q"), py::arg("k"), py::arg("v"),
       py::arg("g"), py::arg("beta"), py::kw_only(), py::arg("state"),
       py::arg("cu_seqlens") = py::none(), py::arg("scale") = py::none(),
-      py::arg("out") = py::none(), py::arg("num_threads") = py::none());
+      py::arg("state_indices") = py::none(), py::arg("out") = py::none(),
+      py::arg("num_threads") = py::none());
 }
 
 }  // namespace quire::python

@@ -1,12 +1,12 @@
 // What help() shows of operators that keep a state for each sequence; see docstrings.h. T: tokens
 // of the whole batch, B: sequences, C: channels, K: taps; Hk, Hv: heads of keys and values, Dk, Dv:
-// their sizes.
+// their sizes; S: states, of which a call uses B.
 #pragma once
 
 namespace quire::python::docs {
 
 inline constexpr const char* kCausalConv1d =
-    R"(causal_conv1d(x, weight, *, state, bias=None, cu_seqlens=None, activation='silu', out=None, num_threads=None)
+    R"(causal_conv1d(x, weight, *, state, bias=None, cu_seqlens=None, activation='silu', state_indices=None, out=None, num_threads=None)
 --
 
 A short convolution along the tokens of each sequence, each channel by itself:
@@ -20,13 +20,16 @@ Args:
     x: [T, C], float32, float16 or bfloat16, the last axis contiguous: tokens of all sequences, one
         after the other.
     weight: [C, K], of these dtypes; K from 1 to 16.
-    state: [B, C, K - 1], float32 or x's dtype, to which it is rounded, written: the last K - 1
+    state: [S, C, K - 1], float32 or x's dtype, to which it is rounded, written: the last K - 1
         numbers of each channel, the oldest first. The last axis is contiguous.
     bias: [C], of these dtypes.
     cu_seqlens: [B + 1], int32 or int64, from 0 to T: sequence i has tokens cu_seqlens[i] to
         cu_seqlens[i + 1], perhaps none. None: one token each (T == B), or one sequence alone (B ==
         1).
     activation: "silu" or None.
+    state_indices: [B], int32 or int64: of the S states the one of each sequence, different ones, so
+        that states stay where they are while batches change. None: all of them in their order, S ==
+        B.
     out: as x, written; it overlaps nothing that is read.
     num_threads: None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of this process, at
         most what the quota of its container is worth.
@@ -35,7 +38,7 @@ Returns:
     out, or a new array [T, C] of the library that x belongs to.
 
 Raises:
-    ValueError, TypeError: before anything is written. A call that Ctrl-C ends leaves state and out
+    ValueError, TypeError, IndexError: before anything is written. A call that Ctrl-C ends leaves state and out
     partly written: the sequence has to begin anew.
 
 Example:
@@ -43,7 +46,7 @@ Example:
 )";
 
 inline constexpr const char* kGatedDeltaRule =
-    R"(gated_delta_rule(q, k, v, g, beta, *, state, cu_seqlens=None, scale=None, out=None, num_threads=None)
+    R"(gated_delta_rule(q, k, v, g, beta, *, state, cu_seqlens=None, scale=None, state_indices=None, out=None, num_threads=None)
 --
 
 Linear attention of Gated DeltaNet: each head has a matrix S [Dk, Dv] that each token changes, and
@@ -63,11 +66,12 @@ Args:
     g: [T, Hv], any of these dtypes: the natural logarithm of what is kept of S, usually at most 0.
     beta: [T, Hv], likewise: how much of the difference is written, usually 0 to 1. Neither is
         checked.
-    state: [B, Hv, Dk, Dv], float32, written; zeros for a new sequence. The last axis of all arrays is
+    state: [S, Hv, Dk, Dv], float32, written; zeros for a new sequence. The last axis of all arrays is
         contiguous.
     cu_seqlens: [B + 1], int32 or int64, from 0 to T, as of causal_conv1d. None: one token each (T ==
         B), or one sequence alone (B == 1).
     scale: of q. None: 1 / sqrt(Dk).
+    state_indices: [B], which states the sequences have, as of causal_conv1d.
     out: [T, Hv, Dv] of q's dtype, written; it overlaps nothing that is read.
     num_threads: as of causal_conv1d.
 
@@ -75,7 +79,7 @@ Returns:
     out, or a new array of the library that q belongs to.
 
 Raises:
-    ValueError, TypeError: before anything is written. A call that Ctrl-C ends leaves state and out
+    ValueError, TypeError, IndexError: before anything is written. A call that Ctrl-C ends leaves state and out
     partly written: the sequence has to begin anew.
 
 Example:

@@ -12,7 +12,7 @@ Root mean square normalisation of each row, along the last axis:
 y = h / sqrt(mean(h^2) + eps) * (weight_offset + weight), h = x + residual.
 
 h is rounded to x's dtype, so that the bits are those of adding first. All else is float32, sums of
-squares too, and y is rounded to x's dtype once. A row has the same bits whatever the other rows and
+squares too, and y is rounded to out's dtype once. A row has the same bits whatever the other rows and
 on any number of threads. Source: Zhang and Sennrich, "Root Mean Square Layer Normalization"
 (arXiv:1910.07467).
 
@@ -23,7 +23,8 @@ Args:
     residual: as x; what is added to it.
     weight_offset: added to weight; 1.0 for models that store weight - 1, as Gemma does.
     gate: as x; y is multiplied by silu(gate), as in Gated DeltaNet.
-    out: as x, written: y. It may be x, residual or gate itself, and else overlaps nothing.
+    out: as x, written: y. It may be x, residual or gate itself, and else overlaps nothing. Of a
+        float32 x it may be float16 or bfloat16 too, to which y is rounded, apart from all others.
     residual_out: as x, written: x + residual, where there is a residual. It may be x or residual
         itself.
     num_threads: None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of this process, at
@@ -55,7 +56,7 @@ Args:
     gate: [..., D], D >= 1, float32, float16 or bfloat16, the last axis contiguous, up to 5 axes. It
         may be one half of a larger array.
     up: as gate.
-    activation: "silu", "gelu" or "gelu_tanh".
+    activation: "silu", "gelu", "gelu_tanh" or "sigmoid", 1 / (1 + e^-x).
     out: as gate, written; it may be gate or up itself, and else overlaps neither.
     num_threads: as of rms_norm.
 

@@ -1,7 +1,7 @@
 """Types of the C++ module; help() of each object shows its documentation."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import (
     Any,
@@ -469,6 +469,34 @@ class Weight:
     def nbytes(self) -> int: ...
     def unpack(self) -> npt.NDArray[np.float32]: ...
 
+class Model:
+    @property
+    def config(self) -> dict[str, Any]: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def max_positions(self) -> int: ...
+    @property
+    def stop_token_ids(self) -> list[int]: ...
+    def logits(
+        self,
+        token_ids: Sequence[SupportsIndex] | _Ints,
+        *,
+        max_batch_tokens: SupportsIndex = 512,
+        num_threads: SupportsIndex | None = None,
+    ) -> npt.NDArray[np.float32]: ...
+    def memory_report(self) -> list[dict[str, Any]]: ...
+
+def load_model(
+    path: _Path,
+    *,
+    weights: _WeightFormat | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> Model: ...
 def pack_weight(
     w: _Floats,
     *,
@@ -551,7 +579,7 @@ def swiglu(
     gate: _NumPy,
     up: _Floats,
     *,
-    activation: Literal["silu", "gelu", "gelu_tanh"] = "silu",
+    activation: Literal["silu", "gelu", "gelu_tanh", "sigmoid"] = "silu",
     out: _Floats | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> _Array: ...
@@ -560,7 +588,7 @@ def swiglu(
     gate: _Tensor,
     up: _Floats,
     *,
-    activation: Literal["silu", "gelu", "gelu_tanh"] = "silu",
+    activation: Literal["silu", "gelu", "gelu_tanh", "sigmoid"] = "silu",
     out: _Floats | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> _Tensor: ...
@@ -674,6 +702,7 @@ def causal_conv1d(
     bias: _Floats | None = None,
     cu_seqlens: _Ints | None = None,
     activation: Literal["silu"] | None = "silu",
+    state_indices: _Ints | None = None,
     out: _Floats | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> _Array: ...
@@ -686,6 +715,7 @@ def causal_conv1d(
     bias: _Floats | None = None,
     cu_seqlens: _Ints | None = None,
     activation: Literal["silu"] | None = "silu",
+    state_indices: _Ints | None = None,
     out: _Floats | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> _Tensor: ...
@@ -700,6 +730,7 @@ def gated_delta_rule(
     state: _Floats,
     cu_seqlens: _Ints | None = None,
     scale: SupportsFloat | None = None,
+    state_indices: _Ints | None = None,
     out: _Floats | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> _Array: ...
@@ -714,6 +745,7 @@ def gated_delta_rule(
     state: _Floats,
     cu_seqlens: _Ints | None = None,
     scale: SupportsFloat | None = None,
+    state_indices: _Ints | None = None,
     out: _Floats | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> _Tensor: ...

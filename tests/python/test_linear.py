@@ -120,6 +120,21 @@ def test_what_a_weight_says_of_itself() -> None:
     ]
 
 
+@pytest.mark.parametrize("x_dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_product_may_be_float32(instruction_set: str, x_dtype: str, format: Any) -> None:
+    """What is rounded to x's dtype else: the same sums."""
+    for rows in (1, 3, 40):
+        x = normal(rows, 96, dtype=x_dtype)
+        weight = ops.pack_weight(normal(70, 96, seed=1), format=format)
+        bias = normal(70, seed=2)
+        out = np.full((rows, 70), np.nan, np.float32)
+        assert ops.linear(x, weight, bias=bias, out=out) is out
+        rounded = ops.linear(x, weight, bias=bias)
+        assert out.astype(DTYPES[x_dtype]).tobytes() == rounded.tobytes()
+        assert (out != rounded.astype(np.float32)).any()
+
+
 X, W = normal(2, 8), normal(3, 8, seed=1)
 READ_ONLY = np.zeros((2, 3), np.float32)
 READ_ONLY.flags.writeable = False

@@ -165,6 +165,28 @@ def test_a_sequences_bits_are_its_own(operator: str) -> None:
         assert state.tobytes() == after[i : i + 1].tobytes()
 
 
+@pytest.mark.parametrize("operator", ["causal_conv1d", "gated_delta_rule"])
+def test_states_stay_where_they_are(instruction_set: str, operator: str) -> None:
+    """Sequences take some of more states: the bits of states that lie in order, others untouched."""
+    problem = (
+        conv_problem([5, 1, 33], 270, 4, "bfloat16")
+        if operator == "causal_conv1d"
+        else delta_problem([5, 1, 33], (2, 4), (40, 72))
+    )
+    expected, after = run(operator, problem)
+    slots = np.array([4, 0, 3])
+    state = np.full((6, *problem["state"].shape[1:]), np.nan, problem["state"].dtype)
+    state[slots] = problem["state"]
+    out, found = run(operator, {**problem, "state": state}, state_indices=slots, num_threads=3)
+    assert out.tobytes() == expected.tobytes()
+    assert found[slots].tobytes() == after.tobytes()
+    assert found[[1, 2, 5]].tobytes() == state[[1, 2, 5]].tobytes()
+    right = getattr(reference, operator)(**{**problem, "state": state}, state_indices=slots)
+    assert_near(out, right[0], absolute=1e-5)
+    assert_near(found[slots], right[1][slots], absolute=1e-5)
+    assert np.isnan(right[1][[1, 2, 5]]).all()
+
+
 def test_a_token_of_each_needs_no_lengths() -> None:
     problem = delta_problem([1, 1, 1], (1, 2), (8, 8))
     expected = run("gated_delta_rule", problem)
@@ -241,6 +263,30 @@ READ_ONLY.flags.writeable = False
             {"cu_seqlens": None},
             ValueError,
             "cu_seqlens: got None with 5 tokens of 2 sequences",
+        ),
+        (
+            "causal_conv1d",
+            {"state_indices": np.array([0, 2])},
+            IndexError,
+            "state_indices: got 2 at 1, expected 0 to 1",
+        ),
+        (
+            "gated_delta_rule",
+            {"state_indices": np.array([-1, 0])},
+            IndexError,
+            "state_indices: got -1 at 0, expected 0 to 1",
+        ),
+        (
+            "gated_delta_rule",
+            {"state_indices": np.array([1, 1])},
+            ValueError,
+            "state_indices: got 1 at 0 and at 1, expected different ones",
+        ),
+        (
+            "gated_delta_rule",
+            {"state_indices": np.array([1])},
+            ValueError,
+            "cu_seqlens: got shape [3], expected [2]",
         ),
         ("causal_conv1d", {"activation": "relu"}, ValueError, 'activation: got "relu"'),
         ("causal_conv1d", {"out": CONV["x"]}, ValueError, "out: got memory that overlaps x's"),

@@ -13,7 +13,7 @@ from quire import ops
 from quire.ops import reference
 
 SHAPES = [(1, 1), (5, 123, 123), (2, 128, 512), (3, 17), (7, 64), (2, 4099), (0, 5)]
-ACTIVATIONS = ["silu", "gelu", "gelu_tanh"]
+ACTIVATIONS = ["silu", "gelu", "gelu_tanh", "sigmoid"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -163,6 +163,25 @@ def test_strides_and_places_to_write() -> None:
     assert (expected[..., 32] == dense[..., 32]).all()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("options", [(), ("residual",), ("gate",)])
+def test_a_norm_of_float32_may_be_rounded(
+    instruction_set: str, dtype: str, options: tuple[str, ...]
+) -> None:
+    """Once, at the end: the bits of the float32 norm, rounded."""
+    for length in (1, 7, 64, 300):
+        x, weight = normal(5, length), normal(length, seed=1)
+        given = {name: normal(5, length, seed=2) for name in options}
+        out = np.zeros((5, length), DTYPES[dtype])
+        got = ops.rms_norm(x, weight, out=out, **given)
+        expected = ops.rms_norm(x, weight, **given)
+        if options == ("residual",):
+            assert got[1].tobytes() == expected[1].tobytes()
+            got, expected = got[0], expected[0]
+        assert got is out
+        assert out.tobytes() == expected.astype(DTYPES[dtype]).tobytes()
+
+
 def test_in_place() -> None:
     x, residual, weight = normal(9, 40), normal(9, 40, seed=1), normal(40, seed=2)
     y, h = ops.rms_norm(x, weight, residual=residual)
@@ -219,6 +238,16 @@ READ_ONLY.flags.writeable = False
             TypeError,
             "rms_norm: gate: got float16, expected float32, the dtype of x",
         ),
+        (
+            lambda: ops.rms_norm(X.astype(np.float16), W, out=X.copy()),
+            TypeError,
+            "rms_norm: out: got float32, expected float16, the dtype of x",
+        ),
+        (
+            lambda: ops.rms_norm(X, W, out=X.view(np.float16)[:, :8]),
+            ValueError,
+            "rms_norm: out: got memory that overlaps x's",
+        ),
         (lambda: ops.rms_norm(X, W, out=READ_ONLY), ValueError, "rms_norm: out: got a read-only"),
         (
             lambda: ops.rms_norm(X[:, 1:], W[1:], out=X[:, :-1]),
@@ -240,7 +269,7 @@ READ_ONLY.flags.writeable = False
         (
             lambda: ops.swiglu(X, X, activation="relu"),  # type: ignore[arg-type]
             ValueError,
-            'swiglu: activation: got "relu", expected "silu", "gelu" or "gelu_tanh"',
+            'swiglu: activation: got "relu", expected "silu", "gelu", "gelu_tanh" or "sigmoid"',
         ),
         (lambda: ops.swiglu(X, X, num_threads=0), ValueError, "swiglu: num_threads: got 0"),
         (lambda: ops.rope(X, P), ValueError, "rope: x: got shape [2, 8]"),

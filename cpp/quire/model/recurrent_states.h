@@ -15,6 +15,8 @@ struct RecurrentShape {
   std::int64_t channels = 0;  // of the convolution
   std::int64_t past = 0;      // tokens that the convolution looks back at, its taps - 1
   std::int64_t num_heads = 0, key_dim = 0, value_dim = 0;  // of the delta rule
+
+  bool operator==(const RecurrentShape&) const = default;
 };
 
 // The states of up to num_slots sequences. A slot is one piece of memory, with all layers in it, so

@@ -44,6 +44,11 @@ def rms_norm(
     return y if residual is None else (y, h)
 
 
+def _sigmoid(x: _Floats64) -> _Floats64:
+    with np.errstate(over="ignore"):  # e^-x of numbers far below 0
+        return np.asarray(1 / (1 + np.exp(-x)))
+
+
 def _silu(x: _Floats64) -> _Floats64:
     with np.errstate(over="ignore"):
         return np.asarray(x / (1 + np.exp(-x)))
@@ -54,6 +59,8 @@ def swiglu(gate: Any, up: Any, *, activation: str = "silu") -> _Floats64:
     x, up = np.asarray(gate).astype(np.float64), np.asarray(up).astype(np.float64)
     if activation == "silu":
         return np.asarray(_silu(x) * up)
+    if activation == "sigmoid":
+        return np.asarray(_sigmoid(x) * up)
     if activation == "gelu":
         erfc = np.vectorize(math.erfc, otypes=[np.float64])
         return np.asarray(x / 2 * erfc(-x / math.sqrt(2)) * up)
@@ -190,12 +197,14 @@ def causal_conv1d(
     bias: Any = None,
     cu_seqlens: Any = None,
     activation: str | None = "silu",
+    state_indices: Any = None,
 ) -> tuple[_Floats64, _Floats64]:
-    """out [T, C], and the state [B, C, K - 1] after it; the one that is given stays."""
+    """out [T, C], and the state [S, C, K - 1] after it; the one that is given stays."""
     x, w = np.asarray(x).astype(np.float64), np.asarray(weight).astype(np.float64)
     state = np.asarray(state).astype(np.float64)
     out, taps = np.zeros(x.shape), w.shape[1]
-    for i, (begin, end) in enumerate(_spans(cu_seqlens, len(x), len(state))):
+    states = range(len(state)) if state_indices is None else state_indices
+    for i, (begin, end) in zip(states, _spans(cu_seqlens, len(x), len(states)), strict=True):
         rows = np.concatenate([state[i].T, x[begin:end]])
         for t in range(end - begin):
             out[begin + t] = (w.T * rows[t : t + taps]).sum(axis=0)
@@ -215,15 +224,17 @@ def gated_delta_rule(
     state: Any,
     cu_seqlens: Any = None,
     scale: float | None = None,
+    state_indices: Any = None,
 ) -> tuple[_Floats64, _Floats64]:
-    """out [T, Hv, Dv], and the state [B, Hv, Dk, Dv] after it; the one that is given stays."""
+    """out [T, Hv, Dv], and the state [S, Hv, Dk, Dv] after it; the one that is given stays."""
     q, k, v, g, beta, state = (
         np.asarray(array).astype(np.float64) for array in (q, k, v, g, beta, state)
     )
     scale = q.shape[2] ** -0.5 if scale is None else float(scale)
     q, k = (np.repeat(array, v.shape[1] // array.shape[1], axis=1) for array in (q, k))
     out = np.zeros(v.shape)
-    for i, (begin, end) in enumerate(_spans(cu_seqlens, len(q), len(state))):
+    states = range(len(state)) if state_indices is None else state_indices
+    for i, (begin, end) in zip(states, _spans(cu_seqlens, len(q), len(states)), strict=True):
         s = state[i]  # [Hv, Dk, Dv]
         for t in range(begin, end):
             s *= np.exp(g[t])[:, None, None]

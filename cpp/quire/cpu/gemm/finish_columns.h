@@ -16,8 +16,9 @@ struct FinishColumns {
   static void run(const GemmTask& task, std::int64_t row, std::int64_t panel, const float* sums,
                   std::int64_t half_stride) {
     std::byte* const out = task.out + row * task.out_stride;
-    if (task.x_dtype == DType::float32) return write<float>(task, out, panel, sums, half_stride);
-    if (task.x_dtype == DType::float16) return write<Float16>(task, out, panel, sums, half_stride);
+    if (task.out_dtype == DType::float32) return write<float>(task, out, panel, sums, half_stride);
+    if (task.out_dtype == DType::float16)
+      return write<Float16>(task, out, panel, sums, half_stride);
     write<BFloat16>(task, out, panel, sums, half_stride);
   }
 

@@ -19,7 +19,7 @@ inline constexpr std::int64_t kTileRows = 16;
 struct GemmTask {
   const std::byte* x;  // rows of `row_length` plain floats
   std::int64_t x_stride;
-  DType x_dtype;
+  DType x_dtype, out_dtype;
   std::int64_t num_rows, row_length;  // at most kTaskRows; K
 
   DType format;              // of the weight
@@ -31,7 +31,7 @@ struct GemmTask {
   const float* scales;       // of each column, of all panels, or null
   const float* bias;         // likewise
 
-  std::byte* out;  // rows of num_columns elements of x_dtype
+  std::byte* out;  // rows of num_columns elements of out_dtype
   std::int64_t out_stride;
 };
 

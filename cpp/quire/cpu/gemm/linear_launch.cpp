@@ -85,6 +85,7 @@ GemmTask task_of(const LinearArgs& args, const PackedLayout& layout) {
   GemmTask task{};
   task.x_stride = args.x.strides[0];
   task.x_dtype = args.x.dtype;
+  task.out_dtype = args.out.dtype;
   task.row_length = layout.num_columns;
   task.format = layout.format;
   task.depth = layout.depth();

@@ -60,7 +60,8 @@ void fill_gates(const GatedDeltaRuleArgs& args, int num_threads, Gates& gates) {
 
 void causal_conv1d(const CausalConv1dArgs& args, const Execution& how, std::string_view function) {
   const DefaultFloatMode mode;
-  const std::vector<std::int64_t> begins = check_causal_conv1d(args, function);
+  const TokenSpans spans = check_causal_conv1d(args, function);
+  const std::vector<std::int64_t>& begins = spans.begins;
   const std::int64_t channels = args.x.shape[1];
   const auto parts = parts_of(begins, channels, kChannelsAtOnce);
   const auto items = static_cast<std::int64_t>(parts.size());
@@ -80,7 +81,7 @@ void causal_conv1d(const CausalConv1dArgs& args, const Execution& how, std::stri
       task.bias_dtype = args.bias->dtype;
       task.bias = args.bias->data + first * static_cast<std::int64_t>(size_of(task.bias_dtype));
     }
-    task.state = args.state.at(sequence, first);
+    task.state = args.state.at(spans.states[static_cast<std::size_t>(sequence)], first);
     task.state_stride = args.state.strides[1];
     task.state_dtype = args.state.dtype;
     task.out = args.out.at(begin) + first * item_bytes;
@@ -96,7 +97,8 @@ void causal_conv1d(const CausalConv1dArgs& args, const Execution& how, std::stri
 void gated_delta_rule(const GatedDeltaRuleArgs& args, const Execution& how,
                       std::string_view function) {
   const DefaultFloatMode mode;
-  const std::vector<std::int64_t> begins = check_gated_delta_rule(args, function);
+  const TokenSpans spans = check_gated_delta_rule(args, function);
+  const std::vector<std::int64_t>& begins = spans.begins;
   const RecurrentKernels& kernels = how.kernels->operators->recurrent;
   const Lent<Gates> gates;
   fill_gates(args, how.num_threads, *gates);
@@ -112,6 +114,7 @@ void gated_delta_rule(const GatedDeltaRuleArgs& args, const Execution& how,
   deal(crew_for(work, kDeltaWorkOfOne, items, how.num_threads), items, [&](std::int64_t item, int) {
     const auto [sequence, part] = parts[static_cast<std::size_t>(item)];
     const std::int64_t begin = begins[static_cast<std::size_t>(sequence)];
+    const std::int64_t slot = spans.states[static_cast<std::size_t>(sequence)];
     const std::int64_t head = part / parts_of_head;
     const std::int64_t first = part % parts_of_head * kernels.delta_columns;
     const auto bytes_before = [first](DType dtype) {
@@ -132,7 +135,7 @@ void gated_delta_rule(const GatedDeltaRuleArgs& args, const Execution& how,
     task.beta = betas + begin * heads + head;
     task.num_heads = heads;
     task.scale = scale;
-    task.state = reinterpret_cast<float*>(args.state.at(sequence, head)) + first;
+    task.state = reinterpret_cast<float*>(args.state.at(slot, head)) + first;
     task.state_stride = args.state.strides[2];
     task.out = args.out.at(begin, head) + bytes_before(args.out.dtype);
     task.out_stride = args.out.strides[0];

@@ -12,6 +12,12 @@ struct Activations {
   // x / (1 + e^-x)
   static Vec silu(Vec x) { return over_one_and_power(x, S::mul(x, S::set1(-1.44269504f))); }
 
+  // 1 / (1 + e^-x)
+  static Vec sigmoid(Vec x) {
+    const Vec power = SimdMath<S>::exp2(S::min(S::set1(126.0f), S::mul(x, S::set1(-1.44269504f))));
+    return S::div(S::set1(1.0f), S::add(S::set1(1.0f), power));
+  }
+
   // x / (1 + e^-2u) is x / 2 * (1 + tanh(u)), without its cancellation where u is far below 0.
   static Vec gelu_tanh(Vec x) {
     const Vec square = S::mul(x, x);  // the constants are those of u, times -2 log2(e)

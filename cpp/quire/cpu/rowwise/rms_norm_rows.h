@@ -17,9 +17,11 @@ struct RmsNormRows {
   using Vec = typename S::Vec;
 
   static void run(const RmsNormTask& task) {
-    if (task.dtype == DType::float32) return rows<float>(task);
-    if (task.dtype == DType::float16) return rows<Float16>(task);
-    rows<BFloat16>(task);
+    if (task.dtype == DType::float16) return rows<Float16, Float16>(task);
+    if (task.dtype == DType::bfloat16) return rows<BFloat16, BFloat16>(task);
+    if (task.out_dtype == DType::float16) return rows<float, Float16>(task);
+    if (task.out_dtype == DType::bfloat16) return rows<float, BFloat16>(task);
+    rows<float, float>(task);
   }
 
   static void widen(const std::byte* from, DType dtype, std::int64_t count, float offset,
@@ -32,11 +34,12 @@ struct RmsNormRows {
  private:
   static constexpr int kSums = 4;
 
-  template <class T>
+  // T: what is read, O: what is written.
+  template <class T, class O>
   static void rows(const RmsNormTask& task) {
     for (std::int64_t row = 0; row < task.num_rows; ++row) {
       const T* h = row_of<T>(task.x, row, task.x_stride);
-      T* const out = reinterpret_cast<T*>(task.out + row * task.out_stride);
+      O* const out = reinterpret_cast<O*>(task.out + row * task.out_stride);
       float squares = 0;
       if (task.residual != nullptr) {
         T* const sums = reinterpret_cast<T*>(task.sums + row * task.sums_stride);
@@ -95,8 +98,8 @@ struct RmsNormRows {
 
   // The next row is asked for meanwhile, so that memory is read all the time. That it may be
   // nobody's, after the last one, harms nothing.
-  template <class T>
-  static void scale(const T* h, Vec factor, const float* weight, std::int64_t length, T* out,
+  template <class T, class O>
+  static void scale(const T* h, Vec factor, const float* weight, std::int64_t length, O* out,
                     const std::byte* next, const std::byte* next_residual) {
     std::int64_t i = 0;
     for (; i + S::kWidth <= length; i += S::kWidth) {
@@ -110,9 +113,9 @@ struct RmsNormRows {
     }
   }
 
-  template <class T>
+  template <class T, class O>
   static void scale(const T* h, Vec factor, const float* weight, const T* gate, std::int64_t length,
-                    T* out) {
+                    O* out) {
     for (std::int64_t i = 0; i < length; i += S::kWidth) {
       const int n = static_cast<int>(std::min<std::int64_t>(S::kWidth, length - i));
       const Vec y = S::mul(S::mul(S::load(h + i, n), factor), S::load(weight + i, n));

@@ -24,7 +24,8 @@ struct RmsNormTask {
   double eps;
   std::byte* out;
   std::int64_t out_stride;
-  DType dtype;  // of all rows
+  DType dtype;      // of all rows but out's
+  DType out_dtype;  // the same, or any where that is float32
   std::int64_t num_rows, length;
 };
 

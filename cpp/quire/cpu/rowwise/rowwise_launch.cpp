@@ -49,6 +49,7 @@ void rms_norm(const RmsNormArgs& args, const Execution& how, std::string_view fu
     task.weight = weight;
     task.eps = args.eps;
     task.dtype = args.x.dtype;
+    task.out_dtype = args.out.dtype;
     task.num_rows = count;
     task.length = length;
     const auto norm_into = [&](std::byte* out, std::int64_t step) {

@@ -23,7 +23,8 @@ struct SwigluRows {
   static void rows(const SwigluTask& task) {
     if (task.activation == Activation::silu) return rows<T, &Activations<S>::silu>(task);
     if (task.activation == Activation::gelu) return rows<T, &Activations<S>::gelu>(task);
-    rows<T, &Activations<S>::gelu_tanh>(task);
+    if (task.activation == Activation::gelu_tanh) return rows<T, &Activations<S>::gelu_tanh>(task);
+    rows<T, &Activations<S>::sigmoid>(task);
   }
 
   template <class T, Function kFunction>

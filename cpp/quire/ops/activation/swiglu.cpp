@@ -13,6 +13,7 @@ double activated(Activation activation, double x) {
   constexpr double kRootOfTwoByPi = 0.7978845608028654;
   if (activation == Activation::silu) return x / (1 + std::exp(-x));
   if (activation == Activation::gelu) return x / 2 * std::erfc(-x / kRootOfTwo);
+  if (activation == Activation::sigmoid) return 1 / (1 + std::exp(-x));
   // (1 + tanh(u)) / 2 without its cancellation where u is far below 0
   return x / (1 + std::exp(-2 * kRootOfTwoByPi * (x + 0.044715 * x * x * x)));
 }
@@ -33,7 +34,9 @@ Activation activation_from_name(std::string_view name, std::string_view place) {
   if (name == "silu") return Activation::silu;
   if (name == "gelu") return Activation::gelu;
   if (name == "gelu_tanh") return Activation::gelu_tanh;
-  raise<ValueError>(place, "got \"", name, "\", expected \"silu\", \"gelu\" or \"gelu_tanh\"");
+  if (name == "sigmoid") return Activation::sigmoid;
+  raise<ValueError>(place, "got \"", name,
+                    "\", expected \"silu\", \"gelu\", \"gelu_tanh\" or \"sigmoid\"");
 }
 
 std::vector<double> reference_swiglu(const SwigluArgs& args) {

@@ -8,12 +8,13 @@
 
 namespace quire {
 
-enum class Activation : std::uint8_t { silu, gelu, gelu_tanh };
+enum class Activation : std::uint8_t { silu, gelu, gelu_tanh, sigmoid };
 
 // out = activation(gate) * up, element by element:
 //   silu(x) = x / (1 + e^-x)
 //   gelu(x) = x / 2 * (1 + erf(x / sqrt(2)))
 //   gelu_tanh(x) = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))
+//   sigmoid(x) = 1 / (1 + e^-x)
 // in float32, rounded to the dtype of gate once. What activations make of numbers far below 0 is
 // within 2e-36 of its place next to 0.
 //

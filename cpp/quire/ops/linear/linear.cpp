@@ -33,9 +33,9 @@ void check_linear(const LinearArgs& args, std::string_view function) {
     check.plain_floats("bias", *args.bias);
   }
   check.array("out", args.out, {rows, layout.num_rows}, "M, N");
-  if (args.out.dtype != args.x.dtype) {
+  if (args.out.dtype != args.x.dtype && args.out.dtype != DType::float32) {
     check.fail<TypeError>("out", "got ", name_of(args.out.dtype), ", expected ",
-                          name_of(args.x.dtype), ", the dtype of x");
+                          name_of(args.x.dtype), ", the dtype of x, or float32");
   }
   check.written("out", args.out);
   check.apart("out", args.out, "x", args.x);

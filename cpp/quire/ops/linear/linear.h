@@ -26,7 +26,7 @@ struct LinearArgs {
   std::optional<ArrayView> weight_array;  // [N, K], plain floats: packed for this call alone; or
   const Weight* weight = nullptr;         // [N, K], where there is no array
   std::optional<ArrayView> bias;          // [N], plain floats
-  ArrayView out;                          // [M, N], of x's dtype, written
+  ArrayView out;                          // [M, N], of x's dtype or float32, written
 
   std::int64_t num_rows() const { return x.shape[0]; }
   // How the weight is packed, or would be.

@@ -8,13 +8,21 @@
 namespace quire {
 namespace {
 
+// What is written element by element may be what is read, where both have one dtype.
+void check_may_be(const ArgumentChecker& check, std::string_view argument, const ArrayView& view,
+                  std::string_view other_argument, const ArrayView& other) {
+  if (view.dtype != other.dtype) return check.apart(argument, view, other_argument, other);
+  check_same_or_apart(check, argument, view, other_argument, other);
+}
+
+// `like`: x, or an array like it of the dtype that `view` may have.
 void check_written(const ArgumentChecker& check, std::string_view argument, const ArrayView& view,
-                   const RmsNormArgs& args) {
-  check_rows_like(check, argument, view, "x", args.x);
+                   const RmsNormArgs& args, const ArrayView& like) {
+  check_rows_like(check, argument, view, "x", like);
   check.written(argument, view);
-  check_same_or_apart(check, argument, view, "x", args.x);
   check.apart(argument, view, "weight", args.weight);
-  if (args.residual) check_same_or_apart(check, argument, view, "residual", *args.residual);
+  check_may_be(check, argument, view, "x", args.x);
+  if (args.residual) check_may_be(check, argument, view, "residual", *args.residual);
 }
 
 }  // namespace
@@ -33,15 +41,20 @@ void check_rms_norm(const RmsNormArgs& args, std::string_view function) {
   }
   if (args.residual) check_rows_like(check, "residual", *args.residual, "x", args.x);
   if (args.gate) check_rows_like(check, "gate", *args.gate, "x", args.x);
-  check_written(check, "out", args.out, args);
-  if (args.gate) check_same_or_apart(check, "out", args.out, "gate", *args.gate);
+  ArrayView like = args.x;
+  if (args.x.dtype == DType::float32) {
+    check.plain_floats("out", args.out);
+    like.dtype = args.out.dtype;
+  }
+  check_written(check, "out", args.out, args, like);
+  if (args.gate) check_may_be(check, "out", args.out, "gate", *args.gate);
   if (args.residual_out.has_value() != args.residual.has_value()) {
     check.fail<ValueError>(
         "residual_out", "got ", args.residual ? "none" : "an array", ", expected ",
         args.residual ? "one, as there is a residual" : "none, as there is no residual");
   }
   if (!args.residual_out) return;
-  check_written(check, "residual_out", *args.residual_out, args);
+  check_written(check, "residual_out", *args.residual_out, args, args.x);
   check.apart("residual_out", *args.residual_out, "out", args.out);
   if (args.gate) check.apart("residual_out", *args.residual_out, "gate", *args.gate);
 }

@@ -3,12 +3,11 @@
 #include <cmath>
 
 #include "quire/ops/float_at.h"
-#include "quire/ops/recurrent/token_spans.h"
+#include "quire/ops/recurrent/check_token_spans.h"
 
 namespace quire {
 
-std::vector<std::int64_t> check_causal_conv1d(const CausalConv1dArgs& args,
-                                              std::string_view function) {
+TokenSpans check_causal_conv1d(const CausalConv1dArgs& args, std::string_view function) {
   const ArgumentChecker check(function);
   const Length tokens = args.x.ndim == 2 ? Length(args.x.shape[0]) : std::nullopt;
   check.array("x", args.x, {tokens, std::nullopt}, "T, C");
@@ -22,7 +21,7 @@ std::vector<std::int64_t> check_causal_conv1d(const CausalConv1dArgs& args,
                            CausalConv1dArgs::kMostTaps);
   }
   const Length sequences = args.state.ndim == 3 ? Length(args.state.shape[0]) : std::nullopt;
-  check.array("state", args.state, {sequences, channels, taps - 1}, "B, C of x, K - 1");
+  check.array("state", args.state, {sequences, channels, taps - 1}, "S, C of x, K - 1");
   if (args.state.dtype != args.x.dtype && args.state.dtype != DType::float32) {
     check.fail<TypeError>("state", "got ", name_of(args.state.dtype), ", expected float32, or ",
                           name_of(args.x.dtype), " as x");
@@ -43,13 +42,15 @@ std::vector<std::int64_t> check_causal_conv1d(const CausalConv1dArgs& args,
     check.apart(name, *view, "weight", args.weight);
     if (args.bias) check.apart(name, *view, "bias", *args.bias);
     if (args.cu_seqlens) check.apart(name, *view, "cu_seqlens", *args.cu_seqlens);
+    if (args.state_indices) check.apart(name, *view, "state_indices", *args.state_indices);
   }
   check.apart("out", args.out, "state", args.state);
-  return token_spans(check, args.cu_seqlens, args.x.shape[0], args.state.shape[0]);
+  return token_spans(check, args.cu_seqlens, args.state_indices, args.x.shape[0],
+                     args.state.shape[0]);
 }
 
 std::vector<double> reference_causal_conv1d(const CausalConv1dArgs& args) {
-  const std::vector<std::int64_t> begins = check_causal_conv1d(args);
+  const auto [begins, states] = check_causal_conv1d(args);
   const std::int64_t taps = args.weight.shape[1];
   std::vector<double> out;
   for (std::size_t sequence = 0; sequence + 1 < begins.size(); ++sequence) {
@@ -59,8 +60,8 @@ std::vector<double> reference_causal_conv1d(const CausalConv1dArgs& args) {
         for (std::int64_t j = 0; j < taps; ++j) {
           const std::int64_t at = t - begins[sequence] - (taps - 1) + j;
           const double x = at >= 0 ? float_at(args.x.at(begins[sequence] + at), args.x.dtype, c)
-                                   : float_at(args.state.at(static_cast<std::int64_t>(sequence), c),
-                                              args.state.dtype, at + taps - 1);
+                                   : float_at(args.state.at(states[sequence], c), args.state.dtype,
+                                              at + taps - 1);
           sum += float_at(args.weight.at(c), args.weight.dtype, j) * x;
         }
         out.push_back(args.silu ? sum / (1 + std::exp(-sum)) : sum);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "quire/base/array_view.h"
+#include "quire/ops/recurrent/token_spans.h"
 
 namespace quire {
 
@@ -19,19 +20,22 @@ namespace quire {
 struct CausalConv1dArgs {
   static constexpr std::int64_t kMostTaps = 16;
 
-  ArrayView x;                          // [T, C], plain floats
-  ArrayView weight;                     // [C, K], plain floats; K from 1 to kMostTaps
-  ArrayView state;                      // [B, C, K - 1], of x's dtype or float32, written
-  std::optional<ArrayView> bias;        // [C], plain floats
+  ArrayView x;                    // [T, C], plain floats
+  ArrayView weight;               // [C, K], plain floats; K from 1 to kMostTaps
+  ArrayView state;                // [S, C, K - 1], of x's dtype or float32, written
+  std::optional<ArrayView> bias;  // [C], plain floats
+  // [B], of the S states the one of each sequence, different ones; none: all, in their order, so
+  // that B = S.
+  std::optional<IndexView> state_indices;
   std::optional<IndexView> cu_seqlens;  // [B + 1]; without: one token each, or B = 1
   bool silu = true;                     // the activation, or none
   ArrayView out;                        // as x, written; apart from all else
 };
 
-// Where sequences begin (token_spans.h). Throws ValueError or TypeError under the name of
-// `function`.
-std::vector<std::int64_t> check_causal_conv1d(const CausalConv1dArgs& args,
-                                              std::string_view function = "causal_conv1d");
+// Where sequences begin, and which states are theirs. Throws ValueError, TypeError or IndexError
+// under the name of `function`.
+TokenSpans check_causal_conv1d(const CausalConv1dArgs& args,
+                               std::string_view function = "causal_conv1d");
 
 // out in float64, of checked arguments; state stays as it is.
 std::vector<double> reference_causal_conv1d(const CausalConv1dArgs& args);

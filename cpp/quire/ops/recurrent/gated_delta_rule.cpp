@@ -1,9 +1,10 @@
 #include "quire/ops/recurrent/gated_delta_rule.h"
 
 #include <cmath>
+#include <span>
 
 #include "quire/ops/float_at.h"
-#include "quire/ops/recurrent/token_spans.h"
+#include "quire/ops/recurrent/check_token_spans.h"
 
 namespace quire {
 
@@ -11,8 +12,7 @@ double GatedDeltaRuleArgs::scale_or_default() const {
   return scale.value_or(1 / std::sqrt(static_cast<double>(q.shape[2])));
 }
 
-std::vector<std::int64_t> check_gated_delta_rule(const GatedDeltaRuleArgs& args,
-                                                 std::string_view function) {
+TokenSpans check_gated_delta_rule(const GatedDeltaRuleArgs& args, std::string_view function) {
   const ArgumentChecker check(function);
   const auto length = [](const ArrayView& view, int axis) {
     return view.ndim == 3 ? Length(view.shape[axis]) : std::nullopt;
@@ -35,7 +35,7 @@ std::vector<std::int64_t> check_gated_delta_rule(const GatedDeltaRuleArgs& args,
   for (const auto& [name, view] : read) check.plain_floats(name, view);
   const Length sequences = args.state.ndim == 4 ? Length(args.state.shape[0]) : std::nullopt;
   check.array("state", args.state, {sequences, heads, args.q.shape[2], args.v.shape[2]},
-              "B, Hv, Dk, Dv");
+              "S, Hv, Dk, Dv");
   if (args.state.dtype != DType::float32) {
     check.fail<TypeError>("state", "got ", name_of(args.state.dtype), ", expected float32");
   }
@@ -58,23 +58,31 @@ std::vector<std::int64_t> check_gated_delta_rule(const GatedDeltaRuleArgs& args,
     check.apart("out", args.out, "cu_seqlens", *args.cu_seqlens);
     check.apart("state", args.state, "cu_seqlens", *args.cu_seqlens);
   }
-  return token_spans(check, args.cu_seqlens, args.q.shape[0], args.state.shape[0]);
+  if (args.state_indices) {
+    check.apart("out", args.out, "state_indices", *args.state_indices);
+    check.apart("state", args.state, "state_indices", *args.state_indices);
+  }
+  return token_spans(check, args.cu_seqlens, args.state_indices, args.q.shape[0],
+                     args.state.shape[0]);
 }
 
 GatedDeltaRuleReference reference_gated_delta_rule(const GatedDeltaRuleArgs& args) {
-  const std::vector<std::int64_t> begins = check_gated_delta_rule(args);
+  const auto [begins, states] = check_gated_delta_rule(args);
   const std::int64_t heads = args.v.shape[1], keys = args.q.shape[2], values = args.v.shape[2];
   const std::int64_t of_key_head = heads / args.q.shape[1];
   GatedDeltaRuleReference result;
   result.out.resize(static_cast<std::size_t>(args.q.shape[0] * heads * values));
-  for (std::int64_t sequence = 0; sequence < args.state.shape[0]; ++sequence) {
+  for (std::int64_t i = 0; i < args.state.shape[0] * heads * keys * values; ++i) {
+    const std::int64_t row = i / values;
+    result.state.push_back(
+        float_at(args.state.at(row / keys / heads, row / keys % heads, row % keys), DType::float32,
+                 i % values));
+  }
+  for (std::size_t sequence = 0; sequence < states.size(); ++sequence) {
     for (std::int64_t head = 0; head < heads; ++head) {
-      std::vector<double> s;
-      s.reserve(static_cast<std::size_t>(keys * values));
-      for (std::int64_t i = 0; i < keys * values; ++i) {
-        s.push_back(
-            float_at(args.state.at(sequence, head, i / values), DType::float32, i % values));
-      }
+      const std::span<double> s(
+          result.state.data() + (states[sequence] * heads + head) * keys * values,
+          static_cast<std::size_t>(keys * values));
       for (std::int64_t t = begins[sequence]; t < begins[sequence + 1]; ++t) {
         const auto at = [&](const ArrayView& view, std::int64_t row, std::int64_t i) {
           return float_at(view.at(t, row), view.dtype, i);
@@ -96,7 +104,6 @@ GatedDeltaRuleReference reference_gated_delta_rule(const GatedDeltaRuleArgs& arg
           out *= args.scale_or_default();
         }
       }
-      result.state.insert(result.state.end(), s.begin(), s.end());
     }
   }
   return result;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "quire/base/array_view.h"
+#include "quire/ops/recurrent/token_spans.h"
 
 namespace quire {
 
@@ -21,10 +22,13 @@ namespace quire {
 // token's bits and the state's are the same however a sequence is cut into calls, also a token at a
 // time.
 struct GatedDeltaRuleArgs {
-  ArrayView q, k;                       // [T, Hk, Dk], plain floats
-  ArrayView v;                          // [T, Hv, Dv], plain floats; Hv a multiple of Hk
-  ArrayView g, beta;                    // [T, Hv], plain floats
-  ArrayView state;                      // [B, Hv, Dk, Dv], float32, written
+  ArrayView q, k;     // [T, Hk, Dk], plain floats
+  ArrayView v;        // [T, Hv, Dv], plain floats; Hv a multiple of Hk
+  ArrayView g, beta;  // [T, Hv], plain floats
+  ArrayView state;    // [S, Hv, Dk, Dv], float32, written
+  // [B], of the S states the one of each sequence, different ones; none: all, in their order, so
+  // that B = S.
+  std::optional<IndexView> state_indices;
   std::optional<IndexView> cu_seqlens;  // [B + 1]; without: one token each, or B = 1
   std::optional<double> scale;          // none: 1 / sqrt(Dk)
   ArrayView out;                        // [T, Hv, Dv], of q's dtype, written; apart from all else
@@ -32,10 +36,10 @@ struct GatedDeltaRuleArgs {
   double scale_or_default() const;
 };
 
-// Where sequences begin (token_spans.h). Throws ValueError or TypeError under the name of
-// `function`.
-std::vector<std::int64_t> check_gated_delta_rule(const GatedDeltaRuleArgs& args,
-                                                 std::string_view function = "gated_delta_rule");
+// Where sequences begin, and which states are theirs. Throws ValueError, TypeError or IndexError
+// under the name of `function`.
+TokenSpans check_gated_delta_rule(const GatedDeltaRuleArgs& args,
+                                  std::string_view function = "gated_delta_rule");
 
 // Out and the state after it in float64, of checked arguments; `args.state` stays as it is.
 struct GatedDeltaRuleReference {

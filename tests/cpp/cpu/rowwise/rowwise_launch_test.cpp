@@ -54,7 +54,7 @@ TEST_P(Rowwise, NormsAreNearFloat64) {
 TEST_P(Rowwise, GatesAreNearFloat64) {
   for (const DType dtype : kDTypes) {
     for (const Activation activation :
-         {Activation::silu, Activation::gelu, Activation::gelu_tanh}) {
+         {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::sigmoid}) {
       Array gate = normal(dtype, {9, 131}, 1), up = normal(dtype, {9, 131}, 2);
       Array out(dtype, gate.shape);
       const SwigluArgs args{gate.view(), up.view(), activation, out.view()};

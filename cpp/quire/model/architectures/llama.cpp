@@ -1,0 +1,112 @@
+// Llama 2 and 3 (Touvron et al., arXiv:2302.13971; Grattafiori et al., arXiv:2407.21783), and those
+// that differ from it by a window (Mistral, arXiv:2310.06825) or by biases (Qwen2,
+// arXiv:2407.10671).
+#include "quire/model/architectures/architectures.h"
+
+namespace quire {
+namespace {
+
+struct Layer {
+  Norm input_norm;
+  Linear qkv;
+  Linear output;
+  Norm mlp_norm;
+  Linear gate_up;
+  Linear down;
+  std::optional<std::int64_t> window;
+};
+
+class Llama final : public LoadedModel {
+ public:
+  Llama(const ModelConfig& config, ModelWeights& weights)
+      : LoadedModel(config),
+        rotary_(read_rotary(config, shape_)),
+        activation_(read_activation(config, "hidden_act")) {
+    const auto [vocab, hidden, intermediate, layers, heads, kv_heads, size, positions, eps, tied] =
+        shape_;
+    const std::int64_t q_rows = heads * size, kv_rows = kv_heads * size;
+    const bool is_qwen2 = config.architecture() == "Qwen2ForCausalLM";
+    const bool qkv_bias = config.flag("attention_bias", is_qwen2);
+    const bool output_bias = config.flag("attention_bias", false);
+    const bool mlp_bias = config.flag("mlp_bias", false);
+    for (std::int64_t i = 0; i < layers; ++i) {
+      const std::string at = concat("layers.", i, ".");
+      const ModelWeights::Part qkv[] = {{at + "self_attn.q_proj", q_rows},
+                                        {at + "self_attn.k_proj", kv_rows},
+                                        {at + "self_attn.v_proj", kv_rows}};
+      const ModelWeights::Part gate_up[] = {{at + "mlp.gate_proj", intermediate},
+                                            {at + "mlp.up_proj", intermediate}};
+      layers_.push_back({
+          .input_norm = weights.norm(at + "input_layernorm", hidden, eps),
+          .qkv = weights.linear(qkv, hidden, qkv_bias),
+          .output = weights.linear({at + "self_attn.o_proj", hidden}, q_rows, output_bias),
+          .mlp_norm = weights.norm(at + "post_attention_layernorm", hidden, eps),
+          .gate_up = weights.linear(gate_up, hidden, mlp_bias),
+          .down = weights.linear({at + "mlp.down_proj", hidden}, intermediate, mlp_bias),
+          .window = window_of(config, i, !is_qwen2),
+      });
+    }
+    norm_ = weights.norm("norm", hidden, eps);
+    ends_ = weights.ends(shape_);
+  }
+
+ private:
+  void run(ForwardPass& pass) const override {
+    const std::int64_t heads = shape_.num_heads, kv_heads = shape_.num_kv_heads;
+    const std::int64_t size = shape_.head_dim, intermediate = shape_.intermediate_size;
+    const ArrayView h = pass.embed(ends_.embedding);
+    std::optional<ArrayView> delta;
+    for (std::int64_t i = 0; i < shape_.num_layers; ++i) {
+      const Layer& layer = layers_[static_cast<std::size_t>(i)];
+      pass.next_layer();
+      const ArrayView qkv = pass.linear(pass.norm(h, delta, layer.input_norm), layer.qkv);
+      pass.rotate(pass.heads(qkv, 0, heads + kv_heads, size), rotary_);  // queries and keys
+      const ArrayView attended = pass.attend({
+          .q = pass.heads(qkv, 0, heads, size),
+          .k = pass.heads(qkv, heads * size, kv_heads, size),
+          .v = pass.heads(qkv, (heads + kv_heads) * size, kv_heads, size),
+          .layer = i,
+          .sliding_window = layer.window,
+      });
+      delta = pass.linear_float(attended, layer.output);
+
+      const ArrayView gate_up = pass.linear(pass.norm(h, delta, layer.mlp_norm), layer.gate_up);
+      const ArrayView gated =
+          pass.gated(pass.columns(gate_up, 0, intermediate),
+                     pass.columns(gate_up, intermediate, intermediate), activation_);
+      delta = pass.linear_float(gated, layer.down);
+    }
+    pass.logits(h, *delta, norm_, ends_.output);
+  }
+
+  // Mistral's window is all layers'; Qwen2 has one from max_window_layers on, where it is switched
+  // on.
+  static std::optional<std::int64_t> window_of(const ModelConfig& config, std::int64_t layer,
+                                               bool otherwise) {
+    if (!config.has("sliding_window")) return std::nullopt;
+    const std::int64_t window = config.whole("sliding_window");
+    if (window < 1) config.refuse("sliding_window", std::to_string(window), "at least 1");
+    const std::vector<std::string> types = config.texts("layer_types");
+    if (static_cast<std::size_t>(layer) < types.size()) {
+      const bool slides = types[static_cast<std::size_t>(layer)] == "sliding_attention";
+      return slides ? std::optional(window) : std::nullopt;
+    }
+    if (!config.flag("use_sliding_window", otherwise)) return std::nullopt;
+    if (layer < config.whole("max_window_layers", 0)) return std::nullopt;
+    return window;
+  }
+
+  const Rotary rotary_;
+  const Activation activation_;
+  std::vector<Layer> layers_;
+  Norm norm_;
+  Ends ends_;
+};
+
+}  // namespace
+
+std::shared_ptr<LoadedModel> load_llama(const ModelConfig& config, ModelWeights& weights) {
+  return std::make_shared<Llama>(config, weights);
+}
+
+}  // namespace quire

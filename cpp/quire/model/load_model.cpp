@@ -1,0 +1,64 @@
+#include "quire/model/load_model.h"
+
+#include <algorithm>
+
+#include "quire/base/check.h"
+#include "quire/cpu/execution.h"
+#include "quire/io/mapped_file.h"
+#include "quire/model/architectures/architectures.h"
+
+namespace quire {
+namespace {
+
+// By the first name of "architectures" in config.json.
+constexpr struct {
+  std::string_view name;
+  LoadArchitecture load;
+} kArchitectures[] = {
+    {"LlamaForCausalLM", load_llama},
+    {"MistralForCausalLM", load_llama},
+    {"Qwen2ForCausalLM", load_llama},
+};
+
+LoadArchitecture find_architecture(const ModelConfig& config) {
+  const std::string name = config.architecture();
+  std::string known;
+  for (const auto& [other, load] : kArchitectures) {
+    if (name == other) return load;
+    known += concat(known.empty() ? "" : ", ", other);
+  }
+  config.refuse("architectures", name, concat("one of ", known));
+}
+
+ModelConfig read_config(std::string_view function, const std::string& path) {
+  const MappedFile file(function, path);
+  return ModelConfig(function, path, read_json(file.contents()));
+}
+
+// Of generation_config.json too, where there is one: chat models end with other tokens than texts.
+std::vector<std::int64_t> read_stop_tokens(const ModelConfig& config, const std::string& folder) {
+  std::vector<std::int64_t> ids = config.wholes("eos_token_id");
+  try {
+    const ModelConfig more = read_config(config.function(), folder + "/generation_config.json");
+    for (const std::int64_t id : more.wholes("eos_token_id")) ids.push_back(id);
+  } catch (const FileError& error) {
+    if (error.code() != ENOENT) throw;
+  }
+  std::ranges::sort(ids);
+  ids.erase(std::ranges::unique(ids).begin(), ids.end());
+  return ids;
+}
+
+}  // namespace
+
+std::shared_ptr<const LoadedModel> load_model(const std::string& path, const LoadOptions& options,
+                                              std::string_view function) {
+  const Execution how = default_execution(options.num_threads, function);
+  const std::unique_ptr<TensorFile> file = open_tensor_file(function, path);
+  const ModelConfig config = read_config(function, path + "/config.json");
+  const LoadArchitecture load = find_architecture(config);
+  ModelWeights weights(function, path, *file, options.weights, how.num_threads);
+  return finished(load(config, weights), weights, read_stop_tokens(config, path));
+}
+
+}  // namespace quire
