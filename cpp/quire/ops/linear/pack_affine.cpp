@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <vector>
 
 #include "quire/ops/argument_checker.h"
@@ -22,13 +23,17 @@ void pack_affine_panel(const ArgumentChecker& check, const AffinePanel& from, We
   const std::int64_t first = panel * kPanelColumns;
   const std::int64_t rows = std::min(kPanelColumns, layout.num_rows - first);
   for (std::int64_t row = 0; row < rows; ++row) {
-    for (std::int64_t k = 0; k < layout.num_columns; ++k) {
-      const std::uint8_t code = from.codes[static_cast<std::size_t>(row * layout.num_columns + k)];
-      if (code > 15) {
-        check.fail<ValueError>("source", "got ", static_cast<int>(code), " at [", first + row, ", ",
-                               k, "], expected 0 to 15");
+    const std::span codes(from.codes.data() + row * layout.num_columns,
+                          static_cast<std::size_t>(layout.num_columns));
+    for (std::int64_t k = 0; k < layout.num_columns; k += 8) {
+      const auto eight = codes.subspan(static_cast<std::size_t>(k), 8);
+      const auto wrong =
+          std::find_if(eight.begin(), eight.end(), [](int code) { return code > 15; });
+      if (wrong != eight.end()) {
+        check.fail<ValueError>("source", "got ", static_cast<int>(*wrong), " at [", first + row,
+                               ", ", k + (wrong - eight.begin()), "], expected 0 to 15");
       }
-      weight.set_int4(panel, row, k, code);
+      weight.set_int4(panel, row, k, eight);
     }
     for (std::int64_t group = 0; group < layout.groups(); ++group) {
       const auto at = static_cast<std::size_t>(row * layout.groups() + group);

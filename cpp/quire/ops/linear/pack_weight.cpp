@@ -102,10 +102,13 @@ class PanelPacker {
     }
     const float scale = largest / 127;
     weight_.scales()[panel * kPanelColumns + column] = scale;
-    for (std::int64_t k = 0; k < layout.num_columns; ++k) {
-      auto* const to = reinterpret_cast<Int8*>(weight_.panel(panel) + layout.offset(column, k));
-      // at most 127 in magnitude, also where the scale has lost bits by being subnormal
-      *to = from_float<Int8>(scale == 0 ? 0.0f : to_float(numbers[k]) / scale);
+    for (std::int64_t k0 = 0; k0 < layout.num_columns; k0 += kBlockDepth) {
+      const std::int64_t end = std::min(layout.num_columns, k0 + kBlockDepth);
+      auto* to = reinterpret_cast<Int8*>(weight_.panel(panel) + layout.offset(column, k0));
+      for (std::int64_t k = k0; k < end; ++k, to += kHalfColumns) {
+        // at most 127 in magnitude, also where the scale has lost bits by being subnormal
+        *to = from_float<Int8>(scale == 0 ? 0.0f : to_float(numbers[k]) / scale);
+      }
     }
   }
 
@@ -117,8 +120,13 @@ class PanelPacker {
       const std::int64_t count = std::min(layout.group_size, layout.num_columns - k0);
       for (std::int64_t i = 0; i < count; ++i) group[i] = to_float(numbers[k0 + i]);
       const AffineGrid grid = affine_grid(group, count);
-      for (std::int64_t i = 0; i < count; ++i) {
-        weight_.set_int4(panel, column, k0 + i, grid.number(group[i]));
+      for (std::int64_t i = 0; i < count; i += 8) {
+        std::uint8_t eight[8];
+        const std::int64_t some = std::min<std::int64_t>(8, count - i);
+        for (std::int64_t j = 0; j < some; ++j) {
+          eight[j] = static_cast<std::uint8_t>(grid.number(group[i + j]));
+        }
+        weight_.set_int4(panel, column, k0 + i, {eight, static_cast<std::size_t>(some)});
       }
       weight_.set_grid(panel, column, k0, to_float(from_float<T>(grid.scale)),
                        to_float(from_float<T>(grid.offset)));

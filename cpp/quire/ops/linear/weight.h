@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <span>
 #include <utility>
 
 #include "quire/base/array_view.h"
@@ -38,14 +39,15 @@ class Weight {
     return reinterpret_cast<const float*>(panel(layout_.panels()));
   }
 
-  // Of int4, while it is packed: number k of a panel's column, which is 0 so far, and the scale and
-  // the offset of k's group.
-  void set_int4(std::int64_t panel, std::int64_t column, std::int64_t k, std::uint32_t number) {
-    std::byte* const to = this->panel(panel) + layout_.offset(column, k);
-    std::uint32_t bits;
-    std::memcpy(&bits, to, sizeof bits);
-    bits |= number << PackedLayout::shift(k);
-    std::memcpy(to, &bits, sizeof bits);
+  // Of int4, while it is packed: up to 8 numbers of a panel's column from number k on, a multiple
+  // of 8, which have been 0 so far; and the scale and the offset of k's group.
+  void set_int4(std::int64_t panel, std::int64_t column, std::int64_t k,
+                std::span<const std::uint8_t> numbers) {
+    std::uint32_t bits = 0;
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      bits |= std::uint32_t{numbers[i]} << PackedLayout::shift(static_cast<std::int64_t>(i));
+    }
+    std::memcpy(this->panel(panel) + layout_.offset(column, k), &bits, sizeof bits);
   }
   void set_grid(std::int64_t panel, std::int64_t column, std::int64_t k, float scale, float offset);
 
