@@ -15,6 +15,13 @@ ArrayView floats_of(const std::vector<float>& numbers) {
   return view_of(numbers, {std::ssize(numbers)});
 }
 
+// [T, N] of a contiguous array [T, ...].
+ArrayView flat(const ArrayView& array) {
+  std::int64_t numbers = 1;
+  for (int axis = 1; axis < array.ndim; ++axis) numbers *= array.shape[axis];
+  return contiguous_view(array.data, array.dtype, {array.shape[0], numbers});
+}
+
 }  // namespace
 
 ForwardPass::ForwardPass(const ForwardArgs& args, const Execution& how, DType rows,
@@ -45,15 +52,24 @@ ArrayView ForwardPass::norm(const ArrayView& h, const std::optional<ArrayView>& 
   return call.out;
 }
 
-void ForwardPass::norm_in_place(const ArrayView& x, const Norm& norm,
-                                const std::optional<ArrayView>& gate) {
+void ForwardPass::norm_in_place(const ArrayView& x, const Norm& norm) {
+  RmsNormArgs call;
+  call.x = x;
+  call.weight = floats_of(norm.weight);
+  call.eps = norm.eps;
+  call.out = x;
+  rms_norm(call, how_, kForward);
+}
+
+ArrayView ForwardPass::gated_norm(const ArrayView& x, const ArrayView& gate, const Norm& norm) {
   RmsNormArgs call;
   call.x = x;
   call.weight = floats_of(norm.weight);
   call.eps = norm.eps;
   call.gate = gate;
-  call.out = x;
+  call.out = array_like(x, rows_);
   rms_norm(call, how_, kForward);
+  return flat(call.out);
 }
 
 void ForwardPass::linear_into(const ArrayView& x, const Linear& weight, const ArrayView& out) {
@@ -111,7 +127,7 @@ ArrayView ForwardPass::attend(const Attention& attention) {
   query.scale = attention.scale;
   query.sliding_window = attention.sliding_window;
   args_.step.attend(query, attention.k, attention.v, attention.layer, Implementation::fused, how_);
-  return contiguous_view(out.data, rows_, {num_tokens(), heads * size});
+  return flat(out);
 }
 
 ArrayView ForwardPass::gated(const ArrayView& gate, const ArrayView& up, Activation activation) {
@@ -119,9 +135,9 @@ ArrayView ForwardPass::gated(const ArrayView& gate, const ArrayView& up, Activat
   call.gate = gate;
   call.up = up;
   call.activation = activation;
-  call.out = array(gate.dtype, {gate.shape[0], gate.shape[1]});
+  call.out = array_like(gate, gate.dtype);
   swiglu(call, how_, kForward);
-  return call.out;
+  return flat(call.out);
 }
 
 ArrayView ForwardPass::convolve(const ArrayView& x, const ArrayView& weight, std::int64_t layer) {
