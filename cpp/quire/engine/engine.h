@@ -96,7 +96,6 @@ class Engine {
 
   const std::shared_ptr<const Model> model_;
   const Execution how_;
-  const Execution choose_how_;
   std::shared_ptr<RecurrentStates> states_;  // null: the model keeps none
   std::shared_ptr<BlockPool> pool_;
   std::shared_ptr<PrefixCache> cache_;  // null: prefixes are not kept
