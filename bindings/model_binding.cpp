@@ -13,6 +13,7 @@
 #include "operator_call.h"
 #include "quire/model/load_model.h"
 #include "quire/model/prompt_logits.h"
+#include "token_ids.h"
 
 namespace quire::python {
 namespace {
@@ -49,24 +50,6 @@ py::object py_load_model(py::handle path, py::handle weights, py::handle num_thr
   return py::cast(std::const_pointer_cast<LoadedModel>(model));  // Python's face changes nothing
 }
 
-std::vector<std::int64_t> to_token_ids(Argument argument, py::handle object) {
-  std::vector<std::int64_t> ids;
-  if (shows_array(object)) {
-    const IndexArray array = to_index_array(argument, object);
-    if (array.view.ndim != 1) {
-      raise<ValueError>(argument.place(), "got shape ", shape_text(array.view), ", expected [n]");
-    }
-    for (std::int64_t i = 0; i < array.view.shape[0]; ++i) ids.push_back(array.view.at(i));
-    return ids;
-  }
-  if (py::isinstance<py::str>(object) || !py::isinstance<py::iterable>(object)) {
-    raise<TypeError>(argument.place(), "got ", type_name(object),
-                     ", expected a sequence of token ids");
-  }
-  for (const py::handle item : object) ids.push_back(to_int(argument, item));
-  return ids;
-}
-
 py::object logits(const LoadedModel& model, py::handle token_ids, py::handle max_batch_tokens,
                   py::handle num_threads) {
   constexpr const char* function = "Model.logits";
@@ -80,7 +63,7 @@ py::object logits(const LoadedModel& model, py::handle token_ids, py::handle max
   return array;
 }
 
-py::list memory_report(const LoadedModel& model) {
+py::object memory_report(const LoadedModel& model) {
   py::list list;
   for (const auto& [formats, line] : model.memory_report().lines) {
     py::dict entry;
@@ -91,7 +74,7 @@ py::list memory_report(const LoadedModel& model) {
     entry["bytes"] = line.bytes;
     list.append(entry);
   }
-  return list;
+  return py::module_::import("quire.memory_report").attr("MemoryReport")(list);
 }
 
 }  // namespace
@@ -108,6 +91,12 @@ void bind_model(py::module_& m) {
       .def_property_readonly(
           "path", [](const LoadedModel& self) { return self.path(); },
           "Of the folder that it was loaded from.")
+      .def_property_readonly(
+          "tokenizer",
+          [](py::handle self) {
+            return py::module_::import("quire.text.model_tokenizer").attr("model_tokenizer")(self);
+          },
+          "The Tokenizer in its files, made when it is first asked for; None where there is none.")
       .def_property_readonly("vocab_size", &LoadedModel::vocab_size,
                              "Tokens that there are: logits of each position.")
       .def_property_readonly("num_layers", &LoadedModel::num_layers,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import struct
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from text_cases import (
     stored_tokenizer,
 )
 
-from quire.text import Tokenizer
+from quire.text import Tokenizer, load_tokenizer
 from quire.text.gguf_tokenizer import gguf_tokenizer
 
 tokenizers: Any = pytest.importorskip("tokenizers")
@@ -151,6 +153,41 @@ def test_the_default_way_of_cutting() -> None:
         assert default.encode(text) == gguf_tokenizer(small()).encode(text) == expected
 
 
+def gguf_bytes(metadata: dict[str, Any]) -> bytes:
+    """A GGUF file of these values and no tensors."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value.encode())) + value.encode()
+
+    def typed(value: Any) -> tuple[int, bytes]:
+        if isinstance(value, str):
+            return 8, text(value)
+        if isinstance(value, bool):
+            return 7, struct.pack("<B", value)
+        if isinstance(value, int):
+            return 4, struct.pack("<I", value)
+        if isinstance(value, float):
+            return 6, struct.pack("<f", value)
+        entries = [typed(entry) for entry in value]
+        head = struct.pack("<IQ", entries[0][0], len(entries))
+        return 9, head + b"".join(entry for _, entry in entries)
+
+    written = b"GGUF" + struct.pack("<IQQ", 3, 0, len(metadata))
+    for key, value in metadata.items():
+        kind, stored = typed(value)
+        written += text(key) + struct.pack("<I", kind) + stored
+    return written
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_files(kind: str, tmp_path: Path) -> None:
+    metadata = small(pre="smollm") if kind == "gpt2" else character_tokenizer()[1]
+    (tmp_path / "model.gguf").write_bytes(gguf_bytes(metadata))
+    read, made = load_tokenizer(tmp_path / "model.gguf"), gguf_tokenizer(metadata)
+    for text in TEXTS:
+        assert read.encode(text) == made.encode(text)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -159,6 +196,7 @@ def test_the_default_way_of_cutting() -> None:
         ({"pre": "tekken"}, r"tokenizer\.ggml\.pre: got 'tekken', expected one of default"),
         ({"tokens": None}, r"tokenizer\.ggml\.tokens: got None, expected an array"),
         ({"tokens": ["a", "b", "a"]}, r"ggml\.tokens\[0\]: got 'a' again at 2, expected each"),
+        ({"tokens": ["a", "b\udcff"]}, r"tokens\[1\]: got 'b\\udcff', expected UTF-8"),
         ({"merges": None}, r"tokenizer\.ggml\.merges: got None, expected an array"),
         ({"merges": ["a b", "ab"]}, r"merges\[1\]: got 'ab', expected two tokens with a blank"),
         ({"merges": ["a b", "日 本"]}, r"tokenizer\.ggml\.merges: .*日"),

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_engine import FakeModel
+from text_cases import MODELS
 
+from quire import load_model
 from quire.perplexity import Perplexity, perplexity
 
 
@@ -43,6 +45,21 @@ def test_windows(length: int, context: int, stride: int) -> None:
     assert math.isclose(found.perplexity, math.exp(nats), rel_tol=1e-12)
     assert told[-1] == (length, length)
     assert all(len(window) <= context for window in model.windows)
+
+
+@pytest.mark.parametrize("name", ["pystdlib-llama", "pystdlib-qwen3_5"])
+def test_real_models(name: str) -> None:
+    """One window is all of the text, as transformers computed it in float32."""
+    reference = np.load(MODELS / name / "reference.npz")
+    model = load_model(MODELS / name, weights="float32")
+    nats = reference["long_nll"].astype(np.float64)
+    ids = reference["long_ids"]
+    found = perplexity(model, ids, context=len(ids), stride=1)
+    assert found.num_windows == 1
+    assert abs(found.nats - nats.mean()) < 2e-5
+    # the first tokens are the first window's, whatever comes after them
+    first = perplexity(model, ids[:401], context=401, stride=400)
+    assert abs(first.nats - nats[:400].mean()) < 2e-5
 
 
 def test_a_model_that_knows_nothing_is_as_unsure_as_there_are_tokens() -> None:

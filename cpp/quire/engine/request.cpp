@@ -42,10 +42,12 @@ std::vector<std::int64_t> Request::prompt_ids() const {
   return {known_.begin(), known_.begin() + num_prompt_};
 }
 
-std::vector<std::int64_t> Request::token_ids() const {
+std::vector<std::int64_t> Request::token_ids(std::int64_t first) const {
+  if (first < 0) raise<ValueError>("Request.token_ids: first", "got ", first, ", expected >= 0");
   const std::lock_guard lock(mutex_);
   const std::int64_t count = num_kept_.value_or(std::ssize(known_) - num_prompt_);
-  return {known_.begin() + num_prompt_, known_.begin() + num_prompt_ + count};
+  const auto answer = known_.begin() + num_prompt_;
+  return {answer + std::min(first, count), answer + count};
 }
 
 std::int64_t Request::num_generated() const {

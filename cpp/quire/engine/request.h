@@ -54,9 +54,10 @@ class Request {
   std::int64_t num_prompt_tokens() const { return num_prompt_; }
   const RequestOptions& options() const { return options_; }
 
-  // Copies: the tokens of the prompt, and those of the answer so far.
+  // Copies: the tokens of the prompt, and those of the answer so far, from the one with index
+  // `first` on, if there are so many. Throws ValueError for one below 0.
   std::vector<std::int64_t> prompt_ids() const;
-  std::vector<std::int64_t> token_ids() const;
+  std::vector<std::int64_t> token_ids(std::int64_t first = 0) const;
   std::int64_t num_generated() const;
   // Of each token of the answer; empty where options().logprobs is 0.
   std::vector<TokenLogprobs> logprobs() const;

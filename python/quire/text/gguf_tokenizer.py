@@ -35,6 +35,7 @@ def gguf_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
     if kind not in ("gpt2", "llama"):
         raise ValueError(f"load_tokenizer: {_KEY}model: got {kind!r}, expected 'gpt2' or 'llama'")
     tokens = _array(metadata, "tokens")
+    _check_unicode(tokens)
     vocabulary = {token: i for i, token in enumerate(tokens)}
     if len(vocabulary) != len(tokens):
         twice = next(i for i, token in enumerate(tokens) if vocabulary[token] != i)
@@ -167,6 +168,15 @@ def _array(metadata: Mapping[str, Any], name: str) -> list[Any]:
     if found is None or isinstance(found, str) or not len(found):
         raise ValueError(f"load_tokenizer: {_KEY}{name}: got {found!r}, expected an array")
     return list(found)
+
+
+def _check_unicode(tokens: list[str]) -> None:
+    """What is no UTF-8 in the file has become lone surrogates, which no tokenizer takes."""
+    for place, token in enumerate(tokens):
+        if not token.isascii() and any("\ud800" <= character <= "\udfff" for character in token):
+            raise ValueError(
+                f"load_tokenizer: {_KEY}tokens[{place}]: got {token!r}, expected UTF-8"
+            )
 
 
 def _check_length(name: str, values: Any, tokens: Any) -> None:
