@@ -35,7 +35,7 @@ std::shared_ptr<Engine> new_engine(py::handle model, py::handle num_blocks, py::
   options.max_batch_tokens = to_int({function, "max_batch_tokens"}, max_batch_tokens);
   options.max_sequences = to_int({function, "max_sequences"}, max_sequences);
   options.draft = to_string({function, "draft"}, draft);
-  options.num_threads = to_num_threads({function, "num_threads"}, num_threads);
+  options.num_threads = to_execution(function, num_threads).num_threads;
   // Under the GIL, as it reads the environment.
   return std::make_shared<Engine>(std::move(shared), options);
 }

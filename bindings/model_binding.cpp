@@ -41,9 +41,7 @@ py::object py_load_model(py::handle path, py::handle weights, py::handle num_thr
   const std::string folder = to_path({function, "path"}, path);
   LoadOptions options;
   if (!weights.is_none()) options.weights = to_weight_format({function, "weights"}, weights);
-  options.num_threads =
-      default_execution(to_num_threads({function, "num_threads"}, num_threads), function)
-          .num_threads;
+  options.num_threads = to_execution(function, num_threads).num_threads;
   std::shared_ptr<const LoadedModel> model;
   {
     const WithoutGil unlocked;
@@ -57,8 +55,7 @@ py::object logits(const LoadedModel& model, py::handle token_ids, py::handle max
   constexpr const char* function = "Model.logits";
   const std::vector<std::int64_t> ids = to_token_ids({function, "token_ids"}, token_ids);
   const std::int64_t at_once = to_int({function, "max_batch_tokens"}, max_batch_tokens);
-  const Execution how =
-      default_execution(to_num_threads({function, "num_threads"}, num_threads), function);
+  const Execution how = to_execution(function, num_threads);
   ArrayView view;
   py::object array = new_float_array(DType::float32, {std::ssize(ids), model.vocab_size()}, &view);
   const WithoutGil unlocked;

@@ -74,7 +74,7 @@ TokenLogprobs logprobs_of(std::span<const float> logits, std::int64_t chosen, st
 }
 
 std::vector<ChosenToken> choose_tokens(std::span<const Chooser> choosers, const ArrayView& logits,
-                                       const OperatorExecution& how) {
+                                       const Execution& how) {
   std::vector<SampleOptions> options;
   bool penalises = false;
   for (const Chooser& chooser : choosers) {

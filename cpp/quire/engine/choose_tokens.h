@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "quire/base/array_view.h"
-#include "quire/cpu/operators/operator_execution.h"
+#include "quire/cpu/execution.h"
 #include "quire/engine/request.h"
 
 namespace quire {
@@ -29,7 +29,7 @@ struct Chooser {
 // options and tokens alone. Throws ValueError that names the request where its row has no token
 // that could be chosen.
 std::vector<ChosenToken> choose_tokens(std::span<const Chooser> choosers, const ArrayView& logits,
-                                       const OperatorExecution& how);
+                                       const Execution& how);
 
 // log softmax of a row, in float64 and in the order of ids: of `chosen`, and of the `count`
 // likeliest.

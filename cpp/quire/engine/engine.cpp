@@ -39,8 +39,7 @@ void check_options(const EngineOptions& options) {
 
 Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options)
     : model_(std::move(model)),
-      how_(default_execution(options.num_threads, "Engine")),
-      choose_how_(default_operator_execution(options.num_threads, "Engine")) {
+      how_(default_execution(options.num_threads, "Engine")) {
   check_options(options);
   const std::int64_t memory = available_memory();
   counts_.max_sequences = options.max_sequences;
@@ -162,7 +161,7 @@ std::vector<ChosenToken> Engine::compute(const Batch& batch, Stopwatch& watch) {
                   how_);
   watch.add_to(counts_.forward_seconds);
   if (choosers.empty()) return {};
-  std::vector<ChosenToken> chosen = choose_tokens(choosers, logits, choose_how_);
+  std::vector<ChosenToken> chosen = choose_tokens(choosers, logits, how_);
   watch.add_to(counts_.choose_seconds);
   return chosen;
 }

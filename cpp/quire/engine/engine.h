@@ -22,7 +22,7 @@
 #include <vector>
 
 #include "quire/base/thread_pool.h"
-#include "quire/cpu/operators/operator_execution.h"
+#include "quire/cpu/execution.h"
 #include "quire/engine/choose_tokens.h"
 #include "quire/engine/engine_stats.h"
 #include "quire/engine/request.h"
@@ -98,7 +98,6 @@ class Engine {
 
   const std::shared_ptr<const Model> model_;
   const Execution how_;
-  const OperatorExecution choose_how_;
   std::shared_ptr<RecurrentStates> states_;  // null: the model keeps none
   std::shared_ptr<BlockPool> pool_;
   std::shared_ptr<PrefixCache> cache_;  // null: prefixes are not kept

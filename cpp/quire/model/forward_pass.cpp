@@ -5,15 +5,12 @@
 #include "quire/cpu/gemm/linear_launch.h"
 #include "quire/cpu/recurrent/recurrent_launch.h"
 #include "quire/cpu/rowwise/rowwise_launch.h"
+#include "quire/ops/linear/take_rows.h"
 
 namespace quire {
 namespace {
 
 constexpr std::string_view kForward = "forward";
-
-OperatorExecution operators(const Execution& how) {
-  return {how.kernels->operators, how.num_threads};
-}
 
 ArrayView floats_of(const std::vector<float>& numbers) {
   return view_of(numbers, {std::ssize(numbers)});
@@ -35,11 +32,13 @@ ForwardPass::ForwardPass(const ForwardArgs& args, const Execution& how, DType ro
 ArrayView ForwardPass::embed(const Embedding& embedding, float scale) {
   const std::int64_t size = embedding.hidden_size;
   const ArrayView h = scratch_.lasting(num_tokens(), size);
-  for (std::int64_t t = 0; t < num_tokens(); ++t) {
-    auto* const row = reinterpret_cast<float*>(h.at(t));
-    embedding.read(args_.token_ids[static_cast<std::size_t>(t)], row);
-    for (std::int64_t i = 0; i < size; ++i) row[i] *= scale;
+  if (embedding.tied != nullptr) {
+    take_rows(*embedding.tied, args_.token_ids, h, kForward);
+  } else {
+    take_rows(embedding.rows, args_.token_ids, h, kForward);
   }
+  auto* const numbers = reinterpret_cast<float*>(h.data);
+  for (std::int64_t i = 0; scale != 1 && i < num_tokens() * size; ++i) numbers[i] *= scale;
   return h;
 }
 
@@ -52,7 +51,7 @@ ArrayView ForwardPass::norm(const ArrayView& h, const std::optional<ArrayView>& 
   call.residual = delta;
   if (delta) call.residual_out = h;
   call.out = array(rows_, {h.shape[0], h.shape[1]});
-  rms_norm(call, operators(how_), kForward);
+  rms_norm(call, how_, kForward);
   return call.out;
 }
 
@@ -62,7 +61,7 @@ void ForwardPass::norm_in_place(const ArrayView& x, const Norm& norm) {
   call.weight = floats_of(norm.weight);
   call.eps = norm.eps;
   call.out = x;
-  rms_norm(call, operators(how_), kForward);
+  rms_norm(call, how_, kForward);
 }
 
 ArrayView ForwardPass::gated_norm(const ArrayView& x, const ArrayView& gate, const Norm& norm) {
@@ -72,7 +71,7 @@ ArrayView ForwardPass::gated_norm(const ArrayView& x, const ArrayView& gate, con
   call.eps = norm.eps;
   call.gate = gate;
   call.out = array_like(x, rows_);
-  rms_norm(call, operators(how_), kForward);
+  rms_norm(call, how_, kForward);
   return flat(call.out);
 }
 
@@ -82,7 +81,7 @@ void ForwardPass::linear_into(const ArrayView& x, const Linear& weight, const Ar
   call.weight = weight.weight.get();
   if (!weight.bias.empty()) call.bias = floats_of(weight.bias);
   call.out = out;
-  quire::linear(call, {how_.kernels->gemm, how_.num_threads}, kForward);
+  quire::linear(call, how_, kForward);
 }
 
 ArrayView ForwardPass::linear(const ArrayView& x, const Linear& weight, DType dtype) {
@@ -119,7 +118,7 @@ void ForwardPass::rotate(const ArrayView& x, const Rotary& rotary) {
   call.inv_freq = floats_of(rotary.inv_freq);
   call.attention_factor = rotary.attention_factor;
   call.out = x;
-  rope(call, operators(how_), kForward);
+  rope(call, how_, kForward);
 }
 
 ArrayView ForwardPass::attend(const Attention& attention) {
@@ -140,7 +139,7 @@ ArrayView ForwardPass::gated(const ArrayView& gate, const ArrayView& up, Activat
   call.up = up;
   call.activation = activation;
   call.out = array_like(gate, gate.dtype);
-  swiglu(call, operators(how_), kForward);
+  swiglu(call, how_, kForward);
   return flat(call.out);
 }
 
@@ -154,7 +153,7 @@ ArrayView ForwardPass::convolve(const ArrayView& x, const ArrayView& weight, std
       contiguous_index_view(args_.state_slots.data(), {std::ssize(args_.state_slots)});
   call.cu_seqlens = contiguous_index_view(lengths.data(), {std::ssize(lengths)});
   call.out = array(x.dtype, {x.shape[0], x.shape[1]});
-  causal_conv1d(call, operators(how_), kForward);
+  causal_conv1d(call, how_, kForward);
   return call.out;
 }
 
@@ -172,7 +171,7 @@ ArrayView ForwardPass::delta_rule(const ArrayView& q, const ArrayView& k, const 
       contiguous_index_view(args_.state_slots.data(), {std::ssize(args_.state_slots)});
   call.cu_seqlens = contiguous_index_view(lengths.data(), {std::ssize(lengths)});
   call.out = array(q.dtype, {v.shape[0], v.shape[1], v.shape[2]});
-  gated_delta_rule(call, operators(how_), kForward);
+  gated_delta_rule(call, how_, kForward);
   return call.out;
 }
 

@@ -65,7 +65,7 @@ TEST(ChooseTokens, EachRequestChoosesForItself) {
     for (std::size_t j = 0; j < i / 2; ++j) answers[i].push_back(static_cast<std::int64_t>(7 * j));
     choosers.push_back({static_cast<std::int64_t>(i), &options[i], prompts[i], answers[i]});
   }
-  const OperatorExecution how = default_operator_execution(2, "test");
+  const Execution how = default_execution(2, "test");
   const auto together = choose_tokens(choosers, view_of(logits, {kRows, kWords}), how);
   ASSERT_EQ(together.size(), choosers.size());
   for (std::size_t i = 0; i < kRows; ++i) {
@@ -85,7 +85,7 @@ TEST(ChooseTokens, EachRequestChoosesForItself) {
 TEST(ChooseTokens, DrawsByThePlaceOfTheToken) {
   std::vector<float> logits(kWords, 1.0f);
   const std::vector<std::int64_t> ids(40, 1);
-  const OperatorExecution how = default_operator_execution(1, "test");
+  const Execution how = default_execution(1, "test");
   RequestOptions options;
   options.choice = {.seed = 8, .temperature = 1.0};
   for (const std::size_t place : {1, 2, 39}) {
@@ -110,7 +110,7 @@ TEST(ChooseTokens, PenaltiesCountPromptAndAnswer) {
     RequestOptions options;
     options.choice = choice;
     const Chooser chooser{0, &options, prompt, answer};
-    const OperatorExecution how = default_operator_execution(1, "test");
+    const Execution how = default_execution(1, "test");
     return choose_tokens({&chooser, 1}, view_of(logits, {1, 4}), how)[0].id;
   };
   EXPECT_EQ(choose({.temperature = 0}, {3}, {3}), 3);
