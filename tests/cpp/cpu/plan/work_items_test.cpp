@@ -130,7 +130,7 @@ TEST_P(OnInstructionSet, ASharedKeyIsReadOncePerPassOnAnyNumberOfThreads) {
     sizes.seq_lens.assign(24, 776);
     sizes.num_kv_heads = 2;
     sizes.group = group;
-    sizes.head_dim = sizes.v_head_dim = 128;
+    sizes.head_dim = sizes.v_head_dim = 32;
     Problem problem(sizes, 1);
     // one token a sequence: group rows
     const FusedKernels*& way = group == 1 ? kernels.direct : kernels.packed;
