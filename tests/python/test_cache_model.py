@@ -17,6 +17,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from sampled_examples import examples
 
 import quire
 
@@ -312,9 +313,11 @@ class SmallCacheMachine(CacheMachine):
     max_blocks = 5
 
 
-CacheMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+CacheMachine.TestCase.settings = settings(
+    max_examples=examples(40), stateful_step_count=40, deadline=None
+)
 SmallCacheMachine.TestCase.settings = settings(
-    max_examples=20, stateful_step_count=40, deadline=None
+    max_examples=examples(20), stateful_step_count=40, deadline=None
 )
 TestCacheMachine = CacheMachine.TestCase
 TestSmallCacheMachine = SmallCacheMachine.TestCase
