@@ -5,7 +5,7 @@
 #include "quire/base/is_interrupted.h"
 #include "quire/cpu/attention/line_queue.h"
 #include "quire/cpu/attention/part_rows.h"
-#include "quire/cpu/attention/staged_tile.h"
+#include "quire/cpu/attention/tile_copies.h"
 
 namespace quire {
 
@@ -22,6 +22,7 @@ template <class S, int kKeys>
 struct TileWalk {
   using Rows = AttentionRows<S>;
   using Tile = KeyTile<S, kKeys>;
+  using Copies = TileCopies<S, kKeys>;
   using Lines = LineQueue<S>;
   using Extents = TileExtents<S>;
 
@@ -54,8 +55,8 @@ struct TileWalk {
   static void run(const AttentionTask& read, const AttentionPart& part,
                   const AttentionPart* upcoming, Work work_of_head, Attend attend,
                   Steps steps = {}) {
-    const bool staged = read.stored != nullptr;
-    const AttentionTask& task = staged ? *read.stored : read;
+    const bool copied = read.stored != nullptr;
+    const AttentionTask& task = copied ? *read.stored : read;
     const AttentionUnit& unit = part.unit;
     const std::int64_t together =
         Extents::heads_at_a_time(task, kKeys, unit.kv_head_end - unit.kv_head_begin);
@@ -94,8 +95,8 @@ struct TileWalk {
         }
         Lines lines(extents, work * (end - head));
         for (; head < end; ++head) {
-          if (staged) StagedTile<S, kKeys>::make(task, tile, head, read.staging, copies);
-          attend(staged ? copies : tile, head, lines);
+          if (copied) Copies::make(task, unit, tile, head, read.staging, copies);
+          attend(copied ? copies : tile, head, lines);
         }
       }
       current ^= 1;

@@ -39,17 +39,25 @@ void store(std::byte* row, DType dtype, std::int64_t i, double value) {
   });
 }
 
-// A row of a cache, for one head, and what its elements are multiples of; or grids.
+// A row of a cache, for one head, and what its elements are multiples of; or grids. Its elements
+// from tail_begin on lie elsewhere.
 struct CacheRow {
   const std::byte* data;
   DType dtype;
   double scale;
   const Int4Grid* grids;
   std::int64_t grid_step;  // 0: all share the first
+  std::int64_t tail_begin = std::numeric_limits<std::int64_t>::max();
+  const std::byte* tail = nullptr;
 
   // Without the scale.
   void read(std::span<double> numbers) const {
-    if (grids == nullptr) return load(data, dtype, numbers);
+    if (grids == nullptr) {
+      const std::size_t here = std::min(numbers.size(), static_cast<std::size_t>(tail_begin));
+      load(data, dtype, numbers.first(here));
+      if (here < numbers.size()) load(tail, dtype, numbers.subspan(here));
+      return;
+    }
     for (std::int64_t d = 0; d < std::ssize(numbers); ++d) {
       const Int4Grid grid = grids[d * grid_step];
       numbers[d] = to_float(grid.middle) + (int4_at(data, d) - 8.0) * to_float(grid.step);
@@ -67,9 +75,15 @@ CacheRow cache_row(const PagedAttentionArgs& args, bool of_keys, std::int64_t se
   const bool open = open_cache != nullptr && block >= sizes.num_blocks;
   const ArrayView& cache = open ? *open_cache : of_keys ? args.k_cache : args.v_cache;
   const std::int64_t place = open ? block - sizes.num_blocks : block;
-  CacheRow row{args.layout == Layout::NHD ? cache.at(place, offset, kv_head)
-                                          : cache.at(place, kv_head, offset),
-               cache.dtype, 1.0, nullptr, of_keys};
+  const auto at = [&](const ArrayView& array) {
+    return args.layout == Layout::NHD ? array.at(place, offset, kv_head)
+                                      : array.at(place, kv_head, offset);
+  };
+  CacheRow row{at(cache), cache.dtype, 1.0, nullptr, of_keys};
+  if (of_keys && args.k_tail) {
+    row.tail_begin = cache.shape[3];
+    row.tail = at(*args.k_tail);
+  }
   const ArrayView* const scale = get_if(of_keys ? args.k_scale : args.v_scale);
   if (!is_quantised(cache.dtype) || scale == nullptr) return row;
   if (format_of(cache.dtype).scales == ScaleKind::rows) {

@@ -20,14 +20,19 @@ struct TilePath {
   }
 
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
-    return takes(task, rows) ? TileRooms<S>::scratch_floats(task, rows) : 0;
+    if (!takes(task, rows)) return 0;
+    return TileRooms<S>::scratch_floats(task, rows) + Joined::scratch_floats(task);
   }
 
   static bool looks_at_scales(const AttentionTask&, const AttentionPart&) { return false; }
 
   static void part(const AttentionTask& task, const AttentionPart& part,
                    const AttentionPart* upcoming, float* scratch, StateView state) {
-    TileAttention<S>(task, part.unit, scratch, state).run(part, upcoming);
+    if (!Joined::is_needed(task)) return attend(task, part, upcoming, scratch, state);
+    const std::int64_t rows =
+        part.unit.head_rows * (part.unit.kv_head_end - part.unit.kv_head_begin);
+    float* const staging = scratch + TileRooms<S>::scratch_floats(task, rows);
+    attend(Joined::as_read(task, staging), part, upcoming, scratch, state);
   }
 
   static constexpr FusedKernels kernels(const char* name) {
@@ -39,6 +44,14 @@ struct TilePath {
             &looks_at_scales,
             &TileStates<S>::finish,
             TileGrid::kCell};
+  }
+
+ private:
+  using Joined = JoinedTile<S, TileGrid::kKeys>;
+
+  static void attend(const AttentionTask& task, const AttentionPart& part,
+                     const AttentionPart* upcoming, float* scratch, const StateView& state) {
+    TileAttention<S>(task, part.unit, scratch, state).run(part, upcoming);
   }
 };
 
