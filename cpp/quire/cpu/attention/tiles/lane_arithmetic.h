@@ -62,9 +62,10 @@ class LaneArithmetic {
              Lines& lines) const {
     static_assert(kTiles == kRowTiles);
     for_count(sights_.count(), [&]<int kCount>() {
-      for (int key = first; key < last; key += 16) {
-        Products::template score<kCount>(keys[key / 16], rooms_.queries(head, 0), k_chunks_ * 32,
-                                         k_chunks_, by_row() + lane * TileGrid::kKeys + key, lines);
+      for (int key = first; key < last; key += TileGrid::kStep) {
+        Products::template score_step<kCount>(keys + key / 16, rooms_.queries(head, 0),
+                                              k_chunks_ * 32, k_chunks_,
+                                              by_row() + lane * TileGrid::kKeys + key, lines);
       }
     });
   }

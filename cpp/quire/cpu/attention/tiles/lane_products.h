@@ -26,50 +26,16 @@ struct LaneProducts {
   static constexpr int kWidenWork = 4;
   static constexpr int kValueWork = 4;
 
-  // Of 16 keys and kCount query rows of floats, `stride` of them apart: to[row][key], rows kKeys
+  // Of 32 keys and kCount query rows of floats, `stride` of them apart: to[row][key], rows kKeys
   // apart. `chunks`: of 32 columns, with zeros after the last.
-  // Flat, as sums do not stay in registers across a call, of lines.earn() for one.
   template <int kCount, class Lines>
-  [[gnu::flatten]] static void score(const KeyRows& keys, const float* queries, std::int64_t stride,
-                    std::int64_t chunks, float* to, Lines& all_lines) {
-    static_assert(kCount <= kMostRows);
-    Lines lines = all_lines;
-    const std::int64_t credit = lines.credit_of((kTurnWork + kCount * kScoreWork) / 4);
-    Vec sums[kLanes / S::kWidth][kCount];
-    for (auto& of_lanes : sums) {
-      for (Vec& sum : of_lanes) sum = S::zero();
+  static void score_step(const KeyRows* keys, const float* queries, std::int64_t stride,
+                         std::int64_t chunks, float* to, Lines& lines) {
+    // a row has two sums at a time, which wait for each other: those of more keys as well
+    constexpr int kBlocks = kCount <= 2 ? 2 : 1;
+    for (int block = 0; block < 2; block += kBlocks) {
+      score<kCount, kBlocks>(keys + block, queries, stride, chunks, to + block * kLanes, lines);
     }
-    alignas(64) float words[Words::kTileFloats];
-    for (std::int64_t chunk = 0; chunk < chunks; ++chunk, queries += kStep) {
-      Words::transpose(KeyRows{keys.rows + chunk * Words::kRowBytes, keys.stride}, words);
-      for (int lane = 0; lane < kLanes; lane += S::kWidth) {
-        Vec even[kCount], odd[kCount];
-        for (int r = 0; r < kCount; ++r) even[r] = odd[r] = S::zero();
-        for (int first = 0; first < 16; first += 4) {
-#pragma GCC unroll 4
-          for (int pair = first; pair < first + 4; ++pair) {
-            const auto key = S::widen(S::load(words + pair * kLanes + lane));
-#pragma GCC unroll 8
-            for (int r = 0; r < kCount; ++r) {
-              const float* const q = queries + r * stride + 2 * pair;
-              even[r] = S::fma(key.lo, S::set1(q[0]), even[r]);
-              odd[r] = S::fma(key.hi, S::set1(q[1]), odd[r]);
-            }
-          }
-          if (lane == 0) lines.earn(credit);
-        }
-        for (int r = 0; r < kCount; ++r) {
-          Vec& sum = sums[lane / S::kWidth][r];
-          sum = S::add(sum, S::add(even[r], odd[r]));
-        }
-      }
-    }
-    for (int lane = 0; lane < kLanes; lane += S::kWidth) {
-      for (int r = 0; r < kCount; ++r) {
-        S::store(to + r * TileGrid::kKeys + lane, sums[lane / S::kWidth][r]);
-      }
-    }
-    all_lines = lines;
   }
 
   // Some steps of the values of a KV head, and of their weights.
@@ -128,6 +94,70 @@ struct LaneProducts {
             float* const to = sums + r * stride + i * kLanes + lane;
             S::store(to, S::add(S::load(to), S::add(apart[0][r][i], apart[1][r][i])));
           }
+        }
+      }
+    }
+    all_lines = lines;
+  }
+
+ private:
+  // Of kBlocks x 16 keys. Flat, as sums do not stay in registers across a call, of lines.earn() for
+  // one.
+  template <int kCount, int kBlocks, class Lines>
+  [[gnu::flatten]] static void score(const KeyRows* keys, const float* queries, std::int64_t stride,
+                                     std::int64_t chunks, float* to, Lines& all_lines) {
+    static_assert(kCount <= kMostRows);
+    constexpr int kGroups = kLanes / S::kWidth;
+    Lines lines = all_lines;
+    const std::int64_t credit =
+        lines.credit_of(kBlocks * (kTurnWork + kCount * kScoreWork) / 4);
+    Vec sums[kGroups][kBlocks][kCount];
+    for (auto& of_group : sums) {
+      for (auto& of_block : of_group) {
+        for (Vec& sum : of_block) sum = S::zero();
+      }
+    }
+    alignas(64) float words[kBlocks][Words::kTileFloats];
+    for (std::int64_t chunk = 0; chunk < chunks; ++chunk, queries += kStep) {
+#pragma GCC unroll 2
+      for (int b = 0; b < kBlocks; ++b) {
+        const std::byte* const rows = keys[b].rows + chunk * Words::kRowBytes;
+        Words::transpose(KeyRows{rows, keys[b].stride}, words[b]);
+      }
+      for (int lane = 0; lane < kLanes; lane += S::kWidth) {
+        Vec even[kBlocks][kCount], odd[kBlocks][kCount];
+        for (int b = 0; b < kBlocks; ++b) {
+          for (int r = 0; r < kCount; ++r) even[b][r] = odd[b][r] = S::zero();
+        }
+        for (int first = 0; first < 16; first += 4) {
+#pragma GCC unroll 4
+          for (int pair = first; pair < first + 4; ++pair) {
+#pragma GCC unroll 2
+            for (int b = 0; b < kBlocks; ++b) {
+              const auto key = S::widen(S::load(words[b] + pair * kLanes + lane));
+#pragma GCC unroll 8
+              for (int r = 0; r < kCount; ++r) {
+                const float* const q = queries + r * stride + 2 * pair;
+                even[b][r] = S::fma(key.lo, S::set1(q[0]), even[b][r]);
+                odd[b][r] = S::fma(key.hi, S::set1(q[1]), odd[b][r]);
+              }
+            }
+          }
+          if (lane == 0) lines.earn(credit);
+        }
+        for (int b = 0; b < kBlocks; ++b) {
+          for (int r = 0; r < kCount; ++r) {
+            Vec& sum = sums[lane / S::kWidth][b][r];
+            sum = S::add(sum, S::add(even[b][r], odd[b][r]));
+          }
+        }
+      }
+    }
+    for (int group = 0; group < kGroups; ++group) {
+      for (int b = 0; b < kBlocks; ++b) {
+        for (int r = 0; r < kCount; ++r) {
+          const int key = b * kLanes + group * S::kWidth;
+          S::store(to + r * TileGrid::kKeys + key, sums[group][b][r]);
         }
       }
     }

@@ -146,7 +146,9 @@ class TileAttention {
   void find_keys(const Tile& tile, const TilePlace& place, std::int64_t head) {
     const TileRows rows = tile.k(task_, head);
     const bool in_place = task_.head_dim % 32 == 0 && task_.block_size % 16 == 0;
-    for (int key = 0; key < kKeys; key += 16) {
+    // steps without a key are of no row
+    for (int key = place.begin / kStep * kStep; key < (place.end + kStep - 1) / kStep * kStep;
+         key += 16) {
       KeyRows& found = keys_[key / 16];
       const bool whole = key >= place.begin && key + 16 <= place.end &&
                          sights_.are_held(place.first + key, place.first + key + 16);
