@@ -6,11 +6,14 @@
 #pragma once
 
 #include "quire/cpu/attention/attention_kernels.h"
+#include "quire/cpu/attention/tiles/lane_arithmetic.h"
+#include "quire/cpu/attention/tiles/tile_arithmetic.h"
 #include "quire/cpu/attention/tiles/tile_attention.h"
 
 namespace quire {
 
-template <class S>
+// kMostInLanes: query rows of a KV head that vectors take in less time than tiles.
+template <class S, std::int64_t kMostInLanes = 2>
 struct TilePath {
   // Weights are rounded to bfloat16, which is less than the rounding of results, where those are
   // bfloat16s as well.
@@ -51,7 +54,11 @@ struct TilePath {
 
   static void attend(const AttentionTask& task, const AttentionPart& part,
                      const AttentionPart* upcoming, float* scratch, const StateView& state) {
-    TileAttention<S>(task, part.unit, scratch, state).run(part, upcoming);
+    if (part.unit.num_tokens * task.group <= kMostInLanes) {
+      return TileAttention<S, LaneArithmetic<S>>(task, part.unit, scratch, state)
+          .run(part, upcoming);
+    }
+    TileAttention<S, TileArithmetic<S>>(task, part.unit, scratch, state).run(part, upcoming);
   }
 };
 
