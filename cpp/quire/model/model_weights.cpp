@@ -93,7 +93,7 @@ const TensorInfo& ModelWeights::expect(const std::string& name,
 DType ModelWeights::format_of(const std::string& name, const TensorInfo& info) const {
   if (format_) return *format_;
   if (const auto plain = plain_dtype(info.dtype)) return *plain;
-  return file_.is_affine(name) ? DType::int4 : DType::int8;
+  return file_.affine_format(name).value_or(DType::int8);
 }
 
 Linear ModelWeights::linear(std::span<const Part> parts, std::int64_t columns, bool bias) {

@@ -7,10 +7,7 @@
 
 #include "quire/base/check.h"
 #include "quire/base/interruption.h"
-#include "quire/cpu/gemm/lane_gemm.h"
-#include "quire/cpu/gemm/tile_gemm.h"
-#include "quire/cpu/kernel_list.h"
-#include "quire/cpu/simd/tile_model.h"
+#include "support/gemm_kernels_here.h"
 #include "support/linear_problem.h"
 #include "support/sampled_cases.h"
 #include "support/with_instruction_set.h"
@@ -18,27 +15,10 @@
 namespace quire::testing {
 namespace {
 
-constexpr GemmKernels kModelGemm = {"model", LaneGemm<Scalar>::path(), &TileGemm<TileModel>::kPath};
+using Linear = OnGemmKernels;
+
 constexpr DType kFormats[] = {DType::float32, DType::float16, DType::bfloat16, DType::int8,
                               DType::int4};
-
-std::vector<const GemmKernels*> all_kernels() {
-  std::vector<const GemmKernels*> all = {&kModelGemm};
-  for (const KernelSource& source : kernel_list()) {
-    const GemmKernels* const kernels = source.kernels->gemm;
-    if (kernels != nullptr && source.runs_here()) all.push_back(kernels);
-  }
-  return all;
-}
-
-class Linear : public ::testing::TestWithParam<const GemmKernels*> {
- protected:
-  GemmExecution on(int num_threads) const { return {GetParam(), num_threads}; }
-  // Plain code is slow: fewer cases of it.
-  bool is_plain() const {
-    return GetParam() == &kModelGemm || GetParam()->name == std::string_view("scalar");
-  }
-};
 
 INSTANTIATE_TEST_SUITE_P(All, Linear, ::testing::ValuesIn(all_kernels()),
                          [](const auto& info) { return std::string(info.param->name); });
