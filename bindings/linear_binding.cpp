@@ -20,11 +20,6 @@ namespace {
 
 namespace py = pybind11;
 
-// The environment is Python's to change, so this is made under the GIL.
-GemmExecution execution_of(const char* function, py::handle num_threads) {
-  return default_gemm_execution(to_num_threads({function, "num_threads"}, num_threads), function);
-}
-
 py::object py_pack_weight(py::handle w, py::handle format, py::handle group_size,
                           py::handle num_threads) {
   constexpr const char* function = "pack_weight";
@@ -32,7 +27,7 @@ py::object py_pack_weight(py::handle w, py::handle format, py::handle group_size
   WeightOptions options;
   options.format = to_weight_format({function, "format"}, format);
   options.group_size = to_optional_int({function, "group_size"}, group_size);
-  const int threads = execution_of(function, num_threads).num_threads;
+  const int threads = to_execution(function, num_threads).num_threads;
   std::shared_ptr<const Weight> weight;
   {
     const WithoutGil unlocked;
@@ -58,7 +53,7 @@ py::object py_linear(py::handle x, py::handle weight, py::handle bias, py::handl
   }
   const std::optional<FloatArray> bias_array = to_optional_floats({function, "bias"}, bias);
   args.bias = view_of(bias_array);
-  const GemmExecution how = execution_of(function, num_threads);
+  const Execution how = to_execution(function, num_threads);
   ResultArray made;
   FloatArray given_out;
   if (!out.is_none()) {

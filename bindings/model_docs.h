@@ -69,8 +69,9 @@ inline constexpr const char* kModelMemoryReport =
 What the weights take in memory, and what became of each format that they were stored in.
 
 Returns:
-    A list with a dict for each pair of formats: "stored" ("BF16", "Q4_K", ... as the file calls it),
-    "packed" ("bfloat16", "int4", ...), "tensors" and "numbers", how many, and "bytes", in memory.
+    A MemoryReport, which prints as a table: a list with a dict for each pair of formats, "stored"
+    ("BF16", "Q4_K", ... as the file calls it), "packed" ("bfloat16", "int4", ...), "tensors" and
+    "numbers", how many, and "bytes", in memory.
 )";
 
 }  // namespace quire::python::docs

@@ -4,11 +4,6 @@ namespace quire::python {
 
 namespace py = pybind11;
 
-OperatorExecution operator_execution(const char* function, py::handle num_threads) {
-  return default_operator_execution(to_num_threads({function, "num_threads"}, num_threads),
-                                    function);
-}
-
 double to_double(Argument argument, py::handle object) {
   if (const auto number = to_optional_double(argument, object)) return *number;
   raise<TypeError>(argument.place(), "got None, expected a number");

@@ -5,13 +5,9 @@
 #include <vector>
 
 #include "numpy_view.h"
-#include "quire/cpu/operators/operator_execution.h"
 #include "result_array.h"
 
 namespace quire::python {
-
-// The environment is Python's to change, so this is made under the GIL.
-OperatorExecution operator_execution(const char* function, pybind11::handle num_threads);
 
 // A number that may not be None. Throws TypeError.
 double to_double(Argument argument, pybind11::handle object);

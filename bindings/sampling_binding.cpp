@@ -101,7 +101,7 @@ py::object py_sample(py::handle logits, py::handle seed, py::handle position,
   std::int64_t* tokens = nullptr;
   py::object array = new_index_array({num_rows}, &tokens);
   args.out = {tokens, static_cast<std::size_t>(num_rows)};
-  const OperatorExecution how = operator_execution(function, num_threads);
+  const Execution how = to_execution(function, num_threads);
   {
     const WithoutGil unlocked;
     sample(args, how, function);
@@ -121,7 +121,7 @@ py::object py_route(py::handle logits, py::handle top_k, py::handle scoring, py:
   args.scoring = route_scoring_from_name(to_text(of_scoring, scoring), of_scoring.place());
   args.renormalise = to_bool({function, "renormalise"}, renormalise);
   args.bias = view_of(bias_array);
-  const int threads = operator_execution(function, num_threads).num_threads;
+  const int threads = to_execution(function, num_threads).num_threads;
   // of shapes that route refuses there is nothing to make
   const bool fits = args.logits.ndim == 2 && args.top_k >= 1 && args.top_k <= args.logits.shape[1];
   const std::int64_t shape[] = {fits ? args.logits.shape[0] : 0, fits ? args.top_k : 0};

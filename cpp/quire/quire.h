@@ -10,7 +10,6 @@
 #include "quire/cpu/execution.h"
 #include "quire/cpu/gemm/linear_launch.h"
 #include "quire/cpu/operations.h"
-#include "quire/cpu/operators/operator_execution.h"
 #include "quire/cpu/recurrent/recurrent_launch.h"
 #include "quire/cpu/rowwise/rowwise_launch.h"
 #include "quire/cpu/sampling/sample_launch.h"

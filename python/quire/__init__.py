@@ -34,8 +34,11 @@ from quire._core import (
     write_kv,
 )
 from quire.config import show_config
+from quire.engine import Engine
+from quire.engine_stats import EngineStats
 from quire.prefix_event import PrefixEvent
 from quire.report import VerifyReport
+from quire.request import Request, TokenLogprobs
 from quire.table_report import BlockReport, TableReport
 from quire.verification import verify
 
@@ -43,6 +46,8 @@ __all__ = [
     "BlockPool",
     "BlockReport",
     "BlockTable",
+    "Engine",
+    "EngineStats",
     "Model",
     "OutOfBlocks",
     "PoolStats",
@@ -50,8 +55,10 @@ __all__ = [
     "PrefixCacheStats",
     "PrefixEvent",
     "QuireError",
+    "Request",
     "Step",
     "TableReport",
+    "TokenLogprobs",
     "VerifyReport",
     "__version__",
     "attend",

@@ -19,8 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Unpack
 
+from quire.memory_report import MemoryReport
 from quire.prefix_event import PrefixEvent
 from quire.table_report import TableReport
+from quire.text import Tokenizer
 
 # As much of DLPack as the types of JAX's arrays have.
 class _SupportsDLPack(Protocol):
@@ -489,7 +491,9 @@ class Model:
         max_batch_tokens: SupportsIndex = 512,
         num_threads: SupportsIndex | None = None,
     ) -> npt.NDArray[np.float32]: ...
-    def memory_report(self) -> list[dict[str, Any]]: ...
+    @property
+    def tokenizer(self) -> Tokenizer | None: ...
+    def memory_report(self) -> MemoryReport: ...
 
 def load_model(
     path: _Path,
@@ -497,6 +501,62 @@ def load_model(
     weights: _WeightFormat | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> Model: ...
+
+class TokenRequest:
+    @property
+    def id(self) -> int: ...
+    @property
+    def prompt_ids(self) -> list[int]: ...
+    def token_ids(self, first: SupportsIndex = 0) -> list[int]: ...
+    @property
+    def num_generated(self) -> int: ...
+    @property
+    def logprobs(self) -> list[tuple[float, list[tuple[int, float]]]]: ...
+    @property
+    def num_cached_tokens(self) -> int: ...
+    @property
+    def finish_reason(self) -> Literal["stop", "length", "cancelled"] | None: ...
+    def cancel(self) -> None: ...
+    def stop(self, num_tokens: SupportsIndex | None = None) -> None: ...
+
+class TokenEngine:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        num_blocks: SupportsIndex | None = None,
+        dtype: Any = "bfloat16",
+        block_size: SupportsIndex = 16,
+        prefix_cache: _Bool = True,
+        max_batch_tokens: SupportsIndex = 512,
+        max_sequences: SupportsIndex = 256,
+        draft: str = "none",
+        num_threads: SupportsIndex | None = None,
+    ) -> None: ...
+    def submit(
+        self,
+        prompt_ids: Iterable[SupportsIndex] | _Ints,
+        *,
+        max_tokens: SupportsIndex = 128,
+        temperature: SupportsFloat = 0.0,
+        top_k: SupportsIndex = 0,
+        top_p: SupportsFloat = 1.0,
+        min_p: SupportsFloat = 0.0,
+        repetition_penalty: SupportsFloat = 1.0,
+        presence_penalty: SupportsFloat = 0.0,
+        frequency_penalty: SupportsFloat = 0.0,
+        stop_token_ids: Iterable[SupportsIndex] | _Ints = (),
+        ignore_eos: _Bool = False,
+        seed: SupportsIndex = 0,
+        logprobs: SupportsIndex = 0,
+        namespace: str = "",
+    ) -> TokenRequest: ...
+    def step(self) -> list[TokenRequest]: ...
+    def stats(self) -> dict[str, Any]: ...
+    def check(self) -> None: ...
+    @property
+    def has_unfinished(self) -> bool: ...
+
 def pack_weight(
     w: _Floats,
     *,

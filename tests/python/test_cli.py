@@ -16,6 +16,7 @@ import quire
 from quire import benchmark, cli, verification
 from quire.bench_cases import AttentionCase, WriteCase
 from quire.bench_report import BenchReport, CaseResult
+from quire.commands import verify_command
 
 SYNTHETIC = ["verify", "--steps", "3", "--synthetic", "--context", "20", "--head-dim", "8"]
 
@@ -205,7 +206,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "verify", interrupted)
+    monkeypatch.setattr(verify_command, "verify", interrupted)
     assert cli.main(SYNTHETIC) == 130
     assert "interrupted" in capsys.readouterr().err
 
@@ -257,7 +258,7 @@ def test_bench_measures(
 def test_bench_prints_a_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "bench", lambda **options: bench_report())
+    monkeypatch.setattr(benchmark, "bench", lambda **options: bench_report())
     assert cli.main(["bench"]) == 0
     [line] = [row for row in capsys.readouterr().out.splitlines() if row.startswith("decode 512")]
     assert " ".join(line.split()) == "decode 512 2 200 us 0.0 GB/s 50% memory gather 1.5x"
@@ -268,7 +269,7 @@ def test_bench_warns_of_a_busy_machine(
 ) -> None:
     for memory, warned in ((1e-4, False), (4.6e-4, True)):
         report = bench_report(memory=memory)
-        monkeypatch.setattr(cli, "bench", lambda report=report, **options: report)
+        monkeypatch.setattr(benchmark, "bench", lambda report=report, **options: report)
         assert cli.main(["bench"]) == 0
         assert ("WARNING: 230% of memory" in capsys.readouterr().out) == warned
 
@@ -277,10 +278,10 @@ def test_bench_compares(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     file = tmp_path / "before.json"
-    monkeypatch.setattr(cli, "bench", lambda **options: bench_report(seconds=3e-4))
+    monkeypatch.setattr(benchmark, "bench", lambda **options: bench_report(seconds=3e-4))
     assert cli.main(["bench", "--json"]) == 0
     file.write_text(capsys.readouterr().out)
-    monkeypatch.setattr(cli, "bench", lambda **options: bench_report())
+    monkeypatch.setattr(benchmark, "bench", lambda **options: bench_report())
     assert cli.main(["bench", "--compare", str(file)]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert " ".join(last.split()[:9]) == "decode 512, 2 threads 300 us 200 us 1.50x"
@@ -303,7 +304,7 @@ def test_bench_refuses_to_compare_with_something_else(
 def test_bench_plots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     file = tmp_path / "bench.png"
-    monkeypatch.setattr(cli, "bench", lambda **options: bench_report())
+    monkeypatch.setattr(benchmark, "bench", lambda **options: bench_report())
     assert cli.main(["bench", "--plot", str(file)]) == 0
     assert file.read_bytes().startswith(b"\x89PNG")
 

@@ -11,12 +11,15 @@ namespace {
 
 constexpr std::string_view kForward = "forward";
 
-OperatorExecution operators(const Execution& how) {
-  return {how.kernels->operators, how.num_threads};
-}
-
 ArrayView floats_of(const std::vector<float>& numbers) {
   return view_of(numbers, {std::ssize(numbers)});
+}
+
+// [T, N] of a contiguous array [T, ...].
+ArrayView flat(const ArrayView& array) {
+  std::int64_t numbers = 1;
+  for (int axis = 1; axis < array.ndim; ++axis) numbers *= array.shape[axis];
+  return contiguous_view(array.data, array.dtype, {array.shape[0], numbers});
 }
 
 }  // namespace
@@ -45,19 +48,28 @@ ArrayView ForwardPass::norm(const ArrayView& h, const std::optional<ArrayView>& 
   call.residual = delta;
   if (delta) call.residual_out = h;
   call.out = array(rows_, {h.shape[0], h.shape[1]});
-  rms_norm(call, operators(how_), kForward);
+  rms_norm(call, how_, kForward);
   return call.out;
 }
 
-void ForwardPass::norm_in_place(const ArrayView& x, const Norm& norm,
-                                const std::optional<ArrayView>& gate) {
+void ForwardPass::norm_in_place(const ArrayView& x, const Norm& norm) {
+  RmsNormArgs call;
+  call.x = x;
+  call.weight = floats_of(norm.weight);
+  call.eps = norm.eps;
+  call.out = x;
+  rms_norm(call, how_, kForward);
+}
+
+ArrayView ForwardPass::gated_norm(const ArrayView& x, const ArrayView& gate, const Norm& norm) {
   RmsNormArgs call;
   call.x = x;
   call.weight = floats_of(norm.weight);
   call.eps = norm.eps;
   call.gate = gate;
-  call.out = x;
-  rms_norm(call, operators(how_), kForward);
+  call.out = array_like(x, rows_);
+  rms_norm(call, how_, kForward);
+  return flat(call.out);
 }
 
 void ForwardPass::linear_into(const ArrayView& x, const Linear& weight, const ArrayView& out) {
@@ -66,7 +78,7 @@ void ForwardPass::linear_into(const ArrayView& x, const Linear& weight, const Ar
   call.weight = weight.weight.get();
   if (!weight.bias.empty()) call.bias = floats_of(weight.bias);
   call.out = out;
-  quire::linear(call, {how_.kernels->gemm, how_.num_threads}, kForward);
+  quire::linear(call, how_, kForward);
 }
 
 ArrayView ForwardPass::linear(const ArrayView& x, const Linear& weight, DType dtype) {
@@ -103,7 +115,7 @@ void ForwardPass::rotate(const ArrayView& x, const Rotary& rotary) {
   call.inv_freq = floats_of(rotary.inv_freq);
   call.attention_factor = rotary.attention_factor;
   call.out = x;
-  rope(call, operators(how_), kForward);
+  rope(call, how_, kForward);
 }
 
 ArrayView ForwardPass::attend(const Attention& attention) {
@@ -115,7 +127,7 @@ ArrayView ForwardPass::attend(const Attention& attention) {
   query.scale = attention.scale;
   query.sliding_window = attention.sliding_window;
   args_.step.attend(query, attention.k, attention.v, attention.layer, Implementation::fused, how_);
-  return contiguous_view(out.data, rows_, {num_tokens(), heads * size});
+  return flat(out);
 }
 
 ArrayView ForwardPass::gated(const ArrayView& gate, const ArrayView& up, Activation activation) {
@@ -123,9 +135,9 @@ ArrayView ForwardPass::gated(const ArrayView& gate, const ArrayView& up, Activat
   call.gate = gate;
   call.up = up;
   call.activation = activation;
-  call.out = array(gate.dtype, {gate.shape[0], gate.shape[1]});
-  swiglu(call, operators(how_), kForward);
-  return call.out;
+  call.out = array_like(gate, gate.dtype);
+  swiglu(call, how_, kForward);
+  return flat(call.out);
 }
 
 ArrayView ForwardPass::convolve(const ArrayView& x, const ArrayView& weight, std::int64_t layer) {
@@ -138,7 +150,7 @@ ArrayView ForwardPass::convolve(const ArrayView& x, const ArrayView& weight, std
       contiguous_index_view(args_.state_slots.data(), {std::ssize(args_.state_slots)});
   call.cu_seqlens = contiguous_index_view(lengths.data(), {std::ssize(lengths)});
   call.out = array(x.dtype, {x.shape[0], x.shape[1]});
-  causal_conv1d(call, operators(how_), kForward);
+  causal_conv1d(call, how_, kForward);
   return call.out;
 }
 
@@ -156,7 +168,7 @@ ArrayView ForwardPass::delta_rule(const ArrayView& q, const ArrayView& k, const 
       contiguous_index_view(args_.state_slots.data(), {std::ssize(args_.state_slots)});
   call.cu_seqlens = contiguous_index_view(lengths.data(), {std::ssize(lengths)});
   call.out = array(q.dtype, {v.shape[0], v.shape[1], v.shape[2]});
-  gated_delta_rule(call, operators(how_), kForward);
+  gated_delta_rule(call, how_, kForward);
   return call.out;
 }
 

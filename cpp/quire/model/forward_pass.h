@@ -36,9 +36,11 @@ class ForwardPass {
 
   // The norm of h, in rows. With `delta`, float32 like h, h becomes h + delta first.
   ArrayView norm(const ArrayView& h, const std::optional<ArrayView>& delta, const Norm& norm);
-  // The norm of each last axis in place, multiplied by silu(gate) where there is a gate.
-  void norm_in_place(const ArrayView& x, const Norm& norm,
-                     const std::optional<ArrayView>& gate = {});
+  // The norm of each last axis, in place.
+  void norm_in_place(const ArrayView& x, const Norm& norm);
+  // The norm of each last axis times silu(gate), in rows: [T, N] of x and gate [T, ...] with N
+  // numbers of each token.
+  ArrayView gated_norm(const ArrayView& x, const ArrayView& gate, const Norm& norm);
 
   // [T, N], in rows; or in float32, as what is added onto h.
   ArrayView linear(const ArrayView& x, const Linear& weight) { return linear(x, weight, rows_); }
@@ -65,7 +67,7 @@ class ForwardPass {
   };
   ArrayView attend(const Attention& attention);
 
-  // activation(gate) * up, like them, [T, N].
+  // activation(gate) * up, [T, N] of gate and up [T, ...] with N numbers of each token.
   ArrayView gated(const ArrayView& gate, const ArrayView& up, Activation activation);
 
   // Of each sequence's states, layer `layer` of those that have some. x [T, C] and weight [C, K]
@@ -79,10 +81,14 @@ class ForwardPass {
 
   // Memory for an architecture's own arrays.
   ArrayView array(DType dtype, std::initializer_list<std::int64_t> shape) {
-    return scratch_.array(dtype, shape);
+    return scratch_.array(dtype, std::span(shape.begin(), shape.size()));
   }
 
  private:
+  ArrayView array_like(const ArrayView& other, DType dtype) {
+    return scratch_.array(dtype,
+                          std::span(other.shape.data(), static_cast<std::size_t>(other.ndim)));
+  }
   ArrayView linear(const ArrayView& x, const Linear& weight, DType dtype);
   void linear_into(const ArrayView& x, const Linear& weight, const ArrayView& out);
 

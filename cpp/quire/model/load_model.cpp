@@ -18,6 +18,7 @@ constexpr struct {
     {"LlamaForCausalLM", load_llama},
     {"MistralForCausalLM", load_llama},
     {"Qwen2ForCausalLM", load_llama},
+    {"Qwen3_5ForCausalLM", load_qwen3_5},
 };
 
 LoadArchitecture find_architecture(const ModelConfig& config) {

@@ -58,6 +58,14 @@ std::int64_t ModelConfig::whole(std::string_view key, std::optional<std::int64_t
   return *found->whole();
 }
 
+std::int64_t ModelConfig::size(std::string_view key, std::optional<std::int64_t> otherwise) const {
+  const std::int64_t number = whole(key, otherwise);
+  if (number < 1 || number > std::int64_t{1} << 31) {
+    refuse(key, std::to_string(number), "1 to 2^31");
+  }
+  return number;
+}
+
 double ModelConfig::real(std::string_view key, std::optional<double> otherwise) const {
   const JsonValue* const found = value(key);
   if (found == nullptr) {
@@ -122,20 +130,13 @@ std::optional<ModelConfig> ModelConfig::part(std::string_view key) const {
 }
 
 DecoderShape read_decoder_shape(const ModelConfig& config) {
-  const auto size = [&config](std::string_view key, std::optional<std::int64_t> otherwise = {}) {
-    const std::int64_t number = config.whole(key, otherwise);
-    if (number < 1 || number > std::int64_t{1} << 31) {
-      config.refuse(key, std::to_string(number), "1 to 2^31");
-    }
-    return number;
-  };
   DecoderShape shape{};
-  shape.vocab_size = size("vocab_size");
-  shape.hidden_size = size("hidden_size");
-  shape.intermediate_size = size("intermediate_size");
-  shape.num_layers = size("num_hidden_layers");
-  shape.num_heads = size("num_attention_heads");
-  shape.num_kv_heads = size("num_key_value_heads", shape.num_heads);
+  shape.vocab_size = config.size("vocab_size");
+  shape.hidden_size = config.size("hidden_size");
+  shape.intermediate_size = config.size("intermediate_size");
+  shape.num_layers = config.size("num_hidden_layers");
+  shape.num_heads = config.size("num_attention_heads");
+  shape.num_kv_heads = config.size("num_key_value_heads", shape.num_heads);
   if (shape.num_heads % shape.num_kv_heads != 0) {
     config.refuse("num_key_value_heads", std::to_string(shape.num_kv_heads),
                   concat("a divisor of ", shape.num_heads, ", num_attention_heads"));
@@ -144,8 +145,8 @@ DecoderShape read_decoder_shape(const ModelConfig& config) {
     config.refuse("hidden_size", std::to_string(shape.hidden_size),
                   concat("a multiple of ", shape.num_heads, ", num_attention_heads"));
   }
-  shape.head_dim = size("head_dim", shape.hidden_size / shape.num_heads);
-  shape.max_positions = size("max_position_embeddings");
+  shape.head_dim = config.size("head_dim", shape.hidden_size / shape.num_heads);
+  shape.max_positions = config.size("max_position_embeddings");
   shape.norm_eps = config.real("rms_norm_eps", 1e-6);
   if (!(shape.norm_eps >= 0) || !std::isfinite(shape.norm_eps)) {
     config.refuse("rms_norm_eps", concat(shape.norm_eps), "a finite number >= 0");

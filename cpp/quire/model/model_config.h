@@ -24,6 +24,8 @@ class ModelConfig {
   std::string architecture() const;
 
   std::int64_t whole(std::string_view key, std::optional<std::int64_t> otherwise = {}) const;
+  // A whole number from 1 to 2^31.
+  std::int64_t size(std::string_view key, std::optional<std::int64_t> otherwise = {}) const;
   double real(std::string_view key, std::optional<double> otherwise = {}) const;
   bool flag(std::string_view key, std::optional<bool> otherwise = {}) const;
   std::string text(std::string_view key, std::optional<std::string> otherwise = {}) const;

@@ -172,14 +172,19 @@ Embedding ModelWeights::embedding(std::string_view name, std::int64_t vocab_size
   const TensorInfo& info = expect(full, shape);
   Embedding embedding;
   embedding.hidden_size = hidden_size;
-  const auto plain = file_.plain(full);
-  embedding.dtype = plain ? plain->dtype : DType::float32;
+  embedding.dtype = plain_dtype(info.dtype).value_or(DType::bfloat16);
   embedding.rows.resize(static_cast<std::size_t>(vocab_size * hidden_size) *
                         size_of(embedding.dtype));
-  if (plain) {
-    std::memcpy(embedding.rows.data(), plain->data, embedding.rows.size());
-  } else {
-    file_.read_rows(full, 0, vocab_size, reinterpret_cast<float*>(embedding.rows.data()));
+  std::vector<float> row(static_cast<std::size_t>(hidden_size));
+  for (std::int64_t token = 0; token < vocab_size; ++token) {
+    file_.read_rows(full, token, token + 1, row.data());
+    visit_dtype(embedding.dtype, [&](auto type) {
+      using T = decltype(type);
+      T* const to = reinterpret_cast<T*>(embedding.rows.data()) + token * hidden_size;
+      for (std::int64_t i = 0; i < hidden_size; ++i) {
+        to[i] = from_float<T>(row[static_cast<std::size_t>(i)]);
+      }
+    });
   }
   file_.let_go(full);
   MemoryReport::Line& line = report_.lines[{info.dtype, std::string(name_of(embedding.dtype))}];

@@ -2,8 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <initializer_list>
-#include <memory>
+#include <span>
 #include <vector>
 
 #include "quire/base/aligned_buffer.h"
@@ -17,7 +16,7 @@ namespace quire {
 class Scratch {
  public:
   // Uninitialised, of up to kMaxDims axes.
-  ArrayView array(DType dtype, std::initializer_list<std::int64_t> shape) {
+  ArrayView array(DType dtype, std::span<const std::int64_t> shape) {
     Bank& bank = banks_[turn_];
     if (bank.next == bank.buffers.size()) bank.buffers.emplace_back();
     std::int64_t bytes = static_cast<std::int64_t>(size_of(dtype));

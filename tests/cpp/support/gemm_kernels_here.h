@@ -3,9 +3,10 @@
 
 #include <gtest/gtest.h>
 
-#include <string_view>
+#include <string>
 #include <vector>
 
+#include "quire/cpu/execution.h"
 #include "quire/cpu/gemm/lane_gemm.h"
 #include "quire/cpu/gemm/linear_launch.h"
 #include "quire/cpu/gemm/tile_gemm.h"
@@ -17,21 +18,32 @@ namespace quire::testing {
 inline constexpr GemmKernels kModelGemm = {"model", LaneGemm<Scalar>::path(),
                                            &TileGemm<TileModel>::kPath};
 
-inline std::vector<const GemmKernels*> all_kernels() {
-  std::vector<const GemmKernels*> all = {&kModelGemm};
+// As if these were the products of an instruction set of this machine.
+inline SelectedKernels with_products(const GemmKernels& gemm) {
+  SelectedKernels kernels = kernels_named("scalar");
+  kernels.gemm = &gemm;
+  return kernels;
+}
+
+inline std::vector<const SelectedKernels*> all_kernels() {
+  static const SelectedKernels model = with_products(kModelGemm);
+  std::vector<const SelectedKernels*> all = {&model};
   for (const KernelSource& source : kernel_list()) {
-    const GemmKernels* const kernels = source.kernels->gemm;
-    if (kernels != nullptr && source.runs_here()) all.push_back(kernels);
+    if (source.kernels->gemm == nullptr || !source.runs_here()) continue;
+    all.push_back(&kernels_named(source.kernels->name));
   }
   return all;
 }
 
-class OnGemmKernels : public ::testing::TestWithParam<const GemmKernels*> {
+inline std::string gemm_name(const SelectedKernels* kernels) { return kernels->gemm->name; }
+
+class OnGemmKernels : public ::testing::TestWithParam<const SelectedKernels*> {
  protected:
-  GemmExecution on(int num_threads) const { return {GetParam(), num_threads}; }
+  Execution on(int num_threads) const { return {GetParam(), num_threads}; }
   // Plain code is slow: fewer cases of it.
   bool is_plain() const {
-    return GetParam() == &kModelGemm || GetParam()->name == std::string_view("scalar");
+    const std::string name = gemm_name(GetParam());
+    return name == "model" || name == "scalar";
   }
 };
 

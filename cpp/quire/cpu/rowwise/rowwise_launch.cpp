@@ -24,14 +24,14 @@ std::int64_t length_of(const ArrayView& rows) { return rows.shape[rows.ndim - 1]
 
 }  // namespace
 
-void rms_norm(const RmsNormArgs& args, const OperatorExecution& how, std::string_view function) {
+void rms_norm(const RmsNormArgs& args, const Execution& how, std::string_view function) {
   const DefaultFloatMode mode;
   check_rms_norm(args, function);
   const std::int64_t length = length_of(args.x);
   const Lent<RowRooms> rooms;
   float* const weight = rooms->weight.reserve(length);
-  how.kernels->rows.widen(args.weight.data, args.weight.dtype, length,
-                          static_cast<float>(args.weight_offset), weight);
+  how.kernels->operators->rows.widen(args.weight.data, args.weight.dtype, length,
+                                     static_cast<float>(args.weight_offset), weight);
   const ArrayView& residual = args.residual ? *args.residual : args.x;
   const ArrayView& sums = args.residual_out ? *args.residual_out : args.out;
   const ArrayView& gate = args.gate ? *args.gate : args.x;
@@ -55,7 +55,7 @@ void rms_norm(const RmsNormArgs& args, const OperatorExecution& how, std::string
     const auto norm_into = [&](std::byte* out, std::int64_t step) {
       task.out = out;
       task.out_stride = step;
-      how.kernels->rows.rms_norm(task);
+      how.kernels->operators->rows.rms_norm(task);
     };
     const auto add_into = [&](std::byte* to, std::int64_t step) {
       task.sums = to;
@@ -70,7 +70,7 @@ void rms_norm(const RmsNormArgs& args, const OperatorExecution& how, std::string
   });
 }
 
-void swiglu(const SwigluArgs& args, const OperatorExecution& how, std::string_view function) {
+void swiglu(const SwigluArgs& args, const Execution& how, std::string_view function) {
   const DefaultFloatMode mode;
   check_swiglu(args, function);
   const std::int64_t length = length_of(args.gate);
@@ -90,12 +90,12 @@ void swiglu(const SwigluArgs& args, const OperatorExecution& how, std::string_vi
                  [&](std::byte* out, std::int64_t step) {
                    task.out = out;
                    task.out_stride = step;
-                   how.kernels->rows.swiglu(task);
+                   how.kernels->operators->rows.swiglu(task);
                  });
   });
 }
 
-void rope(const RopeArgs& args, const OperatorExecution& how, std::string_view function) {
+void rope(const RopeArgs& args, const Execution& how, std::string_view function) {
   const DefaultFloatMode mode;
   check_rope(args, function);
   const Lent<RowRooms> rooms;
@@ -141,7 +141,7 @@ void rope(const RopeArgs& args, const OperatorExecution& how, std::string_view f
               const auto turn_into = [&](std::byte* out, std::int64_t step) {
                 task.out = out;
                 task.out_stride = step;
-                how.kernels->rows.rope(task);
+                how.kernels->operators->rows.rope(task);
               };
               std::byte* const out = args.out.at(token);
               if (dense) return dense->write(out, whole.out_stride, count, turn_into);

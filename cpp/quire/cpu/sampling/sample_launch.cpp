@@ -98,11 +98,11 @@ class TokenChoice {
 
 }  // namespace
 
-void sample(const SampleArgs& args, const OperatorExecution& how, std::string_view function) {
+void sample(const SampleArgs& args, const Execution& how, std::string_view function) {
   const DefaultFloatMode mode;
   check_sample(args, function);
   const std::int64_t num_rows = args.logits.shape[0];
-  const TokenChoice choice(args, *how.kernels, function);
+  const TokenChoice choice(args, *how.kernels->operators, function);
   std::vector<std::int64_t> tokens(static_cast<std::size_t>(num_rows));
   deal(crew_for(num_rows * args.logits.shape[1], kTokensOfOne, num_rows, how.num_threads), num_rows,
        [&](std::int64_t row, int) { tokens[static_cast<std::size_t>(row)] = choice.of_row(row); });

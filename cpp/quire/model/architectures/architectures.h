@@ -12,5 +12,6 @@ using LoadArchitecture = std::shared_ptr<LoadedModel> (*)(const ModelConfig& con
                                                           ModelWeights& weights);
 
 std::shared_ptr<LoadedModel> load_llama(const ModelConfig& config, ModelWeights& weights);
+std::shared_ptr<LoadedModel> load_qwen3_5(const ModelConfig& config, ModelWeights& weights);
 
 }  // namespace quire

@@ -2,6 +2,7 @@
 // that differ from it by a window (Mistral, arXiv:2310.06825) or by biases (Qwen2,
 // arXiv:2407.10671).
 #include "quire/model/architectures/architectures.h"
+#include "quire/model/architectures/gated_mlp.h"
 
 namespace quire {
 namespace {
@@ -11,17 +12,14 @@ struct Layer {
   Linear qkv;
   Linear output;
   Norm mlp_norm;
-  Linear gate_up;
-  Linear down;
+  GatedMlp mlp;
   std::optional<std::int64_t> window;
 };
 
 class Llama final : public LoadedModel {
  public:
   Llama(const ModelConfig& config, ModelWeights& weights)
-      : LoadedModel(config),
-        rotary_(read_rotary(config, shape_)),
-        activation_(read_activation(config, "hidden_act")) {
+      : LoadedModel(config), rotary_(read_rotary(config, shape_)) {
     const auto [vocab, hidden, intermediate, layers, heads, kv_heads, size, positions, eps, tied] =
         shape_;
     const std::int64_t q_rows = heads * size, kv_rows = kv_heads * size;
@@ -29,20 +27,18 @@ class Llama final : public LoadedModel {
     const bool qkv_bias = config.flag("attention_bias", is_qwen2);
     const bool output_bias = config.flag("attention_bias", false);
     const bool mlp_bias = config.flag("mlp_bias", false);
+    const Activation activation = read_activation(config, "hidden_act");
     for (std::int64_t i = 0; i < layers; ++i) {
       const std::string at = concat("layers.", i, ".");
       const ModelWeights::Part qkv[] = {{at + "self_attn.q_proj", q_rows},
                                         {at + "self_attn.k_proj", kv_rows},
                                         {at + "self_attn.v_proj", kv_rows}};
-      const ModelWeights::Part gate_up[] = {{at + "mlp.gate_proj", intermediate},
-                                            {at + "mlp.up_proj", intermediate}};
       layers_.push_back({
           .input_norm = weights.norm(at + "input_layernorm", hidden, eps),
           .qkv = weights.linear(qkv, hidden, qkv_bias),
           .output = weights.linear({at + "self_attn.o_proj", hidden}, q_rows, output_bias),
           .mlp_norm = weights.norm(at + "post_attention_layernorm", hidden, eps),
-          .gate_up = weights.linear(gate_up, hidden, mlp_bias),
-          .down = weights.linear({at + "mlp.down_proj", hidden}, intermediate, mlp_bias),
+          .mlp = GatedMlp::load(weights, at + "mlp.", hidden, intermediate, activation, mlp_bias),
           .window = window_of(config, i, !is_qwen2),
       });
     }
@@ -53,7 +49,7 @@ class Llama final : public LoadedModel {
  private:
   void run(ForwardPass& pass) const override {
     const std::int64_t heads = shape_.num_heads, kv_heads = shape_.num_kv_heads;
-    const std::int64_t size = shape_.head_dim, intermediate = shape_.intermediate_size;
+    const std::int64_t size = shape_.head_dim;
     const ArrayView h = pass.embed(ends_.embedding);
     std::optional<ArrayView> delta;
     for (std::int64_t i = 0; i < shape_.num_layers; ++i) {
@@ -69,12 +65,7 @@ class Llama final : public LoadedModel {
           .sliding_window = layer.window,
       });
       delta = pass.linear_float(attended, layer.output);
-
-      const ArrayView gate_up = pass.linear(pass.norm(h, delta, layer.mlp_norm), layer.gate_up);
-      const ArrayView gated =
-          pass.gated(pass.columns(gate_up, 0, intermediate),
-                     pass.columns(gate_up, intermediate, intermediate), activation_);
-      delta = pass.linear_float(gated, layer.down);
+      delta = layer.mlp(pass, pass.norm(h, delta, layer.mlp_norm));
     }
     pass.logits(h, *delta, norm_, ends_.output);
   }
@@ -97,7 +88,6 @@ class Llama final : public LoadedModel {
   }
 
   const Rotary rotary_;
-  const Activation activation_;
   std::vector<Layer> layers_;
   Norm norm_;
   Ends ends_;

@@ -15,7 +15,7 @@ constexpr DType kAffine[] = {DType::int4, DType::int8};
 
 using LinearAffine = OnGemmKernels;
 INSTANTIATE_TEST_SUITE_P(All, LinearAffine, ::testing::ValuesIn(all_kernels()),
-                         [](const auto& info) { return std::string(info.param->name); });
+                         [](const auto& info) { return gemm_name(info.param); });
 
 TEST_P(LinearAffine, IsNearFloat64) {
   const struct {
@@ -69,11 +69,11 @@ TEST(LinearAffineBits, AreThoseOfTilesEverywhere) {
       for (std::int64_t k = 0; k < 1120; k += 7) problem.x.set(k, 1e-39f);
       const auto weight = pack_affine(AffineProblem(70, 1120, format).source(), 1);
       Array expected, out;
-      linear(problem.args(weight.get(), expected, 0, rows), {&kModelGemm, 1});
-      for (const GemmKernels* const kernels : all_kernels()) {
-        if (kernels->name == std::string_view("scalar")) continue;
+      linear(problem.args(weight.get(), expected, 0, rows), {all_kernels().front(), 1});
+      for (const SelectedKernels* const kernels : all_kernels()) {
+        if (gemm_name(kernels) == "scalar") continue;
         linear(problem.args(weight.get(), out, 0, rows), {kernels, 1});
-        expect_same_bits(out, expected.bytes.data(), kernels->name);
+        expect_same_bits(out, expected.bytes.data(), kernels->gemm->name);
         if (HasFatalFailure()) FAIL() << rows << " rows, " << name_of(format);
       }
     }
