@@ -623,6 +623,7 @@ def sample(
     output_ids: _Ints | None = None,
     bias: _Floats | None = None,
     mask: _Ints | None = None,
+    out: _Ints | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> npt.NDArray[np.int64]: ...
 @overload
@@ -642,6 +643,7 @@ def sample(
     output_ids: _Ints | None = None,
     bias: _Floats | None = None,
     mask: _Ints | None = None,
+    out: _Ints | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> _Tensor: ...
 @overload
@@ -652,6 +654,7 @@ def route(
     scoring: Literal["softmax", "sigmoid"] = "softmax",
     renormalise: _Bool = True,
     bias: _Floats | None = None,
+    out: tuple[_Floats, _Ints] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]: ...
 @overload
@@ -662,6 +665,7 @@ def route(
     scoring: Literal["softmax", "sigmoid"] = "softmax",
     renormalise: _Bool = True,
     bias: _Floats | None = None,
+    out: tuple[_Floats, _Ints] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> tuple[_Tensor, _Tensor]: ...
 @overload

@@ -2,12 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <vector>
 
 #include "quire/base/lent.h"
 #include "quire/ops/argument_checker.h"
-#include "quire/ops/float_at.h"
 
 namespace quire {
 namespace {
@@ -27,13 +28,15 @@ void check_options(const ArgumentChecker& check, const SampleArgs& args) {
     require("top_k", of_row.top_k, of_row.top_k >= 0, ">= 0, where 0 is all");
     require("top_p", of_row.top_p, of_row.top_p > 0 && of_row.top_p <= 1, "above 0, at most 1");
     require("min_p", of_row.min_p, of_row.min_p >= 0 && of_row.min_p <= 1, "0 to 1");
+    // Logits are float32, and penalties of them too.
+    const auto in_float32 = [](double penalty) { return static_cast<float>(penalty); };
+    const float repetition = in_float32(of_row.repetition_penalty);
     require("repetition_penalty", of_row.repetition_penalty,
-            std::isfinite(of_row.repetition_penalty) && of_row.repetition_penalty > 0,
-            "a finite number > 0");
-    require("presence_penalty", of_row.presence_penalty, std::isfinite(of_row.presence_penalty),
-            "a finite number");
-    require("frequency_penalty", of_row.frequency_penalty, std::isfinite(of_row.frequency_penalty),
-            "a finite number");
+            std::isfinite(repetition) && repetition > 0, "a finite float32 > 0");
+    require("presence_penalty", of_row.presence_penalty,
+            std::isfinite(in_float32(of_row.presence_penalty)), "a finite float32");
+    require("frequency_penalty", of_row.frequency_penalty,
+            std::isfinite(in_float32(of_row.frequency_penalty)), "a finite float32");
   }
 }
 
@@ -129,6 +132,8 @@ void check_sample(const SampleArgs& args, std::string_view function) {
   if (num_tokens > std::numeric_limits<std::int32_t>::max()) {
     check.fail<ValueError>("logits", "got ", num_tokens, " tokens, expected at most 2^31 - 1");
   }
+  check.as_many("options", args.options.size(), args.logits.shape[0], "B of logits");
+  check.as_many("out", args.out.size(), args.logits.shape[0], "B of logits");
   check_options(check, args);
   if (args.bias) {
     if (args.bias->ndim == 1) {
