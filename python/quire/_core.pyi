@@ -713,6 +713,7 @@ def sample(
     output_ids: _Ints | None = None,
     bias: _Floats | None = None,
     mask: _Ints | None = None,
+    out: _Ints | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> npt.NDArray[np.int64]: ...
 @overload
@@ -732,6 +733,7 @@ def sample(
     output_ids: _Ints | None = None,
     bias: _Floats | None = None,
     mask: _Ints | None = None,
+    out: _Ints | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> _Tensor: ...
 @overload
@@ -742,6 +744,7 @@ def route(
     scoring: Literal["softmax", "sigmoid"] = "softmax",
     renormalise: _Bool = True,
     bias: _Floats | None = None,
+    out: tuple[_Floats, _Ints] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]: ...
 @overload
@@ -752,6 +755,7 @@ def route(
     scoring: Literal["softmax", "sigmoid"] = "softmax",
     renormalise: _Bool = True,
     bias: _Floats | None = None,
+    out: tuple[_Floats, _Ints] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> tuple[_Tensor, _Tensor]: ...
 @overload
