@@ -38,8 +38,7 @@ void check_options(const EngineOptions& options) {
 }  // namespace
 
 Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options)
-    : model_(std::move(model)),
-      how_(default_execution(options.num_threads, "Engine")) {
+    : model_(std::move(model)), how_(default_execution(options.num_threads, "Engine")) {
   check_options(options);
   const std::int64_t memory = available_memory();
   counts_.max_sequences = options.max_sequences;

@@ -78,7 +78,12 @@ std::optional<Batch> Scheduler::schedule() {
   // Who was preempted waits for a step at least, or it would be admitted right back.
   for (bool admits = true;; admits = false) {
     Batch batch = plan(admits);
-    if (batch.entries.empty()) return std::nullopt;
+    if (batch.entries.empty()) {
+      if (waiting_.empty()) return std::nullopt;
+      // submit has refused what does not fit, so that one of them always runs.
+      raise<InvariantError>("Scheduler.schedule: waiting", "nobody runs, and request ",
+                            waiting_.front()->request->id(), " is not admitted");
+    }
     std::vector<std::shared_ptr<BlockTable>> tables;
     std::vector<std::int64_t> counts;
     for (const Batch::Entry& entry : batch.entries) {
@@ -138,12 +143,7 @@ bool Scheduler::admit_first() {
   const std::string& space = request.options().cache_space;
   const std::int64_t seen = cache_ == nullptr ? 0 : cache_->peek(request.known(), space);
   if (!fits(seen / block_size_)) return false;
-  try {
-    sequence->table = cache_ == nullptr ? std::make_shared<BlockTable>(pool_)
-                                        : cache_->match(request.known(), space);
-  } catch (const OutOfBlocks&) {
-    return false;  // not even for rows of a block that begins alike
-  }
+  sequence->table = match(request, seen);
   // Cached blocks that it now uses are none that the pool could give up any more.
   const std::int64_t matched = sequence->num_computed();
   if (!fits(blocks_for(matched))) {
@@ -159,6 +159,20 @@ bool Scheduler::admit_first() {
   waiting_.erase(waiting_.begin());
   insert_by_age(running_, sequence);
   return true;
+}
+
+std::shared_ptr<BlockTable> Scheduler::match(const Request& request, std::int64_t seen) const {
+  if (cache_ == nullptr) return std::make_shared<BlockTable>(pool_);
+  const std::string& space = request.options().cache_space;
+  const auto known = request.known();
+  try {
+    return cache_->match(known, space);
+  } catch (const OutOfBlocks&) {
+    // Rows of a block that begins alike would be copied, and every other block is needed: without
+    // them that block can go.
+    const std::int64_t whole = seen / block_size_ * block_size_;
+    return cache_->match(known.first(static_cast<std::size_t>(whole) + 1), space);
+  }
 }
 
 std::int64_t Scheduler::free_slot() const {

@@ -104,6 +104,8 @@ class Scheduler {
 
   Batch plan(bool admits);
   bool admit_first();
+  // A table of what is cached, of which a look has seen so many tokens.
+  std::shared_ptr<BlockTable> match(const Request& request, std::int64_t seen) const;
   bool preempt_one();
   void preempt(const std::shared_ptr<Sequence>& sequence);
   void let_go(Sequence& sequence);

@@ -96,6 +96,25 @@ TEST(EngineOptions, FillsThePoolToItsLastToken) {
   }
 }
 
+// All blocks are cached, and all of them begin alike: the last one, in part, has to make room for
+// its own rows.
+TEST(EngineOptions, GoesOnWhereEveryBlockIsOfItsPrefix) {
+  Engine engine(std::make_shared<ToyModel>(33), small_engine(8));
+  const Ids first = random_prompt(1, 29);
+  const auto cached = engine.submit(first, {.max_tokens = 3, .ignore_eos = true});
+  run(engine);
+  EXPECT_EQ(engine.stats().pool.cached, 8);
+  Ids second = first;
+  second.push_back(cached->token_ids()[0]);
+  second.push_back(cached->token_ids()[1] == 5 ? 6 : 5);
+  const auto request = engine.submit(second, {.max_tokens = 2, .ignore_eos = true});
+  for (int i = 0; i < 4; ++i) engine.step();
+  engine.check();
+  ASSERT_EQ(request->num_generated(), 2);
+  EXPECT_EQ(request->token_ids()[0], greedy_answer(second, 1)[0]);
+  EXPECT_EQ(request->num_cached_tokens(), 28);
+}
+
 // Blocks that are sealed later are copied before they are written again, for which there is room.
 TEST(EngineOptions, PoolsWithOpenBlocksComeToAnEnd) {
   EngineOptions options = small_engine(10);

@@ -22,8 +22,8 @@ void submit_cancel_and_step(const Pressed& kind, std::uint32_t seed, unsigned nu
   std::mt19937 random(seed);
   const auto below = [&](std::uint32_t n) { return static_cast<std::int64_t>(random() % n); };
   // At most 64 requests are under way at a time, of 25 blocks each if they were as long as can be:
-  // 3 % of what they need, rounded up, and never less than one of them takes.
-  EngineOptions options = small_engine(48);
+  // at most 3 % of what they need, and never less than one of them takes.
+  EngineOptions options = small_engine(25 + below(24));
   options.prefix_cache = kind.prefix_cache;
   options.max_batch_tokens = 1 + below(60);
   options.max_sequences = 1 + below(40);
