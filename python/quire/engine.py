@@ -37,7 +37,8 @@ class Engine:
         prefix_cache: whether requests share computed beginnings. A model with recurrent states does
             not, whatever is asked for: stats() says so.
         max_batch_tokens: that a step takes through the model.
-        max_sequences: requests that run at the same time; others wait.
+        max_sequences: requests that run at the same time, others wait; of a model with recurrent
+            states at most as many as have theirs in a quarter of the available memory.
         draft: how several tokens of an answer are guessed at once: "none".
         num_threads: None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores that there are.
 

@@ -89,6 +89,7 @@ GemmTask task_of(const LinearArgs& args, const PackedLayout& layout) {
   task.row_length = layout.num_columns;
   task.format = layout.format;
   task.depth = layout.depth();
+  task.has_groups = layout.group_size != 0;
   task.group_depth = layout.group_depth();
   task.group_bytes = layout.group_bytes();
   task.panel_bytes = layout.panel_bytes();

@@ -6,48 +6,17 @@
 #include <thread>
 
 #include "quire/base/interruption.h"
-#include "quire/cpu/gemm/lane_gemm.h"
-#include "quire/cpu/gemm/tile_gemm.h"
-#include "quire/cpu/kernel_list.h"
-#include "quire/cpu/simd/tile_model.h"
+#include "support/gemm_kernels_here.h"
 #include "support/linear_problem.h"
 #include "support/sampled_cases.h"
 
 namespace quire::testing {
 namespace {
 
-constexpr GemmKernels kModelGemm = {"model", LaneGemm<Scalar>::path(), &TileGemm<TileModel>::kPath};
+using Linear = OnGemmKernels;
+
 constexpr DType kFormats[] = {DType::float32, DType::float16, DType::bfloat16, DType::int8,
                               DType::int4};
-
-// As if these were the products of an instruction set of this machine.
-SelectedKernels with_products(const GemmKernels& gemm) {
-  SelectedKernels kernels = kernels_named("scalar");
-  kernels.gemm = &gemm;
-  return kernels;
-}
-
-std::vector<const SelectedKernels*> all_kernels() {
-  static const SelectedKernels model = with_products(kModelGemm);
-  std::vector<const SelectedKernels*> all = {&model};
-  for (const KernelSource& source : kernel_list()) {
-    if (source.kernels->gemm == nullptr || !source.runs_here()) continue;
-    all.push_back(&kernels_named(source.kernels->name));
-  }
-  return all;
-}
-
-std::string gemm_name(const SelectedKernels* kernels) { return kernels->gemm->name; }
-
-class Linear : public ::testing::TestWithParam<const SelectedKernels*> {
- protected:
-  Execution on(int num_threads) const { return {GetParam(), num_threads}; }
-  // Plain code is slow: fewer cases of it.
-  bool is_plain() const {
-    const std::string name = gemm_name(GetParam());
-    return name == "model" || name == "scalar";
-  }
-};
 
 INSTANTIATE_TEST_SUITE_P(All, Linear, ::testing::ValuesIn(all_kernels()),
                          [](const auto& info) { return gemm_name(info.param); });
