@@ -117,3 +117,5 @@ def test_an_unknown_decoder() -> None:
     backend.decoder = tokenizers.decoders.WordPiece()
     with pytest.raises(ValueError, match=r"decoder: got .*WordPiece.*expected ByteLevel"):
         Tokenizer(backend).stream()
+    with pytest.raises(ValueError, match="decoder: got none, expected a tokenizer with one"):
+        Tokenizer(tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0}, []))).stream()

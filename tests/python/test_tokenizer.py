@@ -166,6 +166,10 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     place = folder(tmp_path / "b", {"bos_token": 7})
     with pytest.raises(ValueError, match="special token: got 7, expected text"):
         load_tokenizer(place)
+    for entry in ("text", {"name": "default"}, {"name": "default", "template": 3}):
+        place = folder(tmp_path / "c", {"chat_template": [entry]})
+        with pytest.raises(ValueError, match=r"chat_template: got .* expected a name and a temp"):
+            load_tokenizer(place)
     tokenizer = load_tokenizer(LLAMA)
     with pytest.raises(TypeError, match="encode: text: got bytes, expected a string"):
         tokenizer.encode(b"abc")  # type: ignore[arg-type]

@@ -65,7 +65,7 @@ def _templates(folder: Path, config: dict[str, Any]) -> dict[str, str]:
     if isinstance(stored, str):
         templates["default"] = stored
     elif isinstance(stored, list):
-        templates = {entry["name"]: entry["template"] for entry in stored}
+        templates = {entry["name"]: entry["template"] for entry in map(_template_entry, stored)}
     elif isinstance(stored, dict):
         templates = dict(stored)
     if (alone := folder / "chat_template.jinja").is_file():
@@ -73,6 +73,16 @@ def _templates(folder: Path, config: dict[str, Any]) -> dict[str, str]:
     for named in sorted((folder / "additional_chat_templates").glob("*.jinja")):
         templates[named.stem] = named.read_text(encoding="utf-8")
     return templates
+
+
+def _template_entry(entry: Any) -> dict[str, str]:
+    """One of several templates, of the form in which a configuration names them."""
+    is_entry = isinstance(entry, dict) and {"name", "template"} <= entry.keys()
+    if not is_entry or not all(isinstance(entry[key], str) for key in ("name", "template")):
+        raise ValueError(
+            f"load_tokenizer: chat_template: got {entry!r}, expected a name and a template"
+        )
+    return {key: entry[key] for key in ("name", "template")}
 
 
 def _json_of(file: Path) -> dict[str, Any]:

@@ -26,21 +26,21 @@ class TokenBytes:
     """What each token is in bytes, of one tokenizer.
 
     Args:
-        decoder: the "decoder" of a tokenizer.json, or None for tokens that are text as they are.
+        decoder: the "decoder" of a tokenizer.json.
 
     Raises:
-        ValueError: a decoder of another kind, by name.
+        ValueError: a decoder of another kind, by name, or none.
     """
 
     def __init__(self, decoder: dict[str, Any] | None) -> None:
+        if decoder is None:
+            raise ValueError("stream: decoder: got none, expected a tokenizer with one")
         self._steps: list[Callable[[bytes], bytes]] = []
         self._byte_level = False
         self._byte_tokens = False
         #: The blanks at the beginning of a text that belong to no word of it.
         self.leading_blanks = 0
-        steps = [] if decoder is None else [decoder]
-        if decoder is not None and decoder["type"] == "Sequence":
-            steps = decoder["decoders"]
+        steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
         fused = False
         for step in steps:
             kind = step["type"]
@@ -52,15 +52,12 @@ class TokenBytes:
                 fused = True
             elif kind == "Replace" and "String" in step["pattern"]:
                 self._replace(step["pattern"]["String"], step["content"])
-            elif kind == "Metaspace":
-                self._replace(step["replacement"], " ")
-                self.leading_blanks = int(step.get("prepend_scheme", "always") != "never")
             elif kind == "Strip" and fused and step["content"] == " " and step["stop"] == 0:
                 self.leading_blanks = step["start"]
             else:
                 raise ValueError(
                     f"stream: decoder: got {step}, expected ByteLevel, ByteFallback, Fuse, "
-                    "Replace of a string, Metaspace, or Strip of leading blanks after Fuse"
+                    "Replace of a string, or Strip of leading blanks after Fuse"
                 )
 
     def of(self, token: str) -> bytes:
