@@ -83,18 +83,14 @@ py::object logits(const LoadedModel& model, py::handle token_ids, py::handle max
   return array;
 }
 
-py::list memory_report(const LoadedModel& model) {
-  py::list list;
-  for (const auto& [formats, line] : model.memory_report().lines) {
-    py::dict entry;
-    entry["stored"] = formats.first;
-    entry["packed"] = formats.second;
-    entry["tensors"] = line.tensors;
-    entry["numbers"] = line.numbers;
-    entry["bytes"] = line.bytes;
-    list.append(entry);
+py::object memory_report(const LoadedModel& model) {
+  const py::module_ types = py::module_::import("quire.memory_report");
+  py::list formats;
+  for (const auto& [names, line] : model.memory_report().lines) {
+    formats.append(types.attr("FormatMemory")(names.first, names.second, line.tensors, line.numbers,
+                                              line.bytes));
   }
-  return list;
+  return types.attr("MemoryReport")(py::tuple(formats));
 }
 
 }  // namespace

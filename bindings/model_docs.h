@@ -7,16 +7,18 @@ inline constexpr const char* kLoadModel =
     R"(load_model(path, *, weights=None, num_threads=None)
 --
 
-A language model from a Hugging Face folder: config.json, and model.safetensors or the files that
-model.safetensors.index.json names.
+A language model from a GGUF file, or from a Hugging Face folder: config.json, and model.safetensors
+or the files that model.safetensors.index.json names.
 
-Weights are packed as products read them, and the files are let go of. Rows that are multiplied by
-bfloat16, int8 and int4 weights are bfloat16, all others float32, and so is the sum over the layers.
+Weights are packed as products read them, a panel of 32 rows at a time, and the files are let go of.
+Rows that are multiplied by bfloat16, int8 and int4 weights are bfloat16, all others float32, and so
+is the sum over the layers.
 
 Args:
-    path: of the folder, str, bytes or os.PathLike.
+    path: of the file or folder, str, bytes or os.PathLike.
     weights: "float32", "float16", "bfloat16", "int8" (a scale for each row) or "int4" (a scale and an
-        offset for each 64 numbers), as pack_weight makes them. None: as they are stored.
+        offset for each 64 numbers), as pack_weight makes them. None: as they are stored; of GGUF, Q4_0,
+        Q4_1 and Q4_K are int4 in groups of 32, exactly, and other quantised formats int8.
     num_threads: that pack weights. None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of
         this process, at most what the quota of its container is worth.
 
@@ -69,8 +71,10 @@ inline constexpr const char* kModelMemoryReport =
 What the weights take in memory, and what became of each format that they were stored in.
 
 Returns:
-    A list with a dict for each pair of formats: "stored" ("BF16", "Q4_K", ... as the file calls it),
-    "packed" ("bfloat16", "int4", ...), "tensors" and "numbers", how many, and "bytes", in memory.
+    A MemoryReport: bytes of all, and formats, with a FormatMemory for each pair of formats.
+
+Example:
+    >>> print(model.memory_report())
 )";
 
 }  // namespace quire::python::docs

@@ -34,6 +34,7 @@ from quire._core import (
     write_kv,
 )
 from quire.config import show_config
+from quire.memory_report import FormatMemory, MemoryReport
 from quire.prefix_event import PrefixEvent
 from quire.report import VerifyReport
 from quire.table_report import BlockReport, TableReport
@@ -43,6 +44,8 @@ __all__ = [
     "BlockPool",
     "BlockReport",
     "BlockTable",
+    "FormatMemory",
+    "MemoryReport",
     "Model",
     "OutOfBlocks",
     "PoolStats",

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Unpack
 
+from quire.memory_report import MemoryReport
 from quire.prefix_event import PrefixEvent
 from quire.table_report import TableReport
 
@@ -489,7 +490,7 @@ class Model:
         max_batch_tokens: SupportsIndex = 512,
         num_threads: SupportsIndex | None = None,
     ) -> npt.NDArray[np.float32]: ...
-    def memory_report(self) -> list[dict[str, Any]]: ...
+    def memory_report(self) -> MemoryReport: ...
 
 def load_model(
     path: _Path,

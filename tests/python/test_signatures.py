@@ -103,6 +103,7 @@ CLASSES = [
     quire.PoolStats,
     quire.PrefixCache,
     quire.PrefixCacheStats,
+    quire.Model,
     ops.Weight,
 ]
 
