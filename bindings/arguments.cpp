@@ -32,12 +32,13 @@ std::optional<std::int64_t> to_optional_int(Argument argument, py::handle object
   return to_int(argument, object);
 }
 
-int to_num_threads(Argument argument, py::handle object) {
-  const auto threads = to_optional_int(argument, object);
+Execution to_execution(const char* function, py::handle num_threads) {
+  const Argument argument{function, "num_threads"};
+  const auto threads = to_optional_int(argument, num_threads);
   if (threads && (*threads < 1 || *threads > 1024)) {
     raise<ValueError>(argument.place(), "got ", *threads, ", expected 1 to 1024, or None");
   }
-  return static_cast<int>(threads.value_or(0));
+  return default_execution(static_cast<int>(threads.value_or(0)), function);
 }
 
 std::optional<double> to_optional_double(Argument argument, py::handle object) {

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "quire/base/check.h"
+#include "quire/cpu/execution.h"
 #include "quire/ops/attention/paged_attention.h"
 
 namespace quire::python {
@@ -25,9 +26,10 @@ struct Argument {
 // does not fit in 64 bits.
 std::int64_t to_int(Argument argument, pybind11::handle object);
 std::optional<std::int64_t> to_optional_int(Argument argument, pybind11::handle object);
-// A number of threads, 1 to 1024, or None, which is 0: the default. Throws TypeError and
-// ValueError.
-int to_num_threads(Argument argument, pybind11::handle object);
+// The argument `num_threads` of a function, 1 to 1024, or None for the default, and the kernels
+// that run on them. Made under the GIL, as the environment is Python's to change. Throws TypeError
+// and ValueError.
+Execution to_execution(const char* function, pybind11::handle num_threads);
 
 // A real number. Throws TypeError, and ValueError for an int beyond every float.
 std::optional<double> to_optional_double(Argument argument, pybind11::handle object);

@@ -54,8 +54,7 @@ AttentionCall::AttentionCall(const char* function, py::handle q, const Attention
   }
   cache_dtype_ = to_optional_dtype({function, "cache_dtype"}, options.cache_dtype);
   layout_ = to_layout({function, "layout"}, options.layout);
-  how_ =
-      default_execution(to_num_threads({function, "num_threads"}, options.num_threads), function);
+  how_ = to_execution(function, options.num_threads);
   implementation_ = implementation_from_name(
       to_text({function, "implementation"}, options.implementation), function);
   return_lse_ = to_bool({function, "return_lse"}, options.return_lse);

@@ -23,5 +23,6 @@ void bind_rowwise(pybind11::module_& m);
 void bind_sampling(pybind11::module_& m);
 void bind_recurrent(pybind11::module_& m);
 void bind_model(pybind11::module_& m);
+void bind_engine(pybind11::module_& m);  // after models, pools and caches, whose types it has
 
 }  // namespace quire::python

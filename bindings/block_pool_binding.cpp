@@ -55,9 +55,8 @@ std::shared_ptr<BlockPool> new_pool(py::handle num_blocks, py::handle block_size
   BackingFile file;
   file.path = path_of({function, "backing_file"}, backing_file);
   file.resident_bytes = to_optional_int({function, "resident_bytes"}, resident_bytes);
-  std::optional<Execution> how;                            // that blocks are sealed with
-  if (geometry.num_open() > 0) how = default_execution();  // under the GIL: reads the environment
-  const WithoutGil unlocked;                               // a disk may take its time
+  const Execution how = default_execution();  // under the GIL: reads the environment
+  const WithoutGil unlocked;                  // a disk may take its time
   return make_pool(geometry, file, how);
 }
 

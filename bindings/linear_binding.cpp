@@ -9,21 +9,14 @@
 #include "fast_function.h"
 #include "gil.h"
 #include "linear_docs.h"
-#include "numpy_view.h"
 #include "operator_call.h"
 #include "quire/cpu/gemm/linear_launch.h"
 #include "quire/ops/linear/pack_weight.h"
-#include "result_array.h"
 
 namespace quire::python {
 namespace {
 
 namespace py = pybind11;
-
-// The environment is Python's to change, so this is made under the GIL.
-GemmExecution execution_of(const char* function, py::handle num_threads) {
-  return default_gemm_execution(to_num_threads({function, "num_threads"}, num_threads), function);
-}
 
 py::object py_pack_weight(py::handle w, py::handle format, py::handle group_size,
                           py::handle num_threads) {
@@ -32,7 +25,7 @@ py::object py_pack_weight(py::handle w, py::handle format, py::handle group_size
   WeightOptions options;
   options.format = to_weight_format({function, "format"}, format);
   options.group_size = to_optional_int({function, "group_size"}, group_size);
-  const int threads = execution_of(function, num_threads).num_threads;
+  const int threads = to_execution(function, num_threads).num_threads;
   std::shared_ptr<const Weight> weight;
   {
     const WithoutGil unlocked;
@@ -58,23 +51,17 @@ py::object py_linear(py::handle x, py::handle weight, py::handle bias, py::handl
   }
   const std::optional<FloatArray> bias_array = to_optional_floats({function, "bias"}, bias);
   args.bias = view_of(bias_array);
-  const GemmExecution how = execution_of(function, num_threads);
-  ResultArray made;
-  FloatArray given_out;
-  if (!out.is_none()) {
-    given_out = to_float_array({function, "out"}, out);
-    args.out = given_out.view;
-  } else if (args.x.ndim == 2 && (packed || args.weight_array->ndim == 2)) {
-    // of other shapes there is nothing to make, and linear says so
-    const std::int64_t shape[] = {args.x.shape[0], args.layout().num_rows};
-    made = ResultArray(x, args.x.dtype, shape);
-    args.out = made.view();
-  }
+  const Execution how = to_execution(function, num_threads);
+  // of other shapes there is nothing to make, and linear says so
+  const bool fits = args.x.ndim == 2 && (packed || args.weight_array->ndim == 2);
+  const std::int64_t shape[] = {fits ? args.x.shape[0] : 0, fits ? args.layout().num_rows : 0};
+  OutArray y({function, "out"}, out, x, args.x.dtype, shape);
+  args.out = y.view();
   {
     const WithoutGil unlocked;
     linear(args, how, function);
   }
-  return made ? made.take() : py::reinterpret_borrow<py::object>(out);
+  return y.take();
 }
 
 py::object unpack(const Weight& weight) {

@@ -13,6 +13,7 @@
 #include "operator_call.h"
 #include "quire/model/load_model.h"
 #include "quire/model/prompt_logits.h"
+#include "token_ids.h"
 
 namespace quire::python {
 namespace {
@@ -40,9 +41,7 @@ py::object py_load_model(py::handle path, py::handle weights, py::handle num_thr
   const std::string folder = to_path({function, "path"}, path);
   LoadOptions options;
   if (!weights.is_none()) options.weights = to_weight_format({function, "weights"}, weights);
-  options.num_threads =
-      default_execution(to_num_threads({function, "num_threads"}, num_threads), function)
-          .num_threads;
+  options.num_threads = to_execution(function, num_threads).num_threads;
   std::shared_ptr<const LoadedModel> model;
   {
     const WithoutGil unlocked;
@@ -51,31 +50,12 @@ py::object py_load_model(py::handle path, py::handle weights, py::handle num_thr
   return py::cast(std::const_pointer_cast<LoadedModel>(model));  // Python's face changes nothing
 }
 
-std::vector<std::int64_t> to_token_ids(Argument argument, py::handle object) {
-  std::vector<std::int64_t> ids;
-  if (shows_array(object)) {
-    const IndexArray array = to_index_array(argument, object);
-    if (array.view.ndim != 1) {
-      raise<ValueError>(argument.place(), "got shape ", shape_text(array.view), ", expected [n]");
-    }
-    for (std::int64_t i = 0; i < array.view.shape[0]; ++i) ids.push_back(array.view.at(i));
-    return ids;
-  }
-  if (py::isinstance<py::str>(object) || !py::isinstance<py::iterable>(object)) {
-    raise<TypeError>(argument.place(), "got ", type_name(object),
-                     ", expected a sequence of token ids");
-  }
-  for (const py::handle item : object) ids.push_back(to_int(argument, item));
-  return ids;
-}
-
 py::object logits(const LoadedModel& model, py::handle token_ids, py::handle max_batch_tokens,
                   py::handle num_threads) {
   constexpr const char* function = "Model.logits";
   const std::vector<std::int64_t> ids = to_token_ids({function, "token_ids"}, token_ids);
   const std::int64_t at_once = to_int({function, "max_batch_tokens"}, max_batch_tokens);
-  const Execution how =
-      default_execution(to_num_threads({function, "num_threads"}, num_threads), function);
+  const Execution how = to_execution(function, num_threads);
   ArrayView view;
   py::object array = new_float_array(DType::float32, {std::ssize(ids), model.vocab_size()}, &view);
   const WithoutGil unlocked;
@@ -84,13 +64,17 @@ py::object logits(const LoadedModel& model, py::handle token_ids, py::handle max
 }
 
 py::object memory_report(const LoadedModel& model) {
-  const py::module_ types = py::module_::import("quire.memory_report");
-  py::list formats;
-  for (const auto& [names, line] : model.memory_report().lines) {
-    formats.append(types.attr("FormatMemory")(names.first, names.second, line.tensors, line.numbers,
-                                              line.bytes));
+  py::list list;
+  for (const auto& [formats, line] : model.memory_report().lines) {
+    py::dict entry;
+    entry["stored"] = formats.first;
+    entry["packed"] = formats.second;
+    entry["tensors"] = line.tensors;
+    entry["numbers"] = line.numbers;
+    entry["bytes"] = line.bytes;
+    list.append(entry);
   }
-  return types.attr("MemoryReport")(py::tuple(formats));
+  return py::module_::import("quire.memory_report").attr("MemoryReport")(list);
 }
 
 }  // namespace
@@ -107,6 +91,12 @@ void bind_model(py::module_& m) {
       .def_property_readonly(
           "path", [](const LoadedModel& self) { return self.path(); },
           "Of the folder that it was loaded from.")
+      .def_property_readonly(
+          "tokenizer",
+          [](py::handle self) {
+            return py::module_::import("quire.text.model_tokenizer").attr("model_tokenizer")(self);
+          },
+          "The Tokenizer in its files, made when it is first asked for; None where there is none.")
       .def_property_readonly("vocab_size", &LoadedModel::vocab_size,
                              "Tokens that there are: logits of each position.")
       .def_property_readonly("num_layers", &LoadedModel::num_layers,

@@ -17,8 +17,7 @@ is the sum over the layers.
 Args:
     path: of the file or folder, str, bytes or os.PathLike.
     weights: "float32", "float16", "bfloat16", "int8" (a scale for each row) or "int4" (a scale and an
-        offset for each 64 numbers), as pack_weight makes them. None: as they are stored; of GGUF, Q4_0,
-        Q4_1 and Q4_K are int4 in groups of 32, exactly, and other quantised formats int8.
+        offset for each 64 numbers), as pack_weight makes them. None: as they are stored.
     num_threads: that pack weights. None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of
         this process, at most what the quota of its container is worth.
 
@@ -71,10 +70,9 @@ inline constexpr const char* kModelMemoryReport =
 What the weights take in memory, and what became of each format that they were stored in.
 
 Returns:
-    A MemoryReport: bytes of all, and formats, with a FormatMemory for each pair of formats.
-
-Example:
-    >>> print(model.memory_report())
+    A MemoryReport, which prints as a table: a list with a dict for each pair of formats, "stored"
+    ("BF16", "Q4_K", ... as the file calls it), "packed" ("bfloat16", "int4", ...), "tensors" and
+    "numbers", how many, and "bytes", in memory.
 )";
 
 }  // namespace quire::python::docs

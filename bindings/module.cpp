@@ -27,4 +27,5 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   quire::python::bind_sampling(m);
   quire::python::bind_recurrent(m);
   quire::python::bind_model(m);
+  quire::python::bind_engine(m);
 }

@@ -39,7 +39,7 @@ py::object py_causal_conv1d(py::handle x, py::handle weight, py::handle state, p
   }
   OutArray y({function, "out"}, out, x, args.x);
   args.out = y.view();
-  const OperatorExecution how = operator_execution(function, num_threads);
+  const Execution how = to_execution(function, num_threads);
   {
     const WithoutGil unlocked;
     causal_conv1d(args, how, function);
@@ -74,7 +74,7 @@ py::object py_gated_delta_rule(py::handle q, py::handle k, py::handle v, py::han
   like.dtype = args.q.dtype;
   OutArray y({function, "out"}, out, q, like);
   args.out = y.view();
-  const OperatorExecution how = operator_execution(function, num_threads);
+  const Execution how = to_execution(function, num_threads);
   {
     const WithoutGil unlocked;
     gated_delta_rule(args, how, function);

@@ -36,7 +36,7 @@ py::object py_rms_norm(py::handle x, py::handle weight, py::handle eps, py::hand
     sums.emplace(Argument{function, "residual_out"}, residual_out, x, args.x);
     args.residual_out = sums->view();
   }
-  const OperatorExecution how = operator_execution(function, num_threads);
+  const Execution how = to_execution(function, num_threads);
   {
     const WithoutGil unlocked;
     rms_norm(args, how, function);
@@ -56,7 +56,7 @@ py::object py_swiglu(py::handle gate, py::handle up, py::handle activation, py::
   args.activation = activation_from_name(to_text(of_activation, activation), of_activation.place());
   OutArray y({function, "out"}, out, gate, args.gate);
   args.out = y.view();
-  const OperatorExecution how = operator_execution(function, num_threads);
+  const Execution how = to_execution(function, num_threads);
   {
     const WithoutGil unlocked;
     swiglu(args, how, function);
@@ -75,16 +75,13 @@ py::object py_rope(py::handle x, py::handle positions, py::handle theta, py::han
   args.x = x_array.view;
   args.positions = position_array.view;
   args.theta = to_double({function, "theta"}, theta);
-  if (const auto rotated = to_optional_int({function, "rotary_dim"}, rotary_dim)) {
-    // 0 stands for all of D in C++
-    args.rotary_dim = *rotated == 0 ? -1 : *rotated;
-  }
+  args.rotary_dim = to_optional_int({function, "rotary_dim"}, rotary_dim);
   args.interleaved = to_bool({function, "interleaved"}, interleaved);
   args.inv_freq = view_of(inv_freq_array);
   args.attention_factor = to_double({function, "attention_factor"}, attention_factor);
   OutArray y({function, "out"}, out, x, args.x);
   args.out = y.view();
-  const OperatorExecution how = operator_execution(function, num_threads);
+  const Execution how = to_execution(function, num_threads);
   {
     const WithoutGil unlocked;
     rope(args, how, function);

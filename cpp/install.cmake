@@ -25,7 +25,7 @@ endforeach()
 set(package ${CMAKE_INSTALL_LIBDIR}/cmake/quire)
 write_basic_package_version_file(quireConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(TARGETS quire quire_task quire_base quire_format quire_kv quire_io quire_ops quire_cpu quire_paged
-                quire_model
+                quire_model quire_engine
         EXPORT quireTargets INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(EXPORT quireTargets NAMESPACE quire:: DESTINATION ${package})
 install(FILES ${CMAKE_CURRENT_LIST_DIR}/quireConfig.cmake

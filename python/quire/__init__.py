@@ -34,9 +34,11 @@ from quire._core import (
     write_kv,
 )
 from quire.config import show_config
-from quire.memory_report import FormatMemory, MemoryReport
+from quire.engine import Engine
+from quire.engine_stats import EngineStats
 from quire.prefix_event import PrefixEvent
 from quire.report import VerifyReport
+from quire.request import Request, TokenLogprobs
 from quire.table_report import BlockReport, TableReport
 from quire.verification import verify
 
@@ -44,8 +46,8 @@ __all__ = [
     "BlockPool",
     "BlockReport",
     "BlockTable",
-    "FormatMemory",
-    "MemoryReport",
+    "Engine",
+    "EngineStats",
     "Model",
     "OutOfBlocks",
     "PoolStats",
@@ -53,8 +55,10 @@ __all__ = [
     "PrefixCacheStats",
     "PrefixEvent",
     "QuireError",
+    "Request",
     "Step",
     "TableReport",
+    "TokenLogprobs",
     "VerifyReport",
     "__version__",
     "attend",

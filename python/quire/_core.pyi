@@ -22,6 +22,7 @@ from typing_extensions import Unpack
 from quire.memory_report import MemoryReport
 from quire.prefix_event import PrefixEvent
 from quire.table_report import TableReport
+from quire.text import Tokenizer
 
 # As much of DLPack as the types of JAX's arrays have.
 class _SupportsDLPack(Protocol):
@@ -420,6 +421,7 @@ class PrefixCache:
         table: BlockTable,
         *,
         namespace: str = "",
+        priority: SupportsIndex = 0,
     ) -> None: ...
     def pin(self, token_ids: _Ints | Iterable[SupportsIndex], *, namespace: str = "") -> int: ...
     def unpin(self, token_ids: _Ints | Iterable[SupportsIndex], *, namespace: str = "") -> None: ...
@@ -490,6 +492,8 @@ class Model:
         max_batch_tokens: SupportsIndex = 512,
         num_threads: SupportsIndex | None = None,
     ) -> npt.NDArray[np.float32]: ...
+    @property
+    def tokenizer(self) -> Tokenizer | None: ...
     def memory_report(self) -> MemoryReport: ...
 
 def load_model(
@@ -498,6 +502,62 @@ def load_model(
     weights: _WeightFormat | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> Model: ...
+
+class TokenRequest:
+    @property
+    def id(self) -> int: ...
+    @property
+    def prompt_ids(self) -> list[int]: ...
+    def token_ids(self, first: SupportsIndex = 0) -> list[int]: ...
+    @property
+    def num_generated(self) -> int: ...
+    @property
+    def logprobs(self) -> list[tuple[float, list[tuple[int, float]]]]: ...
+    @property
+    def num_cached_tokens(self) -> int: ...
+    @property
+    def finish_reason(self) -> Literal["stop", "length", "cancelled"] | None: ...
+    def cancel(self) -> None: ...
+    def stop(self, num_tokens: SupportsIndex | None = None) -> None: ...
+
+class TokenEngine:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        num_blocks: SupportsIndex | None = None,
+        dtype: Any = "bfloat16",
+        block_size: SupportsIndex = 16,
+        prefix_cache: _Bool = True,
+        max_batch_tokens: SupportsIndex = 512,
+        max_sequences: SupportsIndex = 256,
+        draft: str = "none",
+        num_threads: SupportsIndex | None = None,
+    ) -> None: ...
+    def submit(
+        self,
+        prompt_ids: Iterable[SupportsIndex] | _Ints,
+        *,
+        max_tokens: SupportsIndex = 128,
+        temperature: SupportsFloat = 0.0,
+        top_k: SupportsIndex = 0,
+        top_p: SupportsFloat = 1.0,
+        min_p: SupportsFloat = 0.0,
+        repetition_penalty: SupportsFloat = 1.0,
+        presence_penalty: SupportsFloat = 0.0,
+        frequency_penalty: SupportsFloat = 0.0,
+        stop_token_ids: Iterable[SupportsIndex] | _Ints = (),
+        ignore_eos: _Bool = False,
+        seed: SupportsIndex = 0,
+        logprobs: SupportsIndex = 0,
+        namespace: str = "",
+    ) -> TokenRequest: ...
+    def step(self) -> list[TokenRequest]: ...
+    def stats(self) -> dict[str, Any]: ...
+    def check(self) -> None: ...
+    @property
+    def has_unfinished(self) -> bool: ...
+
 def pack_weight(
     w: _Floats,
     *,
@@ -653,6 +713,7 @@ def sample(
     output_ids: _Ints | None = None,
     bias: _Floats | None = None,
     mask: _Ints | None = None,
+    out: _Ints | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> npt.NDArray[np.int64]: ...
 @overload
@@ -672,6 +733,7 @@ def sample(
     output_ids: _Ints | None = None,
     bias: _Floats | None = None,
     mask: _Ints | None = None,
+    out: _Ints | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> _Tensor: ...
 @overload
@@ -682,6 +744,7 @@ def route(
     scoring: Literal["softmax", "sigmoid"] = "softmax",
     renormalise: _Bool = True,
     bias: _Floats | None = None,
+    out: tuple[_Floats, _Ints] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]: ...
 @overload
@@ -692,6 +755,7 @@ def route(
     scoring: Literal["softmax", "sigmoid"] = "softmax",
     renormalise: _Bool = True,
     bias: _Floats | None = None,
+    out: tuple[_Floats, _Ints] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> tuple[_Tensor, _Tensor]: ...
 @overload
@@ -761,6 +825,7 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    k_tail: _Floats | None = None,
     key_positions: _Ints | None = None,
     layout: _Layout = "NHD",
     return_lse: Literal[False] = False,
@@ -777,6 +842,7 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    k_tail: _Floats | None = None,
     key_positions: _Ints | None = None,
     layout: _Layout = "NHD",
     return_lse: Literal[True],
@@ -793,6 +859,7 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    k_tail: _Floats | None = None,
     key_positions: _Ints | None = None,
     layout: _Layout = "NHD",
     return_lse: _Bool,
@@ -809,6 +876,7 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    k_tail: _Floats | None = None,
     key_positions: _Ints | None = None,
     layout: _Layout = "NHD",
     return_lse: _Bool = False,
@@ -825,6 +893,7 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    k_tail: _Floats | None = None,
     key_positions: _Ints | None = None,
     layout: _Layout = "NHD",
     return_lse: _Bool = False,
@@ -841,6 +910,7 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    k_tail: _Floats | None = None,
     key_positions: _Ints | None = None,
     layout: _Layout = "NHD",
     return_lse: Literal[False] = False,
@@ -857,6 +927,7 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    k_tail: _Floats | None = None,
     key_positions: _Ints | None = None,
     layout: _Layout = "NHD",
     return_lse: Literal[True],
@@ -873,6 +944,7 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    k_tail: _Floats | None = None,
     key_positions: _Ints | None = None,
     layout: _Layout = "NHD",
     return_lse: _Bool,
@@ -889,6 +961,7 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    k_tail: _Floats | None = None,
     key_positions: _Ints | None = None,
     layout: _Layout = "NHD",
     return_lse: _Bool = False,
@@ -905,6 +978,7 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    k_tail: _Floats | None = None,
     key_positions: _Ints | None = None,
     layout: _Layout = "NHD",
     return_lse: _Bool = False,

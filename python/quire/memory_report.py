@@ -1,77 +1,54 @@
-"""What model.memory_report says: what the weights take in memory, by what became of each format."""
+"""What the weights of a model take in memory, as a table."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Iterable
+from typing import Any
 
-_COLUMNS = ("stored", "packed", "tensors", "numbers", "MB")
+_HEADINGS = ("stored", "in memory", "tensors", "numbers", "bytes", "bits a number")
 
 
-@dataclass(frozen=True)
-class FormatMemory:
-    """Weights that were stored in one format, and are in memory in one.
+class MemoryReport(list[dict[str, Any]]):
+    """What the weights of a model take in memory, and what became of each format they came in.
 
-    Attributes:
-        stored: as the file calls it: "BF16", "F32", "Q4_K", ...
-        packed: as products read it: "float32", "float16", "bfloat16", "int8" or "int4".
-        tensors: how many.
-        numbers: of all of them.
-        bytes: in memory, scales and padding included.
+    A list with a dict for each pair of formats: "stored" ("BF16", "Q4_K", as the file calls it),
+    "packed" ("bfloat16", "int4"), "tensors" and "numbers", how many, and "bytes", in memory.
+    Printed, and in a notebook, it is a table.
     """
 
-    stored: str
-    packed: str
-    tensors: int
-    numbers: int
-    bytes: int
-
-    def cells(self) -> tuple[str, ...]:
-        """Of a row of the table."""
-        megabytes = f"{self.bytes / 1e6:.1f}"
-        return (self.stored, self.packed, str(self.tensors), f"{self.numbers:,}", megabytes)
-
-
-@dataclass(frozen=True, repr=False)
-class MemoryReport:
-    """The weights of a model in memory; as a string, and in a notebook, a table.
-
-    Attributes:
-        formats: a FormatMemory for each pair of formats.
-
-    Example:
-        >>> print(model.memory_report())
-    """
-
-    formats: tuple[FormatMemory, ...]
+    def __init__(self, lines: Iterable[dict[str, Any]]) -> None:
+        super().__init__(lines)
 
     @property
-    def bytes(self) -> int:
-        """Of all weights."""
-        return sum(line.bytes for line in self.formats)
+    def total_bytes(self) -> int:
+        """Of all weights, in memory."""
+        return sum(line["bytes"] for line in self)
 
-    def _rows(self) -> list[tuple[str, ...]]:
-        tensors = sum(line.tensors for line in self.formats)
-        numbers = sum(line.numbers for line in self.formats)
-        total = FormatMemory("all", "", tensors, numbers, self.bytes)
-        return [line.cells() for line in (*self.formats, total)]
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table as text: headings, a row for each pair of formats, and their sum."""
+        rows: list[tuple[str, ...]] = [_HEADINGS]
+        rows += [_row(line["stored"], line["packed"], [line]) for line in self]
+        return [*rows, _row("all", "", self)]
 
-    def __str__(self) -> str:
-        rows = [_COLUMNS, *self._rows()]
-        widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    def __repr__(self) -> str:
+        rows = self.rows()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = []
         for row in rows:
-            cells = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
-            cells += [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
-            lines.append("  ".join(cells))
+            names = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
+            numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+            lines.append("  ".join([*names, *numbers]))
         return "\n".join(lines)
 
-    __repr__ = __str__
-
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self._rows()
-        )
-        return f"<table><tr>{head}</tr>{rows}</table>"
+        from quire.report_display import memory_html
+
+        return memory_html(self)
+
+
+def _row(stored: str, packed: str, lines: list[dict[str, Any]]) -> tuple[str, ...]:
+    tensors, numbers, size = (
+        sum(line[name] for line in lines) for name in ("tensors", "numbers", "bytes")
+    )
+    bits = f"{8 * size / numbers:.2f}" if numbers else ""
+    return stored, packed, f"{tensors:,}", f"{numbers:,}", f"{size:,}", bits

@@ -1,4 +1,4 @@
-"""A prefix cache and a verification as pictures in a notebook: bars and lines, inline SVG."""
+"""Reports as pictures in a notebook: bars, lines and tables, inline SVG."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from quire.counted import counted
 from quire.display import COLOURS
 
 if TYPE_CHECKING:
+    from quire.memory_report import MemoryReport
     from quire.report import VerifyReport
 
 # Of what a match gives: what was found is as what is cached, and the reasons of misses as they are
@@ -103,6 +104,34 @@ def verify_html(report: VerifyReport) -> str:
         f"<div><pre>{escape(str(report))}</pre>{_svg(_PLOT_HEIGHT, heading, ''.join(lines))}"
         f"<div>{heading}: {' &nbsp; '.join(legend)}</div></div>"
     )
+
+
+def memory_html(report: MemoryReport) -> str:
+    """A table of the formats of a model's weights, and a bar of what each takes in memory.
+
+    Args:
+        report: any MemoryReport.
+
+    Returns:
+        HTML with an inline SVG, of a few KB.
+
+    Example:
+        >>> model.memory_report()                      # what a notebook does by itself
+    """
+    sizes = {line["packed"]: 0 for line in report}
+    for line in report:
+        sizes[line["packed"]] += line["bytes"]
+    colours = list(COLOURS.values())
+    parts = {
+        name: (size, colours[i % len(colours)]) for i, (name, size) in enumerate(sizes.items())
+    }
+    headings, *rows = report.rows()
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in headings)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<div>{_bar('bytes of weights', parts)}{table}</div>"
 
 
 def _worst(values: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import quire
 from quire import benchmark, cli, verification
 from quire.bench_cases import AttentionCase, WriteCase
 from quire.bench_report import BenchReport, CaseResult
+from quire.commands import verify_command
 
 SYNTHETIC = ["verify", "--steps", "3", "--synthetic", "--context", "20", "--head-dim", "8"]
 
@@ -205,7 +207,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "verify", interrupted)
+    monkeypatch.setattr(verify_command, "verify", interrupted)
     assert cli.main(SYNTHETIC) == 130
     assert "interrupted" in capsys.readouterr().err
 
@@ -240,7 +242,9 @@ def test_bench_measures(
     cases = [
         AttentionCase((40, 3), beside_gather=True),
         AttentionCase((40,), 40, threads=2),
+        AttentionCase((40,), num_heads=4, shape=benchmark.MLA),
         WriteCase("write_kv", 20),
+        WriteCase("append", 20, shape=replace(benchmark.MLA, block_size=8)),
         WriteCase("append", 20, source="float32"),
     ]
     monkeypatch.setattr(benchmark, "cold_bytes", lambda: 1 << 23)  # runs, measures nothing
@@ -251,13 +255,15 @@ def test_bench_measures(
     assert [case["label"] for case in found["cases"]] == [case.label for case in cases]
     assert all(case["seconds"] > 0 and case["of_ceiling"] > 0 for case in found["cases"])
     assert set(found["cases"][0]["others"]) == {"gather"}
-    assert err.splitlines()[-1] == "step 4 of 4"
+    assert "values in keys" in found["cases"][2]["label"]
+    assert found["cases"][2]["num_bytes"] == 40 * 576 * 2  # a value has no bytes of its own
+    assert err.splitlines()[-1] == "step 6 of 6"
 
 
 def test_bench_prints_a_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "bench", lambda **options: bench_report())
+    monkeypatch.setattr(benchmark, "bench", lambda **options: bench_report())
     assert cli.main(["bench"]) == 0
     [line] = [row for row in capsys.readouterr().out.splitlines() if row.startswith("decode 512")]
     assert " ".join(line.split()) == "decode 512 2 200 us 0.0 GB/s 50% memory gather 1.5x"
@@ -268,7 +274,7 @@ def test_bench_warns_of_a_busy_machine(
 ) -> None:
     for memory, warned in ((1e-4, False), (4.6e-4, True)):
         report = bench_report(memory=memory)
-        monkeypatch.setattr(cli, "bench", lambda report=report, **options: report)
+        monkeypatch.setattr(benchmark, "bench", lambda report=report, **options: report)
         assert cli.main(["bench"]) == 0
         assert ("WARNING: 230% of memory" in capsys.readouterr().out) == warned
 
@@ -277,10 +283,10 @@ def test_bench_compares(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     file = tmp_path / "before.json"
-    monkeypatch.setattr(cli, "bench", lambda **options: bench_report(seconds=3e-4))
+    monkeypatch.setattr(benchmark, "bench", lambda **options: bench_report(seconds=3e-4))
     assert cli.main(["bench", "--json"]) == 0
     file.write_text(capsys.readouterr().out)
-    monkeypatch.setattr(cli, "bench", lambda **options: bench_report())
+    monkeypatch.setattr(benchmark, "bench", lambda **options: bench_report())
     assert cli.main(["bench", "--compare", str(file)]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert " ".join(last.split()[:9]) == "decode 512, 2 threads 300 us 200 us 1.50x"
@@ -303,7 +309,7 @@ def test_bench_refuses_to_compare_with_something_else(
 def test_bench_plots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     file = tmp_path / "bench.png"
-    monkeypatch.setattr(cli, "bench", lambda **options: bench_report())
+    monkeypatch.setattr(benchmark, "bench", lambda **options: bench_report())
     assert cli.main(["bench", "--plot", str(file)]) == 0
     assert file.read_bytes().startswith(b"\x89PNG")
 

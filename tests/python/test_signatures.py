@@ -15,6 +15,8 @@ import quire
 from quire import _core, ops
 
 PUBLIC = {name: getattr(module, name) for module in (ops, quire) for name in module.__all__}
+# behind quire.Engine and quire.Request, which are Python's
+PUBLIC |= {name: getattr(_core, name) for name in ("TokenEngine", "TokenRequest")}
 STUB = ast.parse(Path(_core.__file__).with_name("_core.pyi").read_text())
 
 

@@ -36,27 +36,28 @@ void codes_of_32(const std::byte* from, const Visit& visit) {
 }
 
 template <bool kHasMinimum>
-void read_affine_q4(const std::byte* block, const AffineRows& to) {
+void read_q4(const std::byte* block, const AffineRows& to) {
   *to.scales = half_at(block);
   *to.offsets = kHasMinimum ? half_at(block + 2) : -8.0f * *to.scales;
   codes_of_32(block + (kHasMinimum ? 4 : 2),
-              [&](int i, std::uint32_t code) { to.codes[i] = static_cast<std::uint8_t>(code); });
+              [&](int i, std::uint32_t code) { to.numbers[i] = static_cast<std::int8_t>(code); });
 }
 
 template <bool kHasMinimum>
-void read_q5(const std::byte* block, float* to) {
-  const float d = half_at(block);
-  const float least = kHasMinimum ? half_at(block + 2) : -16.0f * d;
+void read_q5(const std::byte* block, const AffineRows& to) {
+  *to.scales = half_at(block);
+  *to.offsets = kHasMinimum ? half_at(block + 2) : -16.0f * *to.scales;
   const std::byte* const bits = block + (kHasMinimum ? 4 : 2);
   codes_of_32(bits + 4, [&](int i, std::uint32_t code) {
     const std::uint32_t fifth = byte_at(bits, i / 8) >> i % 8 & 1u;
-    to[i] = d * static_cast<float>(code | fifth << 4) + least;
+    to.numbers[i] = static_cast<std::int8_t>(code | fifth << 4);
   });
 }
 
-void read_q8_0(const std::byte* block, float* to) {
-  const float d = half_at(block);
-  for (int i = 0; i < 32; ++i) to[i] = d * int8_at(block + 2, i);
+void read_q8_0(const std::byte* block, const AffineRows& to) {
+  *to.scales = half_at(block);
+  *to.offsets = 0;
+  std::memcpy(to.numbers, block + 2, 32);
 }
 
 // The scales and minima of Q4_K and Q5_K, whose first four lie in the low six bits of their bytes;
@@ -80,6 +81,11 @@ struct GroupScales {
       offsets[i] = -(m * static_cast<float>(minimum));
     }
   }
+
+  void copy(const AffineRows& to) const {
+    std::memcpy(to.scales, scales, sizeof scales);
+    std::memcpy(to.offsets, offsets, sizeof offsets);
+  }
 };
 
 // Codes of 256 numbers in 128 bytes, low 0-31, high 32-63 of each 64.
@@ -91,30 +97,17 @@ void codes_of_256(const std::byte* from, const Visit& visit) {
   }
 }
 
-void read_affine_q4_k(const std::byte* block, const AffineRows& to) {
-  const GroupScales groups(block);
-  std::memcpy(to.scales, groups.scales, sizeof groups.scales);
-  std::memcpy(to.offsets, groups.offsets, sizeof groups.offsets);
+void read_q4_k(const std::byte* block, const AffineRows& to) {
+  GroupScales(block).copy(to);
   codes_of_256(block + 16,
-               [&](int i, std::uint32_t code) { to.codes[i] = static_cast<std::uint8_t>(code); });
+               [&](int i, std::uint32_t code) { to.numbers[i] = static_cast<std::int8_t>(code); });
 }
 
-// The numbers of a format of four bits, which its affine ones stand for.
-template <ReadAffineBlock kRead, int kNumbers>
-void read_affine_as_floats(const std::byte* block, float* to) {
-  std::uint8_t codes[kNumbers];
-  float scales[kNumbers / kAffineGroup], offsets[kNumbers / kAffineGroup];
-  kRead(block, {codes, scales, offsets});
-  for (int i = 0; i < kNumbers; ++i) {
-    to[i] = scales[i / kAffineGroup] * static_cast<float>(codes[i]) + offsets[i / kAffineGroup];
-  }
-}
-
-void read_q5_k(const std::byte* block, float* to) {
-  const GroupScales groups(block);
+void read_q5_k(const std::byte* block, const AffineRows& to) {
+  GroupScales(block).copy(to);
   codes_of_256(block + 48, [&](int i, std::uint32_t code) {
     const std::uint32_t fifth = byte_at(block + 16, i % 32) >> i / 32 & 1u;
-    to[i] = groups.scales[i / 32] * static_cast<float>(code | fifth << 4) + groups.offsets[i / 32];
+    to.numbers[i] = static_cast<std::int8_t>(code | fifth << 4);
   });
 }
 
@@ -132,21 +125,39 @@ void read_q6_k(const std::byte* block, float* to) {
   }
 }
 
-void read_iq4_nl(const std::byte* block, float* to) {
-  const float d = half_at(block);
-  codes_of_32(block + 2, [&](int i, std::uint32_t code) { to[i] = d * kTable[code]; });
+void read_iq4_nl(const std::byte* block, const AffineRows& to) {
+  *to.scales = half_at(block);
+  *to.offsets = 0;
+  codes_of_32(block + 2, [&](int i, std::uint32_t code) { to.numbers[i] = kTable[code]; });
 }
 
-void read_iq4_xs(const std::byte* block, float* to) {
+void read_iq4_xs(const std::byte* block, const AffineRows& to) {
   const float d = half_at(block);
   const std::uint32_t upper = byte_at(block, 2) | byte_at(block, 3) << 8;
   for (int group = 0; group < kGroups; ++group) {
     const std::uint32_t low = byte_at(block + 4, group / 2) >> group % 2 * 4 & 15u;
     const auto scale = static_cast<int>(low | (upper >> 2 * group & 3u) << 4);
-    const float step = d * static_cast<float>(scale - 32);
+    to.scales[group] = d * static_cast<float>(scale - 32);
+    to.offsets[group] = 0;
     codes_of_32(block + 8 + group * 16,
-                [&](int i, std::uint32_t code) { to[group * 32 + i] = step * kTable[code]; });
+                [&](int i, std::uint32_t code) { to.numbers[group * 32 + i] = kTable[code]; });
   }
+}
+
+// What the affine numbers of a block stand for.
+template <ReadAffineBlock kRead, int kNumbers>
+void read_numbers(const std::byte* block, float* to) {
+  std::int8_t numbers[kNumbers];
+  float scales[kNumbers / kAffineGroup], offsets[kNumbers / kAffineGroup];
+  kRead(block, {numbers, scales, offsets});
+  for (int i = 0; i < kNumbers; ++i) {
+    to[i] = scales[i / kAffineGroup] * static_cast<float>(numbers[i]) + offsets[i / kAffineGroup];
+  }
+}
+
+template <ReadAffineBlock kRead, int kNumbers>
+constexpr TensorFormat affine(std::string_view name, std::int64_t bytes, DType dtype) {
+  return {name, kNumbers, bytes, &read_numbers<kRead, kNumbers>, kRead, dtype};
 }
 
 struct NumberedFormat {
@@ -154,28 +165,25 @@ struct NumberedFormat {
   TensorFormat format;
 };
 
-constexpr auto kQ4_0 = &read_affine_q4<false>;
-constexpr auto kQ4_1 = &read_affine_q4<true>;
-
 constexpr NumberedFormat kFormats[] = {
-    {2, {"Q4_0", 32, 18, &read_affine_as_floats<kQ4_0, 32>, kQ4_0}},
-    {3, {"Q4_1", 32, 20, &read_affine_as_floats<kQ4_1, 32>, kQ4_1}},
-    {6, {"Q5_0", 32, 22, &read_q5<false>}},
-    {7, {"Q5_1", 32, 24, &read_q5<true>}},
-    {8, {"Q8_0", 32, 34, &read_q8_0}},
+    {2, affine<&read_q4<false>, 32>("Q4_0", 18, DType::int4)},
+    {3, affine<&read_q4<true>, 32>("Q4_1", 20, DType::int4)},
+    {6, affine<&read_q5<false>, 32>("Q5_0", 22, DType::int8)},
+    {7, affine<&read_q5<true>, 32>("Q5_1", 24, DType::int8)},
+    {8, affine<&read_q8_0, 32>("Q8_0", 34, DType::int8)},
     {10, {"Q2_K", 256, 84}},
     {11, {"Q3_K", 256, 110}},
-    {12, {"Q4_K", 256, 144, &read_affine_as_floats<&read_affine_q4_k, 256>, &read_affine_q4_k}},
-    {13, {"Q5_K", 256, 176, &read_q5_k}},
+    {12, affine<&read_q4_k, 256>("Q4_K", 144, DType::int4)},
+    {13, affine<&read_q5_k, 256>("Q5_K", 176, DType::int8)},
     {14, {"Q6_K", 256, 210, &read_q6_k}},
     {16, {"IQ2_XXS", 256, 66}},
     {17, {"IQ2_XS", 256, 74}},
     {18, {"IQ3_XXS", 256, 98}},
     {19, {"IQ1_S", 256, 50}},
-    {20, {"IQ4_NL", 32, 18, &read_iq4_nl}},
+    {20, affine<&read_iq4_nl, 32>("IQ4_NL", 18, DType::int8)},
     {21, {"IQ3_S", 256, 110}},
     {22, {"IQ2_S", 256, 82}},
-    {23, {"IQ4_XS", 256, 136, &read_iq4_xs}},
+    {23, affine<&read_iq4_xs, 256>("IQ4_XS", 136, DType::int8)},
     {24, {"I8", 1, 1}},
     {25, {"I16", 1, 2}},
     {26, {"I32", 1, 4}},

@@ -85,23 +85,25 @@ void StoredTensors::read_rows(std::string_view name, std::int64_t begin, std::in
   }
 }
 
-bool StoredTensors::is_affine(std::string_view name) const {
+std::optional<DType> StoredTensors::affine_format(std::string_view name) const {
   const TensorFormat* const format = tensor(name).format;
-  return format != nullptr && format->read_affine != nullptr;
+  if (format == nullptr || format->read_affine == nullptr) return std::nullopt;
+  return format->affine;
 }
 
 void StoredTensors::read_affine_rows(std::string_view name, std::int64_t begin, std::int64_t end,
                                      const AffineRows& out) const {
   const Tensor& it = tensor(name);
-  if (!is_affine(name)) {
-    it.file->refuse("tensor \"", name, "\" of ", tensor_text(it.info.dtype, it.info.shape),
-                    ", expected Q4_0, Q4_1 or Q4_K, which are affine");
+  if (!affine_format(name)) {
+    it.file->refuse(
+        "tensor \"", name, "\" of ", tensor_text(it.info.dtype, it.info.shape),
+        ", expected Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q8_0, IQ4_NL or IQ4_XS, which are affine");
   }
   const std::byte* block = rows(name, it, begin, end);
   const std::int64_t numbers = (end - begin) * it.info.num_columns();
   for (std::int64_t i = 0; i < numbers; i += it.format->block_numbers) {
     const std::int64_t group = i / kAffineGroup;
-    it.format->read_affine(block, {out.codes + i, out.scales + group, out.offsets + group});
+    it.format->read_affine(block, {out.numbers + i, out.scales + group, out.offsets + group});
     block += it.format->block_bytes;
   }
 }

@@ -36,7 +36,7 @@ class StoredTensors final : public TensorFile {
   std::optional<ArrayView> plain(std::string_view name) const override;
   void read_rows(std::string_view name, std::int64_t begin, std::int64_t end,
                  float* out) const override;
-  bool is_affine(std::string_view name) const override;
+  std::optional<DType> affine_format(std::string_view name) const override;
   void read_affine_rows(std::string_view name, std::int64_t begin, std::int64_t end,
                         const AffineRows& out) const override;
   void let_go(std::string_view name) const override;

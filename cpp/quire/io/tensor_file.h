@@ -27,13 +27,12 @@ struct TensorInfo {
   std::int64_t num_columns() const;  // 1 likewise
 };
 
-// Rows of numbers of four bits: number k of a row is scale * code + offset of group k / 32, which
-// is exact but for the rounding of those two operations. Scales and offsets are what the file says,
-// rounded once to float32.
+// Rows of whole numbers that stand for scale * number + offset, with the scale and the offset of
+// each 32 of a row. Both are what the file says, exactly.
 struct AffineRows {
-  std::uint8_t* codes;  // [rows, columns], 0 to 15
-  float* scales;        // [rows, columns / 32]
-  float* offsets;       // likewise
+  std::int8_t* numbers;  // [rows, columns]
+  float* scales;         // [rows, columns / 32]
+  float* offsets;        // likewise
 };
 inline constexpr std::int64_t kAffineGroup = 32;
 
@@ -59,9 +58,10 @@ class TensorFile {
   virtual void read_rows(std::string_view name, std::int64_t begin, std::int64_t end,
                          float* out) const = 0;
 
-  // Whether a tensor is numbers of four bits, as AffineRows has them: Q4_0, Q4_1 and Q4_K of GGUF;
-  // then they are read as such.
-  virtual bool is_affine(std::string_view name) const = 0;
+  // What the numbers of a tensor that is AffineRows fit into: int4, 0 to 15, of Q4_0, Q4_1 and
+  // Q4_K; int8 of Q5_0, Q5_1, Q5_K, Q8_0, IQ4_NL and IQ4_XS. They are read as such. nullopt of
+  // others.
+  virtual std::optional<DType> affine_format(std::string_view name) const = 0;
   virtual void read_affine_rows(std::string_view name, std::int64_t begin, std::int64_t end,
                                 const AffineRows& out) const = 0;
 

@@ -9,8 +9,7 @@
 
 namespace quire {
 
-// What a block of a format of four bits is as affine numbers: codes of all its numbers, a scale and
-// an offset for each 32.
+// What a block is as affine numbers: all of them, and a scale and an offset for each 32.
 using ReadAffineBlock = void (*)(const std::byte* block, const AffineRows& to);
 
 struct TensorFormat {
@@ -18,7 +17,8 @@ struct TensorFormat {
   std::int64_t block_numbers = 1;  // of one row
   std::int64_t block_bytes = 1;
   void (*read)(const std::byte* block, float* to) = nullptr;  // null: its numbers are not read
-  ReadAffineBlock read_affine = nullptr;                      // null: it is not of four bits
+  ReadAffineBlock read_affine = nullptr;                      // null: they are not affine
+  DType affine = DType::int8;                                 // what the affine numbers fit into
 
   // Of whole blocks.
   std::int64_t bytes_of(std::int64_t numbers) const {

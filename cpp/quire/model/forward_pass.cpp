@@ -12,10 +12,6 @@ namespace {
 
 constexpr std::string_view kForward = "forward";
 
-OperatorExecution operators(const Execution& how) {
-  return {how.kernels->operators, how.num_threads};
-}
-
 ArrayView floats_of(const std::vector<float>& numbers) {
   return view_of(numbers, {std::ssize(numbers)});
 }
@@ -55,7 +51,7 @@ ArrayView ForwardPass::norm(const ArrayView& h, const std::optional<ArrayView>& 
   call.residual = delta;
   if (delta) call.residual_out = h;
   call.out = array(rows_, {h.shape[0], h.shape[1]});
-  rms_norm(call, operators(how_), kForward);
+  rms_norm(call, how_, kForward);
   return call.out;
 }
 
@@ -65,7 +61,7 @@ void ForwardPass::norm_in_place(const ArrayView& x, const Norm& norm) {
   call.weight = floats_of(norm.weight);
   call.eps = norm.eps;
   call.out = x;
-  rms_norm(call, operators(how_), kForward);
+  rms_norm(call, how_, kForward);
 }
 
 ArrayView ForwardPass::gated_norm(const ArrayView& x, const ArrayView& gate, const Norm& norm) {
@@ -75,7 +71,7 @@ ArrayView ForwardPass::gated_norm(const ArrayView& x, const ArrayView& gate, con
   call.eps = norm.eps;
   call.gate = gate;
   call.out = array_like(x, rows_);
-  rms_norm(call, operators(how_), kForward);
+  rms_norm(call, how_, kForward);
   return flat(call.out);
 }
 
@@ -85,7 +81,7 @@ void ForwardPass::linear_into(const ArrayView& x, const Linear& weight, const Ar
   call.weight = weight.weight.get();
   if (!weight.bias.empty()) call.bias = floats_of(weight.bias);
   call.out = out;
-  quire::linear(call, {how_.kernels->gemm, how_.num_threads}, kForward);
+  quire::linear(call, how_, kForward);
 }
 
 ArrayView ForwardPass::linear(const ArrayView& x, const Linear& weight, DType dtype) {
@@ -122,7 +118,7 @@ void ForwardPass::rotate(const ArrayView& x, const Rotary& rotary) {
   call.inv_freq = floats_of(rotary.inv_freq);
   call.attention_factor = rotary.attention_factor;
   call.out = x;
-  rope(call, operators(how_), kForward);
+  rope(call, how_, kForward);
 }
 
 ArrayView ForwardPass::attend(const Attention& attention) {
@@ -143,7 +139,7 @@ ArrayView ForwardPass::gated(const ArrayView& gate, const ArrayView& up, Activat
   call.up = up;
   call.activation = activation;
   call.out = array_like(gate, gate.dtype);
-  swiglu(call, operators(how_), kForward);
+  swiglu(call, how_, kForward);
   return flat(call.out);
 }
 
@@ -157,7 +153,7 @@ ArrayView ForwardPass::convolve(const ArrayView& x, const ArrayView& weight, std
       contiguous_index_view(args_.state_slots.data(), {std::ssize(args_.state_slots)});
   call.cu_seqlens = contiguous_index_view(lengths.data(), {std::ssize(lengths)});
   call.out = array(x.dtype, {x.shape[0], x.shape[1]});
-  causal_conv1d(call, operators(how_), kForward);
+  causal_conv1d(call, how_, kForward);
   return call.out;
 }
 
@@ -175,7 +171,7 @@ ArrayView ForwardPass::delta_rule(const ArrayView& q, const ArrayView& k, const 
       contiguous_index_view(args_.state_slots.data(), {std::ssize(args_.state_slots)});
   call.cu_seqlens = contiguous_index_view(lengths.data(), {std::ssize(lengths)});
   call.out = array(q.dtype, {v.shape[0], v.shape[1], v.shape[2]});
-  gated_delta_rule(call, operators(how_), kForward);
+  gated_delta_rule(call, how_, kForward);
   return call.out;
 }
 

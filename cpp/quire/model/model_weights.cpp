@@ -49,10 +49,10 @@ struct ModelWeights::PartRows {
       const std::int64_t shape[] = {part.rows, columns};
       weights.expect(name, shape);
       const DType wanted = weights.format_of(name);
+      all_affine = all_affine && !weights.format_ && weights.file_.affine_format(name).has_value();
       // parts of several formats become what all of them fit into
-      if (!pieces.empty() && wanted != format) format = DType::float32;
+      if (!pieces.empty() && wanted != format) format = all_affine ? DType::int8 : DType::float32;
       if (pieces.empty()) format = wanted;
-      all_affine = all_affine && weights.file_.is_affine(name);
       pieces.push_back({name, num_rows, part.rows});
       num_rows += part.rows;
     }
@@ -80,21 +80,22 @@ struct ModelWeights::PartRows {
 
   AffineSource affine(const TensorFile& file) const {
     return {num_rows, num_columns,
-            [this, &file](std::int64_t begin, std::int64_t end, std::uint8_t* codes, float* scales,
-                          float* offsets) {
+            [this, &file](std::int64_t begin, std::int64_t end, std::int8_t* numbers,
+                          float* scales, float* offsets) {
               const std::int64_t groups = num_columns / kAffineGroup;
               visit(begin, end, [&](const std::string& name, auto first, auto last, auto before) {
                 file.read_affine_rows(name, first, last,
-                                      {codes + before * num_columns, scales + before * groups,
+                                      {numbers + before * num_columns, scales + before * groups,
                                        offsets + before * groups});
               });
-            }};
+            },
+            format};
   }
 
   std::vector<Piece> pieces;
   std::int64_t num_rows = 0, num_columns = 0;
   DType format = DType::float32;
-  bool all_affine = true;
+  bool all_affine = true;  // and kept as they are
 };
 
 ModelWeights::ModelWeights(std::string_view function, std::string path, const TensorFile& file,
@@ -149,13 +150,13 @@ const TensorInfo& ModelWeights::expect(const std::string& name,
 DType ModelWeights::format_of(const std::string& name) const {
   if (format_) return *format_;
   if (const auto plain = plain_dtype(file_.find(name)->dtype)) return *plain;
-  return file_.is_affine(name) ? DType::int4 : DType::int8;
+  return file_.affine_format(name).value_or(DType::int8);
 }
 
 Linear ModelWeights::linear(std::span<const Part> parts, std::int64_t columns, bool bias) {
   const PartRows rows(*this, parts, columns);
   Linear result;
-  if (rows.format == DType::int4 && rows.all_affine && !format_) {
+  if (rows.all_affine) {
     result.weight = pack_affine(rows.affine(file_), num_threads_, function_);
   } else {
     result.weight =

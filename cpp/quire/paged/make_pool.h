@@ -2,7 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 
 #include "quire/cpu/execution.h"
 #include "quire/kv/pool/block_pool.h"
@@ -10,10 +9,10 @@
 namespace quire {
 
 // A pool, as BlockPool's constructor makes it, whose open blocks, where it has such, are sealed by
-// the kernels of `how` on its threads; none: of default_execution(). One that is made without this
-// seals with plain loops on one thread, as `kv` knows no processors; the bits are the same. Throws
-// as BlockPool's constructor and default_execution do.
+// the kernels of `how` on its threads. One that is made without this seals with plain loops on one
+// thread, as `kv` knows no processors; the bits are the same. Throws as BlockPool's constructor
+// does, and default_execution.
 std::shared_ptr<BlockPool> make_pool(const KvGeometry& geometry, const BackingFile& file = {},
-                                     std::optional<Execution> how = std::nullopt);
+                                     const Execution& how = default_execution());
 
 }  // namespace quire

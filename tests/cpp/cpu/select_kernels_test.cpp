@@ -52,6 +52,10 @@ TEST(SelectKernels, OneThatIsNamedServesEveryPath) {
     const WithInstructionSet on_it(name);
     const SelectedKernels& selected = selected_kernels();
     EXPECT_EQ(&selected, &kernels_named(name));
+    // What a set has no kernels of its own for, the next one computes.
+    const bool has_pairs = name == "avx512bf16" || name == "amx";
+    EXPECT_EQ(selected.operators->name, has_pairs ? "avx512" : name);
+    EXPECT_EQ(selected.gemm->name, name == "avx512bf16" ? "avx512" : name);
     for (const DType cache : kCaches) {
       const AttentionChoice& attention = selected.attention(cache);
       EXPECT_EQ(attention.tiles != nullptr, name == "amx" && cache == DType::bfloat16);

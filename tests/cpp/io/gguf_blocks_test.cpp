@@ -65,29 +65,33 @@ TEST(GgufBlocks, NumbersAreThoseOfOthers) {
 TEST(GgufBlocks, AffineNumbersAreTheNumbers) {
   std::set<std::string> seen;
   for (const std::string& name : quantised()) {
-    if (!file_of_others().is_affine(name)) continue;
+    const auto format = file_of_others().affine_format(name);
+    if (!format) continue;
     SCOPED_TRACE(name);
     constexpr std::int64_t groups = kColumns / kAffineGroup;
-    std::vector<std::uint8_t> codes(2 * kColumns);
+    std::vector<std::int8_t> codes(2 * kColumns);
     std::vector<float> scales(2 * groups), offsets(2 * groups), numbers(2 * kColumns);
     file_of_others().read_affine_rows(name, 0, 2, {codes.data(), scales.data(), offsets.data()});
     for (std::int64_t i = 0; i < 2 * kColumns; ++i) {
-      ASSERT_LE(codes[i], 15);
+      const bool fits = format == DType::int8 || (codes[i] >= 0 && codes[i] <= 15);
+      ASSERT_TRUE(fits) << static_cast<int>(codes[i]);
       // exact in float64, so that it is rounded once
       numbers[i] = static_cast<float>(static_cast<double>(scales[i / kAffineGroup]) * codes[i] +
                                       static_cast<double>(offsets[i / kAffineGroup]));
     }
     expect_bits(numbers, rows(concat(name, ".numbers"), 0, 2));
-    std::vector<std::uint8_t> last(kColumns);
+    std::vector<std::int8_t> last(kColumns);
     std::vector<float> last_scales(groups), last_offsets(groups);
     file_of_others().read_affine_rows(name, 1, 2,
                                       {last.data(), last_scales.data(), last_offsets.data()});
     EXPECT_EQ(last, std::vector(codes.begin() + kColumns, codes.end()));
     EXPECT_EQ(last_scales, std::vector(scales.begin() + groups, scales.end()));
     EXPECT_EQ(last_offsets, std::vector(offsets.begin() + groups, offsets.end()));
-    seen.insert(name);
+    seen.insert(concat(name, " ", name_of(*format)));
   }
-  EXPECT_EQ(seen, (std::set<std::string>{"Q4_0", "Q4_1", "Q4_K"}));
+  EXPECT_EQ(seen,
+            (std::set<std::string>{"Q4_0 int4", "Q4_1 int4", "Q4_K int4", "Q5_0 int8", "Q5_1 int8",
+                                   "Q5_K int8", "Q8_0 int8", "IQ4_NL int8", "IQ4_XS int8"}));
 }
 
 TEST(GgufBlocks, ABlockOfQ4_0) {

@@ -90,8 +90,8 @@ TEST(TensorFile, TensorsOfASafetensorsFile) {
   file->let_go("f");
   file->let_go("none");
   EXPECT_EQ(rows(*file, "f", 5, 6), (std::vector<float>{10, 11}));
-  EXPECT_FALSE(file->is_affine("f"));
-  EXPECT_FALSE(file->is_affine("i"));
+  EXPECT_EQ(file->affine_format("f"), std::nullopt);
+  EXPECT_EQ(file->affine_format("i"), std::nullopt);
 }
 
 TEST(TensorFile, PlainNumbersAreThoseOfTheFile) {
@@ -145,9 +145,10 @@ TEST(TensorFile, WhatIsAskedWronglyIsRefused) {
   EXPECT_THROW(file->read_rows("f", 0, 3, &out), IndexError);
   EXPECT_EQ(refusal([&] { file->read_affine_rows("f", 0, 1, {}); }),
             concat(start,
-                   "tensor \"f\" of F32 [2, 1], expected Q4_0, Q4_1 or Q4_K, which are "
-                   "affine"));
-  EXPECT_EQ(refusal([&] { file->is_affine("g"); }), concat(start, "no tensor \"g\", expected one"));
+                   "tensor \"f\" of F32 [2, 1], expected Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q8_0, "
+                   "IQ4_NL or IQ4_XS, which are affine"));
+  EXPECT_EQ(refusal([&] { file->affine_format("g"); }),
+            concat(start, "no tensor \"g\", expected one"));
   EXPECT_EQ(refusal([&] { file->let_go("g"); }), concat(start, "no tensor \"g\", expected one"));
 }
 

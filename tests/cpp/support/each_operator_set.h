@@ -1,5 +1,5 @@
-// The kernels of operators that this machine has, for tests that run on each of them, and what they
-// run on.
+// The instruction sets of this machine that have kernels of operators of their own, for tests that
+// run on each of them, and what they run on.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -8,24 +8,24 @@
 #include <utility>
 #include <vector>
 
+#include "quire/cpu/execution.h"
 #include "quire/cpu/kernel_list.h"
-#include "quire/cpu/operators/operator_execution.h"
 #include "support/attention_problem.h"
 
 namespace quire::testing {
 
-inline std::vector<const OperatorKernels*> operator_kernels() {
-  std::vector<const OperatorKernels*> all;
+inline std::vector<const SelectedKernels*> operator_sets() {
+  std::vector<const SelectedKernels*> all;
   for (const KernelSource& source : kernel_list()) {
-    const OperatorKernels* const kernels = source.kernels->operators;
-    if (kernels != nullptr && source.runs_here()) all.push_back(kernels);
+    if (source.kernels->operators == nullptr || !source.runs_here()) continue;
+    all.push_back(&kernels_named(source.kernels->name));
   }
   return all;
 }
 
-class OnOperatorKernels : public ::testing::TestWithParam<const OperatorKernels*> {
+class OnOperatorSet : public ::testing::TestWithParam<const SelectedKernels*> {
  protected:
-  OperatorExecution on(int num_threads) const { return {GetParam(), num_threads}; }
+  Execution on(int num_threads) const { return {GetParam(), num_threads}; }
 };
 
 inline Array normal(DType dtype, std::vector<std::int64_t> shape, std::uint32_t seed,

@@ -24,7 +24,8 @@ struct GemmTask {
 
   DType format;              // of the weight
   std::int64_t depth;        // K with its padding, a multiple of group_depth
-  std::int64_t group_depth;  // numbers of K that share a scale and an offset; else all of them
+  bool has_groups;           // of K, each with a scale and an offset for each column behind it
+  std::int64_t group_depth;  // numbers of K in a group; where there are none, all of them
   std::int64_t group_bytes, panel_bytes;
 
   std::int64_t num_columns;  // N

@@ -1,4 +1,4 @@
-// The sum of x over a group of an int4 weight, which the group's offset is multiplied by.
+// The sum of x over a group of a weight, which the group's offset is multiplied by.
 #pragma once
 
 #include <cstdint>

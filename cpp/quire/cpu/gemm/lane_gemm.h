@@ -62,7 +62,10 @@ struct LaneGemm {
     if (task.format == DType::bfloat16) {
       return multiply_by<BFloat16>(task, packed, panels, scratch);
     }
-    if (task.format == DType::int8) return multiply_by<Int8>(task, packed, panels, scratch);
+    if (task.format == DType::int8) {
+      return task.has_groups ? multiply_by<Int8InGroups>(task, packed, panels, scratch)
+                             : multiply_by<Int8>(task, packed, panels, scratch);
+    }
     multiply_by<Int4Numbers>(task, packed, panels, scratch);
   }
 
@@ -84,7 +87,7 @@ struct LaneGemm {
     }
     std::memset(to + task.row_length, 0,
                 static_cast<std::size_t>(task.depth - task.row_length) * sizeof(float));
-    if (task.format != DType::int4) return;
+    if (!task.has_groups) return;
     for (std::int64_t group = 0; group < task.depth / task.group_depth; ++group) {
       to[task.depth + group] = GroupSums<S>::sum(to + group * task.group_depth, task.group_depth);
     }

@@ -9,7 +9,7 @@
 #include "quire/base/interruption.h"
 #include "quire/base/lent.h"
 #include "quire/base/thread_pool.h"
-#include "quire/cpu/execution.h"
+#include "quire/cpu/gemm/gemm_kernels.h"
 #include "quire/ops/linear/pack_weight.h"
 
 namespace quire {
@@ -89,6 +89,7 @@ GemmTask task_of(const LinearArgs& args, const PackedLayout& layout) {
   task.row_length = layout.num_columns;
   task.format = layout.format;
   task.depth = layout.depth();
+  task.has_groups = layout.group_size != 0;
   task.group_depth = layout.group_depth();
   task.group_bytes = layout.group_bytes();
   task.panel_bytes = layout.panel_bytes();
@@ -164,12 +165,7 @@ void multiply_rows(const LinearArgs& args, const PackedLayout& layout, const Gem
 
 }  // namespace
 
-GemmExecution default_gemm_execution(int num_threads, std::string_view function) {
-  const Execution how = default_execution(num_threads, function);
-  return {how.kernels->gemm, how.num_threads};
-}
-
-void linear(const LinearArgs& args, const GemmExecution& how, std::string_view function) {
+void linear(const LinearArgs& args, const Execution& how, std::string_view function) {
   const DefaultFloatMode mode;
   check_linear(args, function);
   const PackedLayout layout = args.layout();
@@ -180,7 +176,7 @@ void linear(const LinearArgs& args, const GemmExecution& how, std::string_view f
     task.num_rows = std::min(kTaskRows, args.num_rows() - row);
     task.x = args.x.at(row);
     task.out = args.out.at(row);
-    multiply_rows(args, layout, task, path_of(*how.kernels, task), how.num_threads, rooms);
+    multiply_rows(args, layout, task, path_of(*how.kernels->gemm, task), how.num_threads, rooms);
   }
 }
 

@@ -30,6 +30,14 @@ struct PackedNumbers<S, BFloat16> {
   }
 };
 
+// The same numbers where scales and offsets belong to groups.
+struct Int8InGroups {};
+
+template <class S>
+struct PackedNumbers<S, Int8InGroups> : PackedNumbers<S, Int8> {
+  static constexpr bool kHasGroups = true;
+};
+
 // Four bits: numbers 0 to 15, whose scales and offsets belong to groups.
 struct Int4Numbers {};
 

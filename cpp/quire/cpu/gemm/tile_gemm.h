@@ -19,7 +19,7 @@ namespace quire {
 
 template <class S>
 struct TileGemm : private TileLayout<S> {
-  // Tiles of x, and of int4 the sums of each row's groups.
+  // Tiles of x, and the sums of each row's groups where the weight has some.
   static std::int64_t packed_bytes(const GemmTask& task) {
     return x_bytes(task) + tiles(task) * kTileRows * groups(task) * std::int64_t{sizeof(float)};
   }
@@ -64,7 +64,9 @@ struct TileGemm : private TileLayout<S> {
   static void multiply_whole(const GemmTask& task, const std::byte* packed, const std::byte* panel,
                              std::byte* sums) {
     std::byte* const room = sums + tiles(task) * kBlockBytes;
-    if (task.format == DType::int8) {
+    if (task.format == DType::int8 && task.has_groups) {
+      TileStream<S>::template multiply<Int8InGroups>(task, packed, panel, sums, room);
+    } else if (task.format == DType::int8) {
       TileStream<S>::template multiply<Int8>(task, packed, panel, sums, room);
     } else if (task.format == DType::int4) {
       TileStream<S>::template multiply<Int4Numbers>(task, packed, panel, sums, room);
@@ -99,7 +101,7 @@ struct TileGemm : private TileLayout<S> {
           }
           part.blocks = unpacked;
         }
-        if (task.format == DType::int4) {
+        if (task.has_groups) {
           add_groups(task, packed, part, from, sums, unpacked + kPartSteps * kBlockBytes);
         } else {
           add_steps(task, packed, part, sums);
@@ -128,10 +130,10 @@ struct TileGemm : private TileLayout<S> {
   // From the beginning of a panel, or of a group, to that of a step.
   static std::int64_t bytes_of_steps(const GemmTask& task, std::int64_t steps) {
     const std::int64_t depth = steps * kBlockDepth;
-    constexpr std::int64_t kInt4BlockBytes = kPanelColumns * kBlockDepth / 2;
-    if (task.format != DType::int4) return task.panel_bytes / task.depth * depth;
+    if (!task.has_groups) return task.panel_bytes / task.depth * depth;
+    const std::int64_t numbers = task.group_bytes - kGroupScaleBytes;
     return depth / task.group_depth * task.group_bytes +
-           depth % task.group_depth / kBlockDepth * kInt4BlockBytes;
+           numbers / task.group_depth * (depth % task.group_depth);
   }
 
   static void unpack(const GemmTask& task, const std::byte* block, std::byte* to) {
@@ -178,7 +180,7 @@ struct TileGemm : private TileLayout<S> {
     }
   }
 
-  // The same of int4, group by group: the sums of a group leave the tiles, and are multiplied by
+  // The same group by group: the sums of a group leave the tiles, and are multiplied by
   // scales in vectors.
   static void add_groups(const GemmTask& task, const std::byte* packed, const Part& part,
                          const std::byte* panel_part, std::byte* sums, std::byte* rooms) {

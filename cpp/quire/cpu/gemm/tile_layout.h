@@ -20,7 +20,7 @@ struct TileLayout {
   static constexpr std::int64_t kFewBytes = 1 << 20;
   static constexpr std::int64_t kPartSteps = 512 / kBlockDepth;
 
-  // The sums of int4's groups wait outside of tiles until others have been computed: what has just
+  // The sums of groups wait outside of tiles until others have been computed: what has just
   // been stored is not in the cache yet, and who loads it waits.
   static constexpr std::int64_t kGroupRing = 4;
   static constexpr std::int64_t kGroupLead = 2;
@@ -51,11 +51,12 @@ struct TileLayout {
     return (begin * tiles(task) + tile * count + in_part) * kTileBytes;
   }
   static std::int64_t groups(const GemmTask& task) {
-    return task.format == DType::int4 ? task.depth / task.group_depth : 0;
+    return task.has_groups ? task.depth / task.group_depth : 0;
   }
 
   // As tiles of x: [parts of K][16 rows at a time][steps of 32 numbers][16 rows][32], so that what
-  // is multiplied with a part of K lies together. Then, of int4, the sums of each row's groups.
+  // is multiplied with a part of K lies together. Then the sums of each row's groups, where the
+  // weight has some.
   static void pack_rows(const GemmTask& task, std::int64_t tile, std::byte* packed) {
     const std::int64_t rows = std::min(kTileRows, task.num_rows - tile * kTileRows);
     // Tiles have as many rows as the first, so that the others end in rows of zeros.
@@ -74,8 +75,7 @@ struct TileLayout {
         from += count;
         rest -= count;
       }
-      if (task.format == DType::int4 && row < rows)
-        sum_groups(task, tile * kTileRows + row, packed);
+      if (row < rows) sum_groups(task, tile * kTileRows + row, packed);
     }
   }
 

@@ -22,6 +22,10 @@ struct UnpackBlocks {
     return block;
   }
 
+  static const std::byte* unpack(Int8InGroups, const std::byte* block, std::byte* to) {
+    return unpack(Int8{}, block, to);
+  }
+
   // The same of int4.
   static const std::byte* unpack(Int4Numbers, const std::byte* block, std::byte* to) {
     constexpr int kWordPairs = 4;

@@ -58,8 +58,7 @@ void fill_gates(const GatedDeltaRuleArgs& args, int num_threads, Gates& gates) {
 
 }  // namespace
 
-void causal_conv1d(const CausalConv1dArgs& args, const OperatorExecution& how,
-                   std::string_view function) {
+void causal_conv1d(const CausalConv1dArgs& args, const Execution& how, std::string_view function) {
   const DefaultFloatMode mode;
   const TokenSpans spans = check_causal_conv1d(args, function);
   const std::vector<std::int64_t>& begins = spans.begins;
@@ -91,16 +90,16 @@ void causal_conv1d(const CausalConv1dArgs& args, const OperatorExecution& how,
     task.num_channels = std::min(kChannelsAtOnce, channels - first);
     task.taps = args.weight.shape[1];
     task.silu = args.silu;
-    how.kernels->recurrent.causal_conv1d(task);
+    how.kernels->operators->recurrent.causal_conv1d(task);
   });
 }
 
-void gated_delta_rule(const GatedDeltaRuleArgs& args, const OperatorExecution& how,
+void gated_delta_rule(const GatedDeltaRuleArgs& args, const Execution& how,
                       std::string_view function) {
   const DefaultFloatMode mode;
   const TokenSpans spans = check_gated_delta_rule(args, function);
   const std::vector<std::int64_t>& begins = spans.begins;
-  const RecurrentKernels& kernels = how.kernels->recurrent;
+  const RecurrentKernels& kernels = how.kernels->operators->recurrent;
   const Lent<Gates> gates;
   fill_gates(args, how.num_threads, *gates);
   const std::int64_t heads = args.v.shape[1], keys = args.q.shape[2], values = args.v.shape[2];

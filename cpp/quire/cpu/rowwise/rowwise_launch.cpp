@@ -20,24 +20,27 @@ struct RowRooms {
   std::vector<double> half_turns;
 };
 
+// What the sums of a residual go through, while the norm goes through another.
+class SumsBuffer : public AlignedBuffer {};
+
 std::int64_t length_of(const ArrayView& rows) { return rows.shape[rows.ndim - 1]; }
 
 }  // namespace
 
-void rms_norm(const RmsNormArgs& args, const OperatorExecution& how, std::string_view function) {
+void rms_norm(const RmsNormArgs& args, const Execution& how, std::string_view function) {
   const DefaultFloatMode mode;
   check_rms_norm(args, function);
   const std::int64_t length = length_of(args.x);
   const Lent<RowRooms> rooms;
   float* const weight = rooms->weight.reserve(length);
-  how.kernels->rows.widen(args.weight.data, args.weight.dtype, length,
-                          static_cast<float>(args.weight_offset), weight);
+  how.kernels->operators->rows.widen(args.weight.data, args.weight.dtype, length,
+                                     static_cast<float>(args.weight_offset), weight);
   const ArrayView& residual = args.residual ? *args.residual : args.x;
   const ArrayView& sums = args.residual_out ? *args.residual_out : args.out;
   const ArrayView& gate = args.gate ? *args.gate : args.x;
   const RowAxes rows{&args.x, &residual, &sums, &gate, &args.out};
   const RowResult result(args.out, {&args.x, &residual, &gate});
-  const RowResult sum_result(sums, {&args.x, &residual, &gate});
+  const RowResult<SumsBuffer> sum_result(sums, {&args.x, &residual, &gate});
   deal_rows(rows, length, how.num_threads, [&](std::int64_t row, std::int64_t count) {
     RmsNormTask task{};
     task.x = rows.at(args.x, row);
@@ -55,7 +58,7 @@ void rms_norm(const RmsNormArgs& args, const OperatorExecution& how, std::string
     const auto norm_into = [&](std::byte* out, std::int64_t step) {
       task.out = out;
       task.out_stride = step;
-      how.kernels->rows.rms_norm(task);
+      how.kernels->operators->rows.rms_norm(task);
     };
     const auto add_into = [&](std::byte* to, std::int64_t step) {
       task.sums = to;
@@ -70,7 +73,7 @@ void rms_norm(const RmsNormArgs& args, const OperatorExecution& how, std::string
   });
 }
 
-void swiglu(const SwigluArgs& args, const OperatorExecution& how, std::string_view function) {
+void swiglu(const SwigluArgs& args, const Execution& how, std::string_view function) {
   const DefaultFloatMode mode;
   check_swiglu(args, function);
   const std::int64_t length = length_of(args.gate);
@@ -90,12 +93,12 @@ void swiglu(const SwigluArgs& args, const OperatorExecution& how, std::string_vi
                  [&](std::byte* out, std::int64_t step) {
                    task.out = out;
                    task.out_stride = step;
-                   how.kernels->rows.swiglu(task);
+                   how.kernels->operators->rows.swiglu(task);
                  });
   });
 }
 
-void rope(const RopeArgs& args, const OperatorExecution& how, std::string_view function) {
+void rope(const RopeArgs& args, const Execution& how, std::string_view function) {
   const DefaultFloatMode mode;
   check_rope(args, function);
   const Lent<RowRooms> rooms;
@@ -128,7 +131,7 @@ void rope(const RopeArgs& args, const OperatorExecution& how, std::string_view f
   };
   const ArrayView tokens = tokens_of(args.x);
   const std::int64_t head_bytes = whole.head_dim * static_cast<std::int64_t>(size_of(whole.dtype));
-  std::optional<RowResult> dense;  // where heads lie one after the other
+  std::optional<RowResult<>> dense;  // where heads lie one after the other
   if (whole.out_head_stride == head_bytes)
     dense.emplace(tokens_of(args.out), std::initializer_list<const ArrayView*>{&args.x});
   const std::int64_t* const positions = rooms->positions.data();
@@ -141,7 +144,7 @@ void rope(const RopeArgs& args, const OperatorExecution& how, std::string_view f
               const auto turn_into = [&](std::byte* out, std::int64_t step) {
                 task.out = out;
                 task.out_stride = step;
-                how.kernels->rows.rope(task);
+                how.kernels->operators->rows.rope(task);
               };
               std::byte* const out = args.out.at(token);
               if (dense) return dense->write(out, whole.out_stride, count, turn_into);

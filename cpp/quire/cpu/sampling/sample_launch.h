@@ -3,14 +3,13 @@
 
 #include <string_view>
 
-#include "quire/cpu/operators/operator_execution.h"
+#include "quire/cpu/execution.h"
 #include "quire/ops/sampling/sample.h"
 
 namespace quire {
 
 // Computes out, a row of logits on one thread. Throws ValueError, IndexError or TypeError, under
 // the name of `function`, before anything is written.
-void sample(const SampleArgs& args, const OperatorExecution& how,
-            std::string_view function = "sample");
+void sample(const SampleArgs& args, const Execution& how, std::string_view function = "sample");
 
 }  // namespace quire

@@ -153,12 +153,10 @@ void BlockPool::read_in_order(std::int64_t layer, std::span<const std::int32_t> 
 
 void BlockPool::use_in_order(std::span<const Step> steps,
                              const std::function<void(std::size_t)>& use) const {
+  std::vector<std::vector<std::int64_t>> slabs;
+  for (const Step& step : steps) slabs.push_back(residency_->slabs(step.layer, step.blocks));
   std::optional<BlockStream> stream;
-  if (residency_->is_limited()) {
-    std::vector<std::vector<std::int64_t>> slabs;
-    for (const Step& step : steps) slabs.push_back(residency_->slabs(step.layer, step.blocks));
-    if (!stream.emplace(*residency_, 0).start_once(slabs)) stream.reset();
-  }
+  if (!stream.emplace(*residency_, 0).start_once(slabs)) stream.reset();
   for (std::size_t i = 0; i < steps.size(); ++i) {
     if (stream) stream->wait_for(i);
     use(i);
@@ -169,7 +167,6 @@ void BlockPool::use_in_order(std::span<const Step> steps,
 std::vector<bool> BlockPool::resident_blocks() const {
   home_.require();
   std::vector<bool> resident = residency_->whole_blocks();
-  if (!residency_->is_limited()) return resident;
   const std::lock_guard lock(mutex_);
   for (std::int32_t block = 0; block < geometry().num_blocks; ++block) {
     if (is_open_alone(block)) resident[block] = true;

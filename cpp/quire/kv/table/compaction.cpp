@@ -281,7 +281,7 @@ void BlockTable::compact(std::vector<std::int64_t> sources) {
   const std::int64_t size = std::ssize(sources), stay = open_columns().stay();
   constexpr std::int64_t kAtOnce = OpenColumns::kBlocksOpened;
   Compaction compaction(*this, std::move(sources));
-  const std::int64_t opened = pool_->open_room().is_limited() ? compaction.num_opened() : 0;
+  const std::int64_t opened = compaction.num_opened();
   const OpenRoom::Claim claim(pool_->open_room(), {kKeep, "positions", size},
                               std::min(opened, 1 + stay), std::min(opened, kAtOnce + stay));
   compaction.take_blocks();

@@ -92,20 +92,15 @@ std::int64_t BlockTable::gather(std::int64_t layer, std::int64_t max_tokens, voi
   const std::int64_t count = std::min(max_tokens, columns_.num_tokens);
   columns_.require_no_hole("BlockTable.gather: table", count);
 
-  std::vector<std::int32_t> opened;  // ids, where some may be those of open blocks
-  auto ids =
-      std::span(columns_.blocks).first(columns_.columns_of(std::max<std::int64_t>(0, count)));
-  if (columns_.history.opens()) {
-    for (std::int64_t column = 0; column < std::ssize(ids); ++column) {
-      opened.push_back(columns_.read_id(column));
-    }
-    ids = opened;
+  std::vector<std::int32_t> ids(columns_.columns_of(std::max<std::int64_t>(0, count)));
+  for (std::int64_t column = 0; column < std::ssize(ids); ++column) {
+    ids[column] = columns_.read_id(column);
   }
   pool_->read_in_order(layer, ids, [&](std::size_t first, std::size_t last) {
     const std::int64_t size = columns_.block_size, begin = static_cast<std::int64_t>(first) * size;
     const std::int64_t end = std::min(static_cast<std::int64_t>(last) * size, count);
     const Tokens tokens = {layer, begin, end, ids.data(), size};
-    if (columns_.history.opens()) {
+    if (storage.geometry().opens_blocks()) {
       read_opened(*pool_, tokens, static_cast<float*>(k), static_cast<float*>(v));
     } else if (is_quantised(storage.geometry().dtype)) {
       read_scaled(tokens, storage.k_cache(layer), storage.k_scale(layer), static_cast<float*>(k));

@@ -14,9 +14,9 @@ namespace quire {
 //
 // Sums are float32, of products in one order that K alone decides: for each 32 numbers of K those
 // of even k one after the other from zero, and those of odd k likewise; then both together, then
-// onto the sum so far. int8 has its scale, int4 its scales and offsets, applied to sums of
-// x * number: of int4 for each group, sum = sum + scale * s, then + offset * (the group's sum of
-// x). Then bias is added, and the result rounded to out's dtype.
+// onto the sum so far. int8 has its scale, groups their scales and offsets, applied to sums of
+// x * number: of a group, sum = sum + scale * s, then + offset * (the group's sum of x). Then bias
+// is added, and the result rounded to out's dtype.
 //
 // Where x is bfloat16 and the weight bfloat16, int8 or int4, subnormal numbers are taken for zero:
 // these are the sums of AMX's tiles, and those of other processors are the same. A row of x has the

@@ -11,41 +11,66 @@
 namespace quire {
 namespace {
 
-// What a panel's rows of affine numbers are read into.
+// A panel's rows as they were read.
 struct AffinePanel {
-  std::vector<std::uint8_t> codes;
+  std::vector<std::int8_t> numbers;
   std::vector<float> scales, offsets;
 };
 
-void pack_affine_panel(const ArgumentChecker& check, const AffinePanel& from, Weight& weight,
-                       std::int64_t panel) {
-  const PackedLayout& layout = weight.layout();
-  const std::int64_t first = panel * kPanelColumns;
-  const std::int64_t rows = std::min(kPanelColumns, layout.num_rows - first);
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const std::span codes(from.codes.data() + row * layout.num_columns,
-                          static_cast<std::size_t>(layout.num_columns));
-    for (std::int64_t k = 0; k < layout.num_columns; k += 8) {
-      const auto eight = codes.subspan(static_cast<std::size_t>(k), 8);
-      const auto wrong =
-          std::find_if(eight.begin(), eight.end(), [](int code) { return code > 15; });
-      if (wrong != eight.end()) {
-        check.fail<ValueError>("source", "got ", static_cast<int>(*wrong), " at [", first + row,
-                               ", ", k + (wrong - eight.begin()), "], expected 0 to 15");
+class AffinePacker {
+ public:
+  AffinePacker(const ArgumentChecker& check, Weight& weight, std::int64_t panel)
+      : check_(check), weight_(weight), layout_(weight.layout()), panel_(panel) {}
+
+  void pack(const AffinePanel& from, std::int64_t num_rows) const {
+    for (std::int64_t row = 0; row < num_rows; ++row) {
+      const std::span numbers(from.numbers.data() + row * layout_.num_columns,
+                              static_cast<std::size_t>(layout_.num_columns));
+      layout_.format == DType::int4 ? pack_int4(row, numbers) : pack_int8(row, numbers);
+      for (std::int64_t group = 0; group < layout_.groups(); ++group) {
+        const auto at = static_cast<std::size_t>(row * layout_.groups() + group);
+        require_finite(row, group, from.scales[at]);
+        require_finite(row, group, from.offsets[at]);
+        weight_.set_grid(panel_, row, group * kAffineGroupSize, from.scales[at], from.offsets[at]);
       }
-      weight.set_int4(panel, row, k, eight);
-    }
-    for (std::int64_t group = 0; group < layout.groups(); ++group) {
-      const auto at = static_cast<std::size_t>(row * layout.groups() + group);
-      for (const float number : {from.scales[at], from.offsets[at]}) {
-        if (std::isfinite(number)) continue;
-        check.fail<ValueError>("source", "got the scale or offset ", number, " of row ",
-                               first + row, ", group ", group, ", expected finite numbers");
-      }
-      weight.set_grid(panel, row, group * layout.group_size, from.scales[at], from.offsets[at]);
     }
   }
-}
+
+ private:
+  void pack_int4(std::int64_t row, std::span<const std::int8_t> numbers) const {
+    for (std::size_t k = 0; k < numbers.size(); k += 8) {
+      const auto eight = numbers.subspan(k, 8);
+      for (std::size_t i = 0; i < eight.size(); ++i) {
+        if (eight[i] >= 0 && eight[i] <= 15) continue;
+        check_.fail<ValueError>("source", "got ", static_cast<int>(eight[i]), " at [",
+                                panel_ * kPanelColumns + row, ", ", k + i, "], expected 0 to 15");
+      }
+      weight_.set_int4(panel_, row, static_cast<std::int64_t>(k), eight);
+    }
+  }
+
+  void pack_int8(std::int64_t row, std::span<const std::int8_t> numbers) const {
+    for (std::size_t k0 = 0; k0 < numbers.size(); k0 += kBlockDepth) {
+      std::byte* const block =
+          weight_.panel(panel_) + layout_.offset(row, static_cast<std::int64_t>(k0));
+      for (std::int64_t k = 0; k < kBlockDepth; ++k) {
+        block[k * kHalfColumns] = static_cast<std::byte>(numbers[k0 + static_cast<std::size_t>(k)]);
+      }
+    }
+  }
+
+  void require_finite(std::int64_t row, std::int64_t group, float number) const {
+    if (std::isfinite(number)) return;
+    check_.fail<ValueError>("source", "got the scale or offset ", number, " of row ",
+                            panel_ * kPanelColumns + row, ", group ", group,
+                            ", expected finite numbers");
+  }
+
+  const ArgumentChecker& check_;
+  Weight& weight_;
+  const PackedLayout& layout_;
+  const std::int64_t panel_;
+};
 
 }  // namespace
 
@@ -57,17 +82,21 @@ std::shared_ptr<const Weight> pack_affine(const AffineSource& source, int num_th
     check.fail<ValueError>("source", "got ", source.num_columns,
                            " columns, expected whole groups of 32");
   }
-  const PackedLayout layout{DType::int4, source.num_rows, source.num_columns, kAffineGroupSize};
+  if (source.format != DType::int4 && source.format != DType::int8) {
+    check.fail<ValueError>("source", "got format ", name_of(source.format),
+                           ", expected int4 or int8");
+  }
+  const PackedLayout layout{source.format, source.num_rows, source.num_columns, kAffineGroupSize};
   std::vector<AffinePanel> panels(static_cast<std::size_t>(std::max(num_threads, 1)));
   return packed_weight(layout, num_threads, [&](Weight& weight, std::int64_t panel, int worker) {
     AffinePanel& rows = panels[static_cast<std::size_t>(worker)];
     const std::int64_t first = panel * kPanelColumns;
-    rows.codes.resize(static_cast<std::size_t>(kPanelColumns * layout.num_columns));
+    const std::int64_t count = std::min(kPanelColumns, layout.num_rows - first);
+    rows.numbers.resize(static_cast<std::size_t>(kPanelColumns * layout.num_columns));
     rows.scales.resize(static_cast<std::size_t>(kPanelColumns * layout.groups()));
     rows.offsets.resize(rows.scales.size());
-    source.read(first, std::min(first + kPanelColumns, layout.num_rows), rows.codes.data(),
-                rows.scales.data(), rows.offsets.data());
-    pack_affine_panel(check, rows, weight, panel);
+    source.read(first, first + count, rows.numbers.data(), rows.scales.data(), rows.offsets.data());
+    AffinePacker(check, weight, panel).pack(rows, count);
   });
 }
 

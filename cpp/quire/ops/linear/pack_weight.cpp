@@ -121,10 +121,10 @@ class PanelPacker {
       for (std::int64_t i = 0; i < count; ++i) group[i] = to_float(numbers[k0 + i]);
       const AffineGrid grid = affine_grid(group, count);
       for (std::int64_t i = 0; i < count; i += 8) {
-        std::uint8_t eight[8];
+        std::int8_t eight[8];
         const std::int64_t some = std::min<std::int64_t>(8, count - i);
         for (std::int64_t j = 0; j < some; ++j) {
-          eight[j] = static_cast<std::uint8_t>(grid.number(group[i + j]));
+          eight[j] = static_cast<std::int8_t>(grid.number(group[i + j]));
         }
         weight_.set_int4(panel, column, k0 + i, {eight, static_cast<std::size_t>(some)});
       }

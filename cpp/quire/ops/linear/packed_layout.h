@@ -8,8 +8,10 @@
 //   float32, float16   [N/32][K/32] [2 halves][32 k][16 columns]
 //   bfloat16           [N/32][K/32] [2 halves][16 pairs of k][16 columns][2]
 //   int8               [N/32][K/32] [2 halves][32 k][16 columns], then a float32 scale per column
-//   int4               [N/32][K/group] of [group/32] [2 halves][4][16 columns][2][2 bytes], then 32
-//                      float32 scales and 32 float32 offsets, of the panel's columns
+//   int8 in groups     [N/32][K/group] of [group/32] [2 halves][32 k][16 columns], then 32 float32
+//                      scales and 32 float32 offsets, of the panel's columns
+//   int4               [N/32][K/group] of [group/32] [2 halves][4][16 columns][2][2 bytes], then
+//                      scales and offsets likewise
 //
 // Pairs of bfloat16 are what tiles and dot products of AMX and AVX-512 multiply. Of int4, the four
 // bytes of a column are 8 numbers of K: number 2 j + e of them is at bit 16 e + 4 j, so that a
@@ -25,7 +27,7 @@ namespace quire {
 inline constexpr std::int64_t kPanelColumns = 32;
 inline constexpr std::int64_t kHalfColumns = 16;
 inline constexpr std::int64_t kBlockDepth = 32;  // numbers of K
-// The scales and the offsets of a panel's columns behind each group of int4.
+// The scales and the offsets of a panel's columns behind each group.
 inline constexpr std::int64_t kGroupScaleBytes = 2 * kPanelColumns * sizeof(float);
 
 constexpr std::int64_t round_up(std::int64_t n, std::int64_t step) {
@@ -37,7 +39,8 @@ struct PackedLayout {
   DType format = DType::bfloat16;  // float32, float16, bfloat16, int8 or int4
   std::int64_t num_rows = 0;       // N
   std::int64_t num_columns = 0;    // K
-  std::int64_t group_size = 0;     // numbers of K that share a scale and an offset: int4's, else 0
+  // Numbers of K that share a scale and an offset, of int4 and perhaps of int8; 0: there are none.
+  std::int64_t group_size = 0;
 
   std::int64_t panels() const { return (num_rows + kPanelColumns - 1) / kPanelColumns; }
   // Numbers of K in a panel: whole groups.
@@ -57,7 +60,8 @@ struct PackedLayout {
   std::int64_t panel_bytes() const { return groups() * group_bytes(); }
   // Of one scale per column, which stand behind all panels.
   std::int64_t scale_bytes() const {
-    return format == DType::int8 ? panels() * kPanelColumns * std::int64_t{sizeof(float)} : 0;
+    const bool has_scales = format == DType::int8 && group_size == 0;
+    return has_scales ? panels() * kPanelColumns * std::int64_t{sizeof(float)} : 0;
   }
   std::int64_t bytes() const { return panels() * panel_bytes() + scale_bytes(); }
 
@@ -76,7 +80,8 @@ struct PackedLayout {
     if (format != DType::bfloat16) return start + (depth * kHalfColumns + column) * item;
     return start + ((depth / 2 * kHalfColumns + column) * 2 + depth % 2) * item;
   }
-  // Where the scales and offsets of k's group begin, in bytes from the panel's beginning: int4's.
+  // Where the scales and offsets of k's group begin, in bytes from the panel's beginning; of a
+  // weight with groups.
   std::int64_t scales_offset(std::int64_t k) const {
     return (k / group_depth() + 1) * group_bytes() - kGroupScaleBytes;
   }

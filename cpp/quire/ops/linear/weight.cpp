@@ -9,11 +9,19 @@
 namespace quire {
 namespace {
 
-float scale_at(const std::byte* p) {
-  float scale;
-  std::memcpy(&scale, p, sizeof scale);
-  return scale;
-}
+// What the numbers of a group stand for: scale * number + offset.
+struct Grid {
+  double scale, offset;
+
+  // `scales` are those of the group, and then its offsets.
+  Grid(const std::byte* scales, std::int64_t column) {
+    float two[2];
+    std::memcpy(&two[0], scales + column * 4, sizeof two[0]);
+    std::memcpy(&two[1], scales + (kPanelColumns + column) * 4, sizeof two[1]);
+    scale = two[0];
+    offset = two[1];
+  }
+};
 
 }  // namespace
 
@@ -34,16 +42,17 @@ double Weight::at(std::int64_t n, std::int64_t k) const {
   const std::int64_t column = n % kPanelColumns;
   const std::byte* const whole = panel(n / kPanelColumns);
   const std::byte* const p = whole + layout_.offset(column, k);
-  if (format() == DType::int8) {
-    return static_cast<double>(scales()[n]) * to_float(*reinterpret_cast<const Int8*>(p));
-  }
-  if (format() == DType::int4) {
+  if (group_size() != 0) {
+    const Grid grid(whole + layout_.scales_offset(k), column);
+    if (format() == DType::int8) {
+      return grid.scale * to_float(*reinterpret_cast<const Int8*>(p)) + grid.offset;
+    }
     std::uint32_t bits;
     std::memcpy(&bits, p, sizeof bits);
-    const std::uint32_t number = bits >> PackedLayout::shift(k) & 15u;
-    const std::byte* const scales = whole + layout_.scales_offset(k);
-    const double scale = scale_at(scales + column * 4);
-    return scale * number + scale_at(scales + (kPanelColumns + column) * 4);
+    return grid.scale * (bits >> PackedLayout::shift(k) & 15u) + grid.offset;
+  }
+  if (format() == DType::int8) {
+    return static_cast<double>(scales()[n]) * to_float(*reinterpret_cast<const Int8*>(p));
   }
   return visit_dtype(format(), [&](auto type) -> double {
     return to_float(*reinterpret_cast<const decltype(type)*>(p));
@@ -51,32 +60,41 @@ double Weight::at(std::int64_t n, std::int64_t k) const {
 }
 
 void Weight::unpack_row(std::int64_t n, float* to) const {
+  if (group_size() != 0) return unpack_groups(n, to);
   const std::int64_t column = n % kPanelColumns;
   const std::byte* const whole = panel(n / kPanelColumns);
+  const auto number = [&](std::int64_t k) { return whole + layout_.offset(column, k); };
   if (format() == DType::int8) {
     const double scale = scales()[n];
     for (std::int64_t k = 0; k < num_columns(); ++k) {
-      const auto* const number = reinterpret_cast<const Int8*>(whole + layout_.offset(column, k));
-      to[k] = static_cast<float>(scale * to_float(*number));
-    }
-  } else if (format() == DType::int4) {
-    for (std::int64_t k0 = 0; k0 < num_columns(); k0 += 8) {
-      const std::byte* const scales = whole + layout_.scales_offset(k0);
-      const double scale = scale_at(scales + column * 4);
-      const double offset = scale_at(scales + (kPanelColumns + column) * 4);
-      std::uint32_t bits;  // of 8 numbers
-      std::memcpy(&bits, whole + layout_.offset(column, k0), sizeof bits);
-      for (std::int64_t k = k0; k < std::min(k0 + 8, num_columns()); ++k) {
-        to[k] = static_cast<float>(scale * (bits >> PackedLayout::shift(k) & 15u) + offset);
-      }
+      to[k] = static_cast<float>(scale * to_float(*reinterpret_cast<const Int8*>(number(k))));
     }
   } else {
     visit_dtype(format(), [&](auto type) {
       using T = decltype(type);
       for (std::int64_t k = 0; k < num_columns(); ++k) {
-        to[k] = to_float(*reinterpret_cast<const T*>(whole + layout_.offset(column, k)));
+        to[k] = to_float(*reinterpret_cast<const T*>(number(k)));
       }
     });
+  }
+}
+
+// Eight numbers at a time, which are in one group, and of int4 in one dword.
+void Weight::unpack_groups(std::int64_t n, float* to) const {
+  const std::int64_t column = n % kPanelColumns;
+  const std::byte* const whole = panel(n / kPanelColumns);
+  for (std::int64_t k0 = 0; k0 < num_columns(); k0 += 8) {
+    const Grid grid(whole + layout_.scales_offset(k0), column);
+    const std::byte* const from = whole + layout_.offset(column, k0);
+    std::uint32_t bits;
+    std::memcpy(&bits, from, sizeof bits);
+    for (std::int64_t k = k0; k < std::min(k0 + 8, num_columns()); ++k) {
+      double number = bits >> PackedLayout::shift(k) & 15u;
+      if (format() == DType::int8) {
+        number = to_float(reinterpret_cast<const Int8*>(from)[(k - k0) * kHalfColumns]);
+      }
+      to[k] = static_cast<float>(grid.scale * number + grid.offset);
+    }
   }
 }
 

@@ -32,32 +32,36 @@ class Weight {
   const std::byte* panel(std::int64_t index) const {
     return data_.get() + index * layout_.panel_bytes();
   }
-  // One for each column of the panels; int8's, else null.
+  // One for each column of the panels, of int8 without groups; else null.
   float* scales() { return const_cast<float*>(std::as_const(*this).scales()); }
   const float* scales() const {
     if (layout_.scale_bytes() == 0) return nullptr;
     return reinterpret_cast<const float*>(panel(layout_.panels()));
   }
 
-  // Of int4, while it is packed: up to 8 numbers of a panel's column from number k on, a multiple
-  // of 8, which have been 0 so far; and the scale and the offset of k's group.
+  // Of int4, while it is packed: up to 8 numbers of 0 to 15 of a panel's column from number k on, a
+  // multiple of 8.
   void set_int4(std::int64_t panel, std::int64_t column, std::int64_t k,
-                std::span<const std::uint8_t> numbers) {
+                std::span<const std::int8_t> numbers) {
     std::uint32_t bits = 0;
     for (std::size_t i = 0; i < numbers.size(); ++i) {
-      bits |= std::uint32_t{numbers[i]} << PackedLayout::shift(static_cast<std::int64_t>(i));
+      bits |= static_cast<std::uint32_t>(numbers[i])
+              << PackedLayout::shift(static_cast<std::int64_t>(i));
     }
     std::memcpy(this->panel(panel) + layout_.offset(column, k), &bits, sizeof bits);
   }
+  // The scale and the offset of the group of number k of a panel's column.
   void set_grid(std::int64_t panel, std::int64_t column, std::int64_t k, float scale, float offset);
 
-  // Number (n, k) as it is multiplied: exact, but for the rounding of int4's scale * number +
-  // offset and int8's scale * number to float64.
+  // Number (n, k) as it is multiplied: exact, but for the rounding of scale * number + offset to
+  // float64, of int8 and int4.
   double at(std::int64_t n, std::int64_t k) const;
   // Row n: the numbers of at(), rounded to float32.
   void unpack_row(std::int64_t n, float* to) const;
 
  private:
+  void unpack_groups(std::int64_t n, float* to) const;
+
   PackedLayout layout_;
   PagedBytes data_;
 };

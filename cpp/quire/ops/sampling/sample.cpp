@@ -2,40 +2,18 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <vector>
 
 #include "quire/base/lent.h"
 #include "quire/ops/argument_checker.h"
-#include "quire/ops/float_at.h"
 
 namespace quire {
 namespace {
 
 constexpr float kOut = -std::numeric_limits<float>::infinity();
-
-void check_options(const ArgumentChecker& check, const SampleArgs& args) {
-  for (std::size_t row = 0; row < args.options.size(); ++row) {
-    const SampleOptions& of_row = args.options[row];
-    const auto require = [&](std::string_view argument, auto value, bool good,
-                             std::string_view expected) {
-      if (good) return;
-      check.fail<ValueError>(argument, "got ", value, " of row ", row, ", expected ", expected);
-    };
-    require("temperature", of_row.temperature,
-            std::isfinite(of_row.temperature) && of_row.temperature >= 0, "a finite number >= 0");
-    require("top_k", of_row.top_k, of_row.top_k >= 0, ">= 0, where 0 is all");
-    require("top_p", of_row.top_p, of_row.top_p > 0 && of_row.top_p <= 1, "above 0, at most 1");
-    require("min_p", of_row.min_p, of_row.min_p >= 0 && of_row.min_p <= 1, "0 to 1");
-    require("repetition_penalty", of_row.repetition_penalty,
-            std::isfinite(of_row.repetition_penalty) && of_row.repetition_penalty > 0,
-            "a finite number > 0");
-    require("presence_penalty", of_row.presence_penalty, std::isfinite(of_row.presence_penalty),
-            "a finite number");
-    require("frequency_penalty", of_row.frequency_penalty, std::isfinite(of_row.frequency_penalty),
-            "a finite number");
-  }
-}
 
 void check_ids(const ArgumentChecker& check, std::string_view argument, const IndexView& ids,
                const ArrayView& logits) {
@@ -120,6 +98,30 @@ void apply_penalties(const SampleArgs& args, std::int64_t row, float* logits) {
 
 }  // namespace
 
+void check_sample_options(const SampleOptions& options, std::string_view function,
+                          std::optional<std::int64_t> row) {
+  const auto require = [&](std::string_view argument, auto value, bool good,
+                           std::string_view expected) {
+    if (good) return;
+    raise<ValueError>(place(function, argument), "got ", value, row ? concat(" of row ", *row) : "",
+                      ", expected ", expected);
+  };
+  require("temperature", options.temperature,
+          std::isfinite(options.temperature) && options.temperature >= 0, "a finite number >= 0");
+  require("top_k", options.top_k, options.top_k >= 0, ">= 0, where 0 is all");
+  require("top_p", options.top_p, options.top_p > 0 && options.top_p <= 1, "above 0, at most 1");
+  require("min_p", options.min_p, options.min_p >= 0 && options.min_p <= 1, "0 to 1");
+  // Logits are float32, and penalties of them too.
+  const auto in_float32 = [](double penalty) { return static_cast<float>(penalty); };
+  const float repetition = in_float32(options.repetition_penalty);
+  require("repetition_penalty", options.repetition_penalty,
+          std::isfinite(repetition) && repetition > 0, "a finite float32 > 0");
+  require("presence_penalty", options.presence_penalty,
+          std::isfinite(in_float32(options.presence_penalty)), "a finite float32");
+  require("frequency_penalty", options.frequency_penalty,
+          std::isfinite(in_float32(options.frequency_penalty)), "a finite float32");
+}
+
 void check_sample(const SampleArgs& args, std::string_view function) {
   const ArgumentChecker check(function);
   const Length rows = args.logits.ndim == 2 ? Length(args.logits.shape[0]) : std::nullopt;
@@ -129,7 +131,11 @@ void check_sample(const SampleArgs& args, std::string_view function) {
   if (num_tokens > std::numeric_limits<std::int32_t>::max()) {
     check.fail<ValueError>("logits", "got ", num_tokens, " tokens, expected at most 2^31 - 1");
   }
-  check_options(check, args);
+  check.as_many("options", args.options.size(), args.logits.shape[0], "B of logits");
+  check.as_many("out", args.out.size(), args.logits.shape[0], "B of logits");
+  for (std::size_t row = 0; row < args.options.size(); ++row) {
+    check_sample_options(args.options[row], function, row);
+  }
   if (args.bias) {
     if (args.bias->ndim == 1) {
       check.array("bias", *args.bias, {num_tokens}, "V of logits");

@@ -1,6 +1,7 @@
 // The choice of a next token: its arguments, and the formula.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -50,6 +51,11 @@ struct SampleArgs {
   std::optional<IndexView> prompt_ids, output_ids;  // [B, n], negative ones are padding
   std::span<std::int64_t> out;                      // [B], written
 };
+
+// Throws ValueError under the name of `function` for an option out of its range; `row` is told
+// where there are several.
+void check_sample_options(const SampleOptions& options, std::string_view function,
+                          std::optional<std::int64_t> row = std::nullopt);
 
 // Throws ValueError, IndexError or TypeError under the name of `function`.
 void check_sample(const SampleArgs& args, std::string_view function = "sample");

@@ -5,43 +5,21 @@
 #include <limits>
 #include <thread>
 
-#include "quire/base/check.h"
 #include "quire/base/interruption.h"
-#include "quire/cpu/gemm/lane_gemm.h"
-#include "quire/cpu/gemm/tile_gemm.h"
-#include "quire/cpu/kernel_list.h"
-#include "quire/cpu/simd/tile_model.h"
+#include "support/gemm_kernels_here.h"
 #include "support/linear_problem.h"
 #include "support/sampled_cases.h"
-#include "support/with_instruction_set.h"
 
 namespace quire::testing {
 namespace {
 
-constexpr GemmKernels kModelGemm = {"model", LaneGemm<Scalar>::path(), &TileGemm<TileModel>::kPath};
+using Linear = OnGemmKernels;
+
 constexpr DType kFormats[] = {DType::float32, DType::float16, DType::bfloat16, DType::int8,
                               DType::int4};
 
-std::vector<const GemmKernels*> all_kernels() {
-  std::vector<const GemmKernels*> all = {&kModelGemm};
-  for (const KernelSource& source : kernel_list()) {
-    const GemmKernels* const kernels = source.kernels->gemm;
-    if (kernels != nullptr && source.runs_here()) all.push_back(kernels);
-  }
-  return all;
-}
-
-class Linear : public ::testing::TestWithParam<const GemmKernels*> {
- protected:
-  GemmExecution on(int num_threads) const { return {GetParam(), num_threads}; }
-  // Plain code is slow: fewer cases of it.
-  bool is_plain() const {
-    return GetParam() == &kModelGemm || GetParam()->name == std::string_view("scalar");
-  }
-};
-
 INSTANTIATE_TEST_SUITE_P(All, Linear, ::testing::ValuesIn(all_kernels()),
-                         [](const auto& info) { return std::string(info.param->name); });
+                         [](const auto& info) { return gemm_name(info.param); });
 
 TEST_P(Linear, IsNearFloat64) {
   const struct {
@@ -165,11 +143,11 @@ TEST(LinearBits, AreThoseOfTilesEverywhere) {
       }
       const auto weight = pack_weight(problem.w.view(), options, 1);
       Array expected, out;
-      linear(problem.args(weight.get(), expected, 0, rows), {&kModelGemm, 1});
-      for (const GemmKernels* const kernels : all_kernels()) {
-        if (kernels->name == std::string_view("scalar")) continue;
+      linear(problem.args(weight.get(), expected, 0, rows), {all_kernels().front(), 1});
+      for (const SelectedKernels* const kernels : all_kernels()) {
+        if (gemm_name(kernels) == "scalar") continue;
         linear(problem.args(weight.get(), out, 0, rows), {kernels, 1});
-        expect_same_bits(out, expected.bytes.data(), kernels->name);
+        expect_same_bits(out, expected.bytes.data(), kernels->gemm->name);
         if (HasFatalFailure()) FAIL() << rows << " rows, " << name_of(options.format);
       }
     }
@@ -179,7 +157,7 @@ TEST(LinearBits, AreThoseOfTilesEverywhere) {
 TEST(LinearLaunch, ConcurrentCallsHaveTheSameBits) {
   LinearProblem problem(5, 500, 300, DType::float32, DType::float32);
   const auto weight = problem.packed(DType::bfloat16);
-  const GemmExecution how = default_gemm_execution(2);
+  const Execution how = default_execution(2);
   Array expected;
   linear(problem.args(weight.get(), expected, 0, 5), how);
   std::vector<std::thread> threads;
@@ -206,6 +184,7 @@ TEST(LinearLaunch, AnInterruptedCallEndsAtTheNextPanel) {
     kPlain.multiply(task, packed, panels, scratch);
     if (++multiplied == stopped_at) is_interrupted(true);
   };
+  const SelectedKernels selected = with_products(kernels);
   constexpr std::int64_t kPanels = 128;  // of which one worker takes 16 in an item
   LinearProblem problem(1, kPanels * kPanelColumns, 32, DType::float32, DType::float32);
   const auto weight = problem.packed(DType::float32);
@@ -214,22 +193,9 @@ TEST(LinearLaunch, AnInterruptedCallEndsAtTheNextPanel) {
     multiplied = 0;
     stopped_at = at;
     const Interruptible interruptible([] { return true; });
-    EXPECT_THROW(linear(problem.args(weight.get(), out, 0, 1), {&kernels, 1}), Interrupted);
+    EXPECT_THROW(linear(problem.args(weight.get(), out, 0, 1), {&selected, 1}), Interrupted);
     EXPECT_EQ(multiplied, at);
   }
-}
-
-TEST(LinearLaunch, KernelsAreThoseThatAreNamed) {
-  {
-    const WithInstructionSet scalar("scalar");
-    EXPECT_EQ(default_gemm_execution(1).kernels->name, std::string_view("scalar"));
-  }
-  {
-    const WithInstructionSet none("none");
-    EXPECT_THROW(default_gemm_execution(1), ValueError);
-  }
-  EXPECT_THROW(default_gemm_execution(-1), ValueError);
-  EXPECT_EQ(default_gemm_execution(3).num_threads, 3);
 }
 
 }  // namespace

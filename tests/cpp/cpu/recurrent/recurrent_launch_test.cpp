@@ -13,10 +13,10 @@
 namespace quire::testing {
 namespace {
 
-class Recurrent : public OnOperatorKernels {};
+class Recurrent : public OnOperatorSet {};
 
-INSTANTIATE_TEST_SUITE_P(All, Recurrent, ::testing::ValuesIn(operator_kernels()),
-                         [](const auto& info) { return std::string(info.param->name); });
+INSTANTIATE_TEST_SUITE_P(All, Recurrent, ::testing::ValuesIn(operator_sets()),
+                         [](const auto& info) { return std::string(info.param->operators->name); });
 
 void expect_near(const Array& got, const std::vector<double>& expected) {
   const double rounding = got.dtype == DType::float32   ? 2e-6

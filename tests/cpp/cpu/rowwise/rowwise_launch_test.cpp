@@ -7,18 +7,16 @@
 #include <cmath>
 #include <random>
 
-#include "quire/base/check.h"
 #include "support/attention_problem.h"
 #include "support/each_operator_set.h"
-#include "support/with_instruction_set.h"
 
 namespace quire::testing {
 namespace {
 
-class Rowwise : public OnOperatorKernels {};
+class Rowwise : public OnOperatorSet {};
 
-INSTANTIATE_TEST_SUITE_P(All, Rowwise, ::testing::ValuesIn(operator_kernels()),
-                         [](const auto& info) { return std::string(info.param->name); });
+INSTANTIATE_TEST_SUITE_P(All, Rowwise, ::testing::ValuesIn(operator_sets()),
+                         [](const auto& info) { return std::string(info.param->operators->name); });
 
 void expect_near(const Array& got, const std::vector<double>& expected, double absolute) {
   const double rounding = got.dtype == DType::float32   ? 2e-6
@@ -104,24 +102,6 @@ TEST_P(Rowwise, ARowsBitsAreItsOwn) {
       rms_norm(args, on(1));
       ASSERT_EQ(std::memcmp(one.bytes.data(), whole.view().at(row), one.bytes.size()), 0) << row;
     }
-  }
-}
-
-TEST(RowwiseLaunch, KernelsAreThoseThatAreNamed) {
-  {
-    const WithInstructionSet scalar("scalar");
-    EXPECT_EQ(default_operator_execution(1, "rope").kernels, &kScalarOperators);
-  }
-  {
-    const WithInstructionSet none("none");
-    EXPECT_THROW(default_operator_execution(1, "rope"), ValueError);
-  }
-  EXPECT_THROW(default_operator_execution(-1, "rope"), ValueError);
-  EXPECT_EQ(default_operator_execution(3, "rope").num_threads, 3);
-  for (const std::string_view name : available_instruction_sets()) {
-    const WithInstructionSet named(name);
-    const std::string_view chosen = default_operator_execution(1, "rope").kernels->name;
-    EXPECT_EQ(chosen, name == "avx512bf16" || name == "amx" ? "avx512" : name);
   }
 }
 

@@ -12,10 +12,10 @@
 namespace quire::testing {
 namespace {
 
-class Sample : public ::testing::TestWithParam<const OperatorKernels*> {};
+class Sample : public OnOperatorSet {};
 
-INSTANTIATE_TEST_SUITE_P(All, Sample, ::testing::ValuesIn(operator_kernels()),
-                         [](const auto& info) { return std::string(info.param->name); });
+INSTANTIATE_TEST_SUITE_P(All, Sample, ::testing::ValuesIn(operator_sets()),
+                         [](const auto& info) { return std::string(info.param->operators->name); });
 
 // Where a random number lies within rounding of a border another token may be right: of 400 rows
 // with some 100 tokens left none does so with these seeds.
@@ -45,7 +45,7 @@ TEST_P(Sample, IsThatOfFloat64) {
     args.options = options;
     args.output_ids = contiguous_index_view(ids.data(), {kRows, 3});
     args.out = tokens;
-    sample(args, {GetParam(), 2});
+    sample(args, on(2));
     EXPECT_EQ(tokens, reference_sample(args));
   }
 }
@@ -60,11 +60,26 @@ TEST_P(Sample, RefusesRowsThatHaveNoToken) {
   args.out = tokens;
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), INFINITY}) {
     logits.set(70 + 69, bad);
-    EXPECT_THROW(sample(args, {GetParam(), 1}), ValueError);
+    EXPECT_THROW(sample(args, on(1)), ValueError);
   }
   for (std::int64_t i = 0; i < 70; ++i) logits.set(70 + i, -INFINITY);
-  EXPECT_THROW(sample(args, {GetParam(), 1}), ValueError);
+  EXPECT_THROW(sample(args, on(1)), ValueError);
   EXPECT_EQ(tokens, (std::vector<std::int64_t>{-5, -5, -5}));
+}
+
+TEST(SampleLaunch, RefusesOptionsAndResultsOfAnotherSize) {
+  Array logits(DType::float32, {3, 5});
+  std::vector<SampleOptions> options(3);
+  std::vector<std::int64_t> tokens(3, -5);
+  SampleArgs args;
+  args.logits = logits.view();
+  args.options = std::span(options).first(2);
+  args.out = tokens;
+  EXPECT_THROW(sample(args, default_execution(1)), ValueError);
+  args.options = options;
+  args.out = std::span(tokens).first(2);
+  EXPECT_THROW(sample(args, default_execution(1)), ValueError);
+  EXPECT_EQ(tokens, std::vector<std::int64_t>(3, -5));
 }
 
 }  // namespace

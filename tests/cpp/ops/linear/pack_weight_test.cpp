@@ -17,20 +17,32 @@ namespace quire::testing {
 namespace {
 
 TEST(PackedLayout, GivesEveryNumberAPlaceOfItsOwn) {
-  for (const DType format :
-       {DType::float32, DType::float16, DType::bfloat16, DType::int8, DType::int4}) {
-    const PackedLayout layout{format, 40, 150, format == DType::int4 ? 64 : 0};
+  for (const auto& [format, group_size] : {std::pair<DType, std::int64_t>{DType::float32, 0},
+                                           {DType::float16, 0},
+                                           {DType::bfloat16, 0},
+                                           {DType::int8, 0},
+                                           {DType::int8, 32},
+                                           {DType::int4, 64}}) {
+    const PackedLayout layout{format, 40, 150, group_size};
     std::set<std::int64_t> places;  // in bits
     const auto bits = static_cast<std::int64_t>(size_of(format)) * 8 / numbers_of(format);
+    const auto take = [&](std::int64_t place) {
+      EXPECT_LE(place + bits, layout.panel_bytes() * 8);
+      EXPECT_EQ(place % bits, 0);
+      EXPECT_TRUE(places.insert(place).second) << name_of(format) << " " << place;
+    };
     for (std::int64_t n = 0; n < kPanelColumns; ++n) {
       for (std::int64_t k = 0; k < layout.depth(); ++k) {
-        const std::int64_t shift = format == DType::int4 ? PackedLayout::shift(k) : 0;
-        const std::int64_t place = layout.offset(n, k) * 8 + shift;
-        EXPECT_LE(place + bits, layout.panel_bytes() * 8);
-        EXPECT_EQ(place % bits, 0);
-        EXPECT_TRUE(places.insert(place).second) << name_of(format) << " " << n << " " << k;
+        take(layout.offset(n, k) * 8 + (format == DType::int4 ? PackedLayout::shift(k) : 0));
       }
     }
+    for (std::int64_t k = 0; group_size != 0 && k < layout.depth(); k += group_size) {
+      for (std::int64_t bit = 0; bit < kGroupScaleBytes * 8; bit += bits) {
+        take(layout.scales_offset(k) * 8 + bit);
+      }
+    }
+    EXPECT_EQ(layout.bytes() - layout.panels() * layout.panel_bytes(),
+              format == DType::int8 && group_size == 0 ? 64 * 4 : 0);
   }
 }
 

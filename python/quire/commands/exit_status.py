@@ -1,0 +1,3 @@
+"""What commands return to the shell."""
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
