@@ -7,14 +7,15 @@ inline constexpr const char* kLoadModel =
     R"(load_model(path, *, weights=None, num_threads=None)
 --
 
-A language model from a Hugging Face folder: config.json, and model.safetensors or the files that
-model.safetensors.index.json names.
+A language model from a GGUF file, or from a Hugging Face folder: config.json, and model.safetensors
+or the files that model.safetensors.index.json names.
 
-Weights are packed as products read them, and the files are let go of. Rows that are multiplied by
-bfloat16, int8 and int4 weights are bfloat16, all others float32, and so is the sum over the layers.
+Weights are packed as products read them, a panel of 32 rows at a time, and the files are let go of.
+Rows that are multiplied by bfloat16, int8 and int4 weights are bfloat16, all others float32, and so
+is the sum over the layers.
 
 Args:
-    path: of the folder, str, bytes or os.PathLike.
+    path: of the file or folder, str, bytes or os.PathLike.
     weights: "float32", "float16", "bfloat16", "int8" (a scale for each row) or "int4" (a scale and an
         offset for each 64 numbers), as pack_weight makes them. None: as they are stored.
     num_threads: that pack weights. None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of

@@ -56,11 +56,16 @@ def test_logits_of_prompts(exact: quire.Model, reference: Reference, prompt: int
     assert np.abs(logits - reference[f"p{prompt}_logits"]).max() < 2e-4
 
 
+@pytest.mark.parametrize("at_once", [512, 1])
 @pytest.mark.parametrize("prompt", range(4))
-def test_greedy_tokens(exact: quire.Model, reference: Reference, prompt: int) -> None:
-    """Each token is the likeliest one after those before it, so that greedy decoding gives them."""
+def test_greedy_tokens(exact: quire.Model, reference: Reference, prompt: int, at_once: int) -> None:
+    """Each token is the likeliest one after those before it, so that greedy decoding gives them.
+
+    Also where tokens are decoded one by one.
+    """
     ids, greedy = reference[f"p{prompt}_ids"], reference[f"p{prompt}_greedy"]
-    logits = exact.logits(np.concatenate([ids, greedy]))[len(ids) - 1 : -1]
+    logits = exact.logits(np.concatenate([ids, greedy]), max_batch_tokens=at_once)
+    logits = logits[len(ids) - 1 : -1]
     assert logits.argmax(axis=-1).tolist() == greedy.tolist()
 
 
@@ -124,12 +129,12 @@ def test_what_a_model_says_of_itself(exact: quire.Model, name: str) -> None:
 def test_memory_report(exact: quire.Model, name: str) -> None:
     """Every number of the file, once: the embedding is the output's weight too."""
     tensors = read_tensors(MODELS / name / "model.safetensors")
-    (entry,) = exact.memory_report()
-    assert entry["stored"] == "BF16"
-    assert entry["packed"] == "float32"
-    assert entry["tensors"] == len(tensors)
-    assert entry["numbers"] == sum(tensor.size for tensor in tensors.values())
-    assert 4 * entry["numbers"] <= entry["bytes"] < 4.1 * entry["numbers"]
+    report = exact.memory_report()
+    (line,) = report
+    assert (line["stored"], line["packed"]) == ("BF16", "float32")
+    assert line["tensors"] == len(tensors)
+    assert line["numbers"] == sum(tensor.size for tensor in tensors.values())
+    assert 4 * line["numbers"] <= line["bytes"] < 4.1 * line["numbers"]
 
 
 def test_an_output_of_its_own(tmp_path: Path, reference: Reference, name: str) -> None:
@@ -142,7 +147,7 @@ def test_an_output_of_its_own(tmp_path: Path, reference: Reference, name: str) -
     tied = quire.load_model(MODELS / name).logits(ids)
     assert quire.load_model(folder).logits(ids).tobytes() == tied.tobytes()
     report = quire.load_model(folder, weights="int8").memory_report()
-    assert {(entry["stored"], entry["packed"]) for entry in report} == {
+    assert {(line["stored"], line["packed"]) for line in report} == {
         ("BF16", "bfloat16"),  # the embedding
         ("BF16", "int8"),
         ("BF16", "float32"),  # norms

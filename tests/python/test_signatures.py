@@ -105,6 +105,7 @@ CLASSES = [
     quire.PoolStats,
     quire.PrefixCache,
     quire.PrefixCacheStats,
+    quire.Model,
     ops.Weight,
 ]
 

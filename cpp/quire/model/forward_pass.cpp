@@ -175,20 +175,20 @@ ArrayView ForwardPass::delta_rule(const ArrayView& q, const ArrayView& k, const 
   return call.out;
 }
 
-void ForwardPass::logits(const ArrayView& h, const ArrayView& delta, const Norm& norm,
-                         const Linear& output) {
-  const std::int64_t size = h.shape[1];
+void ForwardPass::logits(const ArrayView& h, const std::optional<ArrayView>& delta,
+                         const Norm& norm, const Linear& output) {
   const auto count = std::ssize(args_.logit_rows);
   if (count == 0) return;
-  const ArrayView some_h = array(DType::float32, {count, size});
-  const ArrayView some_delta = array(DType::float32, {count, size});
-  const auto row_bytes = static_cast<std::size_t>(size) * sizeof(float);
-  for (std::int64_t i = 0; i < count; ++i) {
-    const std::int64_t row = args_.logit_rows[static_cast<std::size_t>(i)];
-    std::memcpy(some_h.at(i), h.at(row), row_bytes);
-    std::memcpy(some_delta.at(i), delta.at(row), row_bytes);
-  }
-  linear_into(this->norm(some_h, some_delta, norm), output, args_.logits);
+  const auto some_of = [&](const ArrayView& rows) {
+    const ArrayView some = array(DType::float32, {count, rows.shape[1]});
+    const auto row_bytes = static_cast<std::size_t>(rows.shape[1]) * sizeof(float);
+    for (std::int64_t i = 0; i < count; ++i) {
+      std::memcpy(some.at(i), rows.at(args_.logit_rows[static_cast<std::size_t>(i)]), row_bytes);
+    }
+    return some;
+  };
+  const std::optional<ArrayView> some_delta = delta ? std::optional(some_of(*delta)) : std::nullopt;
+  linear_into(this->norm(some_of(h), some_delta, norm), output, args_.logits);
 }
 
 }  // namespace quire

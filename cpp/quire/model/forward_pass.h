@@ -92,7 +92,8 @@ class ForwardPass {
                        const ArrayView& g, const ArrayView& beta, std::int64_t layer);
 
   // Writes the logits that are asked for, of norm(h + delta).
-  void logits(const ArrayView& h, const ArrayView& delta, const Norm& norm, const Linear& output);
+  void logits(const ArrayView& h, const std::optional<ArrayView>& delta, const Norm& norm,
+              const Linear& output);
 
   // Memory for an architecture's own arrays.
   ArrayView array(DType dtype, std::initializer_list<std::int64_t> shape) {

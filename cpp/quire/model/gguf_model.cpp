@@ -36,8 +36,9 @@ class Translation {
   }
   std::string text(std::string_view key) const {
     const GgufValue* const value = header_.find(key);
-    if (value == nullptr || !value->text()) refuse(key, "a text");
-    return std::string(*value->text());
+    const auto text = value == nullptr ? std::nullopt : value->text();
+    if (!text) refuse(key, "a text");
+    return std::string(*text);
   }
   std::optional<std::int64_t> whole(std::string_view key) const {
     const GgufValue* const value = header_.find(key);

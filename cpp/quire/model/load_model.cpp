@@ -7,6 +7,7 @@
 #include "quire/io/mapped_file.h"
 #include "quire/model/architectures/architectures.h"
 #include "quire/model/gguf_model.h"
+#include "quire/model/model_weights.h"
 
 namespace quire {
 namespace {

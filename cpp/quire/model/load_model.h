@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -10,8 +11,8 @@
 namespace quire {
 
 struct LoadOptions {
-  WeightFormat weights;  // float32, float16, bfloat16, int8 or int4; none: as stored
-  int num_threads = 0;   // that pack weights; 0: default_num_threads()
+  std::optional<DType> weights;  // float32, float16, bfloat16, int8 or int4; none: as stored
+  int num_threads = 0;           // that pack weights; 0: default_num_threads()
 };
 
 // A GGUF file, or a Hugging Face folder: config.json, and model.safetensors or the files that

@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "quire/base/lent.h"
+#include "quire/model/forward_pass.h"
+#include "quire/model/model_weights.h"
 #include "quire/ops/argument_checker.h"
 
 namespace quire {

@@ -8,13 +8,14 @@
 #include <string>
 #include <vector>
 
-#include "quire/model/forward_pass.h"
 #include "quire/model/memory_report.h"
 #include "quire/model/model.h"
 #include "quire/model/model_config.h"
-#include "quire/model/model_weights.h"
 
 namespace quire {
+
+class ForwardPass;
+class ModelWeights;
 
 class LoadedModel : public Model {
  public:

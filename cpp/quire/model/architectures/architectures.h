@@ -4,7 +4,9 @@
 
 #include <memory>
 
+#include "quire/model/forward_pass.h"
 #include "quire/model/loaded_model.h"
+#include "quire/model/model_weights.h"
 
 namespace quire {
 

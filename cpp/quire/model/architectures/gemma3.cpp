@@ -88,7 +88,7 @@ class Gemma3 final : public LoadedModel {
       delta = layer.mlp(pass, pass.norm(h, delta, layer.mlp_norm));
       pass.norm_in_place(*delta, layer.mlp_output_norm);
     }
-    pass.logits(h, *delta, norm_, ends_.output);
+    pass.logits(h, delta, norm_, ends_.output);
   }
 
   // Which layers see a window is listed, or each sixth one sees all.

@@ -72,7 +72,7 @@ class Llama final : public LoadedModel {
       delta = pass.linear_float(attended, layer.output);
       delta = layer.mlp(pass, pass.norm(h, delta, layer.mlp_norm));
     }
-    pass.logits(h, *delta, norm_, ends_.output);
+    pass.logits(h, delta, norm_, ends_.output);
   }
 
   Rotary rotary_;

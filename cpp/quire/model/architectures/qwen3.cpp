@@ -70,7 +70,7 @@ class Qwen3 final : public LoadedModel {
       const ArrayView x = pass.norm(h, delta, layer.mlp_norm);
       delta = std::visit([&](const auto& mlp) { return mlp(pass, x); }, layer.mlp);
     }
-    pass.logits(h, *delta, norm_, ends_.output);
+    pass.logits(h, delta, norm_, ends_.output);
   }
 
   std::variant<GatedMlp, MixtureOfExperts> load_mlp(const ModelConfig& config,

@@ -5,6 +5,7 @@
 // A recurrent layer computes in float32 from its first product to its norm: what its state is made
 // of stays there, and so would each rounding.
 #include <cmath>
+#include <variant>
 
 #include "quire/model/architectures/architectures.h"
 #include "quire/model/architectures/gated_mlp.h"
@@ -28,8 +29,7 @@ struct Attention {
 
 struct Layer {
   Norm input_norm;
-  std::optional<DeltaNet> delta_net;  // else
-  std::optional<Attention> attention;
+  std::variant<DeltaNet, Attention> mixer;
   Norm mlp_norm;
   GatedMlp mlp;
 };
@@ -55,10 +55,10 @@ class Qwen3_5 final : public LoadedModel {
       Layer layer;
       layer.input_norm = weights.norm(at + "input_layernorm", hidden, shape_.norm_eps, 1);
       if (types[static_cast<std::size_t>(i)] == "full_attention") {
-        layer.attention = load_attention(weights, at + "self_attn.", config);
+        layer.mixer = load_attention(weights, at + "self_attn.", config);
         ++num_attending_;
       } else {
-        layer.delta_net = load_delta_net(weights, at + "linear_attn.");
+        layer.mixer = load_delta_net(weights, at + "linear_attn.");
       }
       layer.mlp_norm = weights.norm(at + "post_attention_layernorm", hidden, shape_.norm_eps, 1);
       layer.mlp =
@@ -81,11 +81,14 @@ class Qwen3_5 final : public LoadedModel {
     for (const Layer& layer : layers_) {
       pass.next_layer();
       const ArrayView x = pass.norm(h, delta, layer.input_norm);
-      delta = layer.attention ? attend(pass, *layer.attention, x, attending++)
-                              : mix(pass, *layer.delta_net, x, recurrent++);
+      if (const auto* const attention = std::get_if<Attention>(&layer.mixer)) {
+        delta = attend(pass, *attention, x, attending++);
+      } else {
+        delta = mix(pass, std::get<DeltaNet>(layer.mixer), x, recurrent++);
+      }
       delta = layer.mlp(pass, pass.norm(h, delta, layer.mlp_norm));
     }
-    pass.logits(h, *delta, norm_, ends_.output);
+    pass.logits(h, delta, norm_, ends_.output);
   }
 
   ArrayView attend(ForwardPass& pass, const Attention& layer, const ArrayView& x,
