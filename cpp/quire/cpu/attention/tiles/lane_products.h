@@ -17,7 +17,7 @@ struct LaneProducts {
   using KeyRows = typename Words::KeyRows;
   static constexpr int kLanes = TileGrid::kRows;
   static constexpr int kStep = TileGrid::kStep;
-  static constexpr int kMostRows = 8;  // whose sums find room in registers
+  static constexpr int kMostRows = 4;  // whose sums find room in registers
 
   // In half cycles: of 32 columns of 16 keys turning them over, and their products with a row; of
   // 32 columns of two values, and their products with a row.
@@ -133,7 +133,7 @@ struct LaneProducts {
 #pragma GCC unroll 2
             for (int b = 0; b < kBlocks; ++b) {
               const auto key = S::widen(S::load(words[b] + pair * kLanes + lane));
-#pragma GCC unroll 8
+#pragma GCC unroll 4
               for (int r = 0; r < kCount; ++r) {
                 const float* const q = queries + r * stride + 2 * pair;
                 even[b][r] = S::fma(key.lo, S::set1(q[0]), even[b][r]);
