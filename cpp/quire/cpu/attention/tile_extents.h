@@ -20,11 +20,13 @@ class TileExtents {
     const std::byte* end;
   };
 
-  // How many KV heads of a tile of num_keys are asked for at a time, of `heads`.
+  // How many KV heads of a tile of num_keys are asked for at a time, of `heads`: those that are in
+  // use and those that come next are to find room in the second-level cache.
   static std::int64_t heads_at_a_time(const AttentionTask& task, std::int64_t num_keys,
-                                      std::int64_t heads, std::int64_t most_bytes) {
+                                      std::int64_t heads) {
+    constexpr std::int64_t kMostBytes = 128 * 1024;
     const std::int64_t bytes = num_keys * (Rows::key_bytes(task) + own_value_bytes(task));
-    const std::int64_t by_room = Rows::larger(1, most_bytes / Rows::larger(1, bytes));
+    const std::int64_t by_room = Rows::larger(1, kMostBytes / Rows::larger(1, bytes));
     if (by_token(task)) return Rows::smaller(heads, by_room);
     // of keys, values and the scales of both, for each token, or for each block
     const bool tokens_follow =

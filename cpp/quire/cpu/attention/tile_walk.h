@@ -12,9 +12,6 @@ namespace quire {
 // Where the tiles of a part begin and end: at its first key, and so many keys on.
 template <int kKeys>
 struct EvenTiles {
-  // Keys and values that are asked for together, at most: those that are in use and those that come
-  // next are to find room in the second-level cache.
-  static constexpr std::int64_t kAskedBytes = 128 * 1024;
   // Of the tile that begins at `key`, if it is not the part's last.
   static std::int64_t end_of(std::int64_t key) { return key + kKeys; }
   // Where the next one begins.
@@ -64,8 +61,7 @@ struct TileWalk {
     const AttentionTask& task = copied ? *read.stored : read;
     const AttentionUnit& unit = part.unit;
     const std::int64_t together =
-        Extents::heads_at_a_time(task, kKeys, unit.kv_head_end - unit.kv_head_begin,
-                                 Steps::kAskedBytes);
+        Extents::heads_at_a_time(task, kKeys, unit.kv_head_end - unit.kv_head_begin);
     if (upcoming != nullptr && upcoming->key_begin >= upcoming->key_end) upcoming = nullptr;
     Tile tiles[2];
     Tile copies;

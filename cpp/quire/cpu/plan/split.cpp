@@ -11,6 +11,7 @@ constexpr std::int64_t kPartKeys = 256;
 constexpr std::int64_t kShortPartKeys = 128;  // where there would be few parts otherwise
 constexpr std::int64_t kFewParts = 16;
 constexpr std::int64_t kFewGridParts = 8;
+constexpr std::int64_t kFewGridHeads = 2;  // which share a softmax, if their rows are few
 constexpr std::int64_t kKeyStep =
     128;  // parts end at multiples of this, counted from the first key
 
@@ -94,7 +95,7 @@ class Planner {
     const std::int64_t all = sizes_.num_kv_heads;
     if (grid_ == 0) return all;
     const std::int64_t parts = std::max<std::int64_t>(1, ceil_div(num_keys, grid_));
-    std::int64_t heads = std::max<std::int64_t>(1, all * parts / kFewGridParts);
+    std::int64_t heads = std::max(kFewGridHeads, all * parts / kFewGridParts);
     if (heads >= all) return all;
     while (all % heads != 0) --heads;
     return heads;

@@ -8,6 +8,7 @@
 #include <optional>
 #include <random>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "support/attention_problem.h"
@@ -249,6 +250,21 @@ TEST(Split, PartsOnAGridEndThereWhateverTheRows) {
       const bool are_many = tokens == 3000 && window != 100;
       ASSERT_EQ(plan.parts.size() == plan.units.size(), are_many) << tokens << " " << window;
     }
+  }
+}
+
+// On a grid a short sequence is cut by KV heads, which is all that there is to deal out; not into
+// single ones, as the rows of two share a softmax.
+TEST(Split, FewPartsOnAGridAreCutByHeads) {
+  for (const auto& [keys, heads] : {std::pair{300, 2}, {2048, 2}, {4096, 4}, {9000, 8}}) {
+    ProblemSizes sizes;
+    sizes.seq_lens = {keys};
+    sizes.num_kv_heads = 8;
+    sizes.head_dim = sizes.v_head_dim = 8;
+    Problem problem(sizes, 1);
+    WorkPlan plan;
+    plan_work(problem.args(), plan, 1024);
+    for (const WorkUnit& unit : plan.units) EXPECT_EQ(unit.num_heads(), heads) << keys;
   }
 }
 

@@ -1,4 +1,4 @@
-// Few query rows of attention in tiles, by vectors: with the bits of tile_arithmetic.h, in less time.
+// Few query rows of attention in tiles, by vectors: the bits of tile_arithmetic.h, in less time.
 //
 // The rows of several KV heads go through one softmax, as a head has too few to fill its lanes.
 #pragma once
@@ -117,27 +117,21 @@ class LaneArithmetic {
   template <class Visit>
   static void for_count(std::int64_t rows, Visit visit) {
     switch (rows) {
-      case 1: return visit.template operator()<1>();
-      case 2: return visit.template operator()<2>();
-      case 3: return visit.template operator()<3>();
-      case 4: return visit.template operator()<4>();
-      case 5: return visit.template operator()<5>();
-      case 6: return visit.template operator()<6>();
-      case 7: return visit.template operator()<7>();
-      default: return visit.template operator()<8>();
+      case 1:
+        return visit.template operator()<1>();
+      case 2:
+        return visit.template operator()<2>();
+      case 3:
+        return visit.template operator()<3>();
+      default:
+        return visit.template operator()<4>();
     }
   }
 
   void add_rows(std::int64_t count, const BFloat16* const* rows, int lane, int first, int last,
                 float* sums, Lines& lines) const {
-    const std::int64_t stride = v_chunks_ * 32;
-    for (; count > 4; count -= 4, lane += 4, sums += 4 * stride) {
-      add_columns<4>({rows, task_.v_head_dim, weights() + lane, first, last}, sums, lines);
-    }
     for_count(count, [&]<int kCount>() {
-      if constexpr (kCount <= 4) {
-        add_columns<kCount>({rows, task_.v_head_dim, weights() + lane, first, last}, sums, lines);
-      }
+      add_columns<kCount>({rows, task_.v_head_dim, weights() + lane, first, last}, sums, lines);
     });
   }
 

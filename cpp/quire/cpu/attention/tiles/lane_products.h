@@ -1,9 +1,9 @@
 // The two products of attention in tiles once more, by multiply-adds of vectors: for few query
 // rows, of which tiles would be mostly empty.
 //
-// The order of sums is that of tiles, as simd/tile_model.h says it: of each 32 products the even and
-// the odd ones apart, in order, from zero; then both together; then onto what is there. Products of
-// bfloat16s are exact in float32, so that the bits are those of tiles as well.
+// The order of sums is that of tiles, as simd/tile_model.h says it: of each 32 products the even
+// and the odd ones apart, in order, from zero; then both together; then onto what is there.
+// Products of bfloat16s are exact in float32, so that the bits are those of tiles as well.
 #pragma once
 
 #include "quire/cpu/attention/tiles/tile_words.h"
@@ -17,10 +17,10 @@ struct LaneProducts {
   using KeyRows = typename Words::KeyRows;
   static constexpr int kLanes = TileGrid::kRows;
   static constexpr int kStep = TileGrid::kStep;
-  static constexpr int kMostRows = 8;  // whose sums find room in registers
+  static constexpr int kMostRows = 4;  // whose sums find room in registers
 
-  // In half cycles: of 32 columns of 16 keys turning them over, and their products with a row; of 32
-  // columns of two values, and their products with a row.
+  // In half cycles: of 32 columns of 16 keys turning them over, and their products with a row; of
+  // 32 columns of two values, and their products with a row.
   static constexpr int kTurnWork = 128;
   static constexpr int kScoreWork = 32;
   static constexpr int kWidenWork = 4;
@@ -31,7 +31,7 @@ struct LaneProducts {
   template <int kCount, class Lines>
   static void score_step(const KeyRows* keys, const float* queries, std::int64_t stride,
                          std::int64_t chunks, float* to, Lines& lines) {
-    // a row has two sums at a time, which wait for each other: those of more keys as well
+    // each product of a row's two sums waits for the one before: more keys fill the gap
     constexpr int kBlocks = kCount <= 2 ? 2 : 1;
     for (int block = 0; block < 2; block += kBlocks) {
       score<kCount, kBlocks>(keys + block, queries, stride, chunks, to + block * kLanes, lines);
@@ -49,11 +49,10 @@ struct LaneProducts {
   // Adds kChunks x 32 columns of weighted values, from `column` on, to the sums of kCount rows,
   // `stride` apart; of each 32 the even columns first. kWhole: there are so many columns.
   template <int kCount, int kChunks, bool kWhole, class Lines>
-  [[gnu::flatten]] static void add_values(const Steps& steps, std::int64_t column, float* sums, std::int64_t stride,
-                         Lines& all_lines) {
+  [[gnu::flatten]] static void add_values(const Steps& steps, std::int64_t column, float* sums,
+                                          std::int64_t stride, Lines& all_lines) {
     Lines lines = all_lines;
-    const std::int64_t credit =
-        lines.credit_of(2 * kChunks * (kWidenWork + kCount * kValueWork));
+    const std::int64_t credit = lines.credit_of(2 * kChunks * (kWidenWork + kCount * kValueWork));
     for (int step = steps.first; step < steps.last; ++step) {
       const BFloat16* const* const rows = steps.rows + step * kStep;
       const float* const weights = steps.weights + step * kStep * kLanes;
@@ -109,8 +108,7 @@ struct LaneProducts {
     static_assert(kCount <= kMostRows);
     constexpr int kGroups = kLanes / S::kWidth;
     Lines lines = all_lines;
-    const std::int64_t credit =
-        lines.credit_of(kBlocks * (kTurnWork + kCount * kScoreWork) / 4);
+    const std::int64_t credit = lines.credit_of(kBlocks * (kTurnWork + kCount * kScoreWork) / 4);
     Vec sums[kGroups][kBlocks][kCount];
     for (auto& of_group : sums) {
       for (auto& of_block : of_group) {
@@ -135,7 +133,7 @@ struct LaneProducts {
 #pragma GCC unroll 2
             for (int b = 0; b < kBlocks; ++b) {
               const auto key = S::widen(S::load(words[b] + pair * kLanes + lane));
-#pragma GCC unroll 8
+#pragma GCC unroll 4
               for (int r = 0; r < kCount; ++r) {
                 const float* const q = queries + r * stride + 2 * pair;
                 even[b][r] = S::fma(key.lo, S::set1(q[0]), even[b][r]);

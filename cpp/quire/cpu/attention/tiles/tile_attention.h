@@ -1,10 +1,12 @@
-// Attention in tiles of bfloat16 (AMX, or its model): all query rows of a unit, few or many, in the
-// same way and with the same sums, so that a row has the same bits in any company.
+// Attention in tiles of bfloat16 (AMX, or its model): all query rows of a unit, few or many, with
+// the same sums, so that a row has the same bits in any company.
 //
-// A tile of 128 keys goes through in four steps: values become pairs of keys, once for all rows;
-// then, for 16 or 32 rows at a time, scores (tile_products.h), their softmax (tile_softmax.h) and
-// the weighted sums of values. Keys are multiplied where they lie, if they lie 16 to a block and
-// end where tiles do. tile_grid.h has the rules that make bits independent of the company.
+// A tile of 128 keys goes through in three steps: scores, their softmax (tile_softmax.h) and the
+// weighted sums of values. Many rows go by 16 or 32 of a KV head, whose products are tiles'
+// (tile_arithmetic.h); of few rows several heads go together, and their products are multiply-adds
+// in the same order (lane_arithmetic.h). Keys are multiplied where they lie, if they lie 16 to a
+// block and end where tiles do. tile_grid.h has the rules that make bits independent of the
+// company.
 #pragma once
 
 #include "quire/base/float_mode.h"
@@ -17,7 +19,7 @@
 
 namespace quire {
 
-// Arithmetic: of rows, TileArithmetic or LaneArithmetic.
+// Arithmetic: how products are made, TileArithmetic or LaneArithmetic. It decides no bit.
 template <class S, class Arithmetic>
 class TileAttention {
  public:
@@ -75,7 +77,6 @@ class TileAttention {
   // Tiles begin on the grid, and go around keys that no row sees.
   struct Steps {
     const TileSights<S>& sights;
-    static constexpr std::int64_t kAskedBytes = 128 * 1024;
     static std::int64_t end_of(std::int64_t key) { return TileGrid::tile_begin(key) + kKeys; }
     std::int64_t after(std::int64_t end) const { return sights.after(end); }
   };

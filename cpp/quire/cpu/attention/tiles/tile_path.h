@@ -12,8 +12,9 @@
 
 namespace quire {
 
-// kMostInLanes: query rows of a KV head that vectors take in less time than tiles.
-template <class S, std::int64_t kMostInLanes = 2>
+// kMostInLanes: query rows of a KV head that vectors take in no more time than tiles
+// (docs/notes/attention_in_tiles.md).
+template <class S, std::int64_t kMostInLanes = 3>
 struct TilePath {
   // Weights are rounded to bfloat16, which is less than the rounding of results, where those are
   // bfloat16s as well.

@@ -70,8 +70,8 @@ class TileSights {
 
   // Rows [row, row + kLanes) of a head, or all rows of some heads, one after the other, as far as
   // there are any, before the tile that begins at `tile`. Where they do not all see all of it,
-  // `shown` [kKeys, kLanes] is made 1 or 0 for whether the row sees the key; lanes past the last row
-  // see all.
+  // `shown` [kKeys, kLanes] is made 1 or 0 for whether the row sees the key; lanes past the last
+  // row see all.
   TileSight find(std::int64_t row, int heads, std::int64_t tile, float* shown) const {
     const int lanes = static_cast<int>(Rows::smaller(kLanes, heads * count_ - row));
     const std::int64_t last_row = Rows::smaller(count_, row + lanes) - 1;
@@ -147,7 +147,8 @@ class TileSights {
             float* shown) const {
     for (int i = 0; i < lanes; ++i) {
       for (int key = first; key < last; ++key) {
-        if (!Rows::shows(unit_.tree, (row + i) % count_ / group_, tile + key)) shown[key * kLanes + i] = 0;
+        if (!Rows::shows(unit_.tree, (row + i) % count_ / group_, tile + key))
+          shown[key * kLanes + i] = 0;
       }
     }
   }

@@ -1,6 +1,6 @@
-// Attention in tiles, by the model of tiles and by multiply-adds in their order on any processor, and
-// by AMX where there is one: against the oracle, with the same bits in any company, and all with the
-// bits of each other.
+// Attention in tiles, by the model of tiles and by multiply-adds in their order on any processor,
+// and by AMX where there is one: against the oracle, with the same bits in any company, and all
+// with the bits of each other.
 #include "quire/cpu/attention/tiles/tile_path.h"
 
 #include <gtest/gtest.h>
@@ -92,7 +92,8 @@ std::string name_of(const ::testing::TestParamInfo<Way>& info) {
   if (info.param == Way::amx) return "amx";
   return info.param == Way::tiles ? "tiles" : "lanes";
 }
-INSTANTIATE_TEST_SUITE_P(All, InTiles, ::testing::Values(Way::tiles, Way::lanes, Way::amx), name_of);
+INSTANTIATE_TEST_SUITE_P(All, InTiles, ::testing::Values(Way::tiles, Way::lanes, Way::amx),
+                         name_of);
 
 ProblemSizes random_sizes(std::mt19937& random) {
   ProblemSizes sizes;
@@ -170,8 +171,8 @@ Bits with_one_nan(Bits bits) {
 }
 
 // From one row to more than multiply-adds take, of one token and of several, of lengths around all
-// that the grid has; with numbers that nothing is left of, infinities and what is not a number among
-// keys, values and queries: always the bits of tiles.
+// that the grid has; with numbers that nothing is left of, infinities and what is not a number
+// among keys, values and queries: always the bits of tiles.
 TEST_P(InTiles, FewRowsHaveTheBitsOfTiles) {
   if (GetParam() == Way::tiles) GTEST_SKIP() << "these are what others are compared with";
   std::mt19937 random(9);
@@ -194,7 +195,8 @@ TEST_P(InTiles, FewRowsHaveTheBitsOfTiles) {
           if (!std::isnan(array.get(at))) array.set(at, one_of(random, numbers));
         }
       };
-      const std::initializer_list<float> small = {1e-38f, -1e-38f, 3e-39f, -1e-40f, 1e-20f, -1e-20f};
+      const std::initializer_list<float> small = {1e-38f,  -1e-38f, 3e-39f,
+                                                  -1e-40f, 1e-20f,  -1e-20f};
       spoil(problem.q, small, 9);
       spoil(problem.k_cache, small, 200);
       spoil(problem.v_cache, small, 200);
