@@ -167,7 +167,7 @@ def test_a_sequences_bits_are_its_own(operator: str) -> None:
 
 @pytest.mark.parametrize("operator", ["causal_conv1d", "gated_delta_rule"])
 def test_states_stay_where_they_are(instruction_set: str, operator: str) -> None:
-    """Sequences take some of more states: the bits of states that lie in order, others untouched."""
+    """Sequences take some of more states: the bits of states in order, and others untouched."""
     problem = (
         conv_problem([5, 1, 33], 270, 4, "bfloat16")
         if operator == "causal_conv1d"

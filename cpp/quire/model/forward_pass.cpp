@@ -5,6 +5,7 @@
 #include "quire/cpu/gemm/linear_launch.h"
 #include "quire/cpu/recurrent/recurrent_launch.h"
 #include "quire/cpu/rowwise/rowwise_launch.h"
+#include "quire/ops/linear/take_rows.h"
 
 namespace quire {
 namespace {
@@ -31,11 +32,13 @@ ForwardPass::ForwardPass(const ForwardArgs& args, const Execution& how, DType ro
 ArrayView ForwardPass::embed(const Embedding& embedding, float scale) {
   const std::int64_t size = embedding.hidden_size;
   const ArrayView h = scratch_.lasting(num_tokens(), size);
-  for (std::int64_t t = 0; t < num_tokens(); ++t) {
-    auto* const row = reinterpret_cast<float*>(h.at(t));
-    embedding.read(args_.token_ids[static_cast<std::size_t>(t)], row);
-    for (std::int64_t i = 0; i < size; ++i) row[i] *= scale;
+  if (embedding.tied != nullptr) {
+    take_rows(*embedding.tied, args_.token_ids, h, kForward);
+  } else {
+    take_rows(embedding.rows, args_.token_ids, h, kForward);
   }
+  auto* const numbers = reinterpret_cast<float*>(h.data);
+  for (std::int64_t i = 0; scale != 1 && i < num_tokens() * size; ++i) numbers[i] *= scale;
   return h;
 }
 

@@ -29,7 +29,22 @@ class ForwardPass {
   DType rows() const { return rows_; }
   RecurrentStates& states() const { return *args_.states; }
 
+  int num_threads() const { return how_.num_threads; }
+
   void next_layer() { scratch_.next_layer(); }
+
+  // Gives back the memory of all arrays that were made while it lived.
+  class Lending {
+   public:
+    explicit Lending(ForwardPass& pass) : scratch_(pass.scratch_), mark_(scratch_.mark()) {}
+    ~Lending() { scratch_.go_back(mark_); }
+    Lending(const Lending&) = delete;
+    Lending& operator=(const Lending&) = delete;
+
+   private:
+    Scratch& scratch_;
+    const std::size_t mark_;
+  };
 
   // h [T, C], the tokens' rows times `scale`; it is there until the pass ends.
   ArrayView embed(const Embedding& embedding, float scale = 1);

@@ -6,6 +6,7 @@
 #include "quire/cpu/execution.h"
 #include "quire/io/mapped_file.h"
 #include "quire/model/architectures/architectures.h"
+#include "quire/model/gguf_model.h"
 
 namespace quire {
 namespace {
@@ -15,10 +16,10 @@ constexpr struct {
   std::string_view name;
   LoadArchitecture load;
 } kArchitectures[] = {
-    {"LlamaForCausalLM", load_llama},
-    {"MistralForCausalLM", load_llama},
-    {"Qwen2ForCausalLM", load_llama},
-    {"Qwen3_5ForCausalLM", load_qwen3_5},
+    {"LlamaForCausalLM", load_llama},    {"MistralForCausalLM", load_llama},
+    {"Qwen2ForCausalLM", load_llama},    {"Qwen3ForCausalLM", load_qwen3},
+    {"Qwen3MoeForCausalLM", load_qwen3}, {"Qwen3_5ForCausalLM", load_qwen3_5},
+    {"Gemma3ForCausalLM", load_gemma3},
 };
 
 LoadArchitecture find_architecture(const ModelConfig& config) {
@@ -37,8 +38,10 @@ ModelConfig read_config(std::string_view function, const std::string& path) {
 }
 
 // Of generation_config.json too, where there is one: chat models end with other tokens than texts.
-std::vector<std::int64_t> read_stop_tokens(const ModelConfig& config, const std::string& folder) {
+std::vector<std::int64_t> read_stop_tokens(const ModelConfig& config, const std::string& folder,
+                                           bool is_gguf) {
   std::vector<std::int64_t> ids = config.wholes("eos_token_id");
+  if (is_gguf) return ids;
   try {
     const ModelConfig more = read_config(config.function(), folder + "/generation_config.json");
     for (const std::int64_t id : more.wholes("eos_token_id")) ids.push_back(id);
@@ -56,10 +59,14 @@ std::shared_ptr<const LoadedModel> load_model(const std::string& path, const Loa
                                               std::string_view function) {
   const Execution how = default_execution(options.num_threads, function);
   const std::unique_ptr<TensorFile> file = open_tensor_file(function, path);
-  const ModelConfig config = read_config(function, path + "/config.json");
+  const ModelConfig config = file->gguf() != nullptr
+                                 ? read_gguf_config(function, path, *file->gguf())
+                                 : read_config(function, path + "/config.json");
   const LoadArchitecture load = find_architecture(config);
   ModelWeights weights(function, path, *file, options.weights, how.num_threads);
-  return finished(load(config, weights), weights, read_stop_tokens(config, path));
+  std::shared_ptr<LoadedModel> model = load(config, weights);
+  return finished(std::move(model), weights,
+                  read_stop_tokens(config, path, file->gguf() != nullptr));
 }
 
 }  // namespace quire

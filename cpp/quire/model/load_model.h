@@ -14,7 +14,7 @@ struct LoadOptions {
   int num_threads = 0;   // that pack weights; 0: default_num_threads()
 };
 
-// A Hugging Face folder: config.json, and model.safetensors or the files that
+// A GGUF file, or a Hugging Face folder: config.json, and model.safetensors or the files that
 // model.safetensors.index.json names. Throws FileError where the system refuses, and ValueError,
 // which names what is wrong: for an architecture that is not known, with those that are; for a
 // tensor that is missing or of another shape; for a file that is not what it should be.

@@ -157,18 +157,18 @@ DecoderShape read_decoder_shape(const ModelConfig& config) {
   return shape;
 }
 
-Rotary read_rotary(const ModelConfig& config, const DecoderShape& shape) {
+Rotary read_rotary(const ModelConfig& config, const DecoderShape& shape, double theta) {
   if (const auto parameters = config.part("rope_parameters")) {
-    return read_rotary(*parameters, config, shape);
+    return read_rotary(*parameters, config, shape, theta);
   }
   if (const auto scaling = config.part("rope_scaling")) {
-    return read_rotary(*scaling, config, shape);
+    return read_rotary(*scaling, config, shape, theta);
   }
-  return read_rotary(config, config, shape);
+  return read_rotary(config, config, shape, theta);
 }
 
 Rotary read_rotary(const ModelConfig& parameters, const ModelConfig& config,
-                   const DecoderShape& shape) {
+                   const DecoderShape& shape, double theta) {
   const auto real = [&](std::string_view key, double otherwise) {
     return parameters.real(key, config.real(key, otherwise));
   };
@@ -183,7 +183,7 @@ Rotary read_rotary(const ModelConfig& parameters, const ModelConfig& config,
   }
   RopeFrequencyOptions options;
   options.rotary_dim = static_cast<std::int64_t>(rotated) / 2 * 2;
-  options.theta = real("rope_theta", 10000);
+  options.theta = real("rope_theta", theta);
   options.scaling = rope_scaling_from_name(
       type, concat(place(config.function(), "path"), ": rope_type in ", parameters.source()));
   options.factor = parameters.real("factor", 1);
@@ -201,6 +201,29 @@ Rotary read_rotary(const ModelConfig& parameters, const ModelConfig& config,
   RopeFrequencies frequencies = rope_frequencies(options, config.function());
   return {std::move(frequencies.inv_freq), frequencies.attention_factor,
           config.flag("rope_interleaved", false)};
+}
+
+Rotary plain_rotary(double theta, std::int64_t head_dim) {
+  RopeFrequencyOptions options;
+  options.rotary_dim = head_dim;
+  options.theta = theta;
+  RopeFrequencies frequencies = rope_frequencies(options);
+  return {std::move(frequencies.inv_freq), 1, false};
+}
+
+std::optional<std::int64_t> layer_window(const ModelConfig& config, std::int64_t layer,
+                                         bool otherwise) {
+  if (!config.has("sliding_window")) return std::nullopt;
+  const std::int64_t window = config.whole("sliding_window");
+  if (window < 1) config.refuse("sliding_window", std::to_string(window), "at least 1");
+  const std::vector<std::string> types = config.texts("layer_types");
+  if (static_cast<std::size_t>(layer) < types.size()) {
+    const bool slides = types[static_cast<std::size_t>(layer)] == "sliding_attention";
+    return slides ? std::optional(window) : std::nullopt;
+  }
+  if (!config.flag("use_sliding_window", otherwise)) return std::nullopt;
+  if (layer < config.whole("max_window_layers", 0)) return std::nullopt;
+  return window;
 }
 
 Activation read_activation(const ModelConfig& config, std::string_view key) {

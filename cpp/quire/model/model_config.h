@@ -82,10 +82,19 @@ struct Rotary {
 // Of "rope_parameters" (transformers 5), or "rope_theta", "rope_scaling" and
 // "partial_rotary_factor" beside each other (before). Throws ValueError for a kind of scaling that
 // is not known, and for what it lacks.
-Rotary read_rotary(const ModelConfig& config, const DecoderShape& shape);
-// Of the object that says it, and of the configuration where that is silent.
+Rotary read_rotary(const ModelConfig& config, const DecoderShape& shape, double theta = 10000);
+// Of the object that says it, and of the configuration where that is silent; `theta` where both
+// are.
 Rotary read_rotary(const ModelConfig& parameters, const ModelConfig& config,
-                   const DecoderShape& shape);
+                   const DecoderShape& shape, double theta = 10000);
+// That of all numbers of a head, without scaling.
+Rotary plain_rotary(double theta, std::int64_t head_dim);
+
+// Keys that a layer's queries see, by "sliding_window" and "layer_types", or, before transformers
+// 4.53, "use_sliding_window" (else `otherwise`) and "max_window_layers"; none: all. Throws
+// ValueError.
+std::optional<std::int64_t> layer_window(const ModelConfig& config, std::int64_t layer,
+                                         bool otherwise);
 
 // "silu", "gelu" or "gelu_pytorch_tanh" at the key. Throws ValueError for others.
 Activation read_activation(const ModelConfig& config, std::string_view key);

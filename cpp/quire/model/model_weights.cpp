@@ -1,10 +1,11 @@
 #include "quire/model/model_weights.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "quire/base/check.h"
-#include "quire/base/interruption.h"
+#include "quire/model/gguf_model.h"
+#include "quire/ops/linear/pack_affine.h"
+#include "quire/ops/linear/pack_weight.h"
 
 namespace quire {
 namespace {
@@ -34,17 +35,76 @@ std::string prefix_of(const TensorFile& file) {
 
 }  // namespace
 
-void Embedding::read(std::int64_t token, float* to) const {
-  if (tied != nullptr) {
-    for (std::int64_t i = 0; i < hidden_size; ++i) to[i] = static_cast<float>(tied->at(token, i));
-    return;
+// The rows of several tensors, one after the other.
+struct ModelWeights::PartRows {
+  struct Piece {
+    std::string name;
+    std::int64_t first, count;
+  };
+
+  PartRows(const ModelWeights& weights, std::span<const Part> parts, std::int64_t columns)
+      : num_columns(columns) {
+    for (const Part& part : parts) {
+      const std::string name = weights.full_name(concat(part.name, ".weight"));
+      const std::int64_t shape[] = {part.rows, columns};
+      weights.expect(name, shape);
+      const DType wanted = weights.format_of(name);
+      const std::optional<DType> affine_part = weights.file_.affine_format(name);
+      // parts of several formats become what all of them fit into: affine numbers of four bits are
+      // such of eight, too
+      if (pieces.empty()) {
+        format = wanted;
+        affine_format = affine_part;
+      } else {
+        if (wanted != format) format = DType::float32;
+        if (affine_part != affine_format) {
+          affine_format = affine_part && affine_format ? std::optional(DType::int8) : std::nullopt;
+        }
+      }
+      pieces.push_back({name, num_rows, part.rows});
+      num_rows += part.rows;
+    }
   }
-  visit_dtype(dtype, [&](auto type) {
-    const auto* const row =
-        reinterpret_cast<const decltype(type)*>(rows.data()) + token * hidden_size;
-    for (std::int64_t i = 0; i < hidden_size; ++i) to[i] = to_float(row[i]);
-  });
-}
+
+  // Calls read(name, first row of the tensor, one after the last, rows before) for each tensor that
+  // has some of rows [begin, end).
+  template <class Read>
+  void visit(std::int64_t begin, std::int64_t end, const Read& read) const {
+    for (const Piece& piece : pieces) {
+      const std::int64_t first = std::max(begin, piece.first);
+      const std::int64_t last = std::min(end, piece.first + piece.count);
+      if (first < last) read(piece.name, first - piece.first, last - piece.first, first - begin);
+    }
+  }
+
+  FloatRows floats(const TensorFile& file) const {
+    return {num_rows, num_columns,
+            [this, &file](std::int64_t begin, std::int64_t end, float* rows) {
+              visit(begin, end, [&](const std::string& name, auto first, auto last, auto before) {
+                file.read_rows(name, first, last, rows + before * num_columns);
+              });
+            }};
+  }
+
+  AffineSource affine(const TensorFile& file) const {
+    return {num_rows, num_columns,
+            [this, &file](std::int64_t begin, std::int64_t end, std::int8_t* numbers, float* scales,
+                          float* offsets) {
+              const std::int64_t groups = num_columns / kAffineGroup;
+              visit(begin, end, [&](const std::string& name, auto first, auto last, auto before) {
+                file.read_affine_rows(name, first, last,
+                                      {numbers + before * num_columns, scales + before * groups,
+                                       offsets + before * groups});
+              });
+            },
+            *affine_format};
+  }
+
+  std::vector<Piece> pieces;
+  std::int64_t num_rows = 0, num_columns = 0;
+  DType format = DType::float32;
+  std::optional<DType> affine_format;  // of all parts' affine numbers; none: some are not such
+};
 
 ModelWeights::ModelWeights(std::string_view function, std::string path, const TensorFile& file,
                            WeightFormat format, int num_threads)
@@ -53,9 +113,11 @@ ModelWeights::ModelWeights(std::string_view function, std::string path, const Te
       file_(file),
       format_(format),
       num_threads_(num_threads),
-      prefix_(prefix_of(file)) {}
+      prefix_(prefix_of(file)),
+      has_late_norms_(file.find("blk.0.post_ffw_norm.weight") != nullptr) {}
 
 std::string ModelWeights::full_name(std::string_view name) const {
+  if (file_.gguf() != nullptr) return gguf_tensor_name(name, has_late_norms_);
   return name.starts_with("lm_head.") ? std::string(name) : concat(prefix_, name);
 }
 
@@ -67,9 +129,12 @@ const TensorInfo& ModelWeights::expect(const std::string& name,
     constexpr std::size_t kMostListed = 24;
     const std::vector<std::string> names = file_.names();
     const auto begins_alike = [&](const std::string& other) {
-      const std::size_t layers = name.find("layers.");
-      if (layers == std::string::npos) return other.find("layers.") == std::string::npos;
-      return other.starts_with(name.substr(0, name.find('.', layers + 7) + 1));
+      for (const std::string_view layers : {"layers.", "blk."}) {
+        const std::size_t found = name.find(layers);
+        if (found == std::string::npos) continue;
+        return other.starts_with(name.substr(0, name.find('.', found + layers.size()) + 1));
+      }
+      return other.find("layers.") == std::string::npos && !other.starts_with("blk.");
     };
     std::vector<std::string> alike;
     std::ranges::copy_if(names, std::back_inserter(alike), begins_alike);
@@ -90,57 +155,35 @@ const TensorInfo& ModelWeights::expect(const std::string& name,
   return *info;
 }
 
-DType ModelWeights::format_of(const std::string& name, const TensorInfo& info) const {
+DType ModelWeights::format_of(const std::string& name) const {
   if (format_) return *format_;
-  if (const auto plain = plain_dtype(info.dtype)) return *plain;
+  if (const auto plain = plain_dtype(file_.find(name)->dtype)) return *plain;
   return file_.affine_format(name).value_or(DType::int8);
 }
 
 Linear ModelWeights::linear(std::span<const Part> parts, std::int64_t columns, bool bias) {
-  std::int64_t rows = 0;
-  for (const Part& part : parts) rows += part.rows;
+  const PartRows rows(*this, parts, columns);
   Linear result;
-  std::vector<std::byte> numbers;
-  std::optional<DType> dtype;  // of numbers: the stored one, where all parts have it
-  std::optional<DType> format;
-  for (const Part& part : parts) {
-    const std::string name = full_name(concat(part.name, ".weight"));
-    const std::int64_t shape[] = {part.rows, columns};
-    const TensorInfo& info = expect(name, shape);
-    const std::optional<DType> stored =
-        file_.plain(name) ? plain_dtype(info.dtype) : DType::float32;
-    dtype = !dtype || dtype == stored ? stored : DType::float32;
-    const DType wanted = format_of(name, info);
-    format = !format || format == wanted ? wanted : DType::float32;
+  if (rows.affine_format && !format_) {
+    result.weight = pack_affine(rows.affine(file_), num_threads_, function_);
+  } else {
+    result.weight =
+        pack_weight(rows.floats(file_), {rows.format, std::nullopt}, num_threads_, function_);
   }
-  const auto row_bytes = columns * static_cast<std::int64_t>(size_of(*dtype));
-  numbers.resize(static_cast<std::size_t>(rows * row_bytes));
-  std::int64_t row = 0;
-  for (const Part& part : parts) {
-    check_interruption();
-    const std::string name = full_name(concat(part.name, ".weight"));
-    std::byte* const to = numbers.data() + row * row_bytes;
-    if (plain_dtype(file_.find(name)->dtype) == dtype && file_.plain(name)) {
-      std::memcpy(to, file_.plain(name)->data, static_cast<std::size_t>(part.rows * row_bytes));
-    } else {
-      file_.read_rows(name, 0, part.rows, reinterpret_cast<float*>(to));
-    }
-    file_.let_go(name);
-    row += part.rows;
-    if (bias) {
-      const std::int64_t shape[] = {part.rows};
-      const std::vector<float> some = floats(concat(part.name, ".bias"), shape);
-      result.bias.insert(result.bias.end(), some.begin(), some.end());
-    }
-  }
-  const ArrayView view = contiguous_view(numbers.data(), *dtype, {rows, columns}, false);
-  result.weight = pack_weight(view, {*format, std::nullopt}, num_threads_, function_);
-  for (const Part& part : parts) {
-    const TensorInfo& info = *file_.find(full_name(concat(part.name, ".weight")));
-    MemoryReport::Line& line = report_.lines[{info.dtype, std::string(name_of(*format))}];
+  for (const PartRows::Piece& piece : rows.pieces) {
+    MemoryReport::Line& line =
+        report_
+            .lines[{file_.find(piece.name)->dtype, std::string(name_of(result.weight->format()))}];
     line.tensors += 1;
-    line.numbers += part.rows * columns;
-    line.bytes += result.weight->nbytes() * part.rows / rows;
+    line.numbers += piece.count * columns;
+    line.bytes += result.weight->nbytes() * piece.count / rows.num_rows;
+    file_.let_go(piece.name);
+  }
+  for (const Part& part : parts) {
+    if (!bias) break;
+    const std::int64_t shape[] = {part.rows};
+    const std::vector<float> some = floats(concat(part.name, ".bias"), shape);
+    result.bias.insert(result.bias.end(), some.begin(), some.end());
   }
   return result;
 }
@@ -170,27 +213,26 @@ Embedding ModelWeights::embedding(std::string_view name, std::int64_t vocab_size
   const std::string full = full_name(concat(name, ".weight"));
   const std::int64_t shape[] = {vocab_size, hidden_size};
   const TensorInfo& info = expect(full, shape);
+  const DType dtype = plain_dtype(info.dtype).value_or(DType::bfloat16);
+  const std::int64_t bytes = vocab_size * hidden_size * static_cast<std::int64_t>(size_of(dtype));
   Embedding embedding;
   embedding.hidden_size = hidden_size;
-  embedding.dtype = plain_dtype(info.dtype).value_or(DType::bfloat16);
-  embedding.rows.resize(static_cast<std::size_t>(vocab_size * hidden_size) *
-                        size_of(embedding.dtype));
+  embedding.memory = large_bytes(bytes);
+  embedding.rows = contiguous_view(embedding.memory.get(), dtype, {vocab_size, hidden_size});
   std::vector<float> row(static_cast<std::size_t>(hidden_size));
   for (std::int64_t token = 0; token < vocab_size; ++token) {
     file_.read_rows(full, token, token + 1, row.data());
-    visit_dtype(embedding.dtype, [&](auto type) {
+    visit_dtype(dtype, [&](auto type) {
       using T = decltype(type);
-      T* const to = reinterpret_cast<T*>(embedding.rows.data()) + token * hidden_size;
-      for (std::int64_t i = 0; i < hidden_size; ++i) {
-        to[i] = from_float<T>(row[static_cast<std::size_t>(i)]);
-      }
+      T* const to = reinterpret_cast<T*>(embedding.rows.at(token));
+      std::ranges::transform(row, to, [](float number) { return from_float<T>(number); });
     });
   }
   file_.let_go(full);
-  MemoryReport::Line& line = report_.lines[{info.dtype, std::string(name_of(embedding.dtype))}];
+  MemoryReport::Line& line = report_.lines[{info.dtype, std::string(name_of(dtype))}];
   line.tensors += 1;
   line.numbers += vocab_size * hidden_size;
-  line.bytes += std::ssize(embedding.rows);
+  line.bytes += bytes;
   return embedding;
 }
 

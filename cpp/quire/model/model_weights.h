@@ -9,10 +9,10 @@
 #include <string_view>
 #include <vector>
 
+#include "quire/base/huge_pages.h"
 #include "quire/io/tensor_file.h"
 #include "quire/model/memory_report.h"
 #include "quire/model/model_config.h"
-#include "quire/ops/linear/pack_weight.h"
 #include "quire/ops/linear/weight.h"
 
 namespace quire {
@@ -30,16 +30,12 @@ struct Norm {
   double eps = 0;
 };
 
-// Rows of tokens: the model's output weight, where both are one, or rows in memory as they are
-// stored.
+// Rows of tokens: the model's output weight, where both are one, or rows as they are stored.
 struct Embedding {
   std::shared_ptr<const Weight> tied;
-  std::vector<std::byte> rows;
-  DType dtype = DType::float32;  // of rows
+  PagedBytes memory;  // of rows
+  ArrayView rows{};   // [vocab_size, hidden_size], where nothing is tied
   std::int64_t hidden_size = 0;
-
-  // Writes the row of a token, hidden_size floats.
-  void read(std::int64_t token, float* to) const;
 };
 
 // Where tokens go in, and logits come out.
@@ -85,17 +81,20 @@ class ModelWeights {
   const MemoryReport& report() const { return report_; }
 
  private:
+  struct PartRows;
+
   Embedding embedding(std::string_view name, std::int64_t vocab_size, std::int64_t hidden_size);
   std::string full_name(std::string_view name) const;
   const TensorInfo& expect(const std::string& name, std::span<const std::int64_t> shape) const;
-  DType format_of(const std::string& name, const TensorInfo& info) const;
+  DType format_of(const std::string& name) const;
 
   const std::string_view function_;
   const std::string path_;
   const TensorFile& file_;
   const WeightFormat format_;
   const int num_threads_;
-  std::string prefix_;
+  const std::string prefix_;
+  const bool has_late_norms_;
   MemoryReport report_;
 };
 

@@ -26,6 +26,10 @@ class Scratch {
                            shape);
   }
 
+  // Which array comes next, to go back to when later ones are not needed any more.
+  std::size_t mark() const { return banks_[turn_].next; }
+  void go_back(std::size_t mark) { banks_[turn_].next = mark; }
+
   // An array that lasts for all layers; one.
   ArrayView lasting(std::int64_t rows, std::int64_t columns) {
     return contiguous_view(lasting_.reserve(rows, columns), DType::float32, {rows, columns});

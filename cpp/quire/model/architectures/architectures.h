@@ -11,7 +11,9 @@ namespace quire {
 using LoadArchitecture = std::shared_ptr<LoadedModel> (*)(const ModelConfig& config,
                                                           ModelWeights& weights);
 
+std::shared_ptr<LoadedModel> load_gemma3(const ModelConfig& config, ModelWeights& weights);
 std::shared_ptr<LoadedModel> load_llama(const ModelConfig& config, ModelWeights& weights);
+std::shared_ptr<LoadedModel> load_qwen3(const ModelConfig& config, ModelWeights& weights);
 std::shared_ptr<LoadedModel> load_qwen3_5(const ModelConfig& config, ModelWeights& weights);
 
 }  // namespace quire

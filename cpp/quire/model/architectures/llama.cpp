@@ -26,6 +26,11 @@ class Llama final : public LoadedModel {
     const bool is_qwen2 = config.architecture() == "Qwen2ForCausalLM";
     const bool qkv_bias = config.flag("attention_bias", is_qwen2);
     const bool output_bias = config.flag("attention_bias", false);
+    if (weights.has("rope_freqs.weight")) {  // Llama 3's scaling, as GGUF files have it
+      const std::int64_t pairs[] = {std::ssize(rotary_.inv_freq)};
+      const std::vector<float> factors = weights.floats("rope_freqs.weight", pairs);
+      for (std::size_t i = 0; i < factors.size(); ++i) rotary_.inv_freq[i] /= factors[i];
+    }
     const bool mlp_bias = config.flag("mlp_bias", false);
     const Activation activation = read_activation(config, "hidden_act");
     for (std::int64_t i = 0; i < layers; ++i) {
@@ -39,7 +44,7 @@ class Llama final : public LoadedModel {
           .output = weights.linear({at + "self_attn.o_proj", hidden}, q_rows, output_bias),
           .mlp_norm = weights.norm(at + "post_attention_layernorm", hidden, eps),
           .mlp = GatedMlp::load(weights, at + "mlp.", hidden, intermediate, activation, mlp_bias),
-          .window = window_of(config, i, !is_qwen2),
+          .window = layer_window(config, i, !is_qwen2),
       });
     }
     norm_ = weights.norm("norm", hidden, eps);
@@ -70,24 +75,7 @@ class Llama final : public LoadedModel {
     pass.logits(h, *delta, norm_, ends_.output);
   }
 
-  // Mistral's window is all layers'; Qwen2 has one from max_window_layers on, where it is switched
-  // on.
-  static std::optional<std::int64_t> window_of(const ModelConfig& config, std::int64_t layer,
-                                               bool otherwise) {
-    if (!config.has("sliding_window")) return std::nullopt;
-    const std::int64_t window = config.whole("sliding_window");
-    if (window < 1) config.refuse("sliding_window", std::to_string(window), "at least 1");
-    const std::vector<std::string> types = config.texts("layer_types");
-    if (static_cast<std::size_t>(layer) < types.size()) {
-      const bool slides = types[static_cast<std::size_t>(layer)] == "sliding_attention";
-      return slides ? std::optional(window) : std::nullopt;
-    }
-    if (!config.flag("use_sliding_window", otherwise)) return std::nullopt;
-    if (layer < config.whole("max_window_layers", 0)) return std::nullopt;
-    return window;
-  }
-
-  const Rotary rotary_;
+  Rotary rotary_;
   std::vector<Layer> layers_;
   Norm norm_;
   Ends ends_;
