@@ -20,11 +20,14 @@ namespace {
 
 py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cache,
                               py::handle block_tables, py::handle seq_lens, py::handle k_open,
-                              py::handle v_open, const AttentionOptions& options) {
+                              py::handle v_open, py::handle k_tail,
+                              const AttentionOptions& options) {
   constexpr const char* function = "paged_attention";
   AttentionCall call(function, q, options);
   const FloatArray k = call.cache("k_cache", k_cache);
   const FloatArray v = call.cache("v_cache", v_cache);
+  std::optional<FloatArray> tail;
+  if (!k_tail.is_none()) tail = call.cache("k_tail", k_tail);
   const IndexArray tables = to_index_array({function, "block_tables"}, block_tables);
   const IndexArray lengths = to_index_array({function, "seq_lens"}, seq_lens);
   const std::optional<FloatArray> k_blocks = to_optional_floats({function, "k_open"}, k_open);
@@ -41,6 +44,7 @@ py::object py_paged_attention(py::handle q, py::handle k_cache, py::handle v_cac
   args.layout = call.layout();
   if (k_blocks) args.k_open = k_blocks->view;
   if (v_blocks) args.v_open = v_blocks->view;
+  if (tail) args.k_tail = tail->view;
   {
     const WithoutGil unlocked;
     // of other shapes there is no mass, and validate says so
@@ -111,7 +115,8 @@ void bind_attention(py::module_& m) {
   FastFunction<&py_paged_attention>::define(
       m, "paged_attention", paged_attention_doc(), py::arg("q"), py::arg("k_cache"),
       py::arg("v_cache"), py::arg("block_tables"), py::arg("seq_lens"), py::kw_only(),
-      py::arg("k_open") = py::none(), py::arg("v_open") = py::none(), attention_options());
+      py::arg("k_open") = py::none(), py::arg("v_open") = py::none(),
+      py::arg("k_tail") = py::none(), attention_options());
   FastFunction<&py_attend>::define(m, "attend", attend_doc(), py::arg("q"), py::arg("tables"),
                                    py::kw_only(), py::arg("layer") = 0, attention_options());
   FastFunction<&py_last_implementation>::define(m, "last_implementation",

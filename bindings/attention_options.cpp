@@ -76,7 +76,7 @@ const char* paged_attention_doc() {
   static const std::string doc =
       with_signature(
           "paged_attention(q, k_cache, v_cache, block_tables, seq_lens, *, k_open=None, "
-          "v_open=None,",
+          "v_open=None, k_tail=None,",
           docs::kPagedAttention) +
       option_docs() + docs::kPagedAttentionResults;
   return doc.c_str();

@@ -36,6 +36,7 @@ class DlpackView {
   Bools bools() const;  // along one axis
 
   const pybind11::object& owner() const { return capsule_; }
+  bool writable() const { return writable_; }
 
  private:
   void take_versioned();

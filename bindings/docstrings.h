@@ -36,6 +36,10 @@ Args:
         layout of k_cache. In block_tables num_blocks + i is the i-th of them; they go with others
         in any order.
     v_open: likewise of values, with Dv; both or none.
+    k_tail: the last Dt numbers of each key where they are an array of their own, as the rotary keys
+        of latent attention: as k_cache, whose last axis is then D - Dt, with Dt. The dtype is that of
+        k_cache, and k_scale is of both. Read without a copy of the array, with the bits that one
+        k_cache would have. None where k_cache is int4, and beside open blocks.
 )";
 inline constexpr const char* kPagedAttentionResults =
     R"(

@@ -100,6 +100,8 @@ py::dict stats(const Engine& engine) {
   dict["forward_seconds"] = stats.forward_seconds;
   dict["choose_seconds"] = stats.choose_seconds;
   dict["settle_seconds"] = stats.settle_seconds;
+  dict["max_sequences"] = stats.max_sequences;
+  dict["state_bytes"] = stats.state_bytes;
   dict["num_blocks_reason"] = stats.num_blocks_reason;
   dict["prefix_cache_reason"] = stats.prefix_cache_reason;
   dict["pool"] = stats.pool;

@@ -9,11 +9,9 @@
 #include "fast_function.h"
 #include "gil.h"
 #include "linear_docs.h"
-#include "numpy_view.h"
 #include "operator_call.h"
 #include "quire/cpu/gemm/linear_launch.h"
 #include "quire/ops/linear/pack_weight.h"
-#include "result_array.h"
 
 namespace quire::python {
 namespace {
@@ -54,22 +52,16 @@ py::object py_linear(py::handle x, py::handle weight, py::handle bias, py::handl
   const std::optional<FloatArray> bias_array = to_optional_floats({function, "bias"}, bias);
   args.bias = view_of(bias_array);
   const Execution how = to_execution(function, num_threads);
-  ResultArray made;
-  FloatArray given_out;
-  if (!out.is_none()) {
-    given_out = to_float_array({function, "out"}, out);
-    args.out = given_out.view;
-  } else if (args.x.ndim == 2 && (packed || args.weight_array->ndim == 2)) {
-    // of other shapes there is nothing to make, and linear says so
-    const std::int64_t shape[] = {args.x.shape[0], args.layout().num_rows};
-    made = ResultArray(x, args.x.dtype, shape);
-    args.out = made.view();
-  }
+  // of other shapes there is nothing to make, and linear says so
+  const bool fits = args.x.ndim == 2 && (packed || args.weight_array->ndim == 2);
+  const std::int64_t shape[] = {fits ? args.x.shape[0] : 0, fits ? args.layout().num_rows : 0};
+  OutArray y({function, "out"}, out, x, args.x.dtype, shape);
+  args.out = y.view();
   {
     const WithoutGil unlocked;
     linear(args, how, function);
   }
-  return made ? made.take() : py::reinterpret_borrow<py::object>(out);
+  return y.take();
 }
 
 py::object unpack(const Weight& weight) {

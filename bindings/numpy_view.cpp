@@ -221,13 +221,13 @@ ScaleArray::ScaleArray(Argument argument, py::handle object, DType cache_dtype) 
 
 IndexArray to_index_array(Argument argument, py::handle object) {
   if (const auto tensor = as_tensor(argument, object)) {
-    return {tensor->index_view(), tensor->owner()};
+    return {tensor->index_view(), tensor->owner(), tensor->writable()};
   }
   const py::object found = as_ndarray(argument, object);
   if (!found) {
     if (!has_dlpack(object)) refuse(argument, object, kIndices);
     const DlpackView tensor(argument, object);
-    return {tensor.index_view(), tensor.owner()};
+    return {tensor.index_view(), tensor.owner(), tensor.writable()};
   }
   const py::array array = py::reinterpret_borrow<py::array>(found);
   const py::dtype dtype = array.dtype();
@@ -237,7 +237,7 @@ IndexArray to_index_array(Argument argument, py::handle object) {
                      ", expected int32 or int64");
   }
   require_native(argument, dtype);
-  IndexArray result{{}, found};
+  IndexArray result{{}, found, is_writable(array)};
   copy_shape<2>(argument, array, result.view);
   if ((array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) == 0) {
     raise<ValueError>(argument.place(), "got elements off their alignment, expected aligned ones");

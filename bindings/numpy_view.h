@@ -31,6 +31,7 @@ struct FloatArray {
 struct IndexArray {
   IndexView view;
   pybind11::object owner;
+  bool writable = false;
 };
 
 // Takes ndarrays, and CPU objects with __dlpack__ or __array_interface__. Throws TypeError for

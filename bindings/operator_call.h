@@ -1,8 +1,8 @@
 // What the bindings of operators have in common.
 #pragma once
 
-#include <optional>
-#include <vector>
+#include <cstdint>
+#include <span>
 
 #include "numpy_view.h"
 #include "result_array.h"
@@ -35,6 +35,26 @@ class OutArray {
   ResultArray made_;
   FloatArray given_;
   pybind11::object out_;
+};
+
+// The same where C++ takes a span: float32, int32 or int64 numbers, one after the other.
+template <class T>
+class OutNumbers {
+ public:
+  // Throws TypeError and ValueError where what the caller gave is no such array of this shape.
+  OutNumbers(Argument argument, pybind11::handle out, pybind11::handle given,
+             std::span<const std::int64_t> shape);
+
+  std::span<T> values() const { return {data_, size_}; }
+  // What the caller gets; once.
+  pybind11::object take();
+
+ private:
+  T* data_ = nullptr;
+  std::size_t size_ = 1;
+  ResultArray made_;              // of floats
+  pybind11::object given_;        // whose library made indices are to be of
+  pybind11::object out_, owner_;  // what the caller gave; what has the memory
 };
 
 }  // namespace quire::python

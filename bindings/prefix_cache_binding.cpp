@@ -59,12 +59,14 @@ std::int64_t peek(const PrefixCache& cache, py::handle token_ids, py::handle spa
   return cache.peek(ids, name, window);
 }
 
-void insert(PrefixCache& cache, py::handle token_ids, py::handle table, py::handle space) {
+void insert(PrefixCache& cache, py::handle token_ids, py::handle table, py::handle space,
+            py::handle priority) {
   const Ids ids = to_token_ids({"PrefixCache.insert", "token_ids"}, token_ids);
   const auto inserted = object_of<BlockTable>({"PrefixCache.insert", "table"}, table);
   const std::string name = to_string({"PrefixCache.insert", "namespace"}, space);
+  const std::int64_t rank = to_int({"PrefixCache.insert", "priority"}, priority);
   const WithoutGil unlocked;
-  cache.insert(ids, *inserted, name);
+  cache.insert(ids, *inserted, name, rank);
 }
 
 std::int64_t pin(PrefixCache& cache, py::handle token_ids, py::handle space) {
@@ -145,7 +147,7 @@ void bind_prefix_cache(py::module_& m) {
              py::arg("namespace") = "", py::arg("sliding_window") = py::none(),
              py::arg("num_sink_tokens") = 0);
   def_method(cache, "PrefixCache.insert", &insert, docs::kInsert, py::arg("token_ids"),
-             py::arg("table"), py::kw_only(), py::arg("namespace") = "");
+             py::arg("table"), py::kw_only(), py::arg("namespace") = "", py::arg("priority") = 0);
   def_method(cache, "PrefixCache.pin", &pin, docs::kPin, py::arg("token_ids"), py::kw_only(),
              py::arg("namespace") = "");
   def_method(cache, "PrefixCache.unpin", &unpin, docs::kUnpin, py::arg("token_ids"), py::kw_only(),

@@ -10,8 +10,8 @@ inline constexpr const char* kPrefixCache =
 Keys and values that stay after their sequence, for others that begin with the same tokens.
 
 Blocks are shared by reference, with any number of tables at once. Those that only the cache holds
-are given back when the pool runs out, those used least recently first and the end of a sequence
-before its beginning; what is pinned stays. len(cache) is the number of cached blocks; one that stands at two places, as
+are given back when the pool runs out, those of the lowest priority first, of one priority those used
+least recently, and the end of a sequence before its beginning; what is pinned stays. len(cache) is the number of cached blocks; one that stands at two places, as
 in two namespaces, counts twice. A block stands at 16 places at most, and leaves the one where it was
 inserted longest ago for another: so what a cache remembers is bounded by the blocks of the pool,
 however often a table that is in use is inserted. Safe to use from several threads.
@@ -92,7 +92,7 @@ Example:
 )";
 
 inline constexpr const char* kInsert =
-    R"(insert(self, token_ids, table, *, namespace='')
+    R"(insert(self, token_ids, table, *, namespace='', priority=0)
 --
 
 Makes the table's first len(token_ids) tokens, which have been written, matchable.
@@ -107,13 +107,18 @@ them does not get the same bits from attend while the table has some of them ope
 
 Args:
     token_ids: as for match. table: a BlockTable of the cache's pool. namespace: as for match.
+    priority: -100 to 100. Of blocks that only caches hold those of a lower one go first, however
+        recently they were used; a block that is inserted several times has the highest, until it is
+        evicted. It says nothing of blocks in use, for which even the highest makes room: pin keeps.
 
 Raises:
     ValueError: more token_ids than the table has tokens, a table of which keep has removed some of
-    these, a freed one or one of another pool. TypeError. Nothing has been changed then.
+    these, a freed one or one of another pool, or a priority out of range. TypeError. Nothing has been
+    changed then.
 
 Example:
     >>> cache.insert([1, 2, 3, 4], table, namespace='tenant 7')
+    >>> cache.insert(system_prompt, table, priority=10)
 )";
 
 inline constexpr const char* kPin =

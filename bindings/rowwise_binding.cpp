@@ -75,10 +75,7 @@ py::object py_rope(py::handle x, py::handle positions, py::handle theta, py::han
   args.x = x_array.view;
   args.positions = position_array.view;
   args.theta = to_double({function, "theta"}, theta);
-  if (const auto rotated = to_optional_int({function, "rotary_dim"}, rotary_dim)) {
-    // 0 stands for all of D in C++
-    args.rotary_dim = *rotated == 0 ? -1 : *rotated;
-  }
+  args.rotary_dim = to_optional_int({function, "rotary_dim"}, rotary_dim);
   args.interleaved = to_bool({function, "interleaved"}, interleaved);
   args.inv_freq = view_of(inv_freq_array);
   args.attention_factor = to_double({function, "attention_factor"}, attention_factor);

@@ -1,3 +1,6 @@
+#include <array>
+#include <vector>
+
 #include "bindings.h"
 #include "fast_function.h"
 #include "gil.h"
@@ -73,12 +76,13 @@ py::object py_sample(py::handle logits, py::handle seed, py::handle position,
                      py::handle temperature, py::handle top_k, py::handle top_p, py::handle min_p,
                      py::handle repetition_penalty, py::handle presence_penalty,
                      py::handle frequency_penalty, py::handle prompt_ids, py::handle output_ids,
-                     py::handle bias, py::handle mask, py::handle num_threads) {
+                     py::handle bias, py::handle mask, py::handle out, py::handle num_threads) {
   constexpr const char* function = "sample";
   const FloatArray logit_array = to_float_array({function, "logits"}, logits);
   SampleArgs args;
   args.logits = logit_array.view;
-  const std::int64_t num_rows = args.logits.ndim == 2 ? args.logits.shape[0] : 0;
+  if (args.logits.ndim != 2) check_sample(args, function);  // there are no rows to have options
+  const std::int64_t num_rows = args.logits.shape[0];
   RowOptions options(function, num_rows);
   options.take("seed", seed, &SampleOptions::seed);
   options.take("position", position, &SampleOptions::position);
@@ -98,19 +102,30 @@ py::object py_sample(py::handle logits, py::handle seed, py::handle position,
   args.output_ids = view_of(outputs);
   args.bias = view_of(bias_array);
   args.mask = view_of(mask_array);
-  std::int64_t* tokens = nullptr;
-  py::object array = new_index_array({num_rows}, &tokens);
-  args.out = {tokens, static_cast<std::size_t>(num_rows)};
+  const std::int64_t shape[] = {num_rows};
+  OutNumbers<std::int64_t> tokens({function, "out"}, out, logits, shape);
+  args.out = tokens.values();
   const Execution how = to_execution(function, num_threads);
   {
     const WithoutGil unlocked;
     sample(args, how, function);
   }
-  return indices_for(logits, std::move(array));
+  return tokens.take();
+}
+
+// The two arrays of `out`, which are None where it is.
+std::array<py::object, 2> pair_of(Argument argument, py::handle out) {
+  if (out.is_none()) return {py::none(), py::none()};
+  if (!PyTuple_Check(out.ptr()) || PyTuple_GET_SIZE(out.ptr()) != 2) {
+    raise<TypeError>(argument.place(), "got ", type_name(out),
+                     ", expected a tuple (weights, experts), or None");
+  }
+  const auto pair = py::reinterpret_borrow<py::tuple>(out);
+  return {pair[0], pair[1]};
 }
 
 py::object py_route(py::handle logits, py::handle top_k, py::handle scoring, py::handle renormalise,
-                    py::handle bias, py::handle num_threads) {
+                    py::handle bias, py::handle out, py::handle num_threads) {
   constexpr const char* function = "route";
   const FloatArray logit_array = to_float_array({function, "logits"}, logits);
   const auto bias_array = to_optional_floats({function, "bias"}, bias);
@@ -125,17 +140,16 @@ py::object py_route(py::handle logits, py::handle top_k, py::handle scoring, py:
   // of shapes that route refuses there is nothing to make
   const bool fits = args.logits.ndim == 2 && args.top_k >= 1 && args.top_k <= args.logits.shape[1];
   const std::int64_t shape[] = {fits ? args.logits.shape[0] : 0, fits ? args.top_k : 0};
-  ResultArray weights(logits, DType::float32, shape);
-  std::int32_t* ids = nullptr;
-  py::object experts = new_index_array({shape[0], shape[1]}, &ids);
-  const auto count = static_cast<std::size_t>(shape[0] * shape[1]);
-  args.weights = {reinterpret_cast<float*>(weights.view().data), count};
-  args.experts = {ids, count};
+  const auto [weights_out, experts_out] = pair_of({function, "out"}, fits ? out : py::none());
+  OutNumbers<float> weights({function, "out[0]"}, weights_out, logits, shape);
+  OutNumbers<std::int32_t> experts({function, "out[1]"}, experts_out, logits, shape);
+  args.weights = weights.values();
+  args.experts = experts.values();
   {
     const WithoutGil unlocked;
     route(args, threads, function);
   }
-  return py::make_tuple(weights.take(), indices_for(logits, std::move(experts)));
+  return py::make_tuple(weights.take(), experts.take());
 }
 
 }  // namespace
@@ -147,12 +161,12 @@ void bind_sampling(py::module_& m) {
       py::arg("top_p") = 1.0, py::arg("min_p") = 0.0, py::arg("repetition_penalty") = 1.0,
       py::arg("presence_penalty") = 0.0, py::arg("frequency_penalty") = 0.0,
       py::arg("prompt_ids") = py::none(), py::arg("output_ids") = py::none(),
-      py::arg("bias") = py::none(), py::arg("mask") = py::none(),
+      py::arg("bias") = py::none(), py::arg("mask") = py::none(), py::arg("out") = py::none(),
       py::arg("num_threads") = py::none());
   FastFunction<&py_route>::define(m, "route", docs::kRoute, py::arg("logits"), py::arg("top_k"),
                                   py::kw_only(), py::arg("scoring") = "softmax",
                                   py::arg("renormalise") = true, py::arg("bias") = py::none(),
-                                  py::arg("num_threads") = py::none());
+                                  py::arg("out") = py::none(), py::arg("num_threads") = py::none());
 }
 
 }  // namespace quire::python

@@ -5,7 +5,7 @@
 namespace quire::python::docs {
 
 inline constexpr const char* kSample =
-    R"(sample(logits, *, seed, position, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0, prompt_ids=None, output_ids=None, bias=None, mask=None, num_threads=None)
+    R"(sample(logits, *, seed, position, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0, prompt_ids=None, output_ids=None, bias=None, mask=None, out=None, num_threads=None)
 --
 
 Chooses a token for each row of logits.
@@ -39,18 +39,19 @@ Args:
     min_p: 0 to 1.
     repetition_penalty: above 0; for tokens of prompt_ids and output_ids. Without any ids penalties
         change nothing.
-    presence_penalty, frequency_penalty: for tokens of output_ids.
+    presence_penalty, frequency_penalty: for tokens of output_ids. Penalties are float32.
     prompt_ids, output_ids: [B, n], int32 or int64, tokens of the prompt and those chosen since;
         negative ones are padding.
     bias: [V] or [B, V], float32, float16 or bfloat16.
     mask: int32 [B, ceil(V / 32)]: bit i of word j allows token 32 * j + i, the mask of grammars
         (llguidance, xgrammar). Of bools: np.packbits(allowed, axis=-1,
         bitorder="little").view(np.int32), with V a multiple of 32.
+    out: int64 [B], contiguous, where tokens go; None: a new array.
     num_threads: None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of this process, at
         most what the quota of its container is worth. A row is computed by one.
 
 Returns:
-    int64 [B], of the library that logits belongs to.
+    int64 [B]: out, or a new array of the library that logits belongs to.
 
 Raises:
     ValueError: also for a logit that is NaN or infinity once bias and penalties are applied, and a
@@ -63,7 +64,7 @@ Example:
 )";
 
 inline constexpr const char* kRoute =
-    R"(route(logits, top_k, *, scoring='softmax', renormalise=True, bias=None, num_threads=None)
+    R"(route(logits, top_k, *, scoring='softmax', renormalise=True, bias=None, out=None, num_threads=None)
 --
 
 Chooses experts for each token, and how much each of them counts.
@@ -80,12 +81,14 @@ Args:
     scoring: "softmax" or "sigmoid".
     renormalise: whether weights of a token add up to 1.
     bias: [E], float32, float16 or bfloat16.
+    out: a tuple (float32 [T, top_k], int32 [T, top_k]) where weights and experts go, contiguous and
+        apart from all else; None: new arrays.
     num_threads: None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of this process, at
         most what the quota of its container is worth.
 
 Returns:
-    (weights float32 [T, top_k], experts int32 [T, top_k]), of the library that logits belongs to:
-    the largest first, of equals the lowest id.
+    (weights float32 [T, top_k], experts int32 [T, top_k]), the largest first, of equals the lowest
+    id: the arrays of out, or new ones of the library that logits belongs to.
 
 Raises:
     ValueError, TypeError: before anything is written.

@@ -45,11 +45,11 @@ def main() -> None:
     print("found in the prefix cache:", [request.num_cached_tokens for request in requests])
 
     # All at once in a pool that holds hardly two of them: some wait, some are preempted.
+    longer = {**options, "max_tokens": 40}
     small = quire.Engine(model, num_blocks=7, prefix_cache=False)
-    again = small.generate(prompts, **options)
-    same = all(a.token_ids == b.token_ids for a, b in zip(requests, again, strict=True))
-    print(f"{small.stats().preemptions} preemptions")
-    print("same answers under pressure:", same)
+    under_pressure = small.generate(prompts, **longer)
+    lengths = [len(request.token_ids) for request in under_pressure]
+    print(f"answers of {lengths} tokens, with preemptions: {small.stats().preemptions > 0}")
 
 
 if __name__ == "__main__":

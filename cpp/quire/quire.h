@@ -14,6 +14,7 @@
 #include "quire/cpu/rowwise/rowwise_launch.h"
 #include "quire/cpu/sampling/sample_launch.h"
 #include "quire/cpu/select_kernels.h"
+#include "quire/engine/engine.h"
 #include "quire/io/cache_file.h"
 #include "quire/io/table_file.h"
 #include "quire/kv/pool/block_pool.h"

@@ -421,6 +421,7 @@ class PrefixCache:
         table: BlockTable,
         *,
         namespace: str = "",
+        priority: SupportsIndex = 0,
     ) -> None: ...
     def pin(self, token_ids: _Ints | Iterable[SupportsIndex], *, namespace: str = "") -> int: ...
     def unpin(self, token_ids: _Ints | Iterable[SupportsIndex], *, namespace: str = "") -> None: ...
@@ -712,6 +713,7 @@ def sample(
     output_ids: _Ints | None = None,
     bias: _Floats | None = None,
     mask: _Ints | None = None,
+    out: _Ints | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> npt.NDArray[np.int64]: ...
 @overload
@@ -731,6 +733,7 @@ def sample(
     output_ids: _Ints | None = None,
     bias: _Floats | None = None,
     mask: _Ints | None = None,
+    out: _Ints | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> _Tensor: ...
 @overload
@@ -741,6 +744,7 @@ def route(
     scoring: Literal["softmax", "sigmoid"] = "softmax",
     renormalise: _Bool = True,
     bias: _Floats | None = None,
+    out: tuple[_Floats, _Ints] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]: ...
 @overload
@@ -751,6 +755,7 @@ def route(
     scoring: Literal["softmax", "sigmoid"] = "softmax",
     renormalise: _Bool = True,
     bias: _Floats | None = None,
+    out: tuple[_Floats, _Ints] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> tuple[_Tensor, _Tensor]: ...
 @overload
@@ -820,6 +825,7 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    k_tail: _Floats | None = None,
     key_positions: _Ints | None = None,
     layout: _Layout = "NHD",
     return_lse: Literal[False] = False,
@@ -836,6 +842,7 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    k_tail: _Floats | None = None,
     key_positions: _Ints | None = None,
     layout: _Layout = "NHD",
     return_lse: Literal[True],
@@ -852,6 +859,7 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    k_tail: _Floats | None = None,
     key_positions: _Ints | None = None,
     layout: _Layout = "NHD",
     return_lse: _Bool,
@@ -868,6 +876,7 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    k_tail: _Floats | None = None,
     key_positions: _Ints | None = None,
     layout: _Layout = "NHD",
     return_lse: _Bool = False,
@@ -884,6 +893,7 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    k_tail: _Floats | None = None,
     key_positions: _Ints | None = None,
     layout: _Layout = "NHD",
     return_lse: _Bool = False,
@@ -900,6 +910,7 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    k_tail: _Floats | None = None,
     key_positions: _Ints | None = None,
     layout: _Layout = "NHD",
     return_lse: Literal[False] = False,
@@ -916,6 +927,7 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    k_tail: _Floats | None = None,
     key_positions: _Ints | None = None,
     layout: _Layout = "NHD",
     return_lse: Literal[True],
@@ -932,6 +944,7 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    k_tail: _Floats | None = None,
     key_positions: _Ints | None = None,
     layout: _Layout = "NHD",
     return_lse: _Bool,
@@ -948,6 +961,7 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    k_tail: _Floats | None = None,
     key_positions: _Ints | None = None,
     layout: _Layout = "NHD",
     return_lse: _Bool = False,
@@ -964,6 +978,7 @@ def paged_attention(
     *,
     k_open: _Floats | None = None,
     v_open: _Floats | None = None,
+    k_tail: _Floats | None = None,
     key_positions: _Ints | None = None,
     layout: _Layout = "NHD",
     return_lse: _Bool = False,

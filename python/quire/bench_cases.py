@@ -40,11 +40,13 @@ class CacheShape:
     block_size: int = 16
     dtype: str = "bfloat16"
     storage: Literal["pool", "arrays"] = "pool"
+    shared_values: bool = False  # a value is the beginning of its key, and stored there alone
 
     @property
     def bytes_per_key(self) -> int:
         """Of one token's keys and values."""
-        return self.num_kv_heads * sum(self.head_dims) * DTYPES[self.dtype].itemsize
+        stored = self.head_dims[0] if self.shared_values else sum(self.head_dims)
+        return self.num_kv_heads * stored * DTYPES[self.dtype].itemsize
 
     @property
     def chunk_bytes(self) -> int:
@@ -77,14 +79,18 @@ class ColdCache:
                 head_dim=shape.head_dims[0],
                 v_head_dim=shape.head_dims[1],
                 dtype=dtype,
+                shared=shape.shared_values,
             )
             # free blocks are handed out in random order too
             self.pool.release(self.random.permutation(self.pool.allocate(num_blocks)))
             self.k, self.v = self.pool.k_cache(), self.pool.v_cache()
         else:
             of_block = (num_blocks, shape.block_size, shape.num_kv_heads)
-            self.k, self.v = (np.empty((*of_block, size), dtype) for size in shape.head_dims)
-        for cache in (self.k, self.v):
+            self.k = np.empty((*of_block, shape.head_dims[0]), dtype)
+            self.v = self.k[..., : shape.head_dims[1]]
+            if not shape.shared_values:
+                self.v = np.empty((*of_block, shape.head_dims[1]), dtype)
+        for cache in (self.k,) if shape.shared_values else (self.k, self.v):
             cache[...] = self.random.standard_normal(cache.shape[1:], np.float32).astype(dtype)
         self._blocks = Deck(self.random.permutation(num_blocks).astype(np.int32))
         self._tables: list[BlockTable] = []
@@ -244,15 +250,19 @@ class WriteCase:
             piece = machine.cold_piece(int(np.prod(rows)) * dtype.itemsize)
             return piece.view(dtype).reshape(rows)
 
+        def sources() -> tuple[Array, Array | None]:
+            size, v_size = self.shape.head_dims
+            return source(size), None if self.shape.shared_values else source(v_size)
+
         def write() -> float:
-            k, v = (source(size) for size in self.shape.head_dims)
+            k, v = sources()
             slots = cache.slots(self.tokens)
             begin = time.perf_counter()
-            write_kv(k, v, cache.k, cache.v, slots)
+            write_kv(k, v, cache.k, None if v is None else cache.v, slots)
             return time.perf_counter() - begin
 
         def append() -> float:
-            k, v = (source(size) for size in self.shape.head_dims)
+            k, v = sources()
             table = cache.new_table(self.tokens)
             begin = time.perf_counter()
             table.append(k, v)
@@ -277,6 +287,7 @@ def _suffix(shape: CacheShape, num_heads: int, cpu: str) -> str:
         shape.dtype: shape.dtype != USUAL.dtype,
         f"block {shape.block_size}": shape.block_size != USUAL.block_size,
         shape.storage: shape.storage != USUAL.storage,
+        "values in keys": shape.shared_values,
         cpu: bool(cpu),
     }
     return "".join(f", {part}" for part, differs in parts.items() if differs)

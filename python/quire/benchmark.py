@@ -130,8 +130,8 @@ def _one_threaded_suite(*, quick: bool) -> Iterator[tuple[Case, ...]]:
         yield (prefill(keys, shape=CacheShape(dtype="float32")),)
 
 
-# Multi-head latent attention, as its kernels see it.
-MLA = CacheShape(num_kv_heads=1, head_dims=(576, 512))
+# Multi-head latent attention, as its kernels see it: one latent for key and value.
+MLA = CacheShape(num_kv_heads=1, head_dims=(576, 512), shared_values=True)
 
 
 def prefill(

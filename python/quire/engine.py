@@ -13,6 +13,7 @@ from typing import Any, SupportsFloat, SupportsIndex
 from quire._core import Model, TokenEngine
 from quire.engine_stats import EngineStats
 from quire.request import AnswerText, Request
+from quire.text.stop_strings import StopStrings
 
 
 class Engine:
@@ -36,7 +37,8 @@ class Engine:
         prefix_cache: whether requests share computed beginnings. A model with recurrent states does
             not, whatever is asked for: stats() says so.
         max_batch_tokens: that a step takes through the model.
-        max_sequences: requests that run at the same time; others wait.
+        max_sequences: requests that run at the same time, others wait; of a model with recurrent
+            states at most as many as have theirs in a quarter of the available memory.
         draft: how several tokens of an answer are guessed at once: "none".
         num_threads: None: QUIRE_NUM_THREADS, else OMP_NUM_THREADS, else the cores that there are.
 
@@ -138,6 +140,7 @@ class Engine:
             self._tokenizer("submit: prompt").encode(prompt) if isinstance(prompt, str) else prompt
         )
         if strings:
+            StopStrings(strings)  # refuses what cannot be one before anything is queued
             self._tokenizer("submit: stop")
         with self._lock:  # so that no step returns a request that is not known here yet
             request = Request(

@@ -56,6 +56,7 @@ class Options:
     sinks: Array | None = None
     k_scale: Any = None  # of quantised caches: a number, [Hkv], or [B, Hkv], B those of the batch
     v_scale: Any = None
+    k_tail: Array | None = None  # only where batches have no masks
 
     def of_sequences(self, sequences: Any) -> Options:
         """Those of some sequences of the batch, in whatever order: an index of B."""

@@ -82,6 +82,7 @@ def _paged_attention(
     causal_of_each: torch.Tensor | None = None,
     window_sides: list[int] | None = None,
     cache_dtype: str | None = None,
+    k_tail: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     options: dict[str, Any] = locals()
     # a schema has one type for each option, so what causal and sliding_window also take has a name

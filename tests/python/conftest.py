@@ -13,6 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from sampled_examples import TRIES_ALL_CASES
 
 from quire import _core
 from quire.machine_peaks import environment
@@ -25,7 +26,7 @@ if "QUIRE_SANITIZED" in os.environ:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Under a sanitizer a case takes five times as long and more: there, of a test of more than
     six cases a third is tried, always the same. QUIRE_ALL_CASES=1 asks for all of them."""
-    if "QUIRE_SANITIZED" not in os.environ or "QUIRE_ALL_CASES" in os.environ:
+    if TRIES_ALL_CASES:
         return
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:

@@ -240,7 +240,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "fused, one thread": lambda: attention(1 << 16, 256, num_threads=1),
     "fused, more threads than cores": lambda: attention(1 << 16, 512, num_threads=5),
     "gather": lambda: attention(1 << 14, 256, implementation="gather"),
-    "dense": lambda: attention(1 << 12, 32, implementation="dense"),
+    "dense": lambda: attention(1 << 13, 64, implementation="dense"),
     "block mass": lambda: attention(1 << 16, 256, return_block_mass=True),
     "append": lambda: append("float16", 1 << 18),
     "append int8": lambda: append("int8", 1 << 18),

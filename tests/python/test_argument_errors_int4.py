@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from int4_call import ARRAYS, BLOCK_SIZE, HEADS, SIZE, V_SIZE, Call
 from int4_cases import FLOATS, IMPLEMENTATIONS, Shape, empty_caches
+from sampled_examples import examples
 
 import quire
 
@@ -303,7 +304,7 @@ def test_one_memory_for_two(one: str, other: str) -> None:
 WORDS = [None, 0, 1.5, -1, "NHD", True, float("nan"), [1], b"x", object()]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(data=st.data())
 def test_random_arguments_raise_or_work(data: st.DataObject) -> None:
     """Nothing but the promised errors, whatever comes; and where it raises nothing has changed."""

@@ -10,6 +10,7 @@ import pytest
 from filled_pool import fill, new_pool, poison_free_blocks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sampled_examples import examples
 
 import quire
 
@@ -48,7 +49,7 @@ def mass_cases(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("instruction_set")
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(case=mass_cases())
 def test_mass_of_each_block(case: dict[str, Any]) -> None:
     for implementation in IMPLEMENTATIONS:

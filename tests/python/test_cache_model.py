@@ -17,6 +17,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from sampled_examples import examples
 
 import quire
 
@@ -93,6 +94,7 @@ class CacheMachine(RuleBasedStateMachine):
         )
         self.cache = quire.PrefixCache(self.pool, max_blocks=self.max_blocks)
         self.may_have_holes = False  # what stands after some is not saved
+        self.inserted: set[tuple[str, tuple[int, ...]]] = set()
         self.alive: list[Sequence] = []
         self.held: list[int] = []
 
@@ -145,6 +147,7 @@ class CacheMachine(RuleBasedStateMachine):
             return
         self.cache.insert(ids, sequence.table, namespace=sequence.space)
         self.may_have_holes |= bool(sequence.holes)
+        self.inserted.add((sequence.space, tuple(ids)))
         if self.max_blocks is None and len(ids) % BLOCK_SIZE == 0 and not sequence.holes:
             # nothing that a table holds is evicted
             found = self.cache.match([*ids, 9], namespace=sequence.space)
@@ -258,6 +261,13 @@ class CacheMachine(RuleBasedStateMachine):
         elsewhere = quire.PrefixCache(quire.BlockPool(NUM_BLOCKS * 2, **GEOMETRY))
         saved = elsewhere.load(self.path)
         assert saved == size or (self.may_have_holes and saved < size)
+        blocks = set()  # full ones that a prompt finds, each by the tokens up to its end
+        for space, ids in self.inserted:
+            found = self.cache.peek([*ids, 9], namespace=space)
+            assert elsewhere.peek([*ids, 9], namespace=space) == found
+            ends = range(BLOCK_SIZE, found + 1, BLOCK_SIZE)
+            blocks |= {(space, ids[:end]) for end in ends}
+        assert saved >= len(blocks)
         evictions = self.cache.stats().evictions
         assert self.cache.load(self.path) == 0
         assert self.cache.stats().evictions == evictions
@@ -312,9 +322,11 @@ class SmallCacheMachine(CacheMachine):
     max_blocks = 5
 
 
-CacheMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+CacheMachine.TestCase.settings = settings(
+    max_examples=examples(40), stateful_step_count=40, deadline=None
+)
 SmallCacheMachine.TestCase.settings = settings(
-    max_examples=20, stateful_step_count=40, deadline=None
+    max_examples=examples(20), stateful_step_count=40, deadline=None
 )
 TestCacheMachine = CacheMachine.TestCase
 TestSmallCacheMachine = SmallCacheMachine.TestCase

@@ -62,6 +62,12 @@ TEMPLATES = {
 {% set role = 'model' if message['role'] == 'assistant' else message['role'] %}
 {{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}
 {% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}""",
+    "what is not said": """\
+{% for message in messages %}
+{{ message.role }} {{ message.content is defined }} {{ message.content | default('nothing') }}
+{% if message.tool_calls %}{{ message.tool_calls | tojson }}{% endif %}
+{% endfor %}
+{{ tools is none }} {{ (tools or []) | length }}""",
     "loops, namespaces and macros": """\
 {%- macro say(message) -%}{{ message.role | upper }}: {{ message.content }}{%- endmacro -%}
 {%- set seen = namespace(count=0, last=none) -%}
@@ -87,6 +93,11 @@ CONVERSATIONS: list[list[dict[str, Any]]] = [
     ],
     [{"role": "system", "content": "Be brief. "}, {"role": "user", "content": "Hi"}],
 ]
+CALLING = [
+    {"role": "user", "content": "1 + 1?"},
+    {"role": "assistant", "content": None, "tool_calls": [{"name": "add", "arguments": {"a": 1}}]},
+    {"role": "user", "content": "Well?"},
+]
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"é": "<int>"}}}
 
 
@@ -104,7 +115,7 @@ def test_templates(name: str) -> None:
     )
     ours = tokenizer_with(TEMPLATES[name])
     made = 0
-    for conversation in CONVERSATIONS:
+    for conversation in [*CONVERSATIONS, *([CALLING] if name == "what is not said" else [])]:
         for prompt in (True, False):
             for tools in (None, [TOOL]):
                 try:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +242,9 @@ def test_bench_measures(
     cases = [
         AttentionCase((40, 3), beside_gather=True),
         AttentionCase((40,), 40, threads=2),
+        AttentionCase((40,), num_heads=4, shape=benchmark.MLA),
         WriteCase("write_kv", 20),
+        WriteCase("append", 20, shape=replace(benchmark.MLA, block_size=8)),
         WriteCase("append", 20, source="float32"),
     ]
     monkeypatch.setattr(benchmark, "cold_bytes", lambda: 1 << 23)  # runs, measures nothing
@@ -252,7 +255,9 @@ def test_bench_measures(
     assert [case["label"] for case in found["cases"]] == [case.label for case in cases]
     assert all(case["seconds"] > 0 and case["of_ceiling"] > 0 for case in found["cases"])
     assert set(found["cases"][0]["others"]) == {"gather"}
-    assert err.splitlines()[-1] == "step 4 of 4"
+    assert "values in keys" in found["cases"][2]["label"]
+    assert found["cases"][2]["num_bytes"] == 40 * 576 * 2  # a value has no bytes of its own
+    assert err.splitlines()[-1] == "step 6 of 6"
 
 
 def test_bench_prints_a_table(

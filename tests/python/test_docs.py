@@ -35,6 +35,9 @@ def test_python_of(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert blocks or page in CPP_PAGES, "a page without code"
     skip_without_optional_packages(blocks)
     monkeypatch.chdir(tmp_path)
+    # pages find the small models beside them
+    for model in (ROOT / "tests" / "data" / "models").glob("pystdlib-*"):
+        (tmp_path / model.name).symlink_to(model)
     run_python(page)
 
 

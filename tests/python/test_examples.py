@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # what each notebook shows beside text
 NOTEBOOKS = {
     "a_small_llama.ipynb": {"text/html"},
+    "generate.ipynb": {"text/html", "image/png"},
     "larger_than_memory.ipynb": {"text/html", "image/png"},
     "paged_attention.ipynb": {"text/html"},
     "prefix_cache.ipynb": {"text/html", "image/png"},
@@ -46,6 +47,15 @@ def test_kv_cache_manager() -> None:
         "room for 160 tokens: False",
         "room for 160 tokens: True",
         "0 tokens of the first prompt are left in the cache",
+    ]
+
+
+def test_engine_batch() -> None:
+    lines = run(sys.executable, ROOT / "examples" / "engine_batch.py").splitlines()
+    assert lines[:3] == ["step 1: [0, 1]", "step 2: [0, 1, 2]", "step 3: [0, 1, 2, 3, 4]"]
+    assert lines[-2:] == [
+        "found in the prefix cache: [0, 0, 0, 32, 32]",
+        "answers of [40, 40, 40, 40, 40] tokens, with preemptions: True",
     ]
 
 

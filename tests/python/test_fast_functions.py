@@ -66,17 +66,24 @@ def test_references_are_neither_kept_nor_lost() -> None:
         """No array."""
 
     objects = [*ARGUMENTS.values(), Refused(), np.dtype("float32"), "NHD", None, True]
-    gc.collect()  # nobody else's garbage is counted
-    before = [sys.getrefcount(thing) for thing in objects]
-    for _ in range(100):
-        attention(**ARGUMENTS, causal=True, layout="NHD", out=None, return_lse=True)
-        with pytest.raises(TypeError, match="sinks: got Refused, expected an array"):
-            attention(**ARGUMENTS, sinks=objects[5])
-        with pytest.raises(TypeError, match="wrong: got an argument of this name"):
-            attention(**ARGUMENTS, wrong=objects[5])
-    gc.collect()
-    after = [sys.getrefcount(thing) for thing in objects]
-    assert max(abs(a - b) for a, b in zip(after, before, strict=True)) < 50
+
+    def counts_after_calls() -> list[int]:
+        for _ in range(100):
+            attention(**ARGUMENTS, causal=True, layout="NHD", out=None, return_lse=True)
+            with pytest.raises(TypeError, match="sinks: got Refused, expected an array"):
+                attention(**ARGUMENTS, sinks=objects[5])
+            with pytest.raises(TypeError, match="wrong: got an argument of this name"):
+                attention(**ARGUMENTS, wrong=objects[5])
+        while gc.collect() > 0:  # what is let go of may have let go of more
+            pass
+        return [sys.getrefcount(thing) for thing in objects]
+
+    # The first round is not compared: in it goes what others have left behind, as torch.compile
+    # does, and None is everybody's.
+    before = counts_after_calls()
+    after = counts_after_calls()
+    changes = [a - b for a, b in zip(after, before, strict=True)]
+    assert max(map(abs, changes)) < 50, changes
 
 
 def test_exceptions_of_every_kind_pass() -> None:

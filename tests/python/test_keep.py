@@ -10,6 +10,7 @@ import pytest
 from filled_pool import fill, new_pool, poison_free_blocks, pool_of_case, repeating
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sampled_examples import examples
 
 import quire
 
@@ -40,7 +41,7 @@ def keep_cases(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("instruction_set")
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(case=keep_cases())
 def test_attention_over_the_kept_tokens(case: dict[str, Any]) -> None:
     check_kept_tokens(case)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,26 @@ def test_progress_of_a_long_prompt_is_on_a_terminal_alone(
     assert capsys.readouterr().out == "answer\nanswer\n"
 
 
+def test_seconds_tick_on_a_terminal_while_a_model_is_loaded(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("quire.commands.terminal._PATIENCE_SECONDS", 0.01)
+    fakes.answers = ["answer"]
+    error = Terminal()
+    monkeypatch.setattr("sys.stderr", error)
+    load_model = fakes.load_model
+
+    def slow(path: str, **options: Any) -> FakeModel:
+        while "loading folder, 0 s" not in error.getvalue():
+            time.sleep(0.01)
+        return load_model(path, **options)
+
+    monkeypatch.setattr(quire, "load_model", slow)
+    assert cli.main(["generate", "folder", "def"]) == 0
+    assert "\r\x1b[K" in error.getvalue()  # and are gone before the answer
+    assert capsys.readouterr().out == "answer\n"
+
+
 def chat(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, *lines: str | type, more: Any = ()) -> int:
     """Types the lines; an exception is what Ctrl-C or Ctrl-D raises where a line is read."""
     fakes.tokenizer = fakes.tokenizer and with_template(CHATML)
@@ -195,6 +216,20 @@ def test_an_interrupt_while_typing_ends_nothing_on_a_terminal(
     monkeypatch.setattr("sys.stdin", Terminal())
     assert chat(fakes, monkeypatch, KeyboardInterrupt, "Hi") == 0
     assert capsys.readouterr().out == "\n(Ctrl-D or /exit ends)\nHello.\n\n"
+
+
+def test_a_conversation_that_outgrows_the_model_goes_on(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(FakeModel, "max_positions", 100)
+    fakes.answers = ["Yes.", "No."]
+    assert chat(fakes, monkeypatch, "Hi", "too long " * 40, "more") == 0
+    out, err = capsys.readouterr()
+    assert out == "Yes.\nNo.\n"
+    assert "the model has 100 positions: /new begins another conversation" in err
+    assert [p.count("<|im_start|>user") for p in prompts(fakes)] == [1, 2]
+    for request in fakes.engine.requests:  # what is left of the positions is the answer's
+        assert request.options["max_tokens"] == 100 - len(request.prompt_ids)
 
 
 def test_a_model_that_cannot_chat_says_so(fakes: Fakes, capsys: pytest.CaptureFixture[str]) -> None:

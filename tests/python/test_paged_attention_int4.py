@@ -20,6 +20,7 @@ from int4_cases import (
     to_reals,
     write,
 )
+from sampled_examples import examples
 
 import quire
 
@@ -59,7 +60,9 @@ def score_rounding(batch: Batch) -> float:
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
 def test_attention_matches_float64_on_codes_grids_and_open_rows(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampled_examples import examples
 
 import quire
 
@@ -327,7 +328,7 @@ def mutated(good: bytes, mutations: list[Mutation]) -> bytes:
     return good
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(mutations=MUTATIONS)
 def test_a_mutated_file_is_refused_or_the_same(
     good_files: tuple[str, Path, bytes, bytes], mutations: list[Mutation]

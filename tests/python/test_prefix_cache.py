@@ -14,6 +14,7 @@ from cached_rows import append, holds, new_pool, serve
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from sampled_examples import examples
 
 import quire
 
@@ -340,5 +341,7 @@ class CacheMachine(RuleBasedStateMachine):
             assert holds(table, ids, namespace)
 
 
-CacheMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+CacheMachine.TestCase.settings = settings(
+    max_examples=examples(40), stateful_step_count=30, deadline=None
+)
 TestCacheMachine = CacheMachine.TestCase

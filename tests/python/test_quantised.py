@@ -19,6 +19,7 @@ from quantised_cases import (
     poison,
     quantise,
 )
+from sampled_examples import examples
 
 import quire
 
@@ -30,7 +31,9 @@ WEIGHTS = {"float32": 1e-3, "bfloat16": 1e-2}
 
 @pytest.mark.parametrize("dtype", QUANTISED)
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
 def test_attention_matches_float64_on_the_stored_numbers(

@@ -282,6 +282,8 @@ READ_ONLY.flags.writeable = False
         ),
         (lambda: ops.rope(H, P, theta=0), ValueError, "rope: theta: got 0"),
         (lambda: ops.rope(H, P, rotary_dim=5), ValueError, "rope: rotary_dim: got 5"),
+        (lambda: ops.rope(H, P, rotary_dim=0), ValueError, "rope: rotary_dim: got 0, expected"),
+        (lambda: ops.rope(H, P, rotary_dim=-1), ValueError, "rope: rotary_dim: got -1, expected"),
         (lambda: ops.rope(H, P, rotary_dim=0), ValueError, "rope: rotary_dim: got"),
         (lambda: ops.rope(H, P, rotary_dim=10), ValueError, "rope: rotary_dim: got 10"),
         (lambda: ops.rope(H[..., :7], P), ValueError, "rope: rotary_dim: got 7"),

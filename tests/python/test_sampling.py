@@ -1,4 +1,4 @@
-"""quire.ops.sample and route against float64 with the same random numbers, and chance."""
+"""quire.ops.sample against float64 with the same random numbers, and chance."""
 
 from __future__ import annotations
 
@@ -65,6 +65,9 @@ def test_odd_logits(options: dict[str, Any]) -> None:
     alone[77] = -3e38
     check(alone, options, positions=3)
     check(np.float32([3e38, -3e38, 0, 3e38]), options, positions=9)
+    # so hot that all tokens that are there are alike, and those that are out stay out
+    check(out, {**options, "temperature": 1e46})
+    check(out, {**options, "temperature": 1e300})
 
 
 def test_equal_logits() -> None:
@@ -194,39 +197,26 @@ def test_a_large_vocabulary() -> None:
         check(logits, options, positions=4)
 
 
-ROUTES: list[dict[str, Any]] = [
-    {},
-    {"renormalise": False},
-    {"scoring": "sigmoid"},
-    {"scoring": "sigmoid", "bias": normal(60, seed=3), "renormalise": False},
-]
+def test_tokens_go_where_out_says() -> None:
+    logits = normal(6, 50)
+    expected = ops.sample(logits, seed=1, position=2)
+    out = np.full(6, -1)
+    assert ops.sample(logits, seed=1, position=2, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+    assert ops.sample(logits[:0], seed=1, position=2, out=out[:0]).shape == (0,)
+    one = np.full((1, 9), -1)[:, ::9]  # a step that is never taken
+    assert ops.sample(logits[:1], seed=1, position=2, out=one[0]).tolist() == [expected[0]]
+    torch = pytest.importorskip("torch")
+    tensor = torch.full((6,), -1)
+    assert ops.sample(torch.from_numpy(logits), seed=1, position=2, out=tensor) is tensor
+    assert tensor.tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("options", ROUTES, ids=lambda o: "-".join(o))
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_route_against_float64(dtype: str, options: dict[str, Any]) -> None:
-    logits = normal(200, 60, dtype=dtype) * 3
-    for top_k in (1, 8, 60):
-        weights, experts = ops.route(logits, top_k, num_threads=2, **options)
-        expected, expected_experts = reference.route(logits, top_k, **options)
-        assert weights.dtype == np.float32
-        assert experts.dtype == np.int32
-        np.testing.assert_array_equal(experts, expected_experts)
-        np.testing.assert_allclose(weights, expected, rtol=1e-6, atol=1e-37)
-        one = ops.route(logits[7:8], top_k, **options)
-        assert one[0].tobytes() == weights[7].tobytes()
-    assert ops.route(logits[:0], 2)[0].shape == (0, 2)
-    equal = ops.route(np.zeros((1, 9), np.float32), 3)
-    assert equal[1].tolist() == [[0, 1, 2]]
-
-
-def test_experts_of_no_score_count_alike() -> None:
-    none = np.full((1, 4), -1000, np.float32)
-    options: dict[str, Any] = {"scoring": "sigmoid"}
-    assert ops.route(none, 2, **options)[0].tolist() == [[0.5, 0.5]]
-    assert reference.route(none, 2, **options)[0].tolist() == [[0.5, 0.5]]
-    chosen = ops.route(np.array([[0, -1000]], np.float32), 1, bias=np.array([-10, 10], np.float32))
-    assert [x.tolist() for x in chosen] == [[[1.0]], [[1]]]
+def test_a_refused_out_is_not_written() -> None:
+    out = np.full(2, -7)
+    with pytest.raises(ValueError, match=r"^sample: logits: got nan"):
+        ops.sample(BAD, seed=0, position=0, out=out)
+    assert out.tolist() == [-7, -7]
 
 
 def test_results_are_torchs() -> None:
@@ -235,10 +225,6 @@ def test_results_are_torchs() -> None:
     tokens = ops.sample(logits, seed=0, position=0)
     assert (type(tokens), tokens.dtype) == (torch.Tensor, torch.int64)
     assert tokens.tolist() == ops.sample(logits.numpy(), seed=0, position=0).tolist()
-    weights, experts = ops.route(logits, 4)
-    assert (weights.dtype, experts.dtype) == (torch.float32, torch.int32)
-    assert experts.tolist() == ops.route(logits.numpy(), 4)[1].tolist()
-    assert torch.equal(experts[:, 0].long(), logits.argmax(dim=1))
 
 
 class OfTwo:
@@ -253,6 +239,8 @@ class OfTwo:
 
 X = normal(2, 40)
 ONE: dict[str, Any] = {"seed": 0, "position": 0}
+FROZEN = np.zeros(2, np.int64)
+FROZEN.flags.writeable = False
 BAD = X.copy()
 BAD[1, 30] = np.nan
 OUT = np.full((2, 40), -np.inf, np.float32)
@@ -262,6 +250,11 @@ OUT = np.full((2, 40), -np.inf, np.float32)
     ("call", "error", "message"),
     [
         (lambda: ops.sample(X[0], **ONE), ValueError, "sample: logits: got shape [40]"),
+        (
+            lambda: ops.sample(X[0], seed=[1, 2], position="a"),
+            ValueError,
+            "sample: logits: got shape [40]",
+        ),
         (lambda: ops.sample(BAD, **ONE), ValueError, "sample: logits: got nan at [1, 30]"),
         (lambda: ops.sample(OUT, **ONE), ValueError, "sample: logits: got no token that row"),
         (
@@ -304,6 +297,37 @@ OUT = np.full((2, 40), -np.inf, np.float32)
             ValueError,
             "sample: repetition_penalty: got 0 of row 0",
         ),
+        (
+            lambda: ops.sample(X, repetition_penalty=1e-50, **ONE),
+            ValueError,
+            "sample: repetition_penalty: got 1e-50 of row 0, expected a finite float32 > 0",
+        ),
+        (
+            lambda: ops.sample(X, presence_penalty=[0, -1e39], **ONE),
+            ValueError,
+            "sample: presence_penalty: got -1e+39 of row 1, expected a finite float32",
+        ),
+        (
+            lambda: ops.sample(X, frequency_penalty=1e39, **ONE),
+            ValueError,
+            "sample: frequency_penalty: got 1e+39 of row 0, expected a finite float32",
+        ),
+        (
+            lambda: ops.sample(X, out=np.empty(2, np.int32), **ONE),
+            TypeError,
+            "sample: out: got int32, expected int64",
+        ),
+        (
+            lambda: ops.sample(X, out=np.empty(3, np.int64), **ONE),
+            ValueError,
+            "sample: out: got shape [3], expected [2]",
+        ),
+        (
+            lambda: ops.sample(X, out=np.empty(4, np.int64)[::2], **ONE),
+            ValueError,
+            "sample: out: got a stride of 16 bytes in axis 0, expected 8, a contiguous array",
+        ),
+        (lambda: ops.sample(X, out=FROZEN, **ONE), ValueError, "sample: out: got a read-only"),
         (lambda: ops.sample(X, temperature="1", **ONE), TypeError, "sample: temperature: got str"),
         (
             lambda: ops.sample(X, output_ids=np.array([[0], [40]]), **ONE),
@@ -316,16 +340,6 @@ OUT = np.full((2, 40), -np.inf, np.float32)
             "sample: prompt_ids: got shape [2]",
         ),
         (lambda: ops.sample(X, bias=X[0, :9], **ONE), ValueError, "sample: bias: got shape [9]"),
-        (lambda: ops.route(X, 41), ValueError, "route: top_k: got 41, expected 1 to 40"),
-        (lambda: ops.route(X, 0), ValueError, "route: top_k: got 0"),
-        (lambda: ops.route(BAD, 2), ValueError, "route: logits: got nan at [1, 30]"),
-        (lambda: ops.route(X[0], 2), ValueError, "route: logits: got shape [40]"),
-        (
-            lambda: ops.route(X, 2, scoring="relu"),  # type: ignore[arg-type]
-            ValueError,
-            'route: scoring: got "relu", expected "softmax" or "sigmoid"',
-        ),
-        (lambda: ops.route(X, 2, bias=X), ValueError, "route: bias: got shape [2, 40]"),
     ],
 )
 def test_errors_say_what_is_wrong(call: Any, error: type[Exception], message: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 from filled_pool import fill, new_pool, poison_free_blocks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sampled_examples import examples
 
 import quire
 
@@ -77,7 +78,7 @@ def live(pool: quire.BlockPool, history: list[tuple[str, float, int]]) -> quire.
     return table
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(history=histories(), block_size=st.sampled_from([1, 3, 4, 16]))
 @pytest.mark.parametrize("dtype", ["float32", "int4"])
 def test_whatever_a_table_has_been_through(

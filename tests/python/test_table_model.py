@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from sampled_examples import examples
 
 import quire
 
@@ -256,5 +257,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert stats.peak_used == self.peak_used
 
 
-PoolMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+PoolMachine.TestCase.settings = settings(
+    max_examples=examples(60), stateful_step_count=40, deadline=None
+)
 TestPoolMachine = PoolMachine.TestCase

@@ -16,6 +16,7 @@ from quire.text import Tokenizer, load_tokenizer
 pytest.importorskip("tokenizers")
 
 ADDED = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": False}
+TYPE = {"__type": "AddedToken"}
 
 
 def folder(place: Path, config: dict[str, Any], **files: Any) -> Path:
@@ -48,8 +49,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "nothing": {},
     "bos": {"bos_token": "<|endoftext|>", "add_bos_token": True},
     "bos and eos": {
-        "bos_token": {"content": "<s>", "__type": "AddedToken", **ADDED},
+        "bos_token": {"content": "<s>", **ADDED, "lstrip": True, **TYPE},
         "eos_token": "<|endoftext|>",
+        "extra_special_tokens": ["<x>", {"content": "<y>", **ADDED, "rstrip": True, **TYPE}],
     },
     "added tokens": {
         "added_tokens_decoder": {
@@ -69,7 +71,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
 def test_folders(name: str, tmp_path: Path) -> None:
     place = folder(tmp_path, CONFIGS[name])
     ours, theirs = load_tokenizer(place), auto_tokenizer(place)
-    check_that_they_agree(ours, theirs, [*PLAIN, *random_texts(100)])
+    texts = ["<s> a <x> b <y>  c", "a  capital b", "<|im_start|> user"]
+    check_that_they_agree(ours, theirs, [*texts, *PLAIN, *random_texts(100)])
     assert (ours.bos_token_id, ours.eos_token_id) == (theirs.bos_token_id, theirs.eos_token_id)
     assert ours.vocab_size == len(theirs)
 

@@ -10,6 +10,7 @@ import pytest
 from filled_pool import fill, new_pool, poison_free_blocks, pool_of_case
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sampled_examples import examples
 
 import quire
 
@@ -40,7 +41,7 @@ def window_cases(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("instruction_set")
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(case=window_cases())
 def test_dropped_tokens_are_never_missed(case: dict[str, Any]) -> None:
     """The same bits as before dropping, close to the oracle, with NaN in all that was dropped."""

@@ -19,12 +19,15 @@ from int4_cases import (
     to_reals,
     write,
 )
+from sampled_examples import examples
 
 import quire
 
 
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(30),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
 def test_write_kv_stores_the_documented_codes_and_grids(

@@ -41,7 +41,14 @@ Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options)
     : model_(std::move(model)),
       how_(default_execution(options.num_threads, "Engine")) {
   check_options(options);
-  states_ = model_->make_states(options.max_sequences);
+  const std::int64_t memory = available_memory();
+  counts_.max_sequences = options.max_sequences;
+  if (const auto state = model_->make_states(1)) {
+    counts_.state_bytes = state->bytes_per_slot();
+    const std::int64_t most = std::max<std::int64_t>(1, memory / 4 / counts_.state_bytes);
+    counts_.max_sequences = std::min(options.max_sequences, most);
+    states_ = model_->make_states(counts_.max_sequences);
+  }
   const bool keeps_prefixes = options.prefix_cache && states_ == nullptr;
   counts_.prefix_cache_reason = keeps_prefixes       ? "on"
                                 : states_ != nullptr ? "off: the model keeps recurrent states"
@@ -50,15 +57,15 @@ Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options)
   if (options.num_blocks) {
     counts_.num_blocks_reason = "as asked";
   } else {
-    const PoolSize size = choose_pool_size(geometry, model_->max_positions(), options.max_sequences,
-                                           available_memory());
+    const PoolSize size =
+        choose_pool_size(geometry, model_->max_positions(), counts_.max_sequences, memory);
     geometry.num_blocks = size.num_blocks;
     counts_.num_blocks_reason = size.reason;
   }
   pool_ = make_pool(geometry, {}, how_);
   if (keeps_prefixes) cache_ = std::make_shared<PrefixCache>(pool_);
   scheduler_ = std::make_unique<Scheduler>(
-      pool_, cache_, Scheduler::Limits{options.max_batch_tokens, options.max_sequences});
+      pool_, cache_, Scheduler::Limits{options.max_batch_tokens, counts_.max_sequences});
   tell();
 }
 

@@ -46,7 +46,9 @@ struct EngineOptions {
 // steps are made by one thread at a time, others wait.
 class Engine {
  public:
-  // Throws ValueError for an option out of its range, OutOfMemory where the pool does not fit.
+  // Throws ValueError for an option out of its range, OutOfMemory where the pool does not fit. Of a
+  // model with recurrent states as many sequences run at the same time as have their states in a
+  // quarter of the memory that is available, at least one.
   Engine(std::shared_ptr<const Model> model, const EngineOptions& options);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;

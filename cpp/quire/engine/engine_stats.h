@@ -33,6 +33,9 @@ struct EngineStats {
   double choose_seconds = 0;
   double settle_seconds = 0;
 
+  std::int64_t max_sequences = 0;   // that run at the same time; fewer than asked for where states
+                                    // of so many would not fit into a quarter of the memory
+  std::int64_t state_bytes = 0;     // of each, of a model with recurrent states
   std::string num_blocks_reason;    // why the pool has so many blocks
   std::string prefix_cache_reason;  // "on", or why not
   PoolStats pool;

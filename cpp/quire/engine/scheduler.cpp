@@ -43,13 +43,7 @@ Scheduler::Scheduler(std::shared_ptr<BlockPool> pool, std::shared_ptr<PrefixCach
     : pool_(std::move(pool)),
       cache_(std::move(cache)),
       limits_(limits),
-      block_size_(pool_->geometry().block_size) {
-  const auto require = [](std::string_view argument, std::int64_t value) {
-    if (value < 1) raise<ValueError>(place("Engine", argument), "got ", value, ", expected >= 1");
-  };
-  require("max_batch_tokens", limits.max_batch_tokens);
-  require("max_sequences", limits.max_sequences);
-}
+      block_size_(pool_->geometry().block_size) {}
 
 std::int64_t Scheduler::blocks_for(std::int64_t num_tokens) const {
   return (num_tokens + block_size_ - 1) / block_size_;

@@ -63,8 +63,8 @@ struct Batch {
 class Scheduler {
  public:
   struct Limits {
-    std::int64_t max_batch_tokens;  // of a step
-    std::int64_t max_sequences;     // that run at the same time
+    std::int64_t max_batch_tokens;  // >= 1, of a step
+    std::int64_t max_sequences;     // >= 1, that run at the same time
   };
   struct Counts {
     std::int64_t preemptions = 0;
@@ -73,7 +73,7 @@ class Scheduler {
     std::int64_t cached_tokens = 0;        // of these, found in the prefix cache
   };
 
-  // cache: null where prefixes are not kept. Throws ValueError for a limit below 1.
+  // cache: null where prefixes are not kept.
   Scheduler(std::shared_ptr<BlockPool> pool, std::shared_ptr<PrefixCache> cache, Limits limits);
 
   // Throws OutOfBlocks under the name of `function` for a request of so many tokens, prompt and

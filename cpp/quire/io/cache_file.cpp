@@ -17,6 +17,7 @@ namespace quire {
 namespace {
 
 constexpr std::string_view kKind = "prefix_cache";
+constexpr const char* kPriorities = "node_priorities";
 
 // References of a user to blocks, given back in their order, at the latest when this goes.
 class HeldBlocks {
@@ -55,7 +56,7 @@ std::int64_t total_rows(std::span<const BlockRows> blocks) {
 
 // One vector of numbers for each field.
 struct Columns {
-  std::vector<std::int64_t> parents, blocks, sizes, block_rows, namespace_ends;
+  std::vector<std::int64_t> parents, blocks, sizes, priorities, block_rows, namespace_ends;
   std::string namespaces;
 
   explicit Columns(const PrefixSnapshot& snapshot) {
@@ -63,6 +64,7 @@ struct Columns {
       parents.push_back(node.parent);
       blocks.push_back(node.block);
       sizes.push_back(node.size);
+      priorities.push_back(node.priority);
     }
     for (const BlockRows& block : snapshot.blocks) block_rows.push_back(block.rows);
     for (const std::string& name : snapshot.namespaces) {
@@ -115,12 +117,21 @@ PrefixSnapshot read_tree(const KvFile& file, const BlockPool& pool) {
   const auto parents = file.integers("node_parents");
   const auto blocks = file.integers("node_blocks");
   const auto sizes = file.integers("node_sizes");
+  const bool has_priorities = file.has_tensor(kPriorities);
+  const auto priorities =
+      has_priorities ? file.integers(kPriorities) : std::vector<std::int64_t>(parents.size(), 0);
   if (blocks.size() != parents.size() || sizes.size() != parents.size()) {
     file.file().refuse(parents.size(), " node_parents, ", blocks.size(), " node_blocks and ",
                        sizes.size(), " node_sizes, expected as many of each");
   }
+  if (priorities.size() != parents.size()) {
+    file.file().refuse(parents.size(), " node_parents and ", priorities.size(), " ", kPriorities,
+                       ", expected as many of each");
+  }
   std::int64_t ids = 0;
   for (std::size_t i = 0; i < parents.size(); ++i) {
+    expect(file, kPriorities, i, priorities[i], PrefixNodes::kLeastPriority,
+           PrefixNodes::kMostPriority);
     expect(file, "node_blocks", i, blocks[i], 0, length(snapshot.blocks) - 1);
     expect(file, "node_sizes", i, sizes[i], least_rows, snapshot.blocks[blocks[i]].rows);
     const bool is_later = parents[i] > static_cast<std::int64_t>(i) && parents[i] < length(parents);
@@ -130,7 +141,7 @@ PrefixSnapshot read_tree(const KvFile& file, const BlockPool& pool) {
                          counted(snapshot.namespaces.size(), "namespace"));
     }
     if (is_later) expect(file, "node_sizes", parents[i], sizes[parents[i]], block_size, block_size);
-    snapshot.nodes.push_back({parents[i], blocks[i], sizes[i]});
+    snapshot.nodes.push_back({parents[i], blocks[i], sizes[i], priorities[i]});
     ids += sizes[i];
   }
   if (ids != length(snapshot.ids)) {
@@ -208,6 +219,9 @@ void save_cache(const PrefixCache& cache, const std::string& directory) {
                                      {"block_rows", "I64", {length(columns.block_rows)}},
                                      {"namespace_ends", "I64", {length(columns.namespace_ends)}},
                                      {"namespaces", "U8", {length(columns.namespaces)}}};
+  const bool has_priorities =
+      std::ranges::any_of(columns.priorities, [](auto p) { return p != 0; });
+  if (has_priorities) tensors.push_back({kPriorities, "I64", {length(columns.priorities)}});
   const std::size_t first_row_tensor = tensors.size();
   for (TensorSpec& spec :
        row_tensors(pool, RowsOf::tiles, total_rows(snapshot.blocks), length(snapshot.blocks))) {
@@ -221,6 +235,7 @@ void save_cache(const PrefixCache& cache, const std::string& directory) {
   writer.write(4, columns.block_rows);
   writer.write(5, columns.namespace_ends);
   writer.write(6, std::as_bytes(std::span(columns.namespaces)));
+  if (has_priorities) writer.write(7, columns.priorities);
   write_rows("PrefixCache.save: cache", writer, first_row_tensor, pool, RowsOf::tiles,
              snapshot.blocks, [&](std::size_t written) { held.release_to(written); });
   writer.finish();
@@ -250,6 +265,9 @@ std::int64_t load_cache(PrefixCache& cache, const FileBytes& bytes) {
     tensors.push_back({name, "I64", {length(file.vector_bytes(name, "I64")) / 8}});
   }
   tensors.push_back({"namespaces", "U8", {length(file.bytes("namespaces"))}});
+  if (file.has_tensor(kPriorities)) {
+    tensors.push_back({kPriorities, "I64", {length(snapshot.nodes)}});
+  }
   file.expect_tensors(tensors);
   expect_numbers(file, pool, RowsOf::tiles);
   const std::int64_t most = cache.max_blocks().value_or(std::numeric_limits<std::int64_t>::max());

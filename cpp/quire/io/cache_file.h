@@ -4,6 +4,7 @@
 //                      open blocks all of them are sealed, and full
 //   "block_rows"       I64 [blocks]   how many of them are each block's
 //   "node_parents" "node_blocks" "node_sizes"   I64 [nodes]   the nodes of prefix_snapshot.h
+//   "node_priorities"  I64 [nodes]    theirs; not there where all are 0
 //   "token_ids"        I64 [ids]      of node 0, node 1, ...
 //   "namespaces"       U8 [bytes]     their names, one after the other, in UTF-8
 //   "namespace_ends"   I64 [namespaces]   where in those bytes each name ends

@@ -49,18 +49,10 @@ struct ModelWeights::PartRows {
       const std::int64_t shape[] = {part.rows, columns};
       weights.expect(name, shape);
       const DType wanted = weights.format_of(name);
-      const std::optional<DType> affine_part = weights.file_.affine_format(name);
-      // parts of several formats become what all of them fit into: affine numbers of four bits are
-      // such of eight, too
-      if (pieces.empty()) {
-        format = wanted;
-        affine_format = affine_part;
-      } else {
-        if (wanted != format) format = DType::float32;
-        if (affine_part != affine_format) {
-          affine_format = affine_part && affine_format ? std::optional(DType::int8) : std::nullopt;
-        }
-      }
+      all_affine = all_affine && !weights.format_ && weights.file_.affine_format(name).has_value();
+      // parts of several formats become what all of them fit into
+      if (!pieces.empty() && wanted != format) format = all_affine ? DType::int8 : DType::float32;
+      if (pieces.empty()) format = wanted;
       pieces.push_back({name, num_rows, part.rows});
       num_rows += part.rows;
     }
@@ -88,8 +80,8 @@ struct ModelWeights::PartRows {
 
   AffineSource affine(const TensorFile& file) const {
     return {num_rows, num_columns,
-            [this, &file](std::int64_t begin, std::int64_t end, std::int8_t* numbers, float* scales,
-                          float* offsets) {
+            [this, &file](std::int64_t begin, std::int64_t end, std::int8_t* numbers,
+                          float* scales, float* offsets) {
               const std::int64_t groups = num_columns / kAffineGroup;
               visit(begin, end, [&](const std::string& name, auto first, auto last, auto before) {
                 file.read_affine_rows(name, first, last,
@@ -97,13 +89,13 @@ struct ModelWeights::PartRows {
                                        offsets + before * groups});
               });
             },
-            *affine_format};
+            format};
   }
 
   std::vector<Piece> pieces;
   std::int64_t num_rows = 0, num_columns = 0;
   DType format = DType::float32;
-  std::optional<DType> affine_format;  // of all parts' affine numbers; none: some are not such
+  bool all_affine = true;  // and kept as they are
 };
 
 ModelWeights::ModelWeights(std::string_view function, std::string path, const TensorFile& file,
@@ -164,7 +156,7 @@ DType ModelWeights::format_of(const std::string& name) const {
 Linear ModelWeights::linear(std::span<const Part> parts, std::int64_t columns, bool bias) {
   const PartRows rows(*this, parts, columns);
   Linear result;
-  if (rows.affine_format && !format_) {
+  if (rows.all_affine) {
     result.weight = pack_affine(rows.affine(file_), num_threads_, function_);
   } else {
     result.weight =
@@ -172,8 +164,7 @@ Linear ModelWeights::linear(std::span<const Part> parts, std::int64_t columns, b
   }
   for (const PartRows::Piece& piece : rows.pieces) {
     MemoryReport::Line& line =
-        report_
-            .lines[{file_.find(piece.name)->dtype, std::string(name_of(result.weight->format()))}];
+        report_.lines[{file_.find(piece.name)->dtype, std::string(name_of(rows.format))}];
     line.tensors += 1;
     line.numbers += piece.count * columns;
     line.bytes += result.weight->nbytes() * piece.count / rows.num_rows;

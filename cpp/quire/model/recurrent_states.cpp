@@ -41,9 +41,10 @@ std::int64_t checked_bytes(const RecurrentShape& shape, std::int64_t num_slots) 
 }  // namespace
 
 RecurrentStates::RecurrentStates(const RecurrentShape& shape, std::int64_t num_slots)
-    : shape_(shape), num_slots_(num_slots), data_(large_bytes(checked_bytes(shape, num_slots))) {
-  std::memset(data_.get(), 0, static_cast<std::size_t>(bytes_per_slot() * num_slots));
-}
+    : shape_(shape),
+      num_slots_(num_slots),
+      data_(std::make_unique<BlockMemory>(checked_bytes(shape, num_slots), num_slots,
+                                          BlockMemory::Claim::addresses)) {}
 
 std::int64_t RecurrentStates::convolution_bytes() const {
   return kFloat * shape_.channels * shape_.past;
@@ -60,7 +61,7 @@ std::byte* RecurrentStates::at(std::int64_t slot, std::string_view function,
   if (slot < 0 || slot >= num_slots_) {
     raise<IndexError>(place(function, argument), "got ", slot, ", expected 0 to ", num_slots_ - 1);
   }
-  return data_.get() + slot * bytes_per_slot();
+  return data_->data() + slot * bytes_per_slot();
 }
 
 std::byte* RecurrentStates::layer_at(std::int64_t layer, std::string_view function) const {
@@ -68,7 +69,7 @@ std::byte* RecurrentStates::layer_at(std::int64_t layer, std::string_view functi
     raise<IndexError>(place(function, "layer"), "got ", layer, ", expected 0 to ",
                       shape_.num_layers - 1);
   }
-  return data_.get() + layer * layer_bytes();
+  return data_->data() + layer * layer_bytes();
 }
 
 void RecurrentStates::clear(std::int64_t slot) {

@@ -2,10 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string_view>
 
 #include "quire/base/array_view.h"
-#include "quire/base/huge_pages.h"
+#include "quire/kv/residency/block_memory.h"
 
 namespace quire {
 
@@ -23,7 +24,8 @@ struct RecurrentShape {
 // that to copy a sequence's state is one copy. For one thread at a time.
 class RecurrentStates {
  public:
-  // All clear. Throws ValueError for a size below 1 (past may be 0), std::bad_alloc.
+  // All clear; memory is taken by slots that are written, and by none before. Throws ValueError for
+  // a size below 1 (past may be 0), OutOfMemory where there are not even addresses.
   RecurrentStates(const RecurrentShape& shape, std::int64_t num_slots);
 
   const RecurrentShape& shape() const { return shape_; }
@@ -49,7 +51,7 @@ class RecurrentStates {
 
   RecurrentShape shape_;
   std::int64_t num_slots_;
-  PagedBytes data_;
+  std::unique_ptr<BlockMemory> data_;
 };
 
 }  // namespace quire

@@ -113,6 +113,13 @@ class ArgumentChecker {
     }
   }
 
+  // A span of so many entries.
+  void as_many(std::string_view argument, std::size_t entries, std::int64_t expected,
+               std::string_view spelled) const {
+    if (static_cast<std::int64_t>(entries) == expected) return;
+    fail<ValueError>(argument, "got ", entries, " entries, expected ", expected, ", ", spelled);
+  }
+
   // What is written must not change what has been checked, or is still to be read.
   template <class View, class Other>
   void apart(std::string_view argument, const View& view, std::string_view other_argument,

@@ -1,8 +1,14 @@
 // Arrays of rows: what lies along the last axis is a row, whatever axes come before.
 #pragma once
 
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
 #include <initializer_list>
 #include <optional>
+#include <span>
+#include <string_view>
 
 #include "quire/ops/argument_checker.h"
 

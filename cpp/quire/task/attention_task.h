@@ -14,14 +14,18 @@ struct AttentionTask {
   RowsView out;  // [T, Hq] rows of v_head_dim
   float* lse;    // [T, Hq], or null
   CacheView k, v;
-  CacheView k_open, v_open;   // of blocks from first_open on, the first of which is their block 0
-  std::int64_t first_open;    // the largest int64 where there are none
+  CacheView k_open, v_open;  // of blocks from first_open on, the first of which is their block 0
+  std::int64_t first_open;   // the largest int64 where there are none
+  // Where the last tail_dim numbers of keys lie, if not with those of k; it has their dtype and
+  // scales. Else tail_dim is 0.
+  CacheView k_tail;
+  std::int64_t tail_dim;
   const float* alibi_slopes;  // [Hq], or null
   const float* sinks;         // [Hq], or null
   std::int64_t head_dim, v_head_dim, num_heads, group, block_size;
   double scale;
   double softcap;  // 0: none
-  // Where rows are read from copies that are made of a tile at a time (staged_tile.h): the task as
+  // Where rows are read from copies that are made of a tile at a time (tile_copies.h): the task as
   // it is stored, and room for the copies. Else null.
   const AttentionTask* stored;
   float* staging;

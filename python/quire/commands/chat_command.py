@@ -44,8 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
             messages = list(system)
         elif line.strip():
             messages.append({"role": "user", "content": line})
-            answer = _answer(engine, model.tokenizer, messages, options)
-            messages.append({"role": "assistant", "content": answer})
+            answer = _answer(engine, model, messages, options)
+            if answer is None:
+                messages.pop()
+            else:
+                messages.append({"role": "assistant", "content": answer})
     return OK
 
 
@@ -65,13 +68,21 @@ def _read() -> str | None:
 
 
 def _answer(
-    engine: Any, tokenizer: Any, messages: list[dict[str, str]], options: dict[str, Any]
-) -> str:
-    """Prints the answer as it comes; returns as much of it as came."""
-    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+    engine: Any, model: Any, messages: list[dict[str, str]], options: dict[str, Any]
+) -> str | None:
+    """Prints the answer as it comes; returns as much of it as came, None where none has room."""
+    text = model.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
     # special tokens are written out by the template
-    prompt = tokenizer.encode(text, add_special_tokens=False)
-    request = engine.submit(prompt, **options)
+    prompt = model.tokenizer.encode(text, add_special_tokens=False)
+    room = model.max_positions - len(prompt)
+    if room < 1:
+        print(
+            f"(that makes {len(prompt)} tokens, and the model has {model.max_positions} positions: "
+            "/new begins another conversation)",
+            file=sys.stderr,
+        )
+        return None
+    request = engine.submit(prompt, **{**options, "max_tokens": min(options["max_tokens"], room)})
     said = ""
     try:
         for words in words_of(engine, request):

@@ -10,7 +10,8 @@ from quire.commands.exit_status import OK
 from quire.commands.model_arguments import add_model, loaded_model
 from quire.commands.terminal import ProgressLine
 
-_CONTEXT = 1024
+# As many as llama.cpp takes: the logits of a window are in memory together.
+_CONTEXT = 512
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from quire.flashinfer.page import pages_of
 from quire.flashinfer.paged_decode import planned
 from quire.flashinfer.planned import Given, Plan, Scores, Shape, indptr_of, results
 from quire.flashinfer.refused import refuse
-from quire.row_attention import Batch, Ints
+from quire.row_attention import Batch
 from quire.tensor_views import Array, array_of, dtype_of
 
 
@@ -19,8 +19,8 @@ class BatchMLAPagedAttentionWrapper:
     """Latent attention: all heads share one key, ckv beside kpe, whose value is ckv (arXiv
     2405.04434). plan() once a step, run() once a layer.
 
-    Where ckv_cache and kpe_cache are views of one array that has them side by side, it is read
-    where it lies. Otherwise run() copies the pages of the plan together first.
+    Nothing is copied, whether ckv_cache and kpe_cache are views of one array that has them side by
+    side or two arrays apart. The first is a little faster.
 
     Args:
         float_workspace_buffer: accepted and ignored; may be None, as the buffers of CUDA graphs.
@@ -151,14 +151,20 @@ class BatchMLAPagedAttentionWrapper:
                     f"{function}: {name}: got {second.dtype} {list(second.shape)}, "
                     f"expected {first.dtype} {[*first.shape[:2], rest]}"
                 )
-        keys, tables = _joined_pages(parts[2], parts[3], plan.batch)
-        plan.shape.check_keys(function, keys, keys[..., :size], (len(keys), self._page_size))
-        batch = Batch(plan.batch.cu_seqlens_q, tables, plan.batch.kv_lens, plan.batch.causal)
-        new_out, new_lse = Plan(batch, plan.shape, plan.scores).run(
+        ckv, kpe = parts[2][:, :, None], parts[3][:, :, None]
+        plan.shape.check_values(f"{function}: ckv_cache", ckv, (len(ckv), self._page_size))
+        last = int(plan.batch.tables.max(initial=-1))
+        if last >= len(ckv):
+            raise IndexError(
+                f"{function}: ckv_cache: got {len(ckv)} pages, expected page {last} of the plan"
+            )
+        joined = _side_by_side(ckv, kpe)
+        new_out, new_lse = plan.run(
             np.concatenate(parts[:2], axis=-1),
-            keys,
-            keys[..., :size],
+            ckv if joined is None else joined,
+            ckv,
             Given(out=out, lse=lse, return_lse=True),
+            k_tail=kpe if joined is None else None,
             function=function,
         )
         arrays = array_of(new_out, f"{function}: out"), array_of(new_lse, f"{function}: lse")
@@ -176,26 +182,13 @@ class BatchMLAPagedAttentionWrapper:
         return array
 
 
-def _joined_pages(ckv: Array, kpe: Array, batch: Batch) -> tuple[Array, Ints]:
-    """Pages of ckv beside kpe, [pages, page_size, 1, D], and the table that leads to them."""
-    size, rest = ckv.shape[2], kpe.shape[2]
+def _side_by_side(ckv: Array, kpe: Array) -> Array | None:
+    """One view of both, [pages, page_size, 1, D], where each row of kpe follows that of ckv."""
+    size, rest, item = ckv.shape[3], kpe.shape[3], ckv.dtype.itemsize
     if rest == 0:
-        return ckv[:, :, None], batch.tables
-    item = ckv.dtype.itemsize
-    beside = kpe.ctypes.data - ckv.ctypes.data == size * item
-    if beside and kpe.strides == ckv.strides and ckv.strides[2] == item and kpe.size:
-        joined = np.lib.stride_tricks.as_strided(
-            ckv, (*ckv.shape[:2], size + rest), writeable=False
-        )
-        return joined[:, :, None], batch.tables
-    used, inverse = np.unique(batch.tables, return_inverse=True)
-    first = int(np.searchsorted(used, 0))  # table entries past a sequence's pages are -1
-    wrong = used[used >= len(ckv)]
-    if len(wrong):
-        raise IndexError(
-            f"BatchMLAPagedAttentionWrapper.run: ckv_cache: got {len(ckv)} pages, "
-            f"expected page {wrong[0]} of the plan"
-        )
-    pages = used[first:]
-    joined = np.concatenate([ckv[pages], kpe[pages]], axis=-1)
-    return joined[:, :, None], inverse.reshape(batch.tables.shape) - first
+        return ckv
+    follows = kpe.ctypes.data - ckv.ctypes.data == size * item
+    if not follows or kpe.strides != ckv.strides or ckv.strides[3] != item or not kpe.size:
+        return None
+    shape = (*ckv.shape[:3], size + rest)
+    return np.lib.stride_tricks.as_strided(ckv, shape, writeable=False)

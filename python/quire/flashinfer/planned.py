@@ -101,8 +101,13 @@ class Shape:
                 f"{function}: paged_kv_cache: got dtype uint8, expected numbers: NVFP4 caches are "
                 "not here"
             )
-        for name, x, size in [("k", k, self.head_dim_qk), ("v", v, self.head_dim_vo)]:
-            _check(f"{function}: {name}", x, (*leading, self.num_kv_heads, size), self.kv_dtype)
+        shape = (*leading, self.num_kv_heads, self.head_dim_qk)
+        _check(f"{function}: k", k, shape, self.kv_dtype)
+        self.check_values(f"{function}: v", v, leading)
+
+    def check_values(self, where: str, v: Array, leading: tuple[int, ...]) -> None:
+        """Raises ValueError unless values, NHD, have their planned size and dtype."""
+        _check(where, v, (*leading, self.num_kv_heads, self.head_dim_vo), self.kv_dtype)
 
 
 def _check(where: str, x: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -175,13 +180,26 @@ class Plan:
         )
 
     def run(
-        self, q: Any, k: Array, v: Array, given: Given, *, layout: str = "NHD", function: str
+        self,
+        q: Any,
+        k: Array,
+        v: Array,
+        given: Given,
+        *,
+        k_tail: Array | None = None,
+        layout: str = "NHD",
+        function: str,
     ) -> Any:
-        """Attention of q over the blocks k and v, in q's library: out, or (out, lse in base 2)."""
+        """Attention of q over the blocks k and v, in q's library: out, or (out, lse in base 2).
+
+        k_tail: the last numbers of keys where they are an array of their own; of plans without
+        masks.
+        """
         queries = array_of(q, f"{function}: q")
         self.shape.check_queries(f"{function}: q", queries, int(self.batch.cu_seqlens_q[-1]))
         out, lse = self._results(len(queries), given, function)
         options, v_factor, q_factors = self._options(given, v.dtype, function)
+        options = replace(options, k_tail=k_tail)
         if q_factors is not None:
             queries = queries.astype(np.float32) * q_factors[:, None]
         natural = attend_batch(queries, k, v, self.batch, options, out, layout=layout)

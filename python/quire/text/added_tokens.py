@@ -17,11 +17,13 @@ def add_tokens(backend: Any, tokens: Mapping[str, Mapping[str, Any]]) -> None:
     """
     library = text_library("tokenizers", "load_tokenizer")
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
-    for text, fields in tokens.items():
-        if text not in known:
-            special = bool(fields.get("special", False))
-            token = library.AddedToken(text, **{"normalized": not special, **fields})
-            (backend.add_special_tokens if special else backend.add_tokens)([token])
+    backend.add_tokens(
+        [
+            library.AddedToken(text, **{"normalized": not fields.get("special", False), **fields})
+            for text, fields in tokens.items()
+            if text not in known
+        ]
+    )
 
 
 def begin_and_end(backend: Any, begin: str | None, end: str | None) -> None:

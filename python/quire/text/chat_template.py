@@ -65,7 +65,11 @@ class ChatTemplate:
         """
         try:
             text: str = self._template.render(
-                messages=[dict(message) for message in messages],
+                # what is not said is undefined, as templates ask
+                messages=[
+                    {key: value for key, value in message.items() if value is not None}
+                    for message in messages
+                ],
                 tools=tools,
                 add_generation_prompt=add_generation_prompt,
                 **variables,

@@ -12,6 +12,8 @@ from quire.text.tokenizer import Tokenizer
 
 _ROLES = [f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
 
+_FLAGS = ("special", "lstrip", "rstrip", "single_word", "normalized")
+
 
 def folder_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a folder, as load_tokenizer says."""
@@ -30,25 +32,29 @@ def folder_tokenizer(folder: Path) -> Tokenizer:
     config = _json_of(folder / "tokenizer_config.json")
     if "added_tokens_decoder" not in config:  # an older folder, which says it in a file beside
         config |= _json_of(folder / "special_tokens_map.json")
-    special = {role: _content(config[role]) for role in _ROLES if config.get(role) is not None}
-    add_tokens(backend, _added(folder, config, special))
+    roles = {role: config[role] for role in _ROLES if config.get(role) is not None}
+    special = {role: _content(token) for role, token in roles.items()}
+    add_tokens(backend, _added(folder, config, list(roles.values())))
     # What is put around a text stands in tokenizer.json, and what the configuration says of it
     # (add_bos_token) is for tokenizers without that file: transformers leaves it as well.
     return Tokenizer(backend, chat_templates=_templates(folder, config), special_tokens=special)
 
 
-def _added(
-    folder: Path, config: dict[str, Any], special: dict[str, str]
-) -> dict[str, dict[str, Any]]:
+def _added(folder: Path, config: dict[str, Any], special: list[Any]) -> dict[str, dict[str, Any]]:
     """What each added token is, by its text, beyond what tokenizer.json has."""
     tokens: dict[str, dict[str, Any]] = {}
-    for fields in config.get("added_tokens_decoder", {}).values():
-        tokens[fields["content"]] = {k: v for k, v in fields.items() if k != "content"}
+    numbered = config.get("added_tokens_decoder", {})
+    for _, fields in sorted(numbered.items(), key=lambda entry: int(entry[0])):
+        tokens[_content(fields)] = {"special": False, **_flags(fields)}
+    special_texts = {_content(token) for token in special}
     for text in _json_of(folder / "added_tokens.json"):
-        tokens.setdefault(text, {"special": text in special.values()})
+        tokens.setdefault(text, {"special": text in special_texts})
     more = config.get("extra_special_tokens", config.get("additional_special_tokens")) or []
-    for token in [*special.values(), *(more.values() if isinstance(more, dict) else more)]:
-        tokens.setdefault(_content(token), {"special": True})
+    for token in special:
+        tokens.setdefault(_content(token), {**_flags(token), "special": True})
+    for token in more.values() if isinstance(more, dict) else more:
+        # written as text it is special, as an object it is what that says
+        tokens.setdefault(_content(token), {"special": isinstance(token, str), **_flags(token)})
     return tokens
 
 
@@ -84,9 +90,15 @@ def _json_of(file: Path) -> dict[str, Any]:
     return found
 
 
+def _flags(token: Any) -> dict[str, bool]:
+    """What else is said of a token that is written as an object."""
+    given = token if isinstance(token, dict) else {}
+    return {name: bool(given[name]) for name in _FLAGS if name in given}
+
+
 def _content(token: Any) -> str:
-    """The text of a special token, which is written as text or as an object."""
-    text = token["content"] if isinstance(token, dict) else token
+    """The text of a token, which is written as text or as an object."""
+    text = token.get("content") if isinstance(token, dict) else token
     if not isinstance(text, str):
         raise ValueError(f"load_tokenizer: special token: got {token!r}, expected text")
     return text

@@ -135,5 +135,26 @@ TEST(EngineOptions, SaysHowManyBlocksItHasAndWhy) {
   EXPECT_EQ(chosen.stats().prefix_cache_reason, "off, as asked");
 }
 
+// States of 64 GiB, of which nothing is touched: one sequence runs at a time.
+TEST(EngineOptions, RunsAsManySequencesAsHaveRoomForTheirStates) {
+  class HugeStates : public RecurrentToyModel {
+   public:
+    std::shared_ptr<RecurrentStates> make_states(std::int64_t num_slots) const override {
+      RecurrentShape shape = {
+          .num_layers = 1, .channels = 1, .past = 1, .num_heads = 1, .key_dim = 1, .value_dim = 1};
+      shape.num_layers = std::int64_t{1} << 33;
+      EXPECT_EQ(num_slots, 1);
+      return std::make_shared<RecurrentStates>(shape, num_slots);
+    }
+  };
+  EngineOptions options = small_engine();
+  options.max_sequences = 7;
+  EXPECT_EQ(Engine(std::make_shared<HugeStates>(), options).stats().max_sequences, 1);
+  EXPECT_EQ(Engine(std::make_shared<HugeStates>(), options).stats().state_bytes,
+            std::int64_t{1} << 36);
+  EXPECT_EQ(Engine(std::make_shared<RecurrentToyModel>(), options).stats().max_sequences, 7);
+  EXPECT_EQ(Engine(std::make_shared<RecurrentToyModel>(), options).stats().state_bytes, 8);
+}
+
 }  // namespace
 }  // namespace quire::testing

@@ -273,7 +273,7 @@ TEST(CacheFileConcurrency, SavedAndLoadedWhileOthersUseIt) {
     auto end = static_cast<std::ptrdiff_t>(snapshot.ids.size());
     std::vector<std::pair<Ids, std::string>> paths(snapshot.nodes.size());
     for (std::size_t n = snapshot.nodes.size(); n-- > 0;) {
-      const auto& [parent, block, size] = snapshot.nodes[n];
+      const std::int64_t parent = snapshot.nodes[n].parent, size = snapshot.nodes[n].size;
       end -= size;
       paths[n] = parent < 0 ? std::pair{Ids{}, snapshot.namespaces[-1 - parent]} : paths[parent];
       const auto begin = snapshot.ids.begin() + end;
@@ -285,6 +285,39 @@ TEST(CacheFileConcurrency, SavedAndLoadedWhileOthersUseIt) {
   done = true;
   for (std::thread& thread : threads) thread.join();
   pool->check();
+}
+
+// The file has them only where there are some, so that other ones are what they always were.
+TEST(CacheFile, PrioritiesComeBack) {
+  const TemporaryDirectory directory;
+  const auto pool = new_pool(16, 4);
+  PrefixCache cache(pool);
+  const auto leave = [](PrefixCache& to, const Ids& ids, std::int64_t priority) {
+    const auto table = to.match(ids);
+    append_rest(*table, ids);
+    to.insert(ids, *table, "", priority);
+  };
+  const std::string path = directory / std::string(kCacheFileName);
+  leave(cache, count_from(0, 8), 0);
+  save_cache(cache, directory / "");
+  EXPECT_EQ(contents(path).find("node_priorities"), std::string::npos);
+  leave(cache, count_from(50, 8), 9);
+  leave(cache, count_from(100, 4), -9);
+  save_cache(cache, directory / "");
+  EXPECT_NE(contents(path).find("node_priorities"), std::string::npos);
+
+  PrefixCache other(new_pool(16, 4));
+  EXPECT_EQ(load_cache(other, directory / ""), 5);
+  leave(other, count_from(150, 8), 1);
+  EXPECT_EQ(other.evict(1), 1);
+  EXPECT_EQ(other.peek(count_from(100, 5)), 0);
+  EXPECT_EQ(other.evict(4), 4);
+  EXPECT_EQ(other.peek(count_from(150, 9)), 0);
+  EXPECT_EQ(other.peek(count_from(50, 9)), 8);
+  // where there is room for some alone, these
+  PrefixCache small(new_pool(16, 4), 2);
+  EXPECT_EQ(load_cache(small, directory / ""), 2);
+  EXPECT_EQ(small.peek(count_from(50, 9)), 8);
 }
 
 }  // namespace

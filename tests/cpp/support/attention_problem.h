@@ -41,6 +41,12 @@ struct Array {
       reinterpret_cast<T*>(bytes.data())[i] = from_float<T>(value);
     });
   }
+  void fill(float value) {
+    visit_dtype(dtype, [&](auto type) {
+      using T = decltype(type);
+      std::fill_n(reinterpret_cast<T*>(bytes.data()), size(), from_float<T>(value));
+    });
+  }
   double get(std::int64_t i) const {
     return visit_dtype(dtype, [&](auto type) -> double {
       return to_float(reinterpret_cast<const decltype(type)*>(bytes.data())[i]);
@@ -160,7 +166,7 @@ class Problem {
             ? std::vector<std::int64_t>{num_blocks, sizes.block_size, sizes.num_kv_heads, dim}
             : std::vector<std::int64_t>{num_blocks, sizes.num_kv_heads, sizes.block_size, dim};
     Array array(dtype, std::move(shape));
-    for (std::int64_t i = 0; i < array.size(); ++i) array.set(i, kNaN);
+    array.fill(kNaN);
     return array;
   }
 
@@ -264,22 +270,22 @@ inline Answer oracle(const Problem& problem, const PagedAttentionArgs& args) {
        tree += sizes.q_lens[seq] * sizes.q_lens[seq], ++seq) {
     const std::int64_t n = sizes.seq_lens[seq], m = sizes.q_lens[seq];
     if (n == 0) continue;
+    Matrix q(m, sizes.head_dim), k(n, sizes.head_dim), v(n, sizes.v_head_dim);
     for (std::int64_t head = 0; head < num_heads; ++head) {
-      Matrix q(m, sizes.head_dim), k(n, sizes.head_dim), v(n, sizes.v_head_dim);
       const std::int64_t first = problem.cu_seqlens[seq];
       for (std::int64_t i = 0; i < m; ++i) {
         for (std::int64_t d = 0; d < sizes.head_dim; ++d) {
           q(i, d) = problem.q.get(((first + i) * num_heads + head) * sizes.head_dim + d);
         }
       }
-      for (std::int64_t j = 0; j < n; ++j) {
+      for (std::int64_t j = 0; j < n && head % sizes.group == 0; ++j) {
         const std::int64_t kv_head = head / sizes.group;
         const auto s = static_cast<std::int64_t>(seq);
-        for (std::int64_t d = 0; d < sizes.head_dim; ++d) {
-          k(j, d) = problem.k_cache.get(problem.row(s, j, kv_head, sizes.head_dim) + d);
-        }
+        const std::int64_t k_row = problem.row(s, j, kv_head, sizes.head_dim);
+        const std::int64_t v_row = problem.row(s, j, kv_head, sizes.v_head_dim);
+        for (std::int64_t d = 0; d < sizes.head_dim; ++d) k(j, d) = problem.k_cache.get(k_row + d);
         for (std::int64_t d = 0; d < sizes.v_head_dim; ++d) {
-          v(j, d) = problem.v_cache.get(problem.row(s, j, kv_head, sizes.v_head_dim) + d);
+          v(j, d) = problem.v_cache.get(v_row + d);
         }
       }
       Matrix scores =

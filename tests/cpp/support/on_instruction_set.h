@@ -58,7 +58,7 @@ class AloneInBatch {
 };
 
 inline void forget_results(Problem& problem) {
-  for (std::int64_t i = 0; i < problem.out.size(); ++i) problem.out.set(i, kNaN);
+  problem.out.fill(kNaN);
   std::fill(problem.lse.begin(), problem.lse.end(), kNaN);
 }
 
@@ -116,10 +116,13 @@ class OnInstructionSet : public ::testing::TestWithParam<std::string> {
  protected:
   const WithInstructionSet instruction_set_{GetParam()};
 
+  // The dense implementation, which is plain code for any processor, once and not on every set.
   void expect_all(Problem& problem, const PagedAttentionArgs& args, double tolerance = 5e-6) {
     const Answer answer = oracle(problem, args);
     for (const Implementation implementation :
          {Implementation::fused, Implementation::gather, Implementation::dense}) {
+      const bool knows_sets = implementation != Implementation::dense;
+      if (!knows_sets && GetParam() != available_instruction_sets().front()) continue;
       expect_answer(problem, args, implementation, answer, tolerance);
       if (HasFatalFailure()) return;
       expect_block_mass(problem, args, implementation, answer, tolerance);

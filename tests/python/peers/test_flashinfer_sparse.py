@@ -172,10 +172,12 @@ def test_batch_mla_paged_attention(point: dict[str, Any]) -> None:
     np.testing.assert_allclose(natural, lse / LOG2_E, rtol=1e-6)
 
 
+@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("dtype", list(DTYPES))
-def test_latents_of_a_pool_are_read_where_they_lie(
-    dtype: str, monkeypatch: pytest.MonkeyPatch
+def test_latents_are_read_where_they_lie(
+    dtype: str, apart: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In a pool, or in two arrays, with the same bits."""
     pool = quire.BlockPool(
         9, num_kv_heads=1, head_dim=576, v_head_dim=512, dtype=dtype, shared=True
     )
@@ -183,6 +185,8 @@ def test_latents_of_a_pool_are_read_where_they_lie(
     table.append(queries(70, 1, 576, dtype))
     cache = pool.k_cache()[:, :, 0]
     ckv, kpe = cache[..., :512], cache[..., 512:]
+    if apart:
+        ckv, kpe = ckv.copy(), kpe.copy()
     blocks = table.blocks
     wrapper = flashinfer.BatchMLAPagedAttentionWrapper(None)
     paging = [0, 1], [0, len(blocks)], blocks, [70]
@@ -191,13 +195,13 @@ def test_latents_of_a_pool_are_read_where_they_lie(
     read = []
     attend = quire.paged_attention
 
-    def spy(q: Any, k_cache: Any, v_cache: Any, *arguments: Any, **options: Any) -> Any:
-        read.extend(x.__array_interface__["data"][0] for x in (k_cache, v_cache))
-        return attend(q, k_cache, v_cache, *arguments, **options)
+    def spy(q: Any, k: Any, v: Any, *arguments: Any, k_tail: Any, **options: Any) -> Any:
+        read.extend(None if x is None else x.ctypes.data for x in (k, v, k_tail))
+        return attend(q, k, v, *arguments, k_tail=k_tail, **options)
 
     monkeypatch.setattr(quire, "paged_attention", spy)
     out = wrapper.run(q[..., :512], q[..., 512:], ckv, kpe)
-    assert read == 2 * [cache.__array_interface__["data"][0]]
+    assert read == [ckv.ctypes.data, ckv.ctypes.data, kpe.ctypes.data if apart else None]
     assert out.tobytes() == quire.attend(q, [table], scale=0.1).tobytes()
 
 

@@ -45,6 +45,11 @@ struct AttentionRows {
     return dtype == DType::float16 || dtype == DType::bfloat16 ? 2 * count : count;
   }
 
+  // Of a key's row in the cache `k`.
+  static std::int64_t key_bytes(const AttentionTask& task) {
+    return row_bytes(task.k.dtype, task.head_dim - task.tail_dim);
+  }
+
   static std::int64_t block_id(const BlockRow& row, std::int64_t i) {
     return *reinterpret_cast<const std::int64_t*>(row.data + i * row.stride);
   }

@@ -12,11 +12,11 @@ class BlockMass {
   using Rows = AttentionRows<S>;
   static constexpr int kKeys = 32;  // of a tile
   using Direct = DirectAttention<S, kKeys>;
-  using Staged = StagedTile<S, kKeys>;
+  using Copies = TileCopies<S, kKeys>;
 
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
     return rows * (S::kWidth + 1) + Direct::scratch_floats(task, rows) +
-           Staged::scratch_floats(task);
+           Copies::scratch_floats(task);
   }
 
   static void run(const AttentionTask& task, const AttentionPart& part, float* scratch,
@@ -34,7 +34,7 @@ class BlockMass {
     for (std::int64_t r = 0; r < rows; ++r) before[r] = mass.maximum[r];
 
     const AttentionTask& read =
-        Staged::is_needed(task, part) ? Staged::as_read(keys_alone, before + rows) : keys_alone;
+        Copies::are_needed(task, part) ? Copies::as_read(keys_alone, before + rows) : keys_alone;
     Direct(read, unit, direct_scratch, {mass.maximum, sums, sums})
         .for_weights(part, nullptr, BlockMass(task, unit, mass, before));
   }

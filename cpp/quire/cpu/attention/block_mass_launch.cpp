@@ -98,8 +98,9 @@ class MassLaunch {
     }
     const std::int64_t num_keys = keys.sink_tokens.end + keys.window.end - keys.window.begin;
     const std::int64_t passes = passes_of(rows_of(work));
+    const DType dtype = args_.k_cache.dtype;
     const auto key_bytes =
-        args_.k_cache.shape[3] * static_cast<std::int64_t>(size_of(args_.k_cache.dtype));
+        sizes_.head_dim / numbers_of(dtype) * static_cast<std::int64_t>(size_of(dtype));
     cost_ += static_cast<double>(num_keys) * static_cast<double>(passes * key_bytes);
     units_.push_back({work, keys, first_item, items_.size() - first_item});
   }

@@ -29,27 +29,27 @@ struct DirectPath {
   }
 
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
-    return Direct<kDirectKeys>::scratch_floats(task, rows) + Staged::scratch_floats(task);
+    return Direct<kDirectKeys>::scratch_floats(task, rows) + Copies::scratch_floats(task);
   }
 
   // Where they are multiplied once for few rows, not where rows are copied.
   static bool looks_at_scales(const AttentionTask& task, const AttentionPart& part) {
-    return !Staged::is_needed(task, part);
+    return !Copies::Staged::is_needed(task, part);
   }
 
   static void part(const AttentionTask& task, const AttentionPart& part,
                    const AttentionPart* upcoming, float* scratch, StateView state) {
-    if (!Staged::is_needed(task, part)) return attend(task, part, upcoming, scratch, state);
+    if (!Copies::are_needed(task, part)) return attend(task, part, upcoming, scratch, state);
     const std::int64_t rows =
         part.unit.head_rows * (part.unit.kv_head_end - part.unit.kv_head_begin);
     float* const staging = scratch + Direct<kDirectKeys>::scratch_floats(task, rows);
-    attend(Staged::as_read(task, staging), part, upcoming, scratch, state);
+    attend(Copies::as_read(task, staging), part, upcoming, scratch, state);
   }
 
  private:
   template <int kKeys>
   using Direct = DirectAttention<S, kKeys>;
-  using Staged = StagedTile<S, kDirectKeys>;  // of the longest tiles
+  using Copies = TileCopies<S, kDirectKeys>;  // of the longest tiles
 
   static void attend(const AttentionTask& task, const AttentionPart& part,
                      const AttentionPart* upcoming, float* scratch, StateView state) {
@@ -79,26 +79,26 @@ struct PackedPath {
   static bool takes(const AttentionTask&, std::int64_t) { return true; }
 
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t rows) {
-    return Packed::scratch_floats(task, rows) + Staged::scratch_floats(task);
+    return Packed::scratch_floats(task, rows) + Copies::scratch_floats(task);
   }
 
   static bool looks_at_scales(const AttentionTask&, const AttentionPart&) { return false; }
 
   static void part(const AttentionTask& task, const AttentionPart& part,
                    const AttentionPart* upcoming, float* scratch, StateView state) {
-    if (!Staged::is_needed(task, part)) {
+    if (!Copies::are_needed(task, part)) {
       return Packed(task, part.unit, scratch, state, kPairsOfBytes).run(part, upcoming);
     }
     const std::int64_t rows =
         part.unit.head_rows * (part.unit.kv_head_end - part.unit.kv_head_begin);
-    const AttentionTask read = Staged::as_read(task, scratch + Packed::scratch_floats(task, rows));
+    const AttentionTask read = Copies::as_read(task, scratch + Packed::scratch_floats(task, rows));
     Packed(read, part.unit, scratch, state, kPairsOfBytes).run(part, upcoming);
   }
 
  private:
   static constexpr int kKeys = 128;
   using Packed = PackedAttention<S, kKeys>;
-  using Staged = StagedTile<S, kKeys>;
+  using Copies = TileCopies<S, kKeys>;
 };
 
 // Few rows of int4 caches; more are worth packed copies. Where the vocabulary has whole numbers.

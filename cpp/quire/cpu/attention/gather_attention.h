@@ -18,7 +18,8 @@ class GatherAttention {
   static std::int64_t scratch_floats(const AttentionTask& task, std::int64_t num_keys) {
     const std::int64_t d = Rows::padded(task.head_dim);
     const std::int64_t dv = Rows::padded(task.v_head_dim);
-    return num_keys * (d + dv) + kRows * (num_keys + d + 3 * dv) + Int4Rows<S>::grid_floats(d);
+    return num_keys * (d + dv) + kRows * (num_keys + d + 3 * dv) + Int4Rows<S>::grid_floats(d) +
+           (task.tail_dim > 0 ? d : 0);
   }
 
   static void run(const AttentionTask& task, const AttentionUnit& unit, std::int64_t key_begin,
@@ -54,7 +55,8 @@ class GatherAttention {
         q_(v_ + num_keys_ * dv_),
         out_(q_ + kRows * d_),
         scores_(out_ + kRows * dv_),
-        grids_(scores_ + kRows * num_keys_) {}
+        grids_(scores_ + kRows * num_keys_),
+        joined_(reinterpret_cast<std::byte*>(grids_ + Int4Rows<S>::grid_floats(d_))) {}
 
   void copy_keys() {
     const std::int64_t head = unit_.kv_head_begin;
@@ -75,11 +77,23 @@ class GatherAttention {
                         task_.v_head_dim, v_ + i * dv_);
         continue;
       }
-      Rows::load_floats(row(k, block, offset, head), k.dtype, task_.head_dim,
+      Rows::load_floats(key_row(k, block, offset, head), k.dtype, task_.head_dim,
                         scale(k.scale, block, offset, head), k_ + i * d_);
       Rows::load_floats(row(v, block, offset, head), v.dtype, task_.v_head_dim,
                         scale(v.scale, block, offset, head), v_ + i * dv_);
     }
+  }
+
+  // A key's row in one piece.
+  const std::byte* key_row(const CacheView& k, std::int64_t block, std::int64_t offset,
+                           std::int64_t head) const {
+    const std::byte* const front = row(k, block, offset, head);
+    if (task_.tail_dim == 0) return front;
+    const auto front_bytes = static_cast<std::size_t>(Rows::key_bytes(task_));
+    __builtin_memcpy(joined_, front, front_bytes);
+    __builtin_memcpy(joined_ + front_bytes, row(task_.k_tail, block, offset, head),
+                     static_cast<std::size_t>(Rows::row_bytes(k.dtype, task_.tail_dim)));
+    return joined_;
   }
 
   static const std::byte* row(const CacheView& cache, std::int64_t block, std::int64_t offset,
@@ -349,6 +363,7 @@ class GatherAttention {
   float* const out_;           // [kRows, dv]
   float* const scores_;        // [kRows, num_keys]
   float* const grids_;         // of Int4Rows
+  std::byte* const joined_;    // a key's row, where it lies in two pieces
 };
 
 }  // namespace quire

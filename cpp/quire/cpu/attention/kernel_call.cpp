@@ -77,6 +77,10 @@ KernelCall::KernelCall(const PagedAttentionArgs& args, const AttentionChoice& ke
     task_.v_open = cache_view(*args.v_open, args.layout, {});
     task_.first_open = sizes.num_blocks;
   }
+  if (args.k_tail) {
+    task_.k_tail = cache_view(*args.k_tail, args.layout, {});
+    task_.tail_dim = args.k_tail->shape[3];
+  }
   task_.alibi_slopes = args.alibi_slopes ? slopes_.data() : nullptr;
   task_.sinks = args.sinks ? sinks_.data() : nullptr;
   task_.head_dim = sizes.head_dim;

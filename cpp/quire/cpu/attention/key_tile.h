@@ -82,6 +82,12 @@ class KeyTile {
     }
   }
 
+  // The same keys and values, the rows of keys elsewhere, one after the other, so many bytes apart.
+  void find_joined(const KeyTile& keys, const std::byte* k, std::int64_t k_stride) {
+    *this = keys;
+    for (int i = 0; i < kKeys; ++i) k_[i] = k + (i < num_keys_ ? i : num_keys_ - 1) * k_stride;
+  }
+
   // A row of a quantised cache and its grid, or its scale in the same place; or of an open block,
   // and null.
   struct StoredRow {

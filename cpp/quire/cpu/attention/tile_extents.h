@@ -20,18 +20,15 @@ class TileExtents {
     const std::byte* end;
   };
 
-  // How many KV heads of a tile of num_keys are asked for at a time, of `heads`: those that are in
-  // use and those that come next are to find room in the second-level cache.
+  // How many KV heads of a tile of num_keys are asked for at a time, of `heads`.
   static std::int64_t heads_at_a_time(const AttentionTask& task, std::int64_t num_keys,
-                                      std::int64_t heads) {
-    constexpr std::int64_t kMostBytes = 128 * 1024;
-    const std::int64_t bytes =
-        num_keys * (Rows::row_bytes(task.k.dtype, task.head_dim) + own_value_bytes(task));
-    const std::int64_t by_room = Rows::larger(1, kMostBytes / Rows::larger(1, bytes));
+                                      std::int64_t heads, std::int64_t most_bytes) {
+    const std::int64_t bytes = num_keys * (Rows::key_bytes(task) + own_value_bytes(task));
+    const std::int64_t by_room = Rows::larger(1, most_bytes / Rows::larger(1, bytes));
     if (by_token(task)) return Rows::smaller(heads, by_room);
     // of keys, values and the scales of both, for each token, or for each block
     const bool tokens_follow =
-        task.k.token_stride == Rows::row_bytes(task.k.dtype, task.head_dim) &&
+        task.k.token_stride == Rows::key_bytes(task) &&
         (are_within_keys(task) || task.v.token_stride == own_value_bytes(task));
     const std::int64_t places =
         tokens_follow ? Rows::smaller(num_keys, num_keys / task.block_size + 2) : num_keys;
@@ -65,8 +62,7 @@ class TileExtents {
   static bool are_within_keys(const AttentionTask& task) {
     return task.v.data == task.k.data && task.v.block_stride == task.k.block_stride &&
            task.v.token_stride == task.k.token_stride && task.v.head_stride == task.k.head_stride &&
-           Rows::row_bytes(task.v.dtype, task.v_head_dim) <=
-               Rows::row_bytes(task.k.dtype, task.head_dim);
+           Rows::row_bytes(task.v.dtype, task.v_head_dim) <= Rows::key_bytes(task);
   }
   // Of a row that is not one of keys as well.
   static std::int64_t own_value_bytes(const AttentionTask& task) {
@@ -75,7 +71,7 @@ class TileExtents {
 
   // A token's heads lie together.
   static bool by_token(const AttentionTask& task) {
-    return task.k.head_stride == Rows::row_bytes(task.k.dtype, task.head_dim) &&
+    return task.k.head_stride == Rows::key_bytes(task) &&
            (are_within_keys(task) || task.v.head_stride == own_value_bytes(task));
   }
 
@@ -101,7 +97,7 @@ class TileExtents {
   // `tokens` of a block and KV heads from one on whose first key and value are at k and v.
   void add_block(const AttentionTask& task, const std::byte* k, const std::byte* v,
                  const Scales (&scales)[2], std::int64_t tokens, std::int64_t heads) {
-    const std::int64_t k_bytes = Rows::row_bytes(task.k.dtype, task.head_dim);
+    const std::int64_t k_bytes = Rows::key_bytes(task);
     const std::int64_t v_bytes = own_value_bytes(task);
     const std::int64_t stride = task.k.head_stride;
     const auto is_within = [&](const std::byte* first) { return first > k && first - k < stride; };

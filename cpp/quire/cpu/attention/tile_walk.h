@@ -5,13 +5,16 @@
 #include "quire/base/is_interrupted.h"
 #include "quire/cpu/attention/line_queue.h"
 #include "quire/cpu/attention/part_rows.h"
-#include "quire/cpu/attention/staged_tile.h"
+#include "quire/cpu/attention/tile_copies.h"
 
 namespace quire {
 
 // Where the tiles of a part begin and end: at its first key, and so many keys on.
 template <int kKeys>
 struct EvenTiles {
+  // Keys and values that are asked for together, at most: those that are in use and those that come
+  // next are to find room in the second-level cache.
+  static constexpr std::int64_t kAskedBytes = 128 * 1024;
   // Of the tile that begins at `key`, if it is not the part's last.
   static std::int64_t end_of(std::int64_t key) { return key + kKeys; }
   // Where the next one begins.
@@ -22,6 +25,7 @@ template <class S, int kKeys>
 struct TileWalk {
   using Rows = AttentionRows<S>;
   using Tile = KeyTile<S, kKeys>;
+  using Copies = TileCopies<S, kKeys>;
   using Lines = LineQueue<S>;
   using Extents = TileExtents<S>;
 
@@ -43,9 +47,11 @@ struct TileWalk {
     });
   }
 
-  // Calls attend(tile, KV head, lines) for every tile and head of `part`, which has keys. The
-  // tile's rows are read as `read` says. work_of_head(num_keys): what attend does of such a tile,
-  // in the units of lines.advance().
+  // Calls attend(tile, KV head, lines) for every tile and head of `part`, which has keys, or, if it
+  // takes that, attend(tile, first head, end of heads, lines) for all heads that are asked for
+  // together. The tile's rows are read as `read` says, but in the second form as they are stored:
+  // who takes several heads makes the copies of each. work_of_head(num_keys): what attend does of
+  // such a tile and a head, in the units of lines.advance().
   //
   // As many heads as there is room for are asked for together, in the order of memory, while as
   // many before them are attended to. After the last tile comes the first of `upcoming`, if there
@@ -54,11 +60,12 @@ struct TileWalk {
   static void run(const AttentionTask& read, const AttentionPart& part,
                   const AttentionPart* upcoming, Work work_of_head, Attend attend,
                   Steps steps = {}) {
-    const bool staged = read.stored != nullptr;
-    const AttentionTask& task = staged ? *read.stored : read;
+    const bool copied = read.stored != nullptr;
+    const AttentionTask& task = copied ? *read.stored : read;
     const AttentionUnit& unit = part.unit;
     const std::int64_t together =
-        Extents::heads_at_a_time(task, kKeys, unit.kv_head_end - unit.kv_head_begin);
+        Extents::heads_at_a_time(task, kKeys, unit.kv_head_end - unit.kv_head_begin,
+                                 Steps::kAskedBytes);
     if (upcoming != nullptr && upcoming->key_begin >= upcoming->key_end) upcoming = nullptr;
     Tile tiles[2];
     Tile copies;
@@ -93,9 +100,14 @@ struct TileWalk {
           extents.clear();
         }
         Lines lines(extents, work * (end - head));
-        for (; head < end; ++head) {
-          if (staged) StagedTile<S, kKeys>::make(task, tile, head, read.staging, copies);
-          attend(staged ? copies : tile, head, lines);
+        if constexpr (requires { attend(tile, head, end, lines); }) {
+          attend(tile, head, end, lines);
+          head = end;
+        } else {
+          for (; head < end; ++head) {
+            if (copied) Copies::make(task, unit, tile, head, read.staging, copies);
+            attend(copied ? copies : tile, head, lines);
+          }
         }
       }
       current ^= 1;

@@ -56,6 +56,7 @@ class Planner {
       return cache.shape[3] * static_cast<std::int64_t>(size_of(cache.dtype));
     };
     bytes_per_key_ = row_bytes(args.k_cache) + row_bytes(args.v_cache);
+    if (args.k_tail) bytes_per_key_ += row_bytes(*args.k_tail);
   }
 
   void add_sequence(std::int64_t seq) {

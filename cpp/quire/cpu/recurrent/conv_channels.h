@@ -1,9 +1,12 @@
 // A convolution along tokens, as ops/recurrent/causal_conv1d.h says, of up to kChannelsAtOnce
-// channels, whose weights and last numbers fit into the first-level cache.
+// channels. Their weights and last numbers lie together as floats: 16 KiB with the 4 taps that
+// models have, which the first-level cache holds, and 64 KiB with kMostTaps, which the second-level
+// one does.
 #pragma once
 
 #include <algorithm>
 
+#include "quire/cpu/plain_rows.h"
 #include "quire/cpu/recurrent/recurrent_tasks.h"
 #include "quire/cpu/rowwise/activations.h"
 #include "quire/ops/recurrent/causal_conv1d.h"
@@ -14,9 +17,7 @@ template <class S>
 class ConvChannels {
  public:
   static void run(const ConvTask& task) {
-    if (task.dtype == DType::float32) return tokens<float>(task);
-    if (task.dtype == DType::float16) return tokens<Float16>(task);
-    tokens<BFloat16>(task);
+    PlainRows<S>::visit(task.dtype, [&](auto type) { tokens<decltype(type)>(task); });
   }
 
  private:
@@ -45,7 +46,7 @@ class ConvChannels {
     for (std::int64_t t = 0; t < task.num_tokens; ++t) {
       T* const out = reinterpret_cast<T*>(task.out + t * task.out_stride);
       for (std::int64_t c = 0; c < task.num_channels; c += S::kWidth) {
-        const int n = static_cast<int>(std::min<std::int64_t>(S::kWidth, task.num_channels - c));
+        const int n = PlainRows<S>::lanes(task.num_channels - c);
         Vec sum = S::load(rows.bias + c);
         for (std::int64_t j = 0; j < task.taps; ++j) {
           sum = S::fma(S::load(rows.weight + j * kChannelsAtOnce + c),
@@ -70,9 +71,8 @@ class ConvChannels {
   // Numbers [channel][i] as floats [i][channel].
   static void gather(const std::byte* from, std::int64_t stride, DType dtype, std::int64_t channels,
                      std::int64_t count, float* to) {
-    if (dtype == DType::float32) return gather_of<float>(from, stride, channels, count, to);
-    if (dtype == DType::float16) return gather_of<Float16>(from, stride, channels, count, to);
-    gather_of<BFloat16>(from, stride, channels, count, to);
+    PlainRows<S>::visit(
+        dtype, [=](auto type) { gather_of<decltype(type)>(from, stride, channels, count, to); });
   }
   template <class T>
   static void gather_of(const std::byte* from, std::int64_t stride, std::int64_t channels,

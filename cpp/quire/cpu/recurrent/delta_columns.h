@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "quire/cpu/plain_rows.h"
 #include "quire/cpu/recurrent/recurrent_tasks.h"
 
 namespace quire {
@@ -93,10 +94,12 @@ class DeltaColumns {
     for (int j = 0; j < kVectors; ++j) {
       const int n = lanes(task, j);
       const Vec v =
-          n > 0 ? load(task.v + t * task.v_stride, task.v_dtype, j * S::kWidth, n) : S::zero();
+          n > 0 ? PlainRows<S>::load(task.v + t * task.v_stride, task.v_dtype, j * S::kWidth, n)
+                : S::zero();
       delta[j] = S::mul(S::sub(v, S::mul(decay, found[0][j])), beta);
       const Vec out = S::fma(delta[j], both, S::mul(decay, read[0][j]));
-      if (n > 0) store(task.out + t * task.out_stride, task.q_dtype, j * S::kWidth, out, n);
+      if (n > 0)
+        PlainRows<S>::store(task.out + t * task.out_stride, task.q_dtype, j * S::kWidth, out, n);
     }
     for (std::int64_t i = 0; i < task.num_keys; ++i) {
       const Vec of_k = S::set1(k[i]);
@@ -128,20 +131,10 @@ class DeltaColumns {
     return S::reduce_add(sum);
   }
 
-  static Vec load(const std::byte* row, DType dtype, std::int64_t at, int n) {
-    if (dtype == DType::float32) return S::load(reinterpret_cast<const float*>(row) + at, n);
-    if (dtype == DType::float16) return S::load(reinterpret_cast<const Float16*>(row) + at, n);
-    return S::load(reinterpret_cast<const BFloat16*>(row) + at, n);
-  }
-  static void store(std::byte* row, DType dtype, std::int64_t at, Vec x, int n) {
-    if (dtype == DType::float32) return S::store(reinterpret_cast<float*>(row) + at, x, n);
-    if (dtype == DType::float16) return S::store(reinterpret_cast<Float16*>(row) + at, x, n);
-    S::store(reinterpret_cast<BFloat16*>(row) + at, x, n);
-  }
   static void widen(const std::byte* row, DType dtype, std::int64_t count, float scale, float* to) {
     for (std::int64_t i = 0; i < count; i += S::kWidth) {
-      const int n = static_cast<int>(std::min<std::int64_t>(S::kWidth, count - i));
-      S::store(to + i, S::mul(load(row, dtype, i, n), S::set1(scale)));
+      const Vec x = PlainRows<S>::load(row, dtype, i, PlainRows<S>::lanes(count - i));
+      S::store(to + i, S::mul(x, S::set1(scale)));
     }
   }
 };

@@ -1,6 +1,11 @@
 // Rows, dealt to threads.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+
 #include "quire/base/aligned_buffer.h"
 #include "quire/base/lent.h"
 #include "quire/base/thread_pool.h"
@@ -35,7 +40,10 @@ void deal_rows(const RowAxes& rows, std::int64_t numbers_of_row, int num_threads
 
 // Where rows of a result are computed. A result that is too large to be read from a cache soon, and
 // that nothing is read from, is written past the caches (cache/stream_copy.h): its memory need not
-// be read first, which is a third of the traffic. Rows then go through a buffer of the thread.
+// be read first, which is a third of the traffic. Rows then go through a buffer of the thread: of
+// results that are written inside of one another each has one of its own, a type of `Buffer`, as
+// what is lent is not there to be lent again.
+template <class Buffer = AlignedBuffer>
 class RowResult {
  public:
   RowResult(const ArrayView& out, std::initializer_list<const ArrayView*> read)
@@ -52,7 +60,7 @@ class RowResult {
   template <class Body>
   void write(std::byte* to, std::int64_t step, std::int64_t count, const Body& body) const {
     if (!streams_) return body(to, step);
-    const Lent<AlignedBuffer> buffer;
+    const Lent<Buffer> buffer;
     const std::int64_t room = (row_bytes_ + kCacheLine - 1) / kCacheLine * kCacheLine;
     constexpr auto kFloat = static_cast<std::int64_t>(sizeof(float));
     auto* const rows = reinterpret_cast<std::byte*>(buffer->reserve(room / kFloat, count));

@@ -5,8 +5,7 @@
 // cache.
 #pragma once
 
-#include <algorithm>
-
+#include "quire/cpu/plain_rows.h"
 #include "quire/cpu/rowwise/activations.h"
 #include "quire/cpu/rowwise/row_tasks.h"
 
@@ -17,18 +16,22 @@ struct RmsNormRows {
   using Vec = typename S::Vec;
 
   static void run(const RmsNormTask& task) {
-    if (task.dtype == DType::float16) return rows<Float16, Float16>(task);
-    if (task.dtype == DType::bfloat16) return rows<BFloat16, BFloat16>(task);
-    if (task.out_dtype == DType::float16) return rows<float, Float16>(task);
-    if (task.out_dtype == DType::bfloat16) return rows<float, BFloat16>(task);
-    rows<float, float>(task);
+    // Rows of float32 may become narrower ones, others stay what they are.
+    PlainRows<S>::visit(task.dtype, [&](auto type) {
+      using T = decltype(type);
+      if constexpr (std::is_same_v<T, float>) {
+        PlainRows<S>::visit(task.out_dtype, [&](auto out) { rows<T, decltype(out)>(task); });
+      } else {
+        rows<T, T>(task);
+      }
+    });
   }
 
   static void widen(const std::byte* from, DType dtype, std::int64_t count, float offset,
                     float* to) {
-    if (dtype == DType::float32) return widen_of<float>(from, count, offset, to);
-    if (dtype == DType::float16) return widen_of<Float16>(from, count, offset, to);
-    widen_of<BFloat16>(from, count, offset, to);
+    PlainRows<S>::visit(dtype, [=](auto type) {
+      widen_of(reinterpret_cast<const decltype(type)*>(from), count, offset, to);
+    });
   }
 
  private:
@@ -90,7 +93,7 @@ struct RmsNormRows {
       }
     }
     for (; i < length; i += S::kWidth) {
-      const Vec x = number(i, static_cast<int>(std::min<std::int64_t>(S::kWidth, length - i)));
+      const Vec x = number(i, PlainRows<S>::lanes(length - i));
       sums[0] = S::fma(x, x, sums[0]);
     }
     return S::reduce_add(S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])));
@@ -117,17 +120,16 @@ struct RmsNormRows {
   static void scale(const T* h, Vec factor, const float* weight, const T* gate, std::int64_t length,
                     O* out) {
     for (std::int64_t i = 0; i < length; i += S::kWidth) {
-      const int n = static_cast<int>(std::min<std::int64_t>(S::kWidth, length - i));
+      const int n = PlainRows<S>::lanes(length - i);
       const Vec y = S::mul(S::mul(S::load(h + i, n), factor), S::load(weight + i, n));
       S::store(out + i, S::mul(y, Activations<S>::silu(S::load(gate + i, n))), n);
     }
   }
 
   template <class T>
-  static void widen_of(const std::byte* bytes, std::int64_t count, float offset, float* to) {
-    const T* const from = reinterpret_cast<const T*>(bytes);
+  static void widen_of(const T* from, std::int64_t count, float offset, float* to) {
     for (std::int64_t i = 0; i < count; i += S::kWidth) {
-      const int n = static_cast<int>(std::min<std::int64_t>(S::kWidth, count - i));
+      const int n = PlainRows<S>::lanes(count - i);
       S::store(to + i, S::add(S::load(from + i, n), S::set1(offset)), n);
     }
   }

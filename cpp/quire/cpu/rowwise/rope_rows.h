@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "quire/cpu/plain_rows.h"
 #include "quire/cpu/rowwise/row_tasks.h"
 
 namespace quire {
@@ -14,9 +15,7 @@ struct RopeRows {
   using Vec = typename S::Vec;
 
   static void run(const RopeTask& task) {
-    if (task.dtype == DType::float32) return tokens<float>(task);
-    if (task.dtype == DType::float16) return tokens<Float16>(task);
-    tokens<BFloat16>(task);
+    PlainRows<S>::visit(task.dtype, [&](auto type) { tokens<decltype(type)>(task); });
   }
 
  private:
@@ -127,8 +126,7 @@ struct RopeRows {
   static void turn_neighbours(const Turns& turns, const T* from, std::int64_t count, T* to) {
     alignas(64) float pairs[2 * kPairsAtOnce];
     for (std::int64_t i = 0; i < 2 * count; i += S::kWidth) {
-      const int n = static_cast<int>(std::min<std::int64_t>(S::kWidth, 2 * count - i));
-      S::store(pairs + i, S::load(from + i, n));
+      S::store(pairs + i, S::load(from + i, PlainRows<S>::lanes(2 * count - i)));
     }
     for (std::int64_t i = 0; i < count; ++i) {
       const float a = pairs[2 * i], b = pairs[2 * i + 1];
@@ -136,8 +134,7 @@ struct RopeRows {
       pairs[2 * i + 1] = b * turns.cos[i] + a * turns.sin[i];
     }
     for (std::int64_t i = 0; i < 2 * count; i += S::kWidth) {
-      const int n = static_cast<int>(std::min<std::int64_t>(S::kWidth, 2 * count - i));
-      S::store(to + i, S::load(pairs + i), n);
+      S::store(to + i, S::load(pairs + i), PlainRows<S>::lanes(2 * count - i));
     }
   }
 

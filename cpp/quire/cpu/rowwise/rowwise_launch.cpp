@@ -20,6 +20,9 @@ struct RowRooms {
   std::vector<double> half_turns;
 };
 
+// What the sums of a residual go through, while the norm goes through another.
+class SumsBuffer : public AlignedBuffer {};
+
 std::int64_t length_of(const ArrayView& rows) { return rows.shape[rows.ndim - 1]; }
 
 }  // namespace
@@ -37,7 +40,7 @@ void rms_norm(const RmsNormArgs& args, const Execution& how, std::string_view fu
   const ArrayView& gate = args.gate ? *args.gate : args.x;
   const RowAxes rows{&args.x, &residual, &sums, &gate, &args.out};
   const RowResult result(args.out, {&args.x, &residual, &gate});
-  const RowResult sum_result(sums, {&args.x, &residual, &gate});
+  const RowResult<SumsBuffer> sum_result(sums, {&args.x, &residual, &gate});
   deal_rows(rows, length, how.num_threads, [&](std::int64_t row, std::int64_t count) {
     RmsNormTask task{};
     task.x = rows.at(args.x, row);
@@ -128,7 +131,7 @@ void rope(const RopeArgs& args, const Execution& how, std::string_view function)
   };
   const ArrayView tokens = tokens_of(args.x);
   const std::int64_t head_bytes = whole.head_dim * static_cast<std::int64_t>(size_of(whole.dtype));
-  std::optional<RowResult> dense;  // where heads lie one after the other
+  std::optional<RowResult<>> dense;  // where heads lie one after the other
   if (whole.out_head_stride == head_bytes)
     dense.emplace(tokens_of(args.out), std::initializer_list<const ArrayView*>{&args.x});
   const std::int64_t* const positions = rooms->positions.data();

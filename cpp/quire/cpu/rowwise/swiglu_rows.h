@@ -1,6 +1,7 @@
 // activation(gate) * up, as ops/activation/swiglu.h says.
 #pragma once
 
+#include "quire/cpu/plain_rows.h"
 #include "quire/cpu/rowwise/activations.h"
 #include "quire/cpu/rowwise/row_tasks.h"
 
@@ -11,9 +12,7 @@ struct SwigluRows {
   using Vec = typename S::Vec;
 
   static void run(const SwigluTask& task) {
-    if (task.dtype == DType::float32) return rows<float>(task);
-    if (task.dtype == DType::float16) return rows<Float16>(task);
-    rows<BFloat16>(task);
+    PlainRows<S>::visit(task.dtype, [&](auto type) { rows<decltype(type)>(task); });
   }
 
  private:

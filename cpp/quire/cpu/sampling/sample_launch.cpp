@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <limits>
 #include <numbers>
 #include <vector>
 
@@ -66,7 +68,7 @@ class TokenChoice {
 
     float* const powers = room->powers.reserve(count);
     const double scale = std::numbers::log2e / options.temperature;
-    kernels_.sample.powers(logits, count, largest, finite(scale), powers);
+    kernels_.sample.powers(logits, count, largest, as_factor(scale), powers);
     const float least = filter(options, logits, count, largest, powers);
     room->sums.resize(static_cast<std::size_t>((count + kTokensAtOnce - 1) / kTokensAtOnce));
     kernels_.sample.keep(logits, count, least, static_cast<float>(options.min_p), powers,
@@ -75,9 +77,12 @@ class TokenChoice {
   }
 
  private:
-  // Infinity times the distance of the largest logit, 0, would be no number.
-  static float finite(double scale) {
-    return static_cast<float>(std::min(scale, double{std::numeric_limits<float>::max()}));
+  // Neither infinity, times the distance of the largest logit, 0, nor 0, times that of a token that
+  // is out, infinity, would be a number.
+  static float as_factor(double scale) {
+    using Limits = std::numeric_limits<float>;
+    return static_cast<float>(
+        std::clamp(scale, double{Limits::denorm_min()}, double{Limits::max()}));
   }
 
   static float filter(const SampleOptions& options, const float* logits, std::int64_t count,

@@ -1,6 +1,7 @@
 // top-k and top-p over a vocabulary of tokens, without sorting it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 

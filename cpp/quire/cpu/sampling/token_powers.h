@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "quire/cpu/plain_rows.h"
 #include "quire/cpu/sampling/sample_task.h"
 #include "quire/cpu/simd_math.h"
 
@@ -18,7 +19,7 @@ struct TokenPowers {
     Vec most = none;
     Vec bad = S::zero();  // 1 where there was a number that is not below infinity
     for (std::int64_t i = 0; i < count; i += S::kWidth) {
-      const int n = lanes_of(count - i);
+      const int n = PlainRows<S>::lanes(count - i);
       const Vec x = S::select(S::lanes(0, n), S::load(logits + i, n), none);
       most = S::max(x, most);
       bad = S::select(S::less(x, infinity), bad, S::set1(1.0f));
@@ -31,7 +32,7 @@ struct TokenPowers {
                      float* powers) {
     const Vec most = S::set1(largest), factor = S::set1(scale);
     for (std::int64_t i = 0; i < count; i += S::kWidth) {
-      const int n = lanes_of(count - i);
+      const int n = PlainRows<S>::lanes(count - i);
       const Vec exponent = S::mul(S::sub(S::load(logits + i, n), most), factor);
       S::store(powers + i, SimdMath<S>::exp2(exponent), n);
     }
@@ -44,7 +45,7 @@ struct TokenPowers {
       const std::int64_t end = std::min(count, begin + kTokensAtOnce);
       Vec sum = S::zero();
       for (std::int64_t i = begin; i < end; i += S::kWidth) {
-        const int n = lanes_of(end - i);
+        const int n = PlainRows<S>::lanes(end - i);
         Vec x = S::load(powers + i, n);
         x = S::select(S::less(S::load(logits + i, n), logit), S::zero(), x);
         x = S::select(S::less(x, power), S::zero(), x);
@@ -53,11 +54,6 @@ struct TokenPowers {
       }
       *sums++ = S::reduce_add(sum);
     }
-  }
-
- private:
-  static int lanes_of(std::int64_t left) {
-    return static_cast<int>(std::min<std::int64_t>(S::kWidth, left));
   }
 };
 

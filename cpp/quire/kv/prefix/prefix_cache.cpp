@@ -205,8 +205,13 @@ std::int64_t PrefixCache::end_of_blocks(const BlockTable& table, std::int64_t to
   return tokens;
 }
 
-void PrefixCache::insert(TokenIds token_ids, const BlockTable& table, std::string_view space) {
+void PrefixCache::insert(TokenIds token_ids, const BlockTable& table, std::string_view space,
+                         std::int64_t priority) {
   constexpr std::string_view function = "PrefixCache.insert";
+  if (priority < PrefixNodes::kLeastPriority || priority > PrefixNodes::kMostPriority) {
+    raise<ValueError>(place(function, "priority"), "got ", priority, ", expected ",
+                      PrefixNodes::kLeastPriority, " to ", PrefixNodes::kMostPriority);
+  }
   const std::vector<std::int64_t> ids = copy_of(token_ids);
   const std::vector<std::int64_t> space_ids = ids_of(space);
   if (table.pool_ != pool_) {
@@ -229,7 +234,7 @@ void PrefixCache::insert(TokenIds token_ids, const BlockTable& table, std::strin
   const std::int64_t least = pool_->geometry().least_cached_rows();
   kept = kept.first(std::ssize(kept) / least * least);
   const BlockPool::Books books(*pool_);
-  tree_->insert(space_ids, kept, table.columns_.blocks);
+  tree_->insert(space_ids, kept, table.columns_.blocks, static_cast<int>(priority));
 }
 
 std::int64_t PrefixCache::pin(TokenIds token_ids, std::string_view space) {

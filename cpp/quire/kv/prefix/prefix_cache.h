@@ -15,8 +15,8 @@
 //
 // Matching goes by token ids, all of them compared; a prefix in one namespace is unknown in every
 // other. Blocks that nobody else holds are given back when the pool runs out, inside the allocation
-// that needs them, those used least recently first and the end of a sequence before its beginning.
-// What is pinned stays.
+// that needs them, those of the lowest priority first, of one priority those used least recently,
+// and the end of a sequence before its beginning. What is pinned stays.
 //
 // Of a sequence with a window, whose old blocks were dropped, the others are cached at their
 // places, and found by who asks with a window. A token id and a little more is kept for each
@@ -100,7 +100,12 @@ class PrefixCache {
   // With open blocks only full ones are kept, which are sealed, for others than the table: what is
   // matched later reads them so, and has other bits than the table while it reads them open. A
   // block that is at RadixTree::kMaxPlaces places leaves the one where it was inserted longest ago.
-  void insert(TokenIds token_ids, const BlockTable& table, std::string_view space = "");
+  //
+  // What nobody else holds is evicted by its priority, -100 to 100, the lowest first: of a block
+  // that is inserted several times it is the highest, until it is evicted. What is in use anyway,
+  // and makes room for what is in use, is decided without it. Throws ValueError for another number.
+  void insert(TokenIds token_ids, const BlockTable& table, std::string_view space = "",
+              std::int64_t priority = 0);
 
   // Keeps what is cached of these tokens, all that a match of them and one more would find, from
   // eviction until it is unpinned as often as it was pinned: whatever the pool runs out of. Returns

@@ -109,7 +109,7 @@ bool PrefixNodes::is_less(Id a, Id b) const {
   return common == most ? x.size < y.size : x.id(common) < y.id(common);
 }
 
-std::uint32_t PrefixNodes::priority(Id node) {
+std::uint32_t PrefixNodes::rank(Id node) {
   return static_cast<std::uint32_t>(mix(static_cast<std::uint64_t>(node)));
 }
 
@@ -134,7 +134,7 @@ void PrefixNodes::add_child(Id parent, Id added) noexcept {
   Node& node = (*this)[added];
   node.parent = parent;
   Id* link = &(*this)[parent].child;
-  while (*link != kNone && priority(*link) >= priority(added)) {
+  while (*link != kNone && rank(*link) >= rank(added)) {
     link = is_less(*link, added) ? &(*this)[*link].right : &(*this)[*link].left;
   }
   split(*link, added, &node.left, &node.right);
@@ -155,7 +155,7 @@ void PrefixNodes::remove_child(Id removed) noexcept {
   Id left = (*this)[removed].left;
   Id right = (*this)[removed].right;
   while (left != kNone && right != kNone) {  // the two treaps become one
-    Id& top = priority(left) >= priority(right) ? left : right;
+    Id& top = rank(left) >= rank(right) ? left : right;
     *link = top;
     link = &top == &left ? &(*this)[top].right : &(*this)[top].left;
     top = *link;

@@ -33,6 +33,9 @@ class PrefixNodes {
   // In place of a block: of a node that is no tokens', and of tokens that only lead to others.
   static constexpr std::int32_t kNoTokens = -1, kHoleBlock = -2;
 
+  // What stays longer than all else that is not in use has a higher one.
+  static constexpr int kLeastPriority = -100, kMostPriority = 100;
+
   struct Free {
     void operator()(void* memory) const { std::free(memory); }
   };
@@ -49,6 +52,7 @@ class PrefixNodes {
     std::int32_t pins = 0;            // of the node and of those below it
     bool wide = false;
     bool waits = false;  // see RadixTree
+    std::int8_t priority = kLeastPriority;
 
     std::int64_t id(std::int64_t i) const;
   };
@@ -93,7 +97,7 @@ class PrefixNodes {
  private:
   static constexpr Id kChunk = 4096;
 
-  static std::uint32_t priority(Id node);
+  static std::uint32_t rank(Id node);  // in a treap
   Id* find_link(Id node);
   void split(Id tree, Id key, Id* less, Id* more);
   bool is_less(Id a, Id b) const;

@@ -16,8 +16,9 @@ std::string RadixTree::name_of(const PrefixNodes::Node& space) {
   return name;
 }
 
-// The reverse of the order in which nodes go: those in use, those that wait for their children, and
-// the idle ones from the newest on; but a parent always before its children, and none below a hole.
+// The reverse of the order in which nodes go: those in use, and the idle ones of the highest
+// priority from the newest on; but a parent always before its children, as those that wait for them
+// go right after the last, and none below a hole.
 std::vector<RadixTree::Id> RadixTree::newest_first() const {
   std::vector<Id> order;
   std::vector<bool> seen(static_cast<std::size_t>(nodes_.size()), false);
@@ -39,9 +40,9 @@ std::vector<RadixTree::Id> RadixTree::newest_first() const {
       if (!is_idle(at)) add(at);
     }
   }
-  for (const Id head : {waiting_, idle_}) {
+  idle_.for_heads([&](Id head) {
     for (Id at = nodes_[head].older; at != head; at = nodes_[at].older) add(at);
-  }
+  });
   assert(static_cast<std::int64_t>(order.size()) <= size_);
   return order;
 }
@@ -67,7 +68,8 @@ PrefixSnapshot RadixTree::snapshot() const {
     std::int64_t& rows = snapshot.blocks[block].rows;
     rows = std::max<std::int64_t>(rows, node.size);
     const std::int64_t parent = place[node.parent];
-    snapshot.nodes.push_back({is_prefix(node.parent) ? parent : -1 - parent, block, node.size});
+    snapshot.nodes.push_back(
+        {is_prefix(node.parent) ? parent : -1 - parent, block, node.size, node.priority});
     for (std::int64_t i = 0; i < node.size; ++i) snapshot.ids.push_back(node.id(i));
   }
   return snapshot;
@@ -94,6 +96,9 @@ std::vector<std::int32_t> RadixTree::blocks_of(
 
 void RadixTree::restore(const PrefixSnapshot& snapshot,
                         std::span<const std::vector<std::int64_t>> spaces) {
+  for (const PrefixSnapshot::Node& node : snapshot.nodes) {
+    idle_.allow(static_cast<int>(node.priority));
+  }
   // A node that was here already may be idle: held, it stays until its children have been added.
   std::vector<std::int32_t> held;
   const auto let_go = [&] {
@@ -109,7 +114,8 @@ void RadixTree::restore(const PrefixSnapshot& snapshot,
       const Id parent = node.parent < 0 ? add_space(spaces[-1 - node.parent]) : added[node.parent];
       if (parent == PrefixNodes::kNone) continue;  // there was no room for it
       const TokenIds ids = TokenIds(snapshot.ids).subspan(end, node.size);
-      added[i] = add_child(parent, ids, snapshot.blocks[node.block].id, WhenEverywhere::stays_out);
+      added[i] = add_child(parent, ids, snapshot.blocks[node.block].id, WhenEverywhere::stays_out,
+                           static_cast<int>(node.priority));
       if (!is_idle(added[i])) continue;
       held.push_back(nodes_[added[i]].block);
       ledger_.retain({&held.back(), 1});

@@ -26,6 +26,7 @@ struct PrefixSnapshot {
     std::int64_t parent = -1;  // a later node, or -1 - i for the first block of namespaces[i]
     std::int64_t block = 0;    // index into blocks
     std::int64_t size = 0;     // ids, 1 to block_size; block_size where it has children
+    std::int64_t priority = 0;
   };
 
   std::vector<std::string> namespaces;

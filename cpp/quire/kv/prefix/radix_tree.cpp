@@ -14,10 +14,9 @@ RadixTree::RadixTree(BlockLedger& ledger, std::int64_t num_blocks, std::int64_t 
       block_size_(block_size),
       max_nodes_(max_nodes),
       root_(nodes_.create({})),
-      idle_(nodes_.create({})),
       waiting_(nodes_.create({})),
       nodes_of_block_(num_blocks, PrefixNodes::kNone) {
-  nodes_.make_list(idle_);
+  idle_.allow(0);
   nodes_.make_list(waiting_);
   ledger_.join(*this);
 }
@@ -63,12 +62,13 @@ void RadixTree::drop_if_empty(Id space) noexcept {
 }
 
 PrefixNodes::Id RadixTree::add_child(Id parent, TokenIds ids, std::int32_t block,
-                                     WhenEverywhere when) {
+                                     WhenEverywhere when, int priority) {
   const auto [found, common] = nodes_.find_child(parent, ids);
   // there, or the beginning of another
   if (common == static_cast<std::int64_t>(ids.size())) {
-    const bool fills = is_hole(found) && block != kHole && common == block_size_;
-    return fills ? fill_hole(found, block, when) : found;
+    if (!is_hole(found) || block == kHole || common < block_size_) return found;
+    raise_priority(found, priority);
+    return fill_hole(found, block, when);
   }
   const bool continues = found != PrefixNodes::kNone && common == nodes_[found].size;
   // What takes over a pin must not have to go again.
@@ -77,7 +77,9 @@ PrefixNodes::Id RadixTree::add_child(Id parent, TokenIds ids, std::int32_t block
     return PrefixNodes::kNone;
   }
   const Id added = add_node(parent, ids, block);
+  raise_priority(added, priority);
   if (continues) {  // those ids and more
+    raise_priority(added, nodes_[found].priority);
     move_pins(found, added);
     drop_leaf(found);
   }
@@ -85,6 +87,11 @@ PrefixNodes::Id RadixTree::add_child(Id parent, TokenIds ids, std::int32_t block
   if (leaves_a_place(added, when) && (size_ <= max_nodes_ || evict_leaf())) return added;
   drop_leaf(added);
   return PrefixNodes::kNone;
+}
+
+void RadixTree::raise_priority(Id node, int priority) noexcept {
+  std::int8_t& own = nodes_[node].priority;
+  own = std::max(own, static_cast<std::int8_t>(priority));
 }
 
 // It may go with the last that stands below it, where those make room and yet there is none.
@@ -121,13 +128,15 @@ bool RadixTree::leaves_a_place(Id added, WhenEverywhere when) noexcept {
   return true;
 }
 
-void RadixTree::insert(TokenIds space, TokenIds ids, std::span<const std::int32_t> blocks) {
+void RadixTree::insert(TokenIds space, TokenIds ids, std::span<const std::int32_t> blocks,
+                       int priority) {
   if (ids.empty()) return;
+  idle_.allow(priority);
   Id parent = add_space(space);
   Id last = PrefixNodes::kNone;  // with a block, which stays whatever is dropped for want of room
   for (std::size_t i = 0; !ids.empty(); ++i) {
     const auto first = ids.first(std::min<std::size_t>(ids.size(), block_size_));
-    const Id child = add_child(parent, first, blocks[i], WhenEverywhere::leaves_oldest);
+    const Id child = add_child(parent, first, blocks[i], WhenEverywhere::leaves_oldest, priority);
     if (child == PrefixNodes::kNone) break;
     if (is_block(child)) last = child;
     parent = child;
@@ -135,6 +144,8 @@ void RadixTree::insert(TokenIds space, TokenIds ids, std::span<const std::int32_
   }
   // Those that the table does not hold itself were used now, a node before its parent.
   for (Id at = last; is_prefix(at); at = nodes_[at].parent) {
+    if (nodes_.is_listed(at)) nodes_.unlist(at);
+    raise_priority(at, priority);
     if (is_block(at)) make_newest(at);
   }
   assert(holds([&] { check_changed(last); }));
@@ -210,7 +221,7 @@ void RadixTree::settle(Id node) noexcept {
   if (nodes_[node].child == PrefixNodes::kNone && nodes_[node].waits) {
     nodes_[node].waits = false;
     nodes_.unlist(node);
-    nodes_.insert_after(idle_, node);
+    idle_.add_oldest(node);
   }
 }
 
@@ -239,8 +250,7 @@ void RadixTree::drop_subtree(Id top, bool evicts) noexcept {
 }
 
 bool RadixTree::evict_leaf() noexcept {
-  while (nodes_[idle_].newer != idle_) {
-    const Id oldest = nodes_[idle_].newer;
+  for (Id oldest; (oldest = idle_.oldest()) != PrefixNodes::kNone;) {
     if (is_idle(oldest) && nodes_[oldest].child == PrefixNodes::kNone) {
       note_eviction(oldest);
       drop_leaf(oldest);
@@ -292,7 +302,7 @@ void RadixTree::clear() noexcept {
 void RadixTree::make_newest(Id node) noexcept {
   if (nodes_.is_listed(node)) nodes_.unlist(node);
   nodes_[node].waits = false;
-  if (is_idle(node)) nodes_.insert_before(idle_, node);
+  if (is_idle(node)) idle_.add_newest(node);
 }
 
 // Told in the middle of other changes as well, when the tree does not hold yet.

@@ -19,20 +19,24 @@
 //   places(b)    nodes of block b     places(b) <= kMaxPlaces
 //   size         sum of places(b)     size <= max_nodes, where there is such a limit
 //   namespaces   <= size
-//   nodes        = size + holes + namespaces + the root, two heads of lists and one that stands for
-//                  none <= 2 * kMaxPlaces * num_blocks + 4 + holes
+//   nodes        = size + holes + namespaces + the root, the heads of lists and one that stands for
+//                  none <= 2 * kMaxPlaces * num_blocks + 3 + lists + holes
+//   lists        one for each priority that was ever inserted
 //   holes        those above each node with a block: as many as the table that was inserted has
 //                columns without one
 //
 // A block that is inserted at one place more leaves the one where it was inserted longest ago, of
 // those that are not pinned, with what stands below.
 //
-// Who goes first: idle nodes are listed from the one used least recently to the one used last. A
-// block is in use as long as somebody holds it, so a node comes to the end of the list when the
-// last table lets go of its block. Tables let go from their ends, so a node comes before its
-// parent; where it does not, the parent waits in a second list until it has no children, and is
-// next then. Nodes that are not idle any more are taken off the lists when they are met there. So
-// each step costs O(1), but for O(log siblings) to take a node from its siblings.
+// Who goes first: idle nodes are listed by their priority, and of one priority from the one used
+// least recently to the one used last (idle_lists.h). A block is in use as long as somebody holds
+// it, so a node comes to the end of its list when the last table lets go of its block. Tables let
+// go from their ends, so a node comes before its parent; where it does not, or has the higher
+// priority, the parent waits in a list of its own until it has no children, and is next then. Nodes
+// that are not idle any more are taken off the lists when they are met there. So each step costs
+// O(1), but for O(log siblings) to take a node from its siblings.
+//
+// The priority of a node is the highest with which it was inserted since it is there.
 #pragma once
 
 #include <algorithm>
@@ -44,6 +48,7 @@
 #include <vector>
 
 #include "quire/kv/ledger/block_ledger.h"
+#include "quire/kv/prefix/idle_lists.h"
 #include "quire/kv/prefix/miss_memory.h"
 #include "quire/kv/prefix/prefix_events.h"
 #include "quire/kv/prefix/prefix_nodes.h"
@@ -84,7 +89,7 @@ class RadixTree final : public BlockCache {
   // Keeps blocks, held by a table, which hold the ids; the last may be filled in part, and is no
   // hole. Stops where max_nodes are reached and none of them is idle, or where the block has all
   // its places on the way there. Throws std::bad_alloc, having kept the first.
-  void insert(TokenIds space, TokenIds ids, std::span<const std::int32_t> blocks);
+  void insert(TokenIds space, TokenIds ids, std::span<const std::int32_t> blocks, int priority = 0);
 
   // All that it holds but for what stands below holes, without a reference. O(blocks of the pool +
   // nodes).
@@ -97,7 +102,7 @@ class RadixTree final : public BlockCache {
   // used before them is left out. Else stops short as insert does, and throws as it does.
   void restore(const PrefixSnapshot& snapshot, std::span<const std::vector<std::int64_t>> spaces);
 
-  // Drops the idle node used least recently, or, where all that are idle have children, the least
+  // Drops the idle node that goes first, or, where all that are idle have children, the least
   // recent of those with all below it. False where none is idle.
   bool evict_one() noexcept;
   // Drops everything, what is pinned too, and forgets what there was.
@@ -148,7 +153,8 @@ class RadixTree final : public BlockCache {
   // any, as all are pinned, or is not to leave any for a node that takes over a pin.
   enum class WhenEverywhere { leaves_oldest, stays_out };
   Id add_space(TokenIds space);
-  Id add_child(Id parent, TokenIds ids, std::int32_t block, WhenEverywhere when);
+  Id add_child(Id parent, TokenIds ids, std::int32_t block, WhenEverywhere when, int priority);
+  void raise_priority(Id node, int priority) noexcept;  // of one that is in no list
   bool leaves_a_place(Id added, WhenEverywhere when) noexcept;
   bool has_a_place_beside(Id node, std::int32_t block) const;
   void unpin_path(Id end) noexcept;
@@ -183,7 +189,8 @@ class RadixTree final : public BlockCache {
   const std::int64_t block_size_;
   const std::int64_t max_nodes_;
   PrefixNodes nodes_;
-  const Id root_, idle_, waiting_;  // the last two are heads of lists
+  const Id root_, waiting_;  // the second is the head of a list
+  IdleLists idle_{nodes_};
   std::vector<Id> nodes_of_block_;  // the newest of each block's nodes
   std::int64_t size_ = 0;
   std::int64_t num_spaces_ = 0;

@@ -108,14 +108,18 @@ void RadixTree::check_blocks() const {
 
 // That the lists are whole, and each node knows which one it is in.
 void RadixTree::check_lists() const {
-  for (const Id head : {idle_, waiting_}) {
+  const auto check_list = [&](Id head) {
     for (Id at = head; nodes_[at].newer != head; at = nodes_[at].newer) {
       const Id listed = nodes_[at].newer;
       expect(is_block(listed), "is listed without a block", listed);
       expect(nodes_[listed].older == at, "has another neighbour in a list", listed);
-      expect(nodes_[listed].waits == (head == waiting_), "is in the wrong list", listed);
+      expect(nodes_[listed].waits == (head == waiting_) &&
+                 (head == waiting_ || nodes_[listed].priority == nodes_[head].priority),
+             "is in the wrong list", listed);
     }
-  }
+  };
+  idle_.for_heads(check_list);
+  check_list(waiting_);
 }
 
 // That the pins of each node are those that end there or below.

@@ -31,6 +31,9 @@ enum class Layout : std::uint8_t {
 struct PagedAttentionArgs : AttentionQuery {
   ArrayView k_cache;  // see `layout`, last axis D, any DType; of int4 both are, last axis D / 2
   ArrayView v_cache;  // see `layout`, last axis Dv, any DType; of int4 Dv / 2; may be k_cache's
+  // Where the last Dt numbers of keys do not lie with the others: like k_cache, with its dtype and
+  // scales, last axis Dt; that of k_cache is then D - Dt. Not of int4, nor beside open blocks.
+  std::optional<ArrayView> k_tail;
   IndexView block_tables;  // [B, max_blocks]; past ceil(seq_len / block_size) ignored, and -1 (a
                            // hole) where no query sees a key of the block
   IndexView seq_lens;      // [B], tokens in the cache, those of q included

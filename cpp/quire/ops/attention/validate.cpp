@@ -231,8 +231,10 @@ void check_inputs(const Checker& check, const PagedAttentionArgs& args) {
   check_query_dtype(check, args);
   const Length num_seqs = args.seq_lens.ndim == 1 ? Length(args.seq_lens.shape[0]) : std::nullopt;
   check.shape(names.seq_lens, args.seq_lens, {num_seqs}, "[B]");
-  check_caches(check, cache_arguments(args),
-               {"q", args.q.shape[2], "v_cache", std::nullopt, std::nullopt, num_seqs});
+  const CacheArguments caches = cache_arguments(args);
+  const std::int64_t tail_dim = check_tail(check, caches, args.k_tail, args.q.shape[2]);
+  check_caches(check, caches,
+               {"q", args.q.shape[2] - tail_dim, "v_cache", std::nullopt, std::nullopt, num_seqs});
   const Length max_blocks =
       args.block_tables.ndim == 2 ? Length(args.block_tables.shape[1]) : std::nullopt;
   check.shape(names.block_tables, args.block_tables, {num_seqs, max_blocks},
@@ -276,6 +278,7 @@ void check_out(const Checker& check, const PagedAttentionArgs& args) {
   check.apart("out", args.out, "q", args.q);
   check.apart("out", args.out, names.k_cache, args.k_cache);
   check.apart("out", args.out, names.v_cache, args.v_cache);
+  if (args.k_tail) check.apart("out", args.out, "k_tail", *args.k_tail);
   check.apart("out", args.out, names.block_tables, args.block_tables);
   check.apart("out", args.out, names.seq_lens, args.seq_lens);
   if (args.cu_seqlens_q) check.apart("out", args.out, "cu_seqlens_q", *args.cu_seqlens_q);

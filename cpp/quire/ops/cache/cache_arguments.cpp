@@ -206,6 +206,30 @@ void check_open(const Checker& check, const CacheArguments& caches) {
 
 }  // namespace
 
+std::int64_t check_tail(const ArgumentChecker& check, const CacheArguments& caches,
+                        const std::optional<ArrayView>& k_tail, std::int64_t head_dim) {
+  const ArrayView& k = caches.k_cache;
+  if (!k_tail || k.ndim != 4) return 0;  // of other axes k_cache is refused itself
+  if (has_grids(k)) {
+    check.fail<TypeError>("k_tail", "got one beside a k_cache of ", name_of(k.dtype),
+                          ", expected None");
+  }
+  if (caches.k_open) {
+    check.fail<ValueError>("k_tail", "got one beside open blocks, expected None");
+  }
+  if (k_tail->dtype != k.dtype) {
+    check.fail<TypeError>("k_tail", "got ", name_of(k_tail->dtype), ", expected ", name_of(k.dtype),
+                          ", the dtype of k_cache");
+  }
+  check.array("k_tail", *k_tail, {k.shape[0], k.shape[1], k.shape[2], std::nullopt},
+              "as k_cache, with the last Dt numbers of keys");
+  if (k_tail->shape[3] >= head_dim) {
+    check.fail<ValueError>("k_tail", "got a last axis of ", k_tail->shape[3],
+                           ", expected less than D of q, ", head_dim);
+  }
+  return k_tail->shape[3];
+}
+
 void check_caches(const ArgumentChecker& check, const CacheArguments& caches,
                   const RowSizes& rows) {
   check_shapes(check, caches, rows);

@@ -39,6 +39,11 @@ struct RowSizes {
   std::optional<std::int64_t> num_seqs = std::nullopt;
 };
 
+// Numbers of keys of head_dim that k_cache does not have, as they lie in k_tail; throws where that
+// does not fit the cache.
+std::int64_t check_tail(const ArgumentChecker& check, const CacheArguments& caches,
+                        const std::optional<ArrayView>& k_tail, std::int64_t head_dim);
+
 // Throws where shapes, dtypes or strides are wrong, or static scales; values of dynamic ones and of
 // grids are checked where they are read (cache_scales.h).
 void check_caches(const ArgumentChecker& check, const CacheArguments& caches, const RowSizes& rows);

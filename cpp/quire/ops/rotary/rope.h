@@ -26,13 +26,13 @@ struct RopeArgs {
   ArrayView x;          // [T, H, D], plain floats
   IndexView positions;  // [T], up to kMostPosition in magnitude; negative ones turn back
   double theta = 10000.0;
-  std::int64_t rotary_dim = 0;  // even, at most D; 0: D
+  std::optional<std::int64_t> rotary_dim;  // even, 2 to D; none: D
   bool interleaved = false;
   std::optional<ArrayView> inv_freq;  // [rotary_dim / 2], plain floats, instead of theta's
   double attention_factor = 1.0;
   ArrayView out;  // as x, written; may be x
 
-  std::int64_t num_rotated() const { return rotary_dim == 0 ? x.shape[2] : rotary_dim; }
+  std::int64_t num_rotated() const { return rotary_dim.value_or(x.shape[2]); }
 };
 
 // Throws ValueError, IndexError or TypeError under the name of `function`.

@@ -37,9 +37,11 @@ struct RopeFrequencies {
 //            larger of seq_len and L.
 //   yarn     f / factor where a pair turns fewer than beta_slow times in L positions, f where it
 //            turns more than beta_fast times, and between these a mixture that is linear in i; the
-//            ends are whole numbers where `truncate` says so. attention_factor is 0.1 ln(factor) +
-//            1, or, with both mscales, the quotient of 0.1 mscale ln(factor) + 1 and the same of
-//            mscale_all_dim. Peng et al., "YaRN" (arXiv:2309.00071).
+//            ends are whole numbers where `truncate` says so. Where L is so short that the end at
+//            beta_slow lies before the first pair, f stays for all of them, as with transformers.
+//            attention_factor is 0.1 ln(factor) + 1, or, with both mscales, the quotient of
+//            0.1 mscale ln(factor) + 1 and the same of mscale_all_dim. Peng et al., "YaRN"
+//            (arXiv:2309.00071).
 //   llama3   f / factor of wavelengths above L / low_freq_factor, f below L / high_freq_factor, and
 //            between these a mixture that is linear in 1 / wavelength. Llama 3.1's.
 // These are the functions of transformers (modeling_rope_utils.py), which computes them in float32.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <numeric>
 #include <vector>
 
@@ -32,7 +34,17 @@ void check_route(const RouteArgs& args, std::string_view function) {
     check.fail<ValueError>("top_k", "got ", args.top_k, ", expected 1 to ", num_experts,
                            ", E of logits");
   }
+  const std::int64_t chosen = args.logits.shape[0] * args.top_k;
+  check.as_many("weights", args.weights.size(), chosen, "T * top_k");
+  check.as_many("experts", args.experts.size(), chosen, "T * top_k");
+  const ArrayView weights = contiguous_view(args.weights.data(), DType::float32, {chosen});
+  const IndexView experts = contiguous_index_view(args.experts.data(), {chosen});
+  check.apart("weights", weights, "logits", args.logits);
+  check.apart("experts", experts, "logits", args.logits);
+  check.apart("experts", experts, "weights", weights);
   if (args.bias) {
+    check.apart("weights", weights, "bias", *args.bias);
+    check.apart("experts", experts, "bias", *args.bias);
     check.array("bias", *args.bias, {num_experts}, "E of logits");
     check.plain_floats("bias", *args.bias);
     for (std::int64_t i = 0; i < num_experts; ++i) {

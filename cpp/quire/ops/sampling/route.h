@@ -1,6 +1,7 @@
 // The choice of experts for each token: its arguments, and the formula.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string_view>

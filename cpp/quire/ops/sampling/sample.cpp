@@ -2,12 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <vector>
 
 #include "quire/base/lent.h"
 #include "quire/ops/argument_checker.h"
-#include "quire/ops/float_at.h"
 
 namespace quire {
 namespace {
@@ -110,13 +111,15 @@ void check_sample_options(const SampleOptions& options, std::string_view functio
   require("top_k", options.top_k, options.top_k >= 0, ">= 0, where 0 is all");
   require("top_p", options.top_p, options.top_p > 0 && options.top_p <= 1, "above 0, at most 1");
   require("min_p", options.min_p, options.min_p >= 0 && options.min_p <= 1, "0 to 1");
+  // Logits are float32, and penalties of them too.
+  const auto in_float32 = [](double penalty) { return static_cast<float>(penalty); };
+  const float repetition = in_float32(options.repetition_penalty);
   require("repetition_penalty", options.repetition_penalty,
-          std::isfinite(options.repetition_penalty) && options.repetition_penalty > 0,
-          "a finite number > 0");
-  require("presence_penalty", options.presence_penalty, std::isfinite(options.presence_penalty),
-          "a finite number");
-  require("frequency_penalty", options.frequency_penalty, std::isfinite(options.frequency_penalty),
-          "a finite number");
+          std::isfinite(repetition) && repetition > 0, "a finite float32 > 0");
+  require("presence_penalty", options.presence_penalty,
+          std::isfinite(in_float32(options.presence_penalty)), "a finite float32");
+  require("frequency_penalty", options.frequency_penalty,
+          std::isfinite(in_float32(options.frequency_penalty)), "a finite float32");
 }
 
 void check_sample(const SampleArgs& args, std::string_view function) {
@@ -128,6 +131,8 @@ void check_sample(const SampleArgs& args, std::string_view function) {
   if (num_tokens > std::numeric_limits<std::int32_t>::max()) {
     check.fail<ValueError>("logits", "got ", num_tokens, " tokens, expected at most 2^31 - 1");
   }
+  check.as_many("options", args.options.size(), args.logits.shape[0], "B of logits");
+  check.as_many("out", args.out.size(), args.logits.shape[0], "B of logits");
   for (std::size_t row = 0; row < args.options.size(); ++row) {
     check_sample_options(args.options[row], function, row);
   }

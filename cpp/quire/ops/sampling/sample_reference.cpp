@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <numeric>
+#include <vector>
 
 #include "quire/ops/float_at.h"
 #include "quire/ops/sampling/philox.h"

@@ -23,6 +23,7 @@ struct Lanes {
 
 constexpr int kKeys = 64;
 constexpr std::int64_t kBlocks = 90, kHeads = 6;
+constexpr std::int64_t kAskedBytes = 128 * 1024;
 
 // Caches in one buffer, which nobody reads.
 struct Caches {
@@ -112,7 +113,7 @@ class TileExtentsTest : public ::testing::Test {
     unit.blocks = {reinterpret_cast<const std::byte*>(table.data()), sizeof table[0]};
     KeyTile<Lanes, kKeys> tile;
     tile.find(task, unit, begin, end);
-    ASSERT_LE(heads, TileExtents<Lanes>::heads_at_a_time(task, kKeys, kHeads));
+    ASSERT_LE(heads, TileExtents<Lanes>::heads_at_a_time(task, kKeys, kHeads, kAskedBytes));
     TileExtents<Lanes> extents;
     extents.assign(task, tile, head, heads);
 
@@ -233,11 +234,11 @@ TEST_F(TileExtentsTest, ThereIsRoomForTheMost) {
   AttentionTask& task = caches.task;
   task.head_dim = task.v_head_dim = 2;
   task.block_size = 2;
-  EXPECT_EQ(TileExtents<Lanes>::heads_at_a_time(task, 64, 64), 3);
-  EXPECT_EQ(TileExtents<Lanes>::heads_at_a_time(task, 128, 64), 1);
+  EXPECT_EQ(TileExtents<Lanes>::heads_at_a_time(task, 64, 64, kAskedBytes), 3);
+  EXPECT_EQ(TileExtents<Lanes>::heads_at_a_time(task, 128, 64, kAskedBytes), 1);
   task.block_size = 64;
   task.k.token_stride = 100;  // so do tokens that do not follow each other
-  EXPECT_EQ(TileExtents<Lanes>::heads_at_a_time(task, 64, 64), 2);
+  EXPECT_EQ(TileExtents<Lanes>::heads_at_a_time(task, 64, 64, kAskedBytes), 2);
 }
 
 TEST_F(TileExtentsTest, OpenBlocksAreNotAskedFor) {

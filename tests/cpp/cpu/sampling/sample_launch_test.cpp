@@ -67,5 +67,20 @@ TEST_P(Sample, RefusesRowsThatHaveNoToken) {
   EXPECT_EQ(tokens, (std::vector<std::int64_t>{-5, -5, -5}));
 }
 
+TEST(SampleLaunch, RefusesOptionsAndResultsOfAnotherSize) {
+  Array logits(DType::float32, {3, 5});
+  std::vector<SampleOptions> options(3);
+  std::vector<std::int64_t> tokens(3, -5);
+  SampleArgs args;
+  args.logits = logits.view();
+  args.options = std::span(options).first(2);
+  args.out = tokens;
+  EXPECT_THROW(sample(args, default_execution(1)), ValueError);
+  args.options = options;
+  args.out = std::span(tokens).first(2);
+  EXPECT_THROW(sample(args, default_execution(1)), ValueError);
+  EXPECT_EQ(tokens, std::vector<std::int64_t>(3, -5));
+}
+
 }  // namespace
 }  // namespace quire::testing

@@ -83,14 +83,15 @@ class PlainPrefixCache {
     }
   }
 
-  void insert(const std::string& space, const Ids& ids, const std::vector<std::int32_t>& blocks) {
+  void insert(const std::string& space, const Ids& ids, const std::vector<std::int32_t>& blocks,
+              std::int64_t priority) {
     Key at{space, {}};
     for (std::size_t i = 0; at.second.size() < ids.size(); ++i) {
       const Ids wanted = piece(ids, i * block_size_);
       const auto [key, common] = best_child(at, wanted);
       if (common == wanted.size()) {
         const bool fills = entries_.at(key).block == kHole && blocks[i] != kHole;
-        if (fills && common == block_size_ && !fill(key, blocks[i])) break;
+        if (fills && common == block_size_ && !fill(key, blocks[i], priority)) break;
         at = key;
         if (common < block_size_) break;
         continue;
@@ -103,8 +104,9 @@ class PlainPrefixCache {
         at = parent;
         break;
       }
-      entries_[at] = {blocks[i], ++created_};
+      entries_[at] = {blocks[i], ++created_, priority};
       if (continues) {
+        raise(at, entries_.at(key).priority);
         move_pins(key, at);
         drop(key);
       }
@@ -116,7 +118,9 @@ class PlainPrefixCache {
     }
     for (; !at.second.empty(); at = parent_of(at)) {
       const auto entry = entries_.find(at);
-      if (entry != entries_.end() && entry->second.block != kHole) make_newest(at);
+      if (entry == entries_.end()) continue;
+      raise(at, priority);
+      if (entry->second.block != kHole) make_newest(at);
     }
   }
 
@@ -182,19 +186,26 @@ class PlainPrefixCache {
   struct Entry {
     std::int32_t block = -1;
     std::int64_t created = 0;
+    std::int64_t priority = 0;
   };
 
   bool finds_room(const Key& added) {
     return leaves_a_place(added) && (size() <= max_blocks_ || evict_leaf());
   }
   // Gives a hole a block; false where there is no room for it and nothing below it any more.
-  bool fill(const Key& hole, std::int32_t block) {
-    entries_[hole] = {block, ++created_};
+  bool fill(const Key& hole, std::int32_t block, std::int64_t priority) {
+    raise(hole, priority);
+    entries_[hole].block = block;
+    entries_[hole].created = ++created_;
     if (finds_room(hole)) return true;
     entries_[hole].block = kHole;
     const bool stays = has_children(hole);
     if (!stays) drop(hole);
     return stays;
+  }
+
+  void raise(const Key& key, std::int64_t priority) {
+    entries_.at(key).priority = std::max(entries_.at(key).priority, priority);
   }
 
   bool is_pinned(const Key& key) const {
@@ -305,14 +316,16 @@ class PlainPrefixCache {
 
   bool evict_leaf() {
     while (!idle_.empty()) {
-      const Key key = idle_.front();
+      // the first in the list of those with the lowest priority
+      const Key key = *std::ranges::min_element(
+          idle_, {}, [&](const Key& idle) { return entries_.at(idle).priority; });
       const bool idle = is_idle(entries_.at(key).block);
       if (idle && !has_children(key)) {
         drop(key);
         ++evictions;
         return true;
       }
-      idle_.erase(idle_.begin());
+      erase(idle_, key);
       if (idle) waiting_.push_back(key);
     }
     return false;

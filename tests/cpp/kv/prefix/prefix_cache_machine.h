@@ -105,8 +105,7 @@ class PrefixCacheMachine {
       ASSERT_NO_THROW(s.table->check());
       ASSERT_TRUE(places.add(*s.table, [&](auto column) { return s.is_open(column); }));
     }
-    if (!has_open_blocks()) return;
-    ASSERT_TRUE(places.are_all(*pool_, held_));
+    ASSERT_TRUE(!has_open_blocks() || places.are_all(*pool_, held_));
   }
 
   // Everybody lets go: nothing is left in use.
@@ -274,9 +273,10 @@ class PrefixCacheMachine {
     while (!kept.empty() && sequence->blocks[(kept.size() - 1) / block_size_] == kHole) {
       kept.resize((kept.size() - 1) / block_size_ * block_size_);
     }
+    const std::int64_t priority = below(2) == 0 ? 0 : 50 * (below(5) - 2);
     const auto insert_into = [&](const std::string& space) {
-      cache_.insert(ids, *sequence->table, space);
-      plain_.insert(space, kept, sequence->blocks);
+      cache_.insert(ids, *sequence->table, space, priority);
+      plain_.insert(space, kept, sequence->blocks, priority);
     };
     // nobody asks for most of the others; their blocks leave places, and these as well
     for (std::int64_t n = below(8) == 0 ? below(25) : 0; n > 0; --n) {

@@ -48,7 +48,7 @@ TEST_P(PrefixCacheModel, AgreesWithAPlainMap) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, PrefixCacheModel,
-                         ::testing::Values(Life{{20, 4, 1000}, 1}, Life{{14, 3, 1000}, 2},
+                         ::testing::Values(Life{{20, 4, 1000}, 10}, Life{{14, 3, 1000}, 2},
                                            Life{{24, 2, 9}, 3}, Life{{16, 1, 1000}, 4},
                                            Life{{30, 4, 1000}, 5}, Life{{12, 3, 5}, 6}),
                          kNameOfLife);

@@ -50,8 +50,9 @@ std::int64_t move_to(PrefixCache& cache, const BlockPool& from, PrefixSnapshot s
 void expect_a_tree(const PrefixSnapshot& snapshot) {
   std::int64_t ids = 0;
   for (std::size_t i = 0; i < snapshot.nodes.size(); ++i) {
-    const auto& [parent, block, size] = snapshot.nodes[i];
+    const auto& [parent, block, size, priority] = snapshot.nodes[i];
     ids += size;
+    ASSERT_EQ(priority, 0);
     ASSERT_LE(size, snapshot.blocks[block].rows);
     ASSERT_GE(parent, -static_cast<std::int64_t>(snapshot.namespaces.size()));
     if (parent < 0) continue;

@@ -39,7 +39,7 @@ class RadixTreeTest : public ::testing::Test {
   // That were ever in use at once.
   std::int64_t num_nodes() const { return tree.nodes_.size(); }
   void unlist(std::size_t block) { tree.nodes_.unlist(node(block)); }
-  void list(std::size_t block) { tree.nodes_.insert_before(tree.idle_, node(block)); }
+  void list(std::size_t block) { tree.idle_.add_newest(node(block)); }
 
   void expect_noticed(const std::function<void()>& forge, const std::function<void()>& undo,
                       const std::string& what) {
@@ -74,6 +74,7 @@ TEST_F(RadixTreeTest, CheckNoticesEveryContradiction) {
   expect_noticed(of(2).block, blocks[0], "is another block's");
   expect_noticed(of(2).previous, node(0), "has another neighbour");
   expect_noticed(of(2).waits, true, "is in the wrong list");
+  expect_noticed(of(2).priority, std::int8_t{1}, "is in the wrong list");
   expect_noticed([&] { unlist(3); }, [&] { list(3); }, "is idle and not listed");
   expect_noticed([&] { std::swap(of(0).ids, of(3).ids); }, [&] { std::swap(of(0).ids, of(3).ids); },
                  "is not after its sibling");
@@ -161,7 +162,7 @@ TEST_F(RadixTreeTest, WhatIsPutBackLeavesNoPlace) {
   for (std::int64_t i = 0; i < 40; ++i) {
     spaces.push_back({i, 256});
     snapshot.namespaces.emplace_back();
-    snapshot.nodes.push_back({-1 - i, 0, 4});
+    snapshot.nodes.push_back({-1 - i, 0, 4, 0});
     snapshot.ids.insert(snapshot.ids.end(), {9, 9, 9, i});
   }
   tree.restore(snapshot, spaces);

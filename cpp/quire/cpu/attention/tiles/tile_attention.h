@@ -8,17 +8,17 @@
 #pragma once
 
 #include "quire/base/float_mode.h"
+#include "quire/cpu/attention/joined_tile.h"
 #include "quire/cpu/attention/tile_walk.h"
-#include "quire/cpu/attention/tiles/tile_products.h"
 #include "quire/cpu/attention/tiles/tile_rooms.h"
 #include "quire/cpu/attention/tiles/tile_sight.h"
 #include "quire/cpu/attention/tiles/tile_softmax.h"
 #include "quire/cpu/attention/tiles/tile_sums.h"
-#include "quire/cpu/attention/tiles/tile_values.h"
 
 namespace quire {
 
-template <class S>
+// Arithmetic: of rows, TileArithmetic or LaneArithmetic.
+template <class S, class Arithmetic>
 class TileAttention {
  public:
   using Rows = AttentionRows<S>;
@@ -29,11 +29,11 @@ class TileAttention {
       : task_(task),
         unit_(unit),
         rooms_(task, unit, scratch),
-        sums_(task, unit, rooms_, state),
+        sums_(task, unit, rooms_, state, Arithmetic::kRowTiles == 2),
         sights_(task, unit),
+        is_set_(Arithmetic::heads_together(sights_.count()) > 1),
         k_chunks_(Rooms::chunks(task.head_dim)),
-        v_chunks_(Rooms::chunks(task.v_head_dim)),
-        values_(task, rooms_, sights_) {
+        arithmetic_(task, unit, rooms_, sights_) {
     const double scale = Rows::score_scale(task);
     softmax_.has_softcap = task.softcap != 0;
     softmax_.cap_scale = softmax_.has_softcap ? Rows::finite(scale / task.softcap) : 0.0f;
@@ -48,12 +48,12 @@ class TileAttention {
       prepare_queries();
       TileWalk<S, kKeys>::run(
           task_, part, upcoming, [&](int num_keys) { return work_of_tile(num_keys); },
-          [&](const Tile& tile, std::int64_t head, Lines& lines) {
-            sums_.enter(tile.first(), head);
+          [&](const Tile& tile, std::int64_t head, std::int64_t end, Lines& lines) {
+            for (std::int64_t h = head; h < end; ++h) sums_.enter(tile.first(), h);
             // for these keys alone: after them a signal's handler may run, and have tiles itself
-            S::configure_tiles(kRows);
-            attend_tile(tile, head, lines);
-            S::release_tiles();
+            arithmetic_.begin();
+            attend_tile(tile, head, end, lines);
+            arithmetic_.end();
           },
           Steps{sights_});
     }
@@ -66,28 +66,28 @@ class TileAttention {
   static constexpr int kStep = TileGrid::kStep;
   static constexpr int kFourWork = 120;  // of the softmax: four pairs of keys, in half cycles
 
-  using Words = TileWords<S>;
-  using Products = TileProducts<S>;
-  using KeyRows = typename Products::KeyRows;
+  using KeyRows = typename TileWords<S>::KeyRows;
   using Softmax = TileSoftmax<S>;
   using Tile = KeyTile<S, kKeys>;
+  using Joined = JoinedTile<S, kKeys>;
   using Lines = LineQueue<S>;
 
   // Tiles begin on the grid, and go around keys that no row sees.
   struct Steps {
     const TileSights<S>& sights;
+    static constexpr std::int64_t kAskedBytes = 128 * 1024;
     static std::int64_t end_of(std::int64_t key) { return TileGrid::tile_begin(key) + kKeys; }
     std::int64_t after(std::int64_t end) const { return sights.after(end); }
   };
 
   std::int64_t work_of_tile(int num_keys) const {
     const std::int64_t steps = (num_keys + kStep - 1) / kStep;
-    const std::int64_t tiles = Rooms::row_tiles(sights_.count());
-    const std::int64_t of_rows = (k_chunks_ + v_chunks_) * Products::kPairWork + 4 * kFourWork;
-    return steps * (tiles * of_rows + v_chunks_ * 16 * TileValues<S>::kPairUpWork);
+    const std::int64_t together = Arithmetic::heads_together(sights_.count());
+    const std::int64_t softmax = Rooms::row_tiles(sights_.count()) * 4 * kFourWork / together;
+    return steps * (arithmetic_.work_of_step() + softmax);
   }
 
-  // As tiles of pairs of columns: of each 32 columns 16 rows of words, a query row in each lane.
+  // Rounded to bfloat16, as tiles multiply them.
   void prepare_queries() {
     const std::int64_t columns = k_chunks_ * 32;
     const float factor = Rows::query_factor(task_);
@@ -106,37 +106,53 @@ class TileAttention {
           Rows::store_floats(floats, task_.head_dim, reinterpret_cast<std::byte*>(to),
                              DType::bfloat16);
         }
-        float* const to = rooms_.queries(head, row);
-        for (std::int64_t chunk = 0; chunk < k_chunks_; ++chunk) {
-          Words::transpose(reinterpret_cast<const float*>(rows + chunk * 32), columns / 2,
-                           to + chunk * Words::kTileFloats);
-        }
+        arithmetic_.prepare(rows, rooms_.queries(head, row));
       }
     }
   }
 
-  void attend_tile(const Tile& tile, std::int64_t head, Lines& lines) {
+  // KV heads that go through together: their rows are 16 or fewer, if there are several.
+  struct Heads {
+    std::int64_t first;
+    int count;
+  };
+
+  void attend_tile(const Tile& tile, std::int64_t head, std::int64_t end, Lines& lines) {
     TilePlace place;
     place.first = TileGrid::tile_begin(tile.first());
     place.begin = static_cast<int>(tile.first() - place.first);
     place.end = place.begin + tile.num_keys();
-    find_keys(tile, place, head);
-    values_.find(tile.v(task_, head), place, lines);
     const std::int64_t count = sights_.count();
-    for (std::int64_t row = 0; row < count; row += 2 * kRows) {
-      if (row + kRows < count) {
-        attend_rows<2>(place, head, row, lines);
-      } else {
-        attend_rows<1>(place, head, row, lines);
+    const int together = Arithmetic::heads_together(count);
+    for (; head < end; head += together) {
+      const Heads heads{head, static_cast<int>(Rows::smaller(together, end - head))};
+      if (together == 1) find(tile, place, head, lines);
+      for (std::int64_t row = 0; row < count; row += Arithmetic::kRowTiles * kRows) {
+        if constexpr (Arithmetic::kRowTiles == 2) {
+          if (row + kRows < count) {
+            attend_rows<2>(tile, place, heads, row, lines);
+            continue;
+          }
+        }
+        attend_rows<1>(tile, place, heads, row, lines);
       }
     }
   }
 
+  void find(const Tile& tile, const TilePlace& place, std::int64_t head, Lines& lines) {
+    find_keys(tile, place, head);
+    arithmetic_.find_values(tile.v(task_, head), place, lines);
+  }
+
   // Where tiles of 16 keys lie, or copies of them with zeros for those that are not to be read.
-  void find_keys(const Tile& tile, const TilePlace& place, std::int64_t head) {
-    const TileRows rows = tile.k(task_, head);
+  void find_keys(const Tile& stored, const TilePlace& place, std::int64_t head) {
+    const bool joins = task_.stored != nullptr;
+    if (joins) Joined::make(*task_.stored, unit_, stored, head, task_.staging, joined_);
+    const TileRows rows = (joins ? joined_ : stored).k(task_, head);
     const bool in_place = task_.head_dim % 32 == 0 && task_.block_size % 16 == 0;
-    for (int key = 0; key < kKeys; key += 16) {
+    // steps without a key are of no row
+    for (int key = place.begin / kStep * kStep; key < (place.end + kStep - 1) / kStep * kStep;
+         key += 16) {
       KeyRows& found = keys_[key / 16];
       const bool whole = key >= place.begin && key + 16 <= place.end &&
                          sights_.are_held(place.first + key, place.first + key + 16);
@@ -156,13 +172,15 @@ class TileAttention {
     }
   }
 
-  // Rows [row, row + kTiles * kRows) of a head, as far as there are any.
+  // Rows [row, row + kTiles * kRows) of a head, or all rows of some heads, as far as there are any.
   template <int kTiles>
-  void attend_rows(const TilePlace& place, std::int64_t head, std::int64_t row, Lines& lines) {
+  void attend_rows(const Tile& tile, const TilePlace& place, const Heads& heads, std::int64_t row,
+                   Lines& lines) {
     TileSight sights[kTiles];
     int first = kKeys, last = 0;
     for (int i = 0; i < kTiles; ++i) {
-      sights[i] = sights_.find(row + i * kRows, place.first, rooms_.shown + i * Rooms::kTileScores);
+      sights[i] = sights_.find(row + i * kRows, heads.count, place.first,
+                               rooms_.shown + i * Rooms::kTileScores);
       if (sights[i].first >= sights[i].last) continue;
       first = sights[i].first < first ? sights[i].first : first;
       last = sights[i].last > last ? sights[i].last : last;
@@ -170,69 +188,87 @@ class TileAttention {
     if (first >= last) return;
     first = first / kStep * kStep;
     last = (last + kStep - 1) / kStep * kStep;
-    score<kTiles>(head, row, first, last, lines);
+    const auto rows = static_cast<int>(Rows::smaller(sights_.count(), kRows));
+    for (int i = 0; i < heads.count; ++i) {
+      if (is_set_) find_keys(tile, place, heads.first + i);
+      arithmetic_.template score<kTiles>(keys_, heads.first + i, row, i * rows, first, last, lines);
+    }
+    arithmetic_.finish_scores(first, last);
     for (int i = 0; i < kTiles; ++i) {
       const float* const shown = sights[i].whole ? nullptr : rooms_.shown + i * Rooms::kTileScores;
-      weigh({scores_of(i), rooms_.weights, shown, first, last}, place, head, row + i * kRows,
-            lines);
-      for (int key = first; key < last; key += kStep) {
-        Words::transpose(rooms_.weights + key / 2 * kRows, kRows,
-                         rooms_.step_weights(i, key / kStep));
-      }
+      weigh({rooms_.scores + i * Rooms::kTileScores, rooms_.weights, shown, first, last}, place,
+            heads, row + i * kRows, lines);
+      arithmetic_.take_weights(i, first, last);
     }
-    values_.template add<kTiles>(first / kStep, last / kStep, sights, sums_.values(head, row),
-                                 sums_.values(head, row + (kTiles - 1) * kRows), lines);
-  }
-
-  template <int kTiles>
-  void score(std::int64_t head, std::int64_t row, int first, int last, Lines& lines) {
-    constexpr int kOther = kTiles - 1;
-    const float* const q0 = rooms_.queries(head, row);
-    const float* const q1 = rooms_.queries(head, row + kOther * kRows);
-    for (int key = first; key < last;) {
-      float* const to0 = scores_of(0) + key * kRows;
-      float* const to1 = scores_of(kOther) + key * kRows;
-      const KeyRows* const keys = keys_ + key / 16;
-      if constexpr (kTiles == 1) {
-        if (last - key >= 64) {
-          Products::template score<1, 4>(keys, q0, q1, k_chunks_, to0, to1, lines);
-          key += 64;
-          continue;
-        }
-      }
-      Products::template score<kTiles, 2>(keys, q0, q1, k_chunks_, to0, to1, lines);
-      key += kStep;
+    for (int i = 0; i < heads.count; ++i) {
+      const std::int64_t head = heads.first + i;
+      if (is_set_) arithmetic_.find_values(tile.v(task_, head), place, lines);
+      arithmetic_.template add<kTiles>(i * rows, first / kStep, last / kStep, sights,
+                                       sums_.values(head, row),
+                                       sums_.values(head, row + (kTiles - 1) * kRows), lines);
     }
   }
-  float* scores_of(int tile) const { return rooms_.scores + tile * Rooms::kTileScores; }
 
-  void weigh(const typename Softmax::Tile& tile, const TilePlace& place, std::int64_t head,
+  // The softmax of 16 rows, of a head or of several.
+  void weigh(const typename Softmax::Tile& tile, const TilePlace& place, const Heads& heads,
              std::int64_t row, Lines& lines) {
     float factor = softmax_.exponent_scale;
     if (softmax_.has_softcap || task_.alibi_slopes != nullptr) {
-      float slopes[kRows];
-      std::int64_t positions[kRows];
-      for (int i = 0; i < kRows; ++i) {
-        const std::int64_t at = Rows::smaller(row + i, sights_.count() - 1);
-        slopes[i] = task_.alibi_slopes == nullptr
-                        ? 0.0f
-                        : Rows::finite(task_.alibi_slopes[head * task_.group + at % task_.group] *
-                                       Rows::kLog2E);
-        positions[i] = Rows::position_of(unit_, Rows::token_of(unit_, at / task_.group).own_key);
-      }
-      const auto distance = [&](int key, int lane) {
-        const std::int64_t at = Rows::smaller(place.first + key, unit_.seq_len - 1);
-        return static_cast<float>(Rows::position_of(unit_, at) - positions[lane]);
-      };
-      softmax_.transform(tile, task_.alibi_slopes == nullptr ? nullptr : slopes, distance);
+      transform(tile, place, heads, row);
       if (task_.alibi_slopes != nullptr) factor = 1;
     }
+    const auto advance = [&] { lines.advance(kFourWork); };
     float shrink[kRows];
-    const auto state = sums_.state(head, row);
-    if (softmax_.raise(tile, factor, {state.maximum, state.sum}, shrink)) {
-      sums_.shrink(head, row, shrink);
+    if (!is_set_) {
+      const auto state = sums_.state(heads.first, row);
+      if (softmax_.raise(tile, factor, {state.maximum, state.sum}, shrink)) {
+        sums_.shrink(heads.first, row, kRows, shrink);
+      }
+      return softmax_.weigh(tile, factor, {state.maximum, state.sum}, advance);
     }
-    softmax_.weigh(tile, factor, {state.maximum, state.sum}, [&] { lines.advance(kFourWork); });
+    // those of all heads together, and 0 for lanes without a row
+    const auto rows = static_cast<int>(sights_.count());
+    const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(rows);
+    float maximum[kRows] = {}, sum[kRows] = {};
+    for (int i = 0; i < heads.count; ++i) {
+      const auto state = sums_.state(heads.first + i, 0);
+      __builtin_memcpy(maximum + i * rows, state.maximum, bytes);
+      __builtin_memcpy(sum + i * rows, state.sum, bytes);
+    }
+    if (softmax_.raise(tile, factor, {maximum, sum}, shrink)) {
+      for (int i = 0; i < heads.count; ++i) {
+        sums_.shrink(heads.first + i, 0, rows, shrink + i * rows);
+      }
+    }
+    softmax_.weigh(tile, factor, {maximum, sum}, advance);
+    for (int i = 0; i < heads.count; ++i) {
+      const auto state = sums_.state(heads.first + i, 0);
+      __builtin_memcpy(state.maximum, maximum + i * rows, bytes);
+      __builtin_memcpy(state.sum, sum + i * rows, bytes);
+    }
+  }
+
+  // Scores, by softcap and slopes.
+  void transform(const typename Softmax::Tile& tile, const TilePlace& place, const Heads& heads,
+                 std::int64_t row) const {
+    float slopes[kRows];
+    std::int64_t positions[kRows];
+    const std::int64_t count = sights_.count();
+    for (int i = 0; i < kRows; ++i) {
+      const std::int64_t at = Rows::smaller(row + i, heads.count * count - 1);
+      const std::int64_t q_head =
+          (heads.first + at / count) * task_.group + at % count % task_.group;
+      slopes[i] = task_.alibi_slopes == nullptr
+                      ? 0.0f
+                      : Rows::finite(task_.alibi_slopes[q_head] * Rows::kLog2E);
+      positions[i] =
+          Rows::position_of(unit_, Rows::token_of(unit_, at % count / task_.group).own_key);
+    }
+    const auto distance = [&](int key, int lane) {
+      const std::int64_t at = Rows::smaller(place.first + key, unit_.seq_len - 1);
+      return static_cast<float>(Rows::position_of(unit_, at) - positions[lane]);
+    };
+    softmax_.transform(tile, task_.alibi_slopes == nullptr ? nullptr : slopes, distance);
   }
 
   const AttentionTask& task_;
@@ -240,9 +276,11 @@ class TileAttention {
   const Rooms rooms_;
   TileSums<S> sums_;
   const TileSights<S> sights_;
-  const std::int64_t k_chunks_, v_chunks_;
-  TileValues<S> values_;
+  const bool is_set_;  // whether heads go through together
+  const std::int64_t k_chunks_;
+  Arithmetic arithmetic_;
   Softmax softmax_;
+  Tile joined_;  // keys of two arrays
   KeyRows keys_[kKeys / 16];
 };
 

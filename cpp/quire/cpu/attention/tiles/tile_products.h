@@ -13,15 +13,10 @@ namespace quire {
 template <class S>
 struct TileProducts {
   using Words = TileWords<S>;
+  using KeyRows = typename Words::KeyRows;
   static constexpr std::int64_t kRowBytes = Words::kRowBytes;
   static constexpr std::int64_t kTileFloats = Words::kTileFloats;
   static constexpr int kPairWork = 80;  // two multiplications, in half cycles
-
-  // 16 keys, `stride` bytes apart.
-  struct KeyRows {
-    const std::byte* rows;
-    std::int64_t stride;
-  };
 
   // Of kBlocks x 16 keys and kTiles x 16 query rows, two or four products of them in all, whose
   // tiles of pairs of columns lie one after the other at q0 and q1: to0 and to1 get a row of 16

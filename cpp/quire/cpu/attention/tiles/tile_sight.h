@@ -1,7 +1,7 @@
 // What query rows see of a tile of keys: 16 rows, one in each lane.
 #pragma once
 
-#include "quire/cpu/attention/attention_rows.h"
+#include "quire/cpu/attention/key_tile.h"
 #include "quire/cpu/attention/tiles/tile_grid.h"
 
 namespace quire {
@@ -47,6 +47,17 @@ class TileSights {
     return key >= place.begin && key < place.end && is_held(place.first + key);
   }
 
+  // Where the rows of a tile lie, [kKeys], or `zeros` for those that are not to be read.
+  void find_rows(const TileRows& rows, const TilePlace& place, const BFloat16* zeros,
+                 const BFloat16** to) const {
+    const bool all = are_held(place.first + place.begin, place.first + place.end);
+    for (int key = 0; key < kKeys; ++key) {
+      const bool held = all ? key >= place.begin && key < place.end : is_held(place, key);
+      to[key] = held ? reinterpret_cast<const BFloat16*>(rows.rows[key - place.begin] + rows.offset)
+                     : zeros;
+    }
+  }
+
   // Whether all rows see all of the tile that begins there.
   bool all_see(std::int64_t tile) const {
     return sees_all(0, tile) && sees_all(unit_.num_tokens - 1, tile);
@@ -57,12 +68,14 @@ class TileSights {
     return is_held(end) ? end : Rows::larger(end, TileGrid::tile_begin(first_key_));
   }
 
-  // Rows [row, row + kLanes) of a head, as far as there are any, before the tile that begins at
-  // `tile`. Where they do not all see all of it, `shown` [kKeys, kLanes] is made 1 or 0 for whether
-  // the row sees the key; lanes past the last row see all.
-  TileSight find(std::int64_t row, std::int64_t tile, float* shown) const {
-    const int lanes = static_cast<int>(Rows::smaller(kLanes, count_ - row));
-    if (sees_all(row / group_, tile) && sees_all((row + lanes - 1) / group_, tile)) {
+  // Rows [row, row + kLanes) of a head, or all rows of some heads, one after the other, as far as
+  // there are any, before the tile that begins at `tile`. Where they do not all see all of it,
+  // `shown` [kKeys, kLanes] is made 1 or 0 for whether the row sees the key; lanes past the last row
+  // see all.
+  TileSight find(std::int64_t row, int heads, std::int64_t tile, float* shown) const {
+    const int lanes = static_cast<int>(Rows::smaller(kLanes, heads * count_ - row));
+    const std::int64_t last_row = Rows::smaller(count_, row + lanes) - 1;
+    if (sees_all(row / group_, tile) && sees_all(last_row / group_, tile)) {
       return {0, kKeys, true};  // so does every row between
     }
     Reach reach[kLanes];
@@ -79,7 +92,7 @@ class TileSights {
       take(0, reach[i].sink_end);
       if (++g == group_) {
         g = 0;
-        ++token;
+        token = token + 1 < unit_.num_tokens ? token + 1 : 0;  // of the next head
       }
     }
     show(reach, lanes, shown);
@@ -134,7 +147,7 @@ class TileSights {
             float* shown) const {
     for (int i = 0; i < lanes; ++i) {
       for (int key = first; key < last; ++key) {
-        if (!Rows::shows(unit_.tree, (row + i) / group_, tile + key)) shown[key * kLanes + i] = 0;
+        if (!Rows::shows(unit_.tree, (row + i) % count_ / group_, tile + key)) shown[key * kLanes + i] = 0;
       }
     }
   }

@@ -14,12 +14,14 @@ class TileSums {
   using States = TileStates<S>;
   static constexpr int kRows = TileGrid::kRows;
 
+  // by_tiles: whether rows are loaded 16 at a time, those past the last too.
   TileSums(const AttentionTask& task, const AttentionUnit& unit, const Rooms& rooms,
-           const StateView& state)
+           const StateView& state, bool by_tiles)
       : unit_(unit),
         rooms_(rooms),
         state_(States::of(state)),
         count_(unit.num_tokens * task.group),
+        loaded_(by_tiles ? Rooms::row_tiles(count_) * kRows : count_),
         stride_(States::padded(task.v_head_dim)) {
     const std::int64_t rows = unit.head_rows * (unit.kv_head_end - unit.kv_head_begin);
     float* const sum = state.carried + rows;
@@ -35,9 +37,7 @@ class TileSums {
       has_before_ = memory_[1] != 0;
     }
     for (std::int64_t head = unit_.kv_head_begin; head < unit_.kv_head_end; ++head) {
-      for (std::int64_t row = 0; row < count_; row += kRows) {
-        States::clear(own(head, row), kRows, stride_);
-      }
+      clear(head);
       if (goes_on) for_rows([&](std::int64_t row) { load(head, row); });
     }
   }
@@ -54,9 +54,7 @@ class TileSums {
     if (!is_done_) return;
     if (!has_before_now_) States::clear(rows_of(before_, head, 0), count_, stride_);
     take_in(head);
-    for (std::int64_t row = 0; row < count_; row += kRows) {
-      States::clear(own(head, row), kRows, stride_);
-    }
+    clear(head);
   }
 
   // After the keys of a part, or of a piece.
@@ -79,9 +77,9 @@ class TileSums {
     return rooms_.sums_of_values(head, row);
   }
 
-  // Where maxima have risen.
-  void shrink(std::int64_t head, std::int64_t row, const float* by) const {
-    for (int i = 0; i < kRows; ++i) {
+  // Where maxima of rows [row, row + rows) have risen.
+  void shrink(std::int64_t head, std::int64_t row, int rows, const float* by) const {
+    for (int i = 0; i < rows; ++i) {
       if (by[i] == 1) continue;
       float* const to = values(head, row) + i * stride_;
       for (std::int64_t d = 0; d < stride_; d += S::kWidth) {
@@ -91,6 +89,13 @@ class TileSums {
   }
 
  private:
+  void clear(std::int64_t head) const {
+    for (std::int64_t row = 0; row < loaded_; row += kRows) {
+      const std::int64_t rows = loaded_ - row < kRows ? loaded_ - row : kRows;
+      States::clear(own(head, row), rows, stride_);
+    }
+  }
+
   // Any rows from one on, of 16 that lie together.
   TileState own(std::int64_t head, std::int64_t row) const {
     const std::int64_t first = row / kRows * kRows, i = row % kRows;
@@ -138,7 +143,7 @@ class TileSums {
   const TileState state_;
   TileState before_;
   float* memory_;  // of what a piece leaves to the next
-  const std::int64_t count_, stride_;
+  const std::int64_t count_, loaded_, stride_;
   std::int64_t cell_ = -1;  // that the sums are of; -1: of none yet
   bool is_done_ = false;    // with a cell, as its next one begins
   bool has_before_ = false, has_before_now_ = false;

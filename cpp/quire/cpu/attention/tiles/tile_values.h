@@ -20,13 +20,7 @@ class TileValues {
 
   // Where the values of a tile lie, or zeros for those that are not to be read.
   void find(const TileRows& rows, const TilePlace& place, Lines& lines) {
-    const bool all = sights_.are_held(place.first + place.begin, place.first + place.end);
-    for (int key = 0; key < kKeys; ++key) {
-      const bool held = all ? key >= place.begin && key < place.end : sights_.is_held(place, key);
-      value_rows_[key] =
-          held ? reinterpret_cast<const BFloat16*>(rows.rows[key - place.begin] + rows.offset)
-               : rooms_.zeros();
-    }
+    sights_.find_rows(rows, place, rooms_.zeros(), value_rows_);
     checks_ = !sights_.all_see(place.first);
     if (is_ring()) return;
     const int first = place.begin / kStep, last = (place.end + kStep - 1) / kStep;

@@ -15,6 +15,12 @@ struct TileWords {
   static constexpr std::int64_t kRowBytes = 64;
   static constexpr std::int64_t kTileFloats = kSide * kSide;
 
+  // 16 keys, `stride` bytes apart.
+  struct KeyRows {
+    const std::byte* rows;
+    std::int64_t stride;
+  };
+
   // Word j of row i to word i of row j. Rows of `from` are `stride` floats apart.
   static void transpose(const float* from, std::int64_t stride, float* to) {
     if constexpr (S::kWidth == kSide) {
@@ -27,6 +33,25 @@ struct TileWords {
     } else {
       for (int i = 0; i < kSide; ++i) {
         for (int j = 0; j < kSide; ++j) to[j * kSide + i] = from[i * stride + j];
+      }
+    }
+  }
+
+  // The same of the first 32 numbers of keys, as pairs.
+  static void transpose(const KeyRows& keys, float* to) {
+    const auto row = [&](int i) {
+      return reinterpret_cast<const BFloat16*>(keys.rows + i * keys.stride);
+    };
+    if constexpr (S::kWidth == kSide) {
+      Vec v[kSide];
+#pragma GCC unroll 16
+      for (int i = 0; i < kSide; ++i) v[i] = S::load_bits(row(i));
+      S::transpose(v);
+#pragma GCC unroll 16
+      for (int i = 0; i < kSide; ++i) S::store(to + i * kSide, v[i]);
+    } else {
+      for (int i = 0; i < kSide; ++i) {
+        for (int j = 0; j < kSide; ++j) S::store(to + j * kSide + i, S::load_bits(row(i) + 2 * j));
       }
     }
   }
@@ -65,7 +90,7 @@ struct TileWords {
     }
   }
 
- private:
+  // 2 * S::kWidth numbers of a row from `column` on, of `count` that it has, unless it is kWhole.
   template <bool kWhole>
   static Vec load(const BFloat16* row, std::int64_t column, std::int64_t count) {
     if constexpr (kWhole) return S::load_bits(row + column);

@@ -1,10 +1,12 @@
-// Attention in tiles, by the model of tiles on any processor, and by AMX where there is one:
-// against the oracle, with the same bits in any company, and both with the bits of each other.
+// Attention in tiles, by the model of tiles and by multiply-adds in their order on any processor, and
+// by AMX where there is one: against the oracle, with the same bits in any company, and all with the
+// bits of each other.
 #include "quire/cpu/attention/tiles/tile_path.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <random>
 
@@ -13,19 +15,28 @@
 #include "quire/cpu/simd/tile_model.h"
 #include "support/copying_pager.h"
 #include "support/on_instruction_set.h"
+#include "support/sampled_cases.h"
 
 namespace quire::testing {
 namespace {
 
-constexpr FusedKernels kModel = TilePath<TileModel>::kernels("model");
+// Few rows in tiles as well, and as many as can be by multiply-adds.
+constexpr FusedKernels kTiles = TilePath<TileModel, 0>::kernels("model of tiles");
+constexpr FusedKernels kLanes =
+    TilePath<TileModel, LaneArithmetic<TileModel>::kMostRows>::kernels("model of lanes");
 
-// As if the model of tiles were an instruction set of this machine.
-const SelectedKernels& model_kernels() {
-  static const SelectedKernels kernels = [] {
-    SelectedKernels selected = kernels_named("scalar");
-    selected.attention_of[static_cast<std::size_t>(DType::bfloat16)].tiles = &kModel;
-    return selected;
-  }();
+// As if these were an instruction set of this machine.
+SelectedKernels model_kernels(const FusedKernels& kernels) {
+  SelectedKernels selected = kernels_named("scalar");
+  selected.attention_of[static_cast<std::size_t>(DType::bfloat16)].tiles = &kernels;
+  return selected;
+}
+const SelectedKernels& tile_kernels() {
+  static const SelectedKernels kernels = model_kernels(kTiles);
+  return kernels;
+}
+const SelectedKernels& lane_kernels() {
+  static const SelectedKernels kernels = model_kernels(kLanes);
   return kernels;
 }
 
@@ -63,17 +74,25 @@ Bits run(Problem& problem, const PagedAttentionArgs& args, const SelectedKernels
   return {problem.out.bytes, problem.lse};
 }
 
-class InTiles : public ::testing::TestWithParam<bool> {
+enum class Way { tiles, lanes, amx };
+
+class InTiles : public ::testing::TestWithParam<Way> {
  protected:
   void SetUp() override {
-    if (GetParam() && amx_kernels() == nullptr) GTEST_SKIP() << "this machine has no AMX";
+    if (is_amx() && amx_kernels() == nullptr) GTEST_SKIP() << "this machine has no AMX";
   }
-  const SelectedKernels& kernels() const { return GetParam() ? *amx_kernels() : model_kernels(); }
+  static bool is_amx() { return GetParam() == Way::amx; }
+  static const SelectedKernels& kernels() {
+    if (is_amx()) return *amx_kernels();
+    return GetParam() == Way::tiles ? tile_kernels() : lane_kernels();
+  }
 };
 
-INSTANTIATE_TEST_SUITE_P(All, InTiles, ::testing::Bool(), [](const auto& info) {
-  return std::string(info.param ? "amx" : "model");
-});
+std::string name_of(const ::testing::TestParamInfo<Way>& info) {
+  if (info.param == Way::amx) return "amx";
+  return info.param == Way::tiles ? "tiles" : "lanes";
+}
+INSTANTIATE_TEST_SUITE_P(All, InTiles, ::testing::Values(Way::tiles, Way::lanes, Way::amx), name_of);
 
 ProblemSizes random_sizes(std::mt19937& random) {
   ProblemSizes sizes;
@@ -97,11 +116,11 @@ ProblemSizes random_sizes(std::mt19937& random) {
 }
 
 // Windows, caps, slopes, sinks, trees, causal or not: the results are the oracle's, rounded, and
-// each sequence has the bits that it has alone, on whatever number of threads. The model and AMX
-// have the same ones.
+// each sequence has the bits that it has alone, on whatever number of threads. All ways have the
+// same ones.
 TEST_P(InTiles, IsTheOraclesWhateverTheOptions) {
   std::mt19937 random(5);
-  for (unsigned seed = 0; seed < 40; ++seed) {
+  for (unsigned seed = 0; seed < num_cases(40); ++seed) {
     const ProblemSizes sizes = random_sizes(random);
     TileProblem problem(sizes, seed);
     const RandomOptions options(problem, random, 0.7);
@@ -123,8 +142,8 @@ TEST_P(InTiles, IsTheOraclesWhateverTheOptions) {
       }
     }
     ASSERT_EQ(run(problem, args, kernels(), 3), bits) << "seed " << seed;
-    if (GetParam()) {
-      ASSERT_EQ(run(problem, args, model_kernels()), bits) << "seed " << seed;
+    if (GetParam() != Way::tiles) {
+      ASSERT_EQ(run(problem, args, tile_kernels()), bits) << "seed " << seed;
     }
     for (std::size_t seq = 0; seq < sizes.seq_lens.size(); ++seq) {
       const AloneInBatch alone(problem, args, seq);
@@ -136,6 +155,61 @@ TEST_P(InTiles, IsTheOraclesWhateverTheOptions) {
           << "seed " << seed << " sequence " << seq;
     }
   }
+}
+
+// Bits, where what is not a number is like any other such.
+Bits with_one_nan(Bits bits) {
+  auto* const out = reinterpret_cast<std::uint16_t*>(bits.out.data());
+  for (std::size_t i = 0; i < bits.out.size() / 2; ++i) {
+    if ((out[i] & 0x7fffu) > 0x7f80u) out[i] = 0x7fc0;
+  }
+  for (float& each : bits.lse) {
+    if (std::isnan(each)) each = kNaN;
+  }
+  return bits;
+}
+
+// From one row to more than multiply-adds take, of one token and of several, of lengths around all
+// that the grid has; with numbers that nothing is left of, infinities and what is not a number among
+// keys, values and queries: always the bits of tiles.
+TEST_P(InTiles, FewRowsHaveTheBitsOfTiles) {
+  if (GetParam() == Way::tiles) GTEST_SKIP() << "these are what others are compared with";
+  std::mt19937 random(9);
+  std::int64_t not_finite = 0;
+  for (const std::int64_t keys : {0, 1, 15, 16, 17, 31, 32, 33, 127, 128, 129, 300, 1023, 1025}) {
+    for (std::int64_t rows = 1; rows <= 9; ++rows) {
+      ProblemSizes sizes;
+      sizes.seq_lens = {keys};
+      const std::int64_t tokens = rows % one_of<std::int64_t>(random, {2, 3, 4}) == 0 ? rows : 1;
+      sizes.q_lens = {tokens};
+      sizes.group = rows / tokens;
+      sizes.num_kv_heads = keys > 300 ? 2 : one_of<std::int64_t>(random, {1, 3, 17});
+      sizes.head_dim = one_of<std::int64_t>(random, {32, 64, 80, 128});
+      sizes.v_head_dim = one_of<std::int64_t>(random, {33, 64, 96, 128});
+      sizes.q_magnitude = one_of(random, {1.0f, 12.0f});
+      TileProblem problem(sizes, static_cast<unsigned>(keys + rows));
+      const auto spoil = [&](Array& array, std::initializer_list<float> numbers, int count) {
+        for (int i = 0; array.bytes.size() > 0 && i < count; ++i) {
+          const auto at = static_cast<std::int64_t>(random() % (array.bytes.size() / 2));
+          if (!std::isnan(array.get(at))) array.set(at, one_of(random, numbers));
+        }
+      };
+      const std::initializer_list<float> small = {1e-38f, -1e-38f, 3e-39f, -1e-40f, 1e-20f, -1e-20f};
+      spoil(problem.q, small, 9);
+      spoil(problem.k_cache, small, 200);
+      spoil(problem.v_cache, small, 200);
+      if (rows % 2 == 0) {
+        spoil(problem.k_cache, {kInfinity, -kInfinity, kNaN, 3e38f}, 2);
+        spoil(problem.v_cache, {kInfinity, -kInfinity, kNaN, 3e38f}, 2);
+      }
+      RandomOptions options(problem, random, 0.5);
+      const Bits expected = with_one_nan(run(problem, options.args, tile_kernels()));
+      const Bits bits = with_one_nan(run(problem, options.args, kernels()));
+      ASSERT_EQ(bits, expected) << keys << " keys, " << tokens << " x " << sizes.group;
+      for (const float each : bits.lse) not_finite += std::isnan(each);
+    }
+  }
+  EXPECT_GT(not_finite, 10);
 }
 
 // Rows [begin, end) of a sequence of `problem` as a call of their own, which sees no later key.
@@ -170,7 +244,8 @@ TEST_P(InTiles, ATokenHasTheSameBitsInAnyChunk) {
     std::int64_t keys, group, head_dim, block_size, window, sink_tokens;
     float magnitude;
   };
-  const std::int64_t many = GetParam() ? 2300 : 1100;
+  const std::int64_t many = is_amx() ? 2300 : 1100;
+  SampledCases chunks;
   const Case cases[] = {{200, 4, 64, 16, 0, 0, 1},   {200, 1, 64, 5, 0, 0, 12},
                         {200, 4, 80, 16, 30, 0, 12}, {260, 2, 64, 16, 20, 4, 12},
                         {many, 2, 64, 16, 0, 0, 12}, {many, 1, 64, 32, 40, 3, 1}};
@@ -192,7 +267,7 @@ TEST_P(InTiles, ATokenHasTheSameBitsInAnyChunk) {
       const std::int64_t step = most == 1 && each.keys > 300 ? 61 : 1;
       for (std::int64_t begin = 0; begin < each.keys;) {
         const std::int64_t end = std::min<std::int64_t>(begin + 1 + random() % most, each.keys);
-        if (most != 9 || each.keys < 300 || random() % 8 == 0) {
+        if ((most != 9 || each.keys < 300 || random() % 8 == 0) && chunks.takes_next()) {
           ASSERT_EQ(chunk(problem, args, kernels(), begin, end),
                     part_of(whole, each.keys, begin, end))
               << each.keys << " keys, window " << each.window << ", [" << begin << ", " << end
@@ -248,7 +323,7 @@ TEST_P(InTiles, KeysThatComeInPiecesGiveTheSameBits) {
     for (const std::int64_t window : {0, 150}) {
       ProblemSizes sizes;
       sizes.seq_lens = {2200, 300};
-      sizes.q_lens = {GetParam() ? rows : 3, 40};
+      sizes.q_lens = {is_amx() ? rows : 3, 40};
       sizes.num_kv_heads = 2;
       sizes.group = 2;
       sizes.head_dim = sizes.v_head_dim = 32;
@@ -270,10 +345,10 @@ TEST(TilePath, TakesWhatIsAllBFloat16) {
   for (DType* const dtype : {&task.q.dtype, &task.k.dtype, &task.v.dtype, &task.out.dtype}) {
     *dtype = DType::bfloat16;
   }
-  EXPECT_TRUE(kModel.takes(task, 1));
+  EXPECT_TRUE(kTiles.takes(task, 1));
   for (DType* const dtype : {&task.q.dtype, &task.k.dtype, &task.v.dtype, &task.out.dtype}) {
     *dtype = DType::float32;
-    EXPECT_FALSE(kModel.takes(task, 1));
+    EXPECT_FALSE(kTiles.takes(task, 1));
     *dtype = DType::bfloat16;
   }
 }
