@@ -27,7 +27,7 @@ py::object to_python(const GgufValue& value) {
         } else if constexpr (std::is_same_v<T, GgufArray>) {
           py::list items;
           it.for_each([&](const GgufValue& item) { items.append(to_python(item)); });
-          return std::move(items);
+          return items;
         } else {
           return py::cast(it);
         }
@@ -41,7 +41,7 @@ py::object py_gguf_metadata(py::handle path) {
   const GgufHeader header = read_gguf_header(file.contents());
   py::dict metadata;
   for (const auto& [key, value] : header.metadata) metadata[py::str(key)] = to_python(value);
-  return std::move(metadata);
+  return metadata;
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-"""GGUF files of models that transformers saved, as llama.cpp's converter has them, in float32.
+"""GGUF files of models that transformers saved, as llama.cpp's converter has them.
 
 The format is that of docs/gguf.md in github.com/ggml-org/ggml; what the converter does to weights,
 of convert_hf_to_gguf.py in github.com/ggml-org/llama.cpp.
@@ -51,8 +51,31 @@ def value_of(value: Any) -> bytes:
     return struct.pack("<II", TYPES["uint32"], value)
 
 
-def write_gguf(path: Path, metadata: dict[str, Any], tensors: Tensors) -> None:
-    """Tensors of float32."""
+def quantised(array: npt.NDArray[Any], kind: str) -> tuple[bytes, npt.NDArray[np.float32]]:
+    """The blocks of 32 of Q8_0 or Q4_1, and the numbers that they stand for."""
+    blocks = array.reshape(-1, 32).astype(np.float32)
+    least = np.zeros((len(blocks), 1), np.float16)
+    if kind == "Q8_0":
+        scale = (np.abs(blocks).max(axis=1, keepdims=True) / 127).astype(np.float16)
+    else:
+        least = blocks.min(axis=1, keepdims=True).astype(np.float16)
+        scale = ((blocks.max(axis=1, keepdims=True) - least) / 15).astype(np.float16)
+    bounds = (-128, 127) if kind == "Q8_0" else (0, 15)
+    codes = np.clip(np.rint((blocks - least) / scale.astype(np.float32)), *bounds).astype(np.int8)
+    numbers = scale.astype(np.float32) * codes + least.astype(np.float32)
+    parts = [scale.view(np.uint8)]
+    if kind == "Q8_0":
+        parts += [codes.view(np.uint8)]
+    else:
+        parts += [least.view(np.uint8), codes[:, :16] | codes[:, 16:] << 4]
+    stored = np.concatenate([part.view(np.uint8) for part in parts], axis=1)
+    return stored.tobytes(), numbers.reshape(array.shape)
+
+
+def write_gguf(
+    path: Path, metadata: dict[str, Any], tensors: Tensors, kinds: dict[str, str] | None = None
+) -> None:
+    """Tensors of float32, but for those whose kind is named: Q8_0 or Q4_1."""
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata))
     for key, value in metadata.items():
         head += text(key) + value_of(value)
@@ -61,8 +84,9 @@ def write_gguf(path: Path, metadata: dict[str, Any], tensors: Tensors) -> None:
         data += bytes(-len(data) % 32)
         head += text(name) + struct.pack("<I", array.ndim)
         head += struct.pack(f"<{array.ndim}Q", *reversed(array.shape))
-        head += struct.pack("<IQ", 0, len(data))
-        data += array.astype(np.float32).tobytes()
+        kind = (kinds or {}).get(name, "F32")
+        head += struct.pack("<IQ", {"F32": 0, "Q4_1": 3, "Q8_0": 8}[kind], len(data))
+        data += array.astype(np.float32).tobytes() if kind == "F32" else quantised(array, kind)[0]
     path.write_bytes(head + bytes(-len(head) % 32) + data)
 
 
