@@ -41,8 +41,7 @@ std::int64_t num_tokens(const BlockTable& table) {
   return table.num_tokens();
 }
 
-py::object py_extend(py::handle self, py::handle n) {
-  auto& table = self.cast<BlockTable&>();
+py::object extend(BlockTable& table, py::handle n) {
   const std::int64_t count = to_int({"BlockTable.extend", "n"}, n);
   std::vector<std::int64_t> slots;
   {
@@ -52,18 +51,13 @@ py::object py_extend(py::handle self, py::handle n) {
   return array_of(slots);
 }
 
-// What is called for each token is called straight away (fast_function.h).
-py::object py_append(py::handle self, py::handle k, py::handle v) {
+void py_append(BlockTable& table, py::handle k, py::handle v) {
   constexpr const char* function = "BlockTable.append";
-  auto& table = self.cast<BlockTable&>();
   const FloatArray keys = to_float_array({function, "k"}, k);
   const std::optional<FloatArray> values = to_optional_floats({function, "v"}, v);
   const Execution how = default_execution();  // under the GIL, as it reads the environment
-  {
-    const WithoutGil unlocked;
-    append(table, keys.view, view_of(values), how);
-  }
-  return py::none();
+  const WithoutGil unlocked;
+  append(table, keys.view, view_of(values), how);
 }
 
 std::shared_ptr<BlockTable> fork(const BlockTable& table) {
@@ -71,14 +65,10 @@ std::shared_ptr<BlockTable> fork(const BlockTable& table) {
   return table.fork();
 }
 
-py::object py_truncate(py::handle self, py::handle num_tokens) {
-  auto& table = self.cast<BlockTable&>();
+void truncate(BlockTable& table, py::handle num_tokens) {
   const std::int64_t count = to_int({"BlockTable.truncate", "num_tokens"}, num_tokens);
-  {
-    const WithoutGil unlocked;
-    table.truncate(count);
-  }
-  return py::none();
+  const WithoutGil unlocked;
+  table.truncate(count);
 }
 
 void drop_before(BlockTable& table, py::handle position, py::handle num_sink_tokens) {
@@ -205,12 +195,11 @@ void bind_block_table(py::module_& m) {
   auto table =
       bind_class<BlockTable, std::shared_ptr<BlockTable>>(m, "BlockTable", docs::kBlockTable);
   def_init(table, "BlockTable", &new_table, docs::kBlockTable, py::arg("pool"));
-  FastFunction<&py_extend>::define_method(table, "BlockTable.extend", docs::kExtend, py::arg("n"));
-  FastFunction<&py_append>::define_method(table, "BlockTable.append", docs::kAppend, py::arg("k"),
-                                          py::arg("v") = py::none());
+  def_method(table, "BlockTable.extend", &extend, docs::kExtend, py::arg("n"));
+  def_method(table, "BlockTable.append", &py_append, docs::kAppend, py::arg("k"),
+             py::arg("v") = py::none());
   def_method(table, "BlockTable.fork", &fork, docs::kFork);
-  FastFunction<&py_truncate>::define_method(table, "BlockTable.truncate", docs::kTruncate,
-                                            py::arg("num_tokens"));
+  def_method(table, "BlockTable.truncate", &truncate, docs::kTruncate, py::arg("num_tokens"));
   def_method(table, "BlockTable.drop_before", &drop_before, docs::kDropBefore, py::arg("position"),
              py::kw_only(), py::arg("num_sink_tokens") = 0);
   def_method(table, "BlockTable.keep", &keep, docs::kKeep, py::arg("positions"));

@@ -21,7 +21,7 @@ Example:
 inline constexpr const char* kBlocks =
     R"(The block ids in the order of the sequence, int32, a copy; -1 is a hole.)";
 
-inline constexpr const char* kExtend = R"(extend($self, n)
+inline constexpr const char* kExtend = R"(extend(self, n)
 --
 
 Room for n more tokens, as a slot_mapping, int64 [n].
@@ -36,7 +36,7 @@ Example:
     >>> write_kv(k, v, pool.k_cache(), pool.v_cache(), table.extend(len(k)))
 )";
 
-inline constexpr const char* kAppend = R"(append($self, k, v=None)
+inline constexpr const char* kAppend = R"(append(self, k, v=None)
 --
 
 extend and write in one step, on threads as write_kv.
@@ -66,7 +66,7 @@ Example:
 )";
 
 inline constexpr const char* kTruncate =
-    R"(truncate($self, num_tokens)
+    R"(truncate(self, num_tokens)
 --
 
 Forgets all but the first num_tokens tokens and gives back blocks that only the others needed.
