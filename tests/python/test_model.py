@@ -232,7 +232,7 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         ([-1], {}, IndexError, "token_ids: got -1 at 0, expected 0 to 4095"),
         ([1.5], {}, TypeError, "token_ids: got float"),
         (np.zeros((1, 2), np.int64), {}, ValueError, r"token_ids: got shape \[1, 2\]"),
-        ("text", {}, TypeError, "token_ids: got str, expected a sequence of token ids"),
+        ("text", {}, TypeError, "token_ids: got str at index 0, expected an int"),
         ([1], {"max_batch_tokens": 0}, ValueError, "max_batch_tokens: got 0, expected >= 1"),
         ([1], {"num_threads": 0}, ValueError, "num_threads: got 0"),
     ],

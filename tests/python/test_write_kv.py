@@ -121,13 +121,15 @@ def test_append_of_a_prefill_on_threads(num_layers: int, monkeypatch: pytest.Mon
 
 
 def test_a_wrong_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = quire.BlockPool(1, num_kv_heads=3, head_dim=8)
+    table = quire.BlockTable(pool)
     monkeypatch.setenv("QUIRE_NUM_THREADS", "none")
     k_cache, v_cache = caches("NHD", "float32")
     k = np.ones((1, 3, 8), np.float32)
     with pytest.raises(ValueError, match="QUIRE_NUM_THREADS: got"):
         quire.write_kv(k, k, k_cache, v_cache, np.array([0]))
-    pool = quire.BlockPool(1, num_kv_heads=3, head_dim=8)
-    table = quire.BlockTable(pool)
+    with pytest.raises(ValueError, match="QUIRE_NUM_THREADS: got"):
+        quire.BlockPool(1, num_kv_heads=3, head_dim=8)
     with pytest.raises(ValueError, match="QUIRE_NUM_THREADS: got"):
         table.append(k, k)
     assert (k_cache == -7).all()
