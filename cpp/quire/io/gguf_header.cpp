@@ -39,6 +39,7 @@ class GgufReader {
     GgufHeader header;
     for (std::uint64_t i = 0; i < values; ++i) take_entry(&header);
     std::vector<Place> places;
+    places.reserve(tensors);
     for (std::uint64_t i = 0; i < tensors; ++i) places.push_back(take_tensor(&header));
     place_tensors(alignment_of(header), places);
     return header;

@@ -28,6 +28,7 @@ void StoredTensors::add_gguf(const FileBytes& file, GgufHeader header) {
 
 std::vector<std::string> StoredTensors::names() const {
   std::vector<std::string> names;
+  names.reserve(tensors_.size());
   for (const auto& [name, tensor] : tensors_) names.push_back(name);
   return names;
 }
