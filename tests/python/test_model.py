@@ -164,6 +164,31 @@ def changed(folder: Path, name: str, *, config: dict[str, Any] | None = None) ->
     return folder
 
 
+def test_stop_tokens_of_chats(tmp_path: Path) -> None:
+    folder = changed(tmp_path, "pystdlib-llama")
+    (folder / "generation_config.json").write_text('{"eos_token_id": [9, 3]}')
+    assert quire.load_model(folder).stop_token_ids == [0, 3, 9]
+
+
+def test_the_text_of_a_model_of_several_inputs(tmp_path: Path, reference: Reference) -> None:
+    """Its configuration stands in a part of its own, and its tensors under another name."""
+    name = "pystdlib-qwen3_5"
+    shutil.copy(MODELS / name / "model.safetensors", tmp_path)
+    text = json.loads((MODELS / name / "config.json").read_text())
+    del text["architectures"]
+    tied = text.pop("tie_word_embeddings")
+    config = {"architectures": ["Qwen3_5ForConditionalGeneration"], "text_config": text}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": tied}))
+    tensors = read_tensors(tmp_path / "model.safetensors")
+    renamed = {
+        key.replace("model.", "model.language_model.", 1): value for key, value in tensors.items()
+    }
+    write_tensors(tmp_path / "model.safetensors", renamed)
+    ids = reference["p2_ids"]
+    expected = quire.load_model(MODELS / name).logits(ids)
+    assert quire.load_model(tmp_path).logits(ids).tobytes() == expected.tobytes()
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

@@ -12,15 +12,21 @@
 namespace quire {
 namespace {
 
-// By the first name of "architectures" in config.json.
+// By the first name of "architectures" in config.json. Of models of several kinds of input, which
+// are for conditional generation, the text alone.
 constexpr struct {
   std::string_view name;
   LoadArchitecture load;
 } kArchitectures[] = {
-    {"LlamaForCausalLM", load_llama},    {"MistralForCausalLM", load_llama},
-    {"Qwen2ForCausalLM", load_llama},    {"Qwen3ForCausalLM", load_qwen3},
-    {"Qwen3MoeForCausalLM", load_qwen3}, {"Qwen3_5ForCausalLM", load_qwen3_5},
+    {"LlamaForCausalLM", load_llama},
+    {"MistralForCausalLM", load_llama},
+    {"Qwen2ForCausalLM", load_llama},
+    {"Qwen3ForCausalLM", load_qwen3},
+    {"Qwen3MoeForCausalLM", load_qwen3},
+    {"Qwen3_5ForCausalLM", load_qwen3_5},
+    {"Qwen3_5ForConditionalGeneration", load_qwen3_5},
     {"Gemma3ForCausalLM", load_gemma3},
+    {"Gemma3ForConditionalGeneration", load_gemma3},
 };
 
 LoadArchitecture find_architecture(const ModelConfig& config) {
