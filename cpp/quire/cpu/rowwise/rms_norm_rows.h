@@ -5,6 +5,8 @@
 // cache.
 #pragma once
 
+#include <type_traits>
+
 #include "quire/cpu/plain_rows.h"
 #include "quire/cpu/rowwise/activations.h"
 #include "quire/cpu/rowwise/row_tasks.h"
