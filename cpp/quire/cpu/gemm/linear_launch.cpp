@@ -19,9 +19,11 @@ namespace {
 // rows on than these; fewer go through vectors, with the same bits.
 constexpr std::int64_t kInt8RowsInVectors = 2;
 
-// In multiplications, of which memory gives a thread some 8 and arithmetic some 100 in a ns: about
-// 20 us of one row, and less of more.
+// What pays for a thread, some 20 us: in numbers of a weight, which memory gives at some 8 to 16 in
+// a ns whatever they are multiplied by, or in multiplications by so many rows that these take as
+// long, at 100 in a ns or more.
 constexpr std::int64_t kWorkOfOne = 1 << 18;
+constexpr std::int64_t kRowsInTimeOfOne = 12;
 
 // What a thread keeps at most between calls: decoding allocates nothing, and a long prefill does
 // not hold memory for good.
@@ -121,7 +123,8 @@ const GemmPath& path_of(const GemmKernels& kernels, const GemmTask& task) {
 // them.
 void multiply_rows(const LinearArgs& args, const PackedLayout& layout, const GemmTask& task,
                    const GemmPath& path, int num_threads, const LentRooms& rooms) {
-  const std::int64_t work = task.num_rows * task.row_length * task.num_columns;
+  const std::int64_t times = std::max<std::int64_t>(1, task.num_rows / kRowsInTimeOfOne);
+  const std::int64_t work = times * task.row_length * task.num_columns;
   const std::int64_t num_tiles = (task.num_rows + kTileRows - 1) / kTileRows;
   std::byte* const packed = rooms->packed.reserve(path.packed_bytes(task));
   // of a number a hundredth of what all of its products take, or so
