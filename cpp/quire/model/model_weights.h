@@ -18,10 +18,18 @@
 namespace quire {
 
 // A linear layer, or several whose results stand beside each other, as the queries, keys and values
-// of a token do: one product instead of three.
+// of a token do: one product instead of three. Layers that are packed in several ways are as many
+// products, whose columns of the result follow one another, so that none takes more memory for the
+// sake of its neighbours.
 struct Linear {
-  std::shared_ptr<const Weight> weight;
-  std::vector<float> bias;  // [N]; empty: none
+  std::vector<std::shared_ptr<const Weight>> weights;
+  std::vector<float> bias;  // [N], of all of them; empty: none
+
+  std::int64_t num_rows() const {  // N
+    std::int64_t sum = 0;
+    for (const auto& weight : weights) sum += weight->num_rows();
+    return sum;
+  }
 };
 
 // A norm's weight, with the offset added.
@@ -81,8 +89,9 @@ class ModelWeights {
   const MemoryReport& report() const { return report_; }
 
  private:
-  struct PartRows;
+  class PartRows;
 
+  std::shared_ptr<const Weight> pack(const PartRows& rows);
   Embedding embedding(std::string_view name, std::int64_t vocab_size, std::int64_t hidden_size);
   std::string full_name(std::string_view name) const;
   const TensorInfo& expect(const std::string& name, std::span<const std::int64_t> shape) const;
