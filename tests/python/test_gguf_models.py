@@ -7,9 +7,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from gguf_writer import gguf_metadata, gguf_tensors, write_gguf
-from model_folders import Tensors, read_tensors
+from model_folders import Tensors, read_tensors, write_tensors
 
 import quire
 
@@ -74,3 +75,26 @@ def test_a_name_without_a_suffix_and_no_window(
     write_gguf(tmp_path / "model", metadata, tensors)
     plain = quire.load_model(tmp_path / "plain.gguf").logits([5, 6, 7])
     assert quire.load_model(tmp_path / "model").logits([5, 6, 7]).tobytes() == plain.tobytes()
+
+
+def test_biases_that_no_metadata_tells_of(tmp_path: Path, metadata: dict[str, Any]) -> None:
+    """They are added where there are some, as in the same model's folder, whose config says so."""
+    config = json.loads((FOLDER / "config.json").read_text())
+    folder = read_tensors(FOLDER / "model.safetensors")
+    random = np.random.default_rng(5)
+    for name, array in list(folder.items()):
+        if "self_attn" in name:
+            numbers = random.standard_normal(len(array)).astype(array.dtype)
+            folder[name.replace("weight", "bias")] = numbers
+    write_tensors(tmp_path / "model.safetensors", folder)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "attention_bias": True}))
+    write_gguf(tmp_path / "biased.gguf", metadata, gguf_tensors("llama", config, folder))
+    expected = quire.load_model(tmp_path, weights="float32").logits([5, 6, 7])
+    logits = quire.load_model(tmp_path / "biased.gguf").logits([5, 6, 7])
+    assert np.abs(logits - expected).max() < 1e-4 * expected.std()
+
+    tensors = gguf_tensors("llama", config, folder)
+    del tensors["blk.3.attn_k.bias"]
+    write_gguf(tmp_path / "torn.gguf", metadata, tensors)
+    with pytest.raises(ValueError, match="without the tensor blk.3.attn_k.bias, expected one of"):
+        quire.load_model(tmp_path / "torn.gguf")

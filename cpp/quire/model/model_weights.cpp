@@ -164,6 +164,8 @@ Linear ModelWeights::linear(std::span<const Part> parts, std::int64_t columns, b
   }
   Linear result;
   for (const PartRows& rows : products) result.weights.push_back(pack(rows));
+  const auto has_bias = [&](const Part& part) { return has(concat(part.name, ".bias")); };
+  if (file_.gguf() != nullptr && std::ranges::any_of(parts, has_bias)) bias = true;
   for (const Part& part : parts) {
     if (!bias) break;
     const std::int64_t shape[] = {part.rows};
