@@ -61,7 +61,9 @@ def test_a_scaling_that_is_not_known(
     metadata["llama.rope.scaling.factor"] = 2.0
     metadata["llama.rope.scaling.type"] = kind
     write_gguf(tmp_path / "odd.gguf", metadata, tensors)
-    with pytest.raises(ValueError, match="as llama.rope.scaling.type, expected none, linear or y"):
+    with pytest.raises(
+        ValueError, match=r"as llama\.rope\.scaling\.type, expected none, linear or y"
+    ):
         quire.load_model(tmp_path / "odd.gguf")
 
 
@@ -96,5 +98,14 @@ def test_biases_that_no_metadata_tells_of(tmp_path: Path, metadata: dict[str, An
     tensors = gguf_tensors("llama", config, folder)
     del tensors["blk.3.attn_k.bias"]
     write_gguf(tmp_path / "torn.gguf", metadata, tensors)
-    with pytest.raises(ValueError, match="without the tensor blk.3.attn_k.bias, expected one of"):
+    with pytest.raises(
+        ValueError, match=r"without the tensor blk\.3\.attn_k\.bias, expected one of"
+    ):
         quire.load_model(tmp_path / "torn.gguf")
+
+
+def test_tokens_that_end_a_turn(tmp_path: Path, tensors: Tensors, metadata: dict[str, Any]) -> None:
+    metadata["tokenizer.ggml.eot_token_id"] = 7
+    metadata["tokenizer.ggml.eom_token_id"] = 0
+    write_gguf(tmp_path / "chat.gguf", metadata, tensors)
+    assert quire.load_model(tmp_path / "chat.gguf").stop_token_ids == [0, 7]

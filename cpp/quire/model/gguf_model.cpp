@@ -152,7 +152,14 @@ ModelConfig read_gguf_config(std::string_view function, const std::string& path,
   const auto window = file.whole(at + "attention.sliding_window");
   if (window != 0) file.put_whole("sliding_window", window);  // 0: there is none
   file.put_whole("bos_token_id", file.whole("tokenizer.ggml.bos_token_id"));
-  file.put_whole("eos_token_id", file.whole("tokenizer.ggml.eos_token_id"));
+  // Chat models end a turn, and a call of a tool, with other tokens than a text (llama.cpp,
+  // src/llama-vocab.cpp, where all three end an answer).
+  std::string ends;
+  for (const std::string_view end : {"eos", "eot", "eom"}) {
+    const auto id = file.whole(concat("tokenizer.ggml.", end, "_token_id"));
+    if (id) ends += concat(ends.empty() ? "" : ", ", *id);
+  }
+  if (!ends.empty()) file.put("eos_token_id", concat("[", ends, "]"));
   file.put_text("hidden_act", found->activation);
   file.put("rope_interleaved", found->interleaved ? "true" : "false");
   if (name == "gemma3") {

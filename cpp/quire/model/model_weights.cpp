@@ -74,8 +74,8 @@ class ModelWeights::PartRows {
 
   AffineSource affine(const TensorFile& file) const {
     return {num_rows, num_columns,
-            [this, &file](std::int64_t begin, std::int64_t end, std::int8_t* numbers,
-                          float* scales, float* offsets) {
+            [this, &file](std::int64_t begin, std::int64_t end, std::int8_t* numbers, float* scales,
+                          float* offsets) {
               const std::int64_t groups = num_columns / kAffineGroup;
               visit(begin, end, [&](const std::string& name, auto first, auto last, auto before) {
                 file.read_affine_rows(name, first, last,

@@ -71,8 +71,8 @@ class ModelWeights {
 
   // The parts one after the other. With `bias`, each part has one; without, none is looked for, but
   // in GGUF files, whose tensors alone say whether there are some: there either all parts have one,
-  // or none. Throw ValueError that names the tensor: where it is missing, with those that there are;
-  // and for another shape.
+  // or none. Throw ValueError that names the tensor: where it is missing, with those that there
+  // are; and for another shape.
   Linear linear(std::span<const Part> parts, std::int64_t columns, bool bias = false);
   Linear linear(const Part& part, std::int64_t columns, bool bias = false) {
     return linear(std::span(&part, 1), columns, bias);
