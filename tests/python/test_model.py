@@ -311,6 +311,21 @@ def test_wrong_prompts(
         exact.logits(ids, **options)
 
 
+def test_numbers_that_cannot_be_packed(tmp_path: Path) -> None:
+    folder = changed(tmp_path, "pystdlib-llama")
+    tensors = read_tensors(folder / "model.safetensors")
+    name = "model.layers.2.mlp.down_proj.weight"
+    weight = tensors[name].copy()
+    weight[3, 5] = np.nan
+    tensors[name] = weight
+    write_tensors(folder / "model.safetensors", tensors)
+    message = rf"^load_model: path: .*: {name}: w: got nan at \[3, 5\], expected finite numbers"
+    with pytest.raises(ValueError, match=message):
+        quire.load_model(folder, weights="int8")
+    # float formats have a NaN, and it is the model's own
+    assert np.isnan(quire.load_model(folder).logits([5, 1])).all()
+
+
 def test_subnormal_and_large_weights_do_not_matter(tmp_path: Path) -> None:
     """A bfloat16 file is read exactly, whatever its numbers."""
     folder = changed(tmp_path, "pystdlib-llama")

@@ -176,10 +176,15 @@ Linear ModelWeights::linear(std::span<const Part> parts, std::int64_t columns, b
 }
 
 std::shared_ptr<const Weight> ModelWeights::pack(const PartRows& rows) {
+  // numbers that cannot be packed are told by their row among those of these tensors
+  std::string where = concat(place(function_, "path"), ": ", path_, ": ");
+  for (const PartRows::Piece& piece : rows.pieces) {
+    where += concat(&piece == &rows.pieces.front() ? "" : ", ", piece.name);
+  }
   const std::shared_ptr<const Weight> weight =
       rows.is_affine
-          ? pack_affine(rows.affine(file_), num_threads_, function_)
-          : pack_weight(rows.floats(file_), {rows.format, std::nullopt}, num_threads_, function_);
+          ? pack_affine(rows.affine(file_), num_threads_, where)
+          : pack_weight(rows.floats(file_), {rows.format, std::nullopt}, num_threads_, where);
   for (const PartRows::Piece& piece : rows.pieces) {
     MemoryReport::Line& line =
         report_.lines[{file_.find(piece.name)->dtype, std::string(name_of(rows.format))}];
