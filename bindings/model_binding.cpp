@@ -87,10 +87,11 @@ void bind_model(py::module_& m) {
   model
       .def_property_readonly(
           "config", [](const LoadedModel& self) { return object_of_json(self.config().root()); },
-          "What config.json says, as a dict.")
+          "What config.json says, as a dict; of a GGUF file what its metadata says, in the same "
+          "words.")
       .def_property_readonly(
           "path", [](const LoadedModel& self) { return self.path(); },
-          "Of the folder that it was loaded from.")
+          "Of the file or folder that it was loaded from.")
       .def_property_readonly(
           "tokenizer",
           [](py::handle self) {

@@ -46,8 +46,9 @@ def value_of(value: Any) -> bytes:
     if isinstance(value, float):
         return struct.pack("<If", TYPES["float32"], value)
     if isinstance(value, list):
-        head = struct.pack("<IIQ", TYPES["array"], TYPES["text"], len(value))
-        return head + b"".join(text(item) for item in value)
+        kind = "text" if isinstance(value[0], str) else "uint32"
+        head = struct.pack("<IIQ", TYPES["array"], TYPES[kind], len(value))
+        return head + b"".join(value_of(item)[4:] for item in value)
     return struct.pack("<II", TYPES["uint32"], value)
 
 

@@ -22,7 +22,7 @@ def test_quantised_weights_are_multiplied_as_they_are(tmp_path: Path) -> None:
     config = json.loads((FOLDER / "config.json").read_text())
     tensors = gguf_tensors("llama", config, read_tensors(FOLDER / "model.safetensors"))
     metadata = gguf_metadata("llama", config)
-    # queries, keys and values are one product: of both kinds, in layers of an odd number
+    # queries, keys and values stand in one array: of both kinds, in layers of an odd number
     kinds = {
         name: "Q8_0"
         if "embd" in name or ("attn_v" in name and int(name.split(".")[1]) % 2)
@@ -45,6 +45,32 @@ def test_quantised_weights_are_multiplied_as_they_are(tmp_path: Path) -> None:
     assert became == {
         ("Q8_0", "int8"),
         ("Q4_1", "int4"),
-        ("Q4_1", "int8"),
         ("F32", "float32"),
     }
+
+
+def test_values_of_more_bits_do_not_widen_queries_and_keys(tmp_path: Path) -> None:
+    """As in the usual mixtures of formats: each tensor takes what its own format needs."""
+    config = json.loads((FOLDER / "config.json").read_text())
+    tensors = gguf_tensors("llama", config, read_tensors(FOLDER / "model.safetensors"))
+    kinds = {
+        name: "Q4_1" for name, array in tensors.items() if array.ndim == 2 and "attn_v" not in name
+    }
+    plain = {
+        name: quantised(array, kinds[name])[1] if name in kinds else array
+        for name, array in tensors.items()
+    }
+    metadata = gguf_metadata("llama", config)
+    write_gguf(tmp_path / "mixed.gguf", metadata, tensors, kinds)
+    write_gguf(tmp_path / "plain.gguf", metadata, plain)
+    model = quire.load_model(tmp_path / "mixed.gguf")
+    numbers = {
+        (entry["stored"], entry["packed"]): entry["numbers"] for entry in model.memory_report()
+    }
+    of_four_bits = sum(tensors[name].size for name in kinds)
+    of_all = sum(array.size for array in tensors.values())
+    assert numbers == {("Q4_1", "int4"): of_four_bits, ("F32", "float32"): of_all - of_four_bits}
+    ids = np.load(FOLDER / "reference.npz")["p0_ids"]
+    expected = quire.load_model(tmp_path / "plain.gguf").logits(ids)
+    errors = (model.logits(ids) - expected) / expected.std()
+    assert np.sqrt(np.square(errors).mean()) < 0.01

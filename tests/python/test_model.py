@@ -198,9 +198,24 @@ def test_the_text_of_a_model_of_several_inputs(tmp_path: Path, reference: Refere
         ),
         ({"architectures": []}, "got an array as architectures in .*, expected an array of names"),
         ({"hidden_size": None}, "got nothing as hidden_size in .*config.json, expected a whole"),
-        ({"num_hidden_layers": 0}, r"got 0 as num_hidden_layers in .*, expected 1 to 2\^31"),
+        ({"num_hidden_layers": 0}, r"got 0 as num_hidden_layers in .*, expected 1 to 2\^30"),
         ({"rms_norm_eps": "small"}, "got a string as rms_norm_eps in .*, expected a number"),
         ({"num_key_value_heads": 3}, "got 3 as num_key_value_heads in .*, expected a divisor of"),
+        ({"vocab_size": 2**31}, r"got 2147483648 as vocab_size in .*, expected 1 to 2\^30"),
+        ({"head_dim": 63}, "got 1 as partial_rotary_factor in .* even number of the 63, head_dim"),
+        (
+            {"rope_parameters": {"rope_theta": 0}},
+            "rope_parameters of .*config.json: rope_theta: got 0, expected a finite number",
+        ),
+        ({"layer_types": ["full_attention"]}, "got 1 layer as layer_types in .*, expected 6, num_"),
+        (
+            {"layer_types": ["full_attention"] * 5 + ["chunked_attention"]},
+            "got chunked_attention as layer_types in .*, expected full_attention or sliding_att",
+        ),
+        (
+            {"layer_types": ["sliding_attention"] * 6},
+            "got nothing as sliding_window in .*, expected a whole number",
+        ),
         ({"hidden_act": "relu"}, "got relu as hidden_act in .*, expected silu, gelu or"),
         (
             {"rope_parameters": {"rope_type": "spiral"}},
@@ -214,6 +229,33 @@ def test_the_text_of_a_model_of_several_inputs(tmp_path: Path, reference: Refere
 )
 def test_a_wrong_configuration(tmp_path: Path, config: dict[str, Any], message: str) -> None:
     folder = changed(tmp_path, "pystdlib-llama", config=config)
+    with pytest.raises(ValueError, match=f"^load_model: path: .*{message}"):
+        quire.load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"linear_num_key_heads": 3},
+            "got 8 as linear_num_value_heads in .*, expected a multiple of 3, linear_num_key_heads",
+        ),
+        ({"layer_types": ["full_attention"] * 3}, "got 3 layers as layer_types in .*, expected 4"),
+        (
+            {"layer_types": ["sliding_attention"] * 4},
+            "got sliding_attention as layer_types in .*, expected full_attention or linear_att",
+        ),
+        # says at once what is missing, without a list of a thousand million layers
+        (
+            {"num_hidden_layers": 2**30, "layer_types": None},
+            "without the tensor model.layers.4.input_layernorm.weight",
+        ),
+    ],
+)
+def test_a_wrong_configuration_of_recurrent_layers(
+    tmp_path: Path, config: dict[str, Any], message: str
+) -> None:
+    folder = changed(tmp_path, "pystdlib-qwen3_5", config=config)
     with pytest.raises(ValueError, match=f"^load_model: path: .*{message}"):
         quire.load_model(folder)
 
@@ -267,6 +309,21 @@ def test_wrong_prompts(
 ) -> None:
     with pytest.raises(error, match=f"^Model.logits: {message}"):
         exact.logits(ids, **options)
+
+
+def test_numbers_that_cannot_be_packed(tmp_path: Path) -> None:
+    folder = changed(tmp_path, "pystdlib-llama")
+    tensors = read_tensors(folder / "model.safetensors")
+    name = "model.layers.2.mlp.down_proj.weight"
+    weight = tensors[name].copy()
+    weight[3, 5] = np.nan
+    tensors[name] = weight
+    write_tensors(folder / "model.safetensors", tensors)
+    message = rf"^load_model: path: .*: {name}: w: got nan at \[3, 5\], expected finite numbers"
+    with pytest.raises(ValueError, match=message):
+        quire.load_model(folder, weights="int8")
+    # float formats have a NaN, and it is the model's own
+    assert np.isnan(quire.load_model(folder).logits([5, 1])).all()
 
 
 def test_subnormal_and_large_weights_do_not_matter(tmp_path: Path) -> None:

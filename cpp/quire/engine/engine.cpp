@@ -5,6 +5,7 @@
 
 #include "quire/base/available_memory.h"
 #include "quire/base/check.h"
+#include "quire/base/interruption.h"
 #include "quire/engine/pool_size.h"
 #include "quire/paged/make_pool.h"
 
@@ -107,6 +108,7 @@ std::vector<std::shared_ptr<Request>> Engine::step() {
 void Engine::take_submitted() {
   const std::lock_guard lock(books_);
   for (const std::shared_ptr<Request>& request : submitted_) scheduler_->add(request);
+  told_.waiting += std::ssize(submitted_);  // other threads ask while the step is under way
   submitted_.clear();
 }
 
@@ -123,6 +125,7 @@ std::vector<std::shared_ptr<Request>> Engine::run_step() {
     if (states_ != nullptr) scheduler_->start_over(*batch);
     throw;
   }
+  const Uninterrupted whole;  // from here on requests change
   ++counts_.steps;
   counts_.computed_tokens += batch->step->num_tokens();
   std::vector<std::shared_ptr<Request>> answered = add_tokens(*batch, std::move(chosen));

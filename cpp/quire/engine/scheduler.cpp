@@ -237,12 +237,16 @@ void Scheduler::keep_prefixes(const Batch& batch) {
 void Scheduler::drop_finished() {
   const auto is_finished = [](const Pointer& s) { return s->request->is_finished(); };
   std::erase_if(waiting_, is_finished);
-  for (const Pointer& sequence : running_) {
-    if (!is_finished(sequence)) continue;
+  for (auto at = running_.begin(); at != running_.end();) {
+    if (!is_finished(*at)) {
+      ++at;
+      continue;
+    }
+    const Pointer sequence = *at;
+    at = running_.erase(at);  // first: where caching throws, it is gone all the same
     cache_computed(*sequence, sequence->num_computed());
     let_go(*sequence);
   }
-  std::erase_if(running_, [](const Pointer& sequence) { return sequence->table == nullptr; });
 }
 
 void Scheduler::check() const {

@@ -18,9 +18,11 @@ namespace {
 constexpr std::string_view kOneFile = "model.safetensors";
 constexpr std::string_view kIndexFile = "model.safetensors.index.json";
 
+// Whether there is something of this name. A link that leads nowhere is, and what the system does
+// not tell counts: to open it says what is wrong.
 bool exists(const std::string& path) {
   struct stat status{};
-  return ::stat(path.c_str(), &status) == 0;
+  return ::lstat(path.c_str(), &status) == 0 || errno != ENOENT;
 }
 
 bool is_directory(const std::string& path) {

@@ -76,16 +76,25 @@ ArrayView ForwardPass::gated_norm(const ArrayView& x, const ArrayView& gate, con
 }
 
 void ForwardPass::linear_into(const ArrayView& x, const Linear& weight, const ArrayView& out) {
-  LinearArgs call;
-  call.x = x;
-  call.weight = weight.weight.get();
-  if (!weight.bias.empty()) call.bias = floats_of(weight.bias);
-  call.out = out;
-  quire::linear(call, how_, kForward);
+  std::int64_t first = 0;
+  for (const std::shared_ptr<const Weight>& part : weight.weights) {
+    const std::int64_t count = part->num_rows();
+    LinearArgs call;
+    call.x = x;
+    call.weight = part.get();
+    if (!weight.bias.empty()) {
+      call.bias = floats_of(weight.bias);
+      call.bias->data += first * static_cast<std::int64_t>(sizeof(float));
+      call.bias->shape[0] = count;
+    }
+    call.out = columns(out, first, count);
+    quire::linear(call, how_, kForward);
+    first += count;
+  }
 }
 
 ArrayView ForwardPass::linear(const ArrayView& x, const Linear& weight, DType dtype) {
-  const ArrayView out = array(dtype, {x.shape[0], weight.weight->num_rows()});
+  const ArrayView out = array(dtype, {x.shape[0], weight.num_rows()});
   linear_into(x, weight, out);
   return out;
 }

@@ -1,6 +1,7 @@
 #include "quire/model/gguf_model.h"
 
 #include <array>
+#include <cmath>
 #include <optional>
 
 #include "quire/base/check.h"
@@ -31,7 +32,9 @@ class Translation {
       : function_(function), path_(path), header_(header) {}
 
   [[noreturn]] void refuse(std::string_view key, std::string_view expected) const {
-    raise<ValueError>(place(function_, "path"), "got ", path_, " without ", key, ", expected ",
+    const bool is_there = header_.find(key) != nullptr;
+    raise<ValueError>(place(function_, "path"), "got ", path_,
+                      is_there ? " with something else as " : " without ", key, ", expected ",
                       expected);
   }
   std::string text(std::string_view key) const {
@@ -40,18 +43,27 @@ class Translation {
     if (!text) refuse(key, "a text");
     return std::string(*text);
   }
+  // Nothing where there is none. What is there and is no whole number is refused, as a default in
+  // its place would be another model: of values for each layer, for one.
   std::optional<std::int64_t> whole(std::string_view key) const {
     const GgufValue* const value = header_.find(key);
-    return value == nullptr ? std::nullopt : value->whole();
+    if (value == nullptr) return std::nullopt;
+    const auto number = value->whole();
+    if (!number || *number < 0) refuse(key, kWhole);
+    return number;
   }
   std::int64_t need_whole(std::string_view key) const {
     const auto number = whole(key);
-    if (!number) refuse(key, "a whole number");
+    if (!number) refuse(key, kWhole);
     return *number;
   }
+  // Likewise.
   std::optional<double> real(std::string_view key) const {
     const GgufValue* const value = header_.find(key);
-    return value == nullptr ? std::nullopt : value->real();
+    if (value == nullptr) return std::nullopt;
+    const auto number = value->real();
+    if (!number || !std::isfinite(*number)) refuse(key, "a finite number");
+    return number;
   }
   std::int64_t array_size(std::string_view key) const {
     const GgufValue* const value = header_.find(key);
@@ -75,6 +87,8 @@ class Translation {
   std::string take() { return std::move(text_) + "}"; }
 
  private:
+  static constexpr std::string_view kWhole = "a whole number >= 0";
+
   const std::string_view function_;
   const std::string& path_;
   const GgufHeader& header_;
@@ -87,6 +101,9 @@ std::string rope_parameters(const Translation& file, const std::string& at, doub
   const auto factor = file.real(at + "rope.scaling.factor");
   if (factor && *factor != 1) {
     type = file.text(at + "rope.scaling.type");
+    if (type != "none" && type != "linear" && type != "yarn") {
+      file.refuse(at + "rope.scaling.type", "none, linear or yarn");
+    }
     more = concat(", \"factor\": ", *factor);
     if (const auto context = file.whole(at + "rope.scaling.original_context_length")) {
       more += concat(", \"original_max_position_embeddings\": ", *context);
@@ -119,6 +136,9 @@ ModelConfig read_gguf_config(std::string_view function, const std::string& path,
   const std::int64_t layers = file.need_whole(at + "block_count");
   if (heads < 1) file.refuse(at + "attention.head_count", "a number >= 1");
   const std::int64_t head_dim = file.whole(at + "attention.key_length").value_or(hidden / heads);
+  if (file.whole(at + "rope.dimension_count").value_or(head_dim) != head_dim) {
+    file.refuse(at + "rope.dimension_count", concat(head_dim, ", the numbers of a head"));
+  }
   file.put("architectures", concat("[\"", found->of_config, "\"]"));
   file.put_whole("vocab_size", file.array_size("tokenizer.ggml.tokens"));
   file.put_whole("hidden_size", hidden);
@@ -129,9 +149,17 @@ ModelConfig read_gguf_config(std::string_view function, const std::string& path,
   file.put_whole("intermediate_size", file.need_whole(at + "feed_forward_length"));
   file.put_whole("max_position_embeddings", file.need_whole(at + "context_length"));
   file.put_real("rms_norm_eps", file.real(at + "attention.layer_norm_rms_epsilon"));
-  file.put_whole("sliding_window", file.whole(at + "attention.sliding_window"));
+  const auto window = file.whole(at + "attention.sliding_window");
+  if (window != 0) file.put_whole("sliding_window", window);  // 0: there is none
   file.put_whole("bos_token_id", file.whole("tokenizer.ggml.bos_token_id"));
-  file.put_whole("eos_token_id", file.whole("tokenizer.ggml.eos_token_id"));
+  // Chat models end a turn, and a call of a tool, with other tokens than a text (llama.cpp,
+  // src/llama-vocab.cpp, where all three end an answer).
+  std::string ends;
+  for (const std::string_view end : {"eos", "eot", "eom"}) {
+    const auto id = file.whole(concat("tokenizer.ggml.", end, "_token_id"));
+    if (id) ends += concat(ends.empty() ? "" : ", ", *id);
+  }
+  if (!ends.empty()) file.put("eos_token_id", concat("[", ends, "]"));
   file.put_text("hidden_act", found->activation);
   file.put("rope_interleaved", found->interleaved ? "true" : "false");
   if (name == "gemma3") {

@@ -44,16 +44,25 @@ ModelConfig read_config(std::string_view function, const std::string& path) {
   return ModelConfig(function, path, read_json(file.contents()));
 }
 
-// Of generation_config.json too, where there is one: chat models end with other tokens than texts.
+// Of generation_config.json; none where there is no such file.
+std::vector<std::int64_t> read_more_stop_tokens(std::string_view function,
+                                                const std::string& folder) {
+  try {
+    return read_config(function, folder + "/generation_config.json").wholes("eos_token_id");
+  } catch (const FileError& error) {
+    if (error.code() != ENOENT) throw;
+    return {};
+  }
+}
+
+// Of both files of a folder, as chat models end with other tokens than texts.
 std::vector<std::int64_t> read_stop_tokens(const ModelConfig& config, const std::string& folder,
                                            bool is_gguf) {
   std::vector<std::int64_t> ids = config.wholes("eos_token_id");
-  if (is_gguf) return ids;
-  try {
-    const ModelConfig more = read_config(config.function(), folder + "/generation_config.json");
-    for (const std::int64_t id : more.wholes("eos_token_id")) ids.push_back(id);
-  } catch (const FileError& error) {
-    if (error.code() != ENOENT) throw;
+  if (!is_gguf) {
+    for (const std::int64_t id : read_more_stop_tokens(config.function(), folder)) {
+      ids.push_back(id);
+    }
   }
   std::ranges::sort(ids);
   ids.erase(std::ranges::unique(ids).begin(), ids.end());

@@ -60,8 +60,8 @@ std::int64_t ModelConfig::whole(std::string_view key, std::optional<std::int64_t
 
 std::int64_t ModelConfig::size(std::string_view key, std::optional<std::int64_t> otherwise) const {
   const std::int64_t number = whole(key, otherwise);
-  if (number < 1 || number > std::int64_t{1} << 31) {
-    refuse(key, std::to_string(number), "1 to 2^31");
+  if (number < 1 || number > std::int64_t{1} << 30) {
+    refuse(key, std::to_string(number), "1 to 2^30");
   }
   return number;
 }
@@ -177,12 +177,15 @@ Rotary read_rotary(const ModelConfig& parameters, const ModelConfig& config,
   };
   const std::string type = parameters.text("rope_type", parameters.text("type", "default"));
   const double part = real("partial_rotary_factor", 1);
-  const double rotated = static_cast<double>(shape.head_dim) * part;
-  if (!(part > 0 && part <= 1) || rotated < 2) {
-    parameters.refuse("partial_rotary_factor", concat(part), "above 0 to 1, of 2 numbers or more");
-  }
   RopeFrequencyOptions options;
-  options.rotary_dim = static_cast<std::int64_t>(rotated) / 2 * 2;
+  if (part > 0 && part <= 1) {
+    options.rotary_dim = static_cast<std::int64_t>(static_cast<double>(shape.head_dim) * part);
+  }
+  if (options.rotary_dim < 2 || options.rotary_dim % 2 != 0) {
+    parameters.refuse("partial_rotary_factor", concat(part),
+                      concat("above 0 to 1, and that an even number of the ", shape.head_dim,
+                             ", head_dim, is turned"));
+  }
   options.theta = real("rope_theta", theta);
   options.scaling = rope_scaling_from_name(
       type, concat(place(config.function(), "path"), ": rope_type in ", parameters.source()));
@@ -198,29 +201,46 @@ Rotary read_rotary(const ModelConfig& parameters, const ModelConfig& config,
   options.mscale = optional_real("mscale");
   options.mscale_all_dim = optional_real("mscale_all_dim");
   options.attention_factor = optional_real("attention_factor");
-  RopeFrequencies frequencies = rope_frequencies(options, config.function());
+  RopeFrequencies frequencies = rope_frequencies(
+      options, concat(place(config.function(), "path"), ": ", parameters.source()));
   return {std::move(frequencies.inv_freq), frequencies.attention_factor,
           config.flag("rope_interleaved", false)};
 }
 
-Rotary plain_rotary(double theta, std::int64_t head_dim) {
+Rotary plain_rotary(const ModelConfig& config, std::string_view key, double theta,
+                    std::int64_t head_dim) {
   RopeFrequencyOptions options;
   options.rotary_dim = head_dim;
-  options.theta = theta;
-  RopeFrequencies frequencies = rope_frequencies(options);
+  options.theta = config.real(key, theta);
+  RopeFrequencies frequencies = rope_frequencies(
+      options, concat(place(config.function(), "path"), ": ", key, " of ", config.source()));
   return {std::move(frequencies.inv_freq), 1, false};
+}
+
+std::vector<std::string> read_layer_types(const ModelConfig& config, std::string_view other) {
+  std::vector<std::string> types = config.texts("layer_types");
+  if (types.empty()) return types;
+  const std::int64_t num_layers = config.size("num_hidden_layers");
+  if (std::ssize(types) != num_layers) {
+    config.refuse("layer_types", counted(types.size(), "layer"),
+                  concat(num_layers, ", num_hidden_layers"));
+  }
+  for (const std::string& type : types) {
+    if (type == "full_attention" || type == other) continue;
+    config.refuse("layer_types", type, concat("full_attention or ", other));
+  }
+  return types;
 }
 
 std::optional<std::int64_t> layer_window(const ModelConfig& config, std::int64_t layer,
                                          bool otherwise) {
-  if (!config.has("sliding_window")) return std::nullopt;
-  const std::int64_t window = config.whole("sliding_window");
-  if (window < 1) config.refuse("sliding_window", std::to_string(window), "at least 1");
-  const std::vector<std::string> types = config.texts("layer_types");
-  if (static_cast<std::size_t>(layer) < types.size()) {
-    const bool slides = types[static_cast<std::size_t>(layer)] == "sliding_attention";
-    return slides ? std::optional(window) : std::nullopt;
+  const std::vector<std::string> types = read_layer_types(config, "sliding_attention");
+  if (!types.empty()) {
+    if (types[static_cast<std::size_t>(layer)] == "full_attention") return std::nullopt;
+    return config.size("sliding_window");
   }
+  if (!config.has("sliding_window")) return std::nullopt;
+  const std::int64_t window = config.size("sliding_window");
   if (!config.flag("use_sliding_window", otherwise)) return std::nullopt;
   if (layer < config.whole("max_window_layers", 0)) return std::nullopt;
   return window;

@@ -24,7 +24,7 @@ class ModelConfig {
   std::string architecture() const;
 
   std::int64_t whole(std::string_view key, std::optional<std::int64_t> otherwise = {}) const;
-  // A whole number from 1 to 2^31.
+  // A whole number from 1 to 2^30, so that a product of two of them, some times over, is an int64.
   std::int64_t size(std::string_view key, std::optional<std::int64_t> otherwise = {}) const;
   double real(std::string_view key, std::optional<double> otherwise = {}) const;
   bool flag(std::string_view key, std::optional<bool> otherwise = {}) const;
@@ -87,12 +87,17 @@ Rotary read_rotary(const ModelConfig& config, const DecoderShape& shape, double 
 // are.
 Rotary read_rotary(const ModelConfig& parameters, const ModelConfig& config,
                    const DecoderShape& shape, double theta = 10000);
-// That of all numbers of a head, without scaling.
-Rotary plain_rotary(double theta, std::int64_t head_dim);
+// That of all numbers of a head, without scaling, of the theta at `key`, or `theta`.
+Rotary plain_rotary(const ModelConfig& config, std::string_view key, double theta,
+                    std::int64_t head_dim);
+
+// "layer_types": of each layer "full_attention" or `other`; empty where nothing is said. Throws
+// ValueError for other types, and another number of them than num_hidden_layers.
+std::vector<std::string> read_layer_types(const ModelConfig& config, std::string_view other);
 
 // Keys that a layer's queries see, by "sliding_window" and "layer_types", or, before transformers
 // 4.53, "use_sliding_window" (else `otherwise`) and "max_window_layers"; none: all. Throws
-// ValueError.
+// ValueError, as read_layer_types and for a window that is needed and not there.
 std::optional<std::int64_t> layer_window(const ModelConfig& config, std::int64_t layer,
                                          bool otherwise);
 

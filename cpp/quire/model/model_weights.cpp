@@ -35,27 +35,21 @@ std::string prefix_of(const TensorFile& file) {
 
 }  // namespace
 
-// The rows of several tensors, one after the other.
-struct ModelWeights::PartRows {
+// The rows of several tensors that are packed alike, one after the other.
+class ModelWeights::PartRows {
+ public:
   struct Piece {
     std::string name;
     std::int64_t first, count;
   };
 
-  PartRows(const ModelWeights& weights, std::span<const Part> parts, std::int64_t columns)
-      : num_columns(columns) {
-    for (const Part& part : parts) {
-      const std::string name = weights.full_name(concat(part.name, ".weight"));
-      const std::int64_t shape[] = {part.rows, columns};
-      weights.expect(name, shape);
-      const DType wanted = weights.format_of(name);
-      all_affine = all_affine && !weights.format_ && weights.file_.affine_format(name).has_value();
-      // parts of several formats become what all of them fit into
-      if (!pieces.empty() && wanted != format) format = all_affine ? DType::int8 : DType::float32;
-      if (pieces.empty()) format = wanted;
-      pieces.push_back({name, num_rows, part.rows});
-      num_rows += part.rows;
-    }
+  // `is_affine`: the file has them as affine numbers of `format`, and they stay what they are.
+  PartRows(std::int64_t columns, DType packed_format, bool stays_affine)
+      : num_columns(columns), format(packed_format), is_affine(stays_affine) {}
+
+  void add(std::string name, std::int64_t count) {
+    pieces.push_back({std::move(name), num_rows, count});
+    num_rows += count;
   }
 
   // Calls read(name, first row of the tensor, one after the last, rows before) for each tensor that
@@ -93,9 +87,10 @@ struct ModelWeights::PartRows {
   }
 
   std::vector<Piece> pieces;
-  std::int64_t num_rows = 0, num_columns = 0;
-  DType format = DType::float32;
-  bool all_affine = true;  // and kept as they are
+  std::int64_t num_rows = 0;
+  const std::int64_t num_columns;
+  const DType format;
+  const bool is_affine;
 };
 
 ModelWeights::ModelWeights(std::string_view function, std::string path, const TensorFile& file,
@@ -154,22 +149,23 @@ DType ModelWeights::format_of(const std::string& name) const {
 }
 
 Linear ModelWeights::linear(std::span<const Part> parts, std::int64_t columns, bool bias) {
-  const PartRows rows(*this, parts, columns);
+  std::vector<PartRows> products;
+  for (const Part& part : parts) {
+    std::string name = full_name(concat(part.name, ".weight"));
+    const std::int64_t shape[] = {part.rows, columns};
+    expect(name, shape);
+    const DType format = format_of(name);
+    const bool is_affine = !format_ && file_.affine_format(name).has_value();
+    if (products.empty() || products.back().format != format ||
+        products.back().is_affine != is_affine) {
+      products.emplace_back(columns, format, is_affine);
+    }
+    products.back().add(std::move(name), part.rows);
+  }
   Linear result;
-  if (rows.all_affine) {
-    result.weight = pack_affine(rows.affine(file_), num_threads_, function_);
-  } else {
-    result.weight =
-        pack_weight(rows.floats(file_), {rows.format, std::nullopt}, num_threads_, function_);
-  }
-  for (const PartRows::Piece& piece : rows.pieces) {
-    MemoryReport::Line& line =
-        report_.lines[{file_.find(piece.name)->dtype, std::string(name_of(rows.format))}];
-    line.tensors += 1;
-    line.numbers += piece.count * columns;
-    line.bytes += result.weight->nbytes() * piece.count / rows.num_rows;
-    file_.let_go(piece.name);
-  }
+  for (const PartRows& rows : products) result.weights.push_back(pack(rows));
+  const auto has_bias = [&](const Part& part) { return has(concat(part.name, ".bias")); };
+  if (file_.gguf() != nullptr && std::ranges::any_of(parts, has_bias)) bias = true;
   for (const Part& part : parts) {
     if (!bias) break;
     const std::int64_t shape[] = {part.rows};
@@ -177,6 +173,27 @@ Linear ModelWeights::linear(std::span<const Part> parts, std::int64_t columns, b
     result.bias.insert(result.bias.end(), some.begin(), some.end());
   }
   return result;
+}
+
+std::shared_ptr<const Weight> ModelWeights::pack(const PartRows& rows) {
+  // numbers that cannot be packed are told by their row among those of these tensors
+  std::string where = concat(place(function_, "path"), ": ", path_, ": ");
+  for (const PartRows::Piece& piece : rows.pieces) {
+    where += concat(&piece == &rows.pieces.front() ? "" : ", ", piece.name);
+  }
+  const std::shared_ptr<const Weight> weight =
+      rows.is_affine
+          ? pack_affine(rows.affine(file_), num_threads_, where)
+          : pack_weight(rows.floats(file_), {rows.format, std::nullopt}, num_threads_, where);
+  for (const PartRows::Piece& piece : rows.pieces) {
+    MemoryReport::Line& line =
+        report_.lines[{file_.find(piece.name)->dtype, std::string(name_of(rows.format))}];
+    line.tensors += 1;
+    line.numbers += piece.count * rows.num_columns;
+    line.bytes += weight->nbytes() * piece.count / rows.num_rows;
+    file_.let_go(piece.name);
+  }
+  return weight;
 }
 
 std::vector<float> ModelWeights::floats(std::string_view name,
@@ -231,7 +248,7 @@ Ends ModelWeights::ends(const DecoderShape& shape) {
   Ends ends;
   if (shape.tied_embeddings.value_or(!has("lm_head.weight"))) {
     ends.output = linear({"embed_tokens", shape.vocab_size}, shape.hidden_size);
-    ends.embedding.tied = ends.output.weight;
+    ends.embedding.tied = ends.output.weights.front();
     ends.embedding.hidden_size = shape.hidden_size;
   } else {
     ends.embedding = embedding("embed_tokens", shape.vocab_size, shape.hidden_size);

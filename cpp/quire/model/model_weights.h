@@ -18,10 +18,18 @@
 namespace quire {
 
 // A linear layer, or several whose results stand beside each other, as the queries, keys and values
-// of a token do: one product instead of three.
+// of a token do: one product instead of three. Layers that are packed in several ways are as many
+// products, whose columns of the result follow one another, so that none takes more memory for the
+// sake of its neighbours.
 struct Linear {
-  std::shared_ptr<const Weight> weight;
-  std::vector<float> bias;  // [N]; empty: none
+  std::vector<std::shared_ptr<const Weight>> weights;
+  std::vector<float> bias;  // [N], of all of them; empty: none
+
+  std::int64_t num_rows() const {  // N
+    std::int64_t sum = 0;
+    for (const auto& weight : weights) sum += weight->num_rows();
+    return sum;
+  }
 };
 
 // A norm's weight, with the offset added.
@@ -61,8 +69,10 @@ class ModelWeights {
   ModelWeights(std::string_view function, std::string path, const TensorFile& file,
                WeightFormat format, int num_threads);
 
-  // The parts one after the other. With `bias`: each part has one, or none has. Throw ValueError
-  // that names the tensor: where it is missing, with those that there are; and for another shape.
+  // The parts one after the other. With `bias`, each part has one; without, none is looked for, but
+  // in GGUF files, whose tensors alone say whether there are some: there either all parts have one,
+  // or none. Throw ValueError that names the tensor: where it is missing, with those that there
+  // are; and for another shape.
   Linear linear(std::span<const Part> parts, std::int64_t columns, bool bias = false);
   Linear linear(const Part& part, std::int64_t columns, bool bias = false) {
     return linear(std::span(&part, 1), columns, bias);
@@ -81,8 +91,9 @@ class ModelWeights {
   const MemoryReport& report() const { return report_; }
 
  private:
-  struct PartRows;
+  class PartRows;
 
+  std::shared_ptr<const Weight> pack(const PartRows& rows);
   Embedding embedding(std::string_view name, std::int64_t vocab_size, std::int64_t hidden_size);
   std::string full_name(std::string_view name) const;
   const TensorInfo& expect(const std::string& name, std::span<const std::int64_t> shape) const;

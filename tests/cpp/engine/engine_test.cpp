@@ -227,6 +227,23 @@ TEST(Engine, CancelDuringAForwardPass) {
 }
 
 // Every forward pass of a run fails once, in turn: an error each time, nothing is lost or leaked.
+// A server asks from another thread whether there is something to do.
+TEST(Engine, SaysWhatIsUnderWayDuringItsFirstStepToo) {
+  const auto model = std::make_shared<ToyModel>();
+  Engine engine(model, small_engine());
+  int asked = 0;
+  model->during = [&](const ForwardArgs&) {
+    ++asked;
+    EXPECT_TRUE(engine.has_unfinished());
+    EXPECT_EQ(engine.stats().finished, 0);
+  };
+  engine.submit({1, 2}, {.max_tokens = 2, .ignore_eos = true});
+  engine.submit({3}, {.max_tokens = 2, .ignore_eos = true});
+  run(engine);
+  EXPECT_EQ(asked, 2);
+  EXPECT_EQ(engine.stats().finished, 2);
+}
+
 TEST(Engine, GoesOnAfterAModelThatThrows) {
   for (const bool keeps_states : {false, true}) {
     std::shared_ptr<ToyModel> model = std::make_shared<ToyModel>();

@@ -244,6 +244,16 @@ TEST(TensorFile, FilesOfOthersAreRead) {
   EXPECT_TRUE(model->plain("model.embed_tokens.weight"));
 }
 
+// As in a cache of files whose contents have been thrown away.
+TEST(TensorFile, LinksThatLeadNowhereAreSaidToBeThere) {
+  for (const char* const target : {"nowhere", "model.safetensors"}) {
+    const TemporaryPath path;
+    std::filesystem::create_symlink(target, path.directory() + "/model.safetensors");
+    const std::string why = refusal([&] { open_tensor_file("open", path.directory()); });
+    EXPECT_TRUE(why.starts_with("open: path: open: ")) << why;
+  }
+}
+
 TEST(TensorFile, WhatIsNoFileIsRefused) {
   EXPECT_THROW(open_tensor_file("open", ""), ValueError);
   EXPECT_THROW(open_tensor_file("open", "/dev/null"), ValueError);

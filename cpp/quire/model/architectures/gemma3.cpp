@@ -24,7 +24,7 @@ class Gemma3 final : public LoadedModel {
  public:
   Gemma3(const ModelConfig& config, ModelWeights& weights)
       : LoadedModel(config),
-        scale_(1 / std::sqrt(config.real("query_pre_attn_scalar", 256))),
+        scale_(read_scale(config)),
         far_(read_far_rotary(config)),
         near_(read_near_rotary(config)) {
     for (const char* const key : {"attn_logit_softcapping", "final_logit_softcapping"}) {
@@ -91,9 +91,17 @@ class Gemma3 final : public LoadedModel {
     pass.logits(h, delta, norm_, ends_.output);
   }
 
+  static double read_scale(const ModelConfig& config) {
+    const double scalar = config.real("query_pre_attn_scalar", 256);
+    if (!(scalar > 0)) {
+      config.refuse("query_pre_attn_scalar", concat(scalar), "a number above 0");
+    }
+    return 1 / std::sqrt(scalar);
+  }
+
   // Which layers see a window is listed, or each sixth one sees all.
   static std::optional<std::int64_t> window_of(const ModelConfig& config, std::int64_t layer) {
-    if (config.has("layer_types")) return layer_window(config, layer, true);
+    if (!config.texts("layer_types").empty()) return layer_window(config, layer, true);
     const bool sees_all = (layer + 1) % config.size("sliding_window_pattern", 6) == 0;
     return sees_all ? std::nullopt : std::optional(config.size("sliding_window", 4096));
   }
@@ -109,7 +117,7 @@ class Gemma3 final : public LoadedModel {
     const auto all = config.part("rope_parameters");
     const auto own = all ? all->part("sliding_attention") : std::nullopt;
     if (own) return read_rotary(*own, *own, shape_, 1e4);
-    return plain_rotary(config.real("rope_local_base_freq", 1e4), shape_.head_dim);
+    return plain_rotary(config, "rope_local_base_freq", 1e4, shape_.head_dim);
   }
 
   const double scale_;

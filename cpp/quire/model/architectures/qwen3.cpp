@@ -87,11 +87,17 @@ class Qwen3 final : public LoadedModel {
     }
     // transformers 5 has another name for it
     const char* const experts = config.has("num_experts") ? "num_experts" : "num_local_experts";
+    const std::int64_t num_experts = config.size(experts);
+    const std::int64_t top_k = config.size("num_experts_per_tok");
+    if (top_k > num_experts) {
+      config.refuse("num_experts_per_tok", std::to_string(top_k),
+                    concat("1 to ", num_experts, ", ", experts));
+    }
     return MixtureOfExperts::load(weights, name,
                                   {.hidden_size = shape_.hidden_size,
                                    .intermediate_size = config.size("moe_intermediate_size"),
-                                   .num_experts = config.size(experts),
-                                   .top_k = config.size("num_experts_per_tok"),
+                                   .num_experts = num_experts,
+                                   .top_k = top_k,
                                    .renormalise = config.flag("norm_topk_prob", false),
                                    .activation = activation});
   }

@@ -49,12 +49,21 @@ class Qwen3_5 final : public LoadedModel {
     unit_norm_.eps = 1e-6 / static_cast<double>(key_dim_);
     unit_norm_.weight.assign(static_cast<std::size_t>(key_dim_),
                              static_cast<float>(1 / std::sqrt(static_cast<double>(key_dim_))));
-    const std::vector<std::string> types = layer_types(config);
+    if (value_heads_ % key_heads_ != 0) {
+      config.refuse("linear_num_value_heads", std::to_string(value_heads_),
+                    concat("a multiple of ", key_heads_, ", linear_num_key_heads"));
+    }
+    const std::vector<std::string> types = read_layer_types(config, "linear_attention");
+    const std::int64_t interval = config.size("full_attention_interval", 4);
+    const auto attends = [&](std::int64_t i) {
+      if (types.empty()) return (i + 1) % interval == 0;
+      return types[static_cast<std::size_t>(i)] == "full_attention";
+    };
     for (std::int64_t i = 0; i < shape_.num_layers; ++i) {
       const std::string at = concat("layers.", i, ".");
       Layer layer;
       layer.input_norm = weights.norm(at + "input_layernorm", hidden, shape_.norm_eps, 1);
-      if (types[static_cast<std::size_t>(i)] == "full_attention") {
+      if (attends(i)) {
         layer.mixer = load_attention(weights, at + "self_attn.", config);
         ++num_attending_;
       } else {
@@ -64,6 +73,9 @@ class Qwen3_5 final : public LoadedModel {
       layer.mlp =
           GatedMlp::load(weights, at + "mlp.", hidden, shape_.intermediate_size, activation);
       layers_.push_back(std::move(layer));
+    }
+    if (num_attending_ == 0) {
+      config.refuse("layer_types", "no layer", "full_attention of one at least");
     }
     norm_ = weights.norm("norm", hidden, shape_.norm_eps, 1);
     ends_ = weights.ends(shape_);
@@ -138,6 +150,7 @@ class Qwen3_5 final : public LoadedModel {
   }
 
   std::optional<RecurrentShape> recurrent_shape() const override {
+    if (num_attending_ == shape_.num_layers) return std::nullopt;
     return RecurrentShape{shape_.num_layers - num_attending_,
                           channels(),
                           taps_ - 1,
@@ -178,25 +191,6 @@ class Qwen3_5 final : public LoadedModel {
     };
     for (float& scale : layer.decay_scale) scale = -std::exp(scale);
     return layer;
-  }
-
-  std::vector<std::string> layer_types(const ModelConfig& config) const {
-    std::vector<std::string> types = config.texts("layer_types");
-    if (types.empty()) {
-      const std::int64_t interval = config.size("full_attention_interval", 4);
-      for (std::int64_t i = 1; i <= shape_.num_layers; ++i) {
-        types.push_back(i % interval == 0 ? "full_attention" : "linear_attention");
-      }
-    }
-    if (std::ssize(types) != shape_.num_layers) {
-      config.refuse("layer_types", counted(types.size(), "layer"),
-                    concat(shape_.num_layers, ", num_hidden_layers"));
-    }
-    for (const std::string& type : types) {
-      if (type == "full_attention" || type == "linear_attention") continue;
-      config.refuse("layer_types", type, "full_attention or linear_attention");
-    }
-    return types;
   }
 
   const Rotary rotary_;
