@@ -24,8 +24,8 @@ class EngineStats:
         schedule_seconds: spent in choosing requests and making room; forward_seconds: in the model;
             choose_seconds: in choosing tokens; settle_seconds: in keeping prefixes and freeing
             blocks.
-        max_sequences: that run at the same time; fewer than were asked for where the recurrent states
-            of so many would not fit into a quarter of the memory that was available.
+        max_sequences: that run at the same time; fewer than were asked for where the recurrent
+            states of so many would not fit into a quarter of the memory that was available.
         state_bytes: of the recurrent states of each; 0: the model has none.
         num_blocks_reason: why the pool has so many blocks.
         prefix_cache_reason: "on", or why there is none.
