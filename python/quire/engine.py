@@ -10,10 +10,11 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, SupportsFloat, SupportsIndex
 
+import numpy as np
+
 from quire._core import Model, TokenEngine
 from quire.engine_stats import EngineStats
 from quire.request import AnswerText, Request
-from quire.text.stop_strings import StopStrings
 
 
 class Engine:
@@ -133,15 +134,10 @@ class Engine:
             positions, or text where the model has no tokenizer. IndexError: an unknown token id.
             OutOfBlocks: a request that would not fit if it were the only one. TypeError.
         """
-        stops = [stop] if isinstance(stop, (str, int)) else list(stop)
-        strings = [item for item in stops if isinstance(item, str)]
-        tokens = [item for item in stops if not isinstance(item, str)]
-        ids = (
-            self._tokenizer("submit: prompt").encode(prompt) if isinstance(prompt, str) else prompt
-        )
+        strings, tokens = _split_stops(stop)
         if strings:
-            StopStrings(strings)  # refuses what cannot be one before anything is queued
             self._tokenizer("submit: stop")
+        ids = self._ids_of(prompt)
         with self._lock:  # so that no step returns a request that is not known here yet
             request = Request(
                 self._engine.submit(
@@ -206,6 +202,11 @@ class Engine:
             raise TypeError(
                 f"Engine.generate: prompts: got the string {prompts!r}, expected several in a list"
             )
+        if not isinstance(prompts, Iterable):
+            raise TypeError(
+                f"Engine.generate: prompts: got {type(prompts).__name__}, expected several in a "
+                "list"
+            )
         requests: list[Request] = []
         try:
             for prompt in prompts:
@@ -235,6 +236,16 @@ class Engine:
         """
         self._engine.check()
 
+    def _ids_of(self, prompt: Any) -> Any:
+        """Those of a string; else the prompt, which is checked as it is queued."""
+        if isinstance(prompt, (bytes, bytearray)):  # whose items are ints, but no token ids
+            raise TypeError(
+                f"Engine.submit: prompt: got {type(prompt).__name__}, expected a str or token ids"
+            )
+        if not isinstance(prompt, str):
+            return prompt
+        return self._tokenizer("submit: prompt").encode(prompt)
+
     def _tokenizer(self, needed_for: str) -> Any:
         """Asked for only where there is text, as the libraries for that are optional."""
         tokenizer = self._model.tokenizer
@@ -244,3 +255,22 @@ class Engine:
                 "token ids need none"
             )
         return tokenizer
+
+
+def _split_stops(stop: Any) -> tuple[list[str], list[Any]]:
+    """Strings and token ids; strings are checked, ids are as they are queued."""
+    if isinstance(stop, (str, int, np.integer)):
+        stop = [stop]
+    if isinstance(stop, (bytes, bytearray)) or not isinstance(stop, Iterable):
+        raise TypeError(
+            f"Engine.submit: stop: got {type(stop).__name__}, expected a str, a token id, or a "
+            "list of them"
+        )
+    stops = list(stop)
+    for place, item in enumerate(stops):
+        if isinstance(item, str) and not item:
+            raise ValueError(
+                f"Engine.submit: stop: got an empty string at index {place}, expected text"
+            )
+    strings = [item for item in stops if isinstance(item, str)]
+    return strings, [item for item in stops if not isinstance(item, str)]

@@ -61,6 +61,17 @@ def test_generate() -> None:
     assert printed("generate", LLAMA, prompts[0], *options) == made[0].text + "\n"
 
 
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    arguments = command("generate", LLAMA, "def f(", "--max-tokens", "200")
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
 def test_perplexity(tmp_path: Path) -> None:
     ids, nats = reference()["long_ids"], reference()["long_nll"].astype(np.float64)
     file = tmp_path / "text.txt"

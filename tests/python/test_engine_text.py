@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 from real_models import FOLDER
 
@@ -98,11 +99,45 @@ def test_a_stop_token_is_no_text(engine: quire.Engine, plain: quire.Request) -> 
     assert request.text == tokenizer.decode(plain.token_ids[:first])
 
 
-def test_bad_stops_are_refused(engine: quire.Engine) -> None:
-    with pytest.raises(ValueError, match="got an empty string"):
-        engine.submit(PROMPT, stop=[""])
-    with pytest.raises(TypeError, match=r"Engine\.submit: stop: got float"):
-        engine.submit(PROMPT, stop=[1.5])  # type: ignore[list-item]
+@pytest.mark.parametrize(
+    ("stop", "error", "message"),
+    [
+        ("", ValueError, "an empty string at index 0, expected text"),
+        (["a", ""], ValueError, "an empty string at index 1, expected text"),
+        ([1.5], TypeError, "float at index 0, expected an int"),
+        (["a", None], TypeError, "NoneType at index 0"),
+        (None, TypeError, "NoneType, expected a str, a token id, or a list"),
+        (1.5, TypeError, "float, expected a str, a token id, or a list"),
+        (b"ab", TypeError, "bytes, expected a str, a token id, or a list"),
+        (-1, IndexError, "-1 at index 0, expected 0 to 4095"),
+    ],
+)
+def test_bad_stops_are_refused(
+    engine: quire.Engine, stop: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=rf"^Engine\.submit: stop: got {message}"):
+        engine.submit(PROMPT, stop=stop)
+    assert not engine.has_unfinished
+
+
+def test_a_token_of_numpy_stops_as_an_int_does(engine: quire.Engine, plain: quire.Request) -> None:
+    ends = [
+        engine.generate([PROMPT], max_tokens=40, ignore_eos=True, stop=stop)[0].token_ids
+        for stop in (plain.token_ids[5], np.int64(plain.token_ids[5]))
+    ]
+    assert ends[0] == ends[1]
+    assert len(ends[0]) <= 6
+
+
+def test_what_is_no_prompt(engine: quire.Engine) -> None:
+    bad: Any = b"ab"  # whose items are ints
+    with pytest.raises(TypeError, match=r"^Engine\.submit: prompt: got bytes, expected a str or "):
+        engine.submit(bad)
+    with pytest.raises(ValueError, match=r"^Engine\.submit: prompt: got 8193 tokens, expected at "):
+        engine.submit([1] * 8193)
+    for bad in (None, 5):
+        with pytest.raises(TypeError, match=r"^Engine\.generate: prompts: got .*, expected sev"):
+            engine.generate(bad)
     assert not engine.has_unfinished
 
 
@@ -123,11 +158,10 @@ def test_a_model_without_a_tokenizer_answers_token_ids(tmp_path: Any) -> None:
 
 def test_tokens_after_a_stop_string_are_not_taken() -> None:
     words = ["ab", "c", "de", "<end>", "f"]
+    plain = TokenBytes({"type": "Sequence", "decoders": []})  # tokens are the bytes of their text
 
     def text(stop: list[str]) -> AnswerText:
-        return AnswerText(
-            TextStream(TokenBytes(None), words.__getitem__, continues=True), stop, [3]
-        )
+        return AnswerText(TextStream(plain, words.__getitem__, continues=True), stop, [3])
 
     def parts() -> Iterator[list[int]]:
         yield from ([0], [1, 2], [3])

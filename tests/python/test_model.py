@@ -288,6 +288,11 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         quire.load_model(MODELS / NAMES[0], weights="int3")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^load_model: path: got int"):
         quire.load_model(3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"model\.safetensors: a safetensors file, expected the f"):
+        quire.load_model(MODELS / NAMES[0] / "model.safetensors")
+    (tmp_path / "a.gguf").write_text("of another kind")
+    with pytest.raises(ValueError, match=r"load_model: path: got .*a\.gguf: another beginning"):
+        quire.load_model(tmp_path / "a.gguf")
 
 
 @pytest.mark.parametrize(

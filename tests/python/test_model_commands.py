@@ -256,4 +256,4 @@ def test_perplexity(fakes: Fakes, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "perplexity: context: got 0, expected 2 to 4096" in capsys.readouterr().err
     file.write_bytes(b"\xff")
     assert cli.main(arguments) == 2
-    assert "utf-8" in capsys.readouterr().err
+    assert f"file: got byte 0xff at 0 of {file}, expected text in UTF-8" in capsys.readouterr().err

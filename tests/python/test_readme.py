@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 
-from documented_code import ROOT, run_python
+import pytest
+from documented_code import ROOT, code_blocks, run_python
+
+from quire import cli
 
 README = ROOT / "README.md"
 
@@ -14,6 +18,16 @@ def test_the_example() -> None:
     assert names["out"].shape == (2, 8, 64)
     assert len(names["table"]) == 100
     assert names["pool"].stats().copies_on_write == 1
+
+
+def test_what_generation_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tokenizers")
+    (block,) = [b for b in code_blocks(README, "sh") if b.code.startswith("quire generate")]
+    monkeypatch.chdir(ROOT)
+    assert cli.main(shlex.split(block.code)[1:]) == 0
+    assert capsys.readouterr().out == block.shown
 
 
 def test_every_path_that_it_names_exists() -> None:

@@ -175,6 +175,16 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         tokenizer.encode(b"abc")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="encode: text: got a lone surrogate at 2"):
         tokenizer.encode("ab\ud800")
+    for ids, found in (
+        ("7", "str"),
+        (None, "NoneType"),
+        (7, "int"),
+        ([1.5], "float at index 0"),
+    ):
+        with pytest.raises(TypeError, match=rf"^decode: token_ids: got {found}, expected "):
+            tokenizer.decode(ids)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="load_tokenizer: path: got NoneType, expected a str or"):
+        load_tokenizer(None)  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(ImportError, match=r"needs tokenizers, expected: pip install 'quire-kv\[te"):
         load_tokenizer(LLAMA)

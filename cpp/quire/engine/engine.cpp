@@ -74,12 +74,16 @@ std::shared_ptr<Request> Engine::submit(std::vector<std::int64_t> prompt_ids,
   constexpr std::string_view function = "Engine.submit";
   check_request(prompt_ids, options, model_->vocab_size(), function);
   const std::int64_t num_prompt = std::ssize(prompt_ids);
+  if (num_prompt > model_->max_positions()) {
+    raise<ValueError>(place(function, "prompt"), "got ", counted(num_prompt, "token"),
+                      ", expected at most ", model_->max_positions(), ", the model's positions");
+  }
   // Both are below 2^63, their sum need not be.
   const std::int64_t most = model_->max_positions() - num_prompt + 1;
   if (options.max_tokens > most) {
     raise<ValueError>(place(function, "max_tokens"), "got ", options.max_tokens,
                       " after a prompt of ", counted(num_prompt, "token"), ", expected at most ",
-                      std::max<std::int64_t>(most, 0), " of the model's ", model_->max_positions(),
+                      most, " of the model's ", model_->max_positions(),
                       " positions (the last token takes none)");
   }
   scheduler_->require_fits(num_prompt, options.max_tokens, function);

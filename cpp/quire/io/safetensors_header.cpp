@@ -9,7 +9,6 @@
 namespace quire {
 namespace {
 
-constexpr std::size_t kLengthBytes = 8;
 // The most that the safetensors library reads, too.
 constexpr std::uint64_t kMaxHeader = 100'000'000;
 constexpr std::size_t kMaxDims = 8;
@@ -107,24 +106,26 @@ std::string tensor_text(std::string_view dtype, std::span<const std::int64_t> sh
 }
 
 SafetensorsHeader read_safetensors_header(const FileBytes& file) {
-  if (file.bytes.size() < kLengthBytes) {
+  if (file.bytes.size() < kSafetensorsLengthBytes) {
     file.refuse(counted(file.bytes.size(), "byte"), ", expected a safetensors file, of 8 or more");
   }
   std::uint64_t length = 0;
-  std::memcpy(&length, file.bytes.data(), kLengthBytes);
-  const std::uint64_t most = std::min<std::uint64_t>(file.bytes.size() - kLengthBytes, kMaxHeader);
+  std::memcpy(&length, file.bytes.data(), kSafetensorsLengthBytes);
+  const std::uint64_t most =
+      std::min<std::uint64_t>(file.bytes.size() - kSafetensorsLengthBytes, kMaxHeader);
   if (length > most) {
     file.refuse("a header of ", counted(length, "byte"), ", expected at most ", most,
                 " in a safetensors file of this size");
   }
   SafetensorsHeader header;
-  header.bytes = file.bytes.first(kLengthBytes + length);
-  const auto data = file.bytes.subspan(kLengthBytes + length);
+  header.bytes = file.bytes.first(kSafetensorsLengthBytes + length);
+  const auto data = file.bytes.subspan(kSafetensorsLengthBytes + length);
 
   std::map<std::string, Entry> entries;
   bool has_metadata = false;
-  const char* const text = reinterpret_cast<const char*>(file.bytes.data()) + kLengthBytes;
-  JsonText json(file, {text, length}, kLengthBytes);
+  const char* const text =
+      reinterpret_cast<const char*>(file.bytes.data()) + kSafetensorsLengthBytes;
+  JsonText json(file, {text, length}, kSafetensorsLengthBytes);
   if (length == 0 || text[0] != '{') json.refuse("another beginning", "'{'");
   json.items('{', '}', [&] {
     const std::string name = json.string();

@@ -21,6 +21,9 @@
 
 namespace quire {
 
+// Before the JSON, which always begins with "{".
+inline constexpr std::size_t kSafetensorsLengthBytes = 8;
+
 // Bytes of one element; 0 for a name that safetensors does not know.
 std::int64_t safetensors_item_bytes(std::string_view dtype);
 

@@ -101,8 +101,12 @@ std::unique_ptr<TensorFile> open_tensor_file(std::string_view function, const st
                                 file.bytes.size());
     if (text.starts_with(kGgufMagic)) {
       tensors->add_gguf(file, read_gguf_header(file));
-    } else {
+    } else if (text.size() > kSafetensorsLengthBytes && text[kSafetensorsLengthBytes] == '{') {
       add_all(file, tensors.get());
+    } else {
+      file.refuse(
+          "another beginning, expected the \"GGUF\" of a GGUF file, or the length and \"{\" "
+          "of a safetensors file");
     }
   } else if (const std::string whole = concat(path, "/", kOneFile); exists(whole)) {
     add_all(tensors->map(whole), tensors.get());

@@ -1,6 +1,8 @@
 #include "quire/model/load_model.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <system_error>
 
 #include "quire/base/check.h"
 #include "quire/cpu/execution.h"
@@ -75,6 +77,12 @@ std::shared_ptr<const LoadedModel> load_model(const std::string& path, const Loa
                                               std::string_view function) {
   const Execution how = default_execution(options.num_threads, function);
   const std::unique_ptr<TensorFile> file = open_tensor_file(function, path);
+  std::error_code ignored;  // whatever the system says, it is then no folder
+  if (file->gguf() == nullptr && !std::filesystem::is_directory(path, ignored)) {
+    raise<ValueError>(place(function, "path"), "got ", path,
+                      ": a safetensors file, expected the folder of it and config.json, or a GGUF "
+                      "file");
+  }
   const ModelConfig config = file->gguf() != nullptr
                                  ? read_gguf_config(function, path, *file->gguf())
                                  : read_config(function, path + "/config.json");

@@ -15,7 +15,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     add(
         "--weights",
         metavar="FORMAT",
-        help="packs the weights as bfloat16, int8 or int4 (default: as they are stored)",
+        help="packs the weights as float32, float16, bfloat16, int8 or int4 (default: as they are "
+        "stored)",
     )
     add("--num-threads", type=int, metavar="N", help="default: all cores of this process")
 

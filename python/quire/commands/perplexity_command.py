@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from quire.perplexity import perplexity
 
-    text = arguments.file.read_bytes().decode()
+    text = _text_of(arguments.file)
     model = loaded_model(arguments)
     context, stride = arguments.context, arguments.stride
     if context is None:
@@ -56,3 +56,14 @@ def run(arguments: argparse.Namespace) -> int:
     progress.clear()
     print(json.dumps(found.as_dict(), allow_nan=False) if arguments.json else found)
     return OK
+
+
+def _text_of(file: Path) -> str:
+    """What stands in a file of UTF-8."""
+    try:
+        return file.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise ValueError(
+            f"file: got byte 0x{byte:02x} at {error.start} of {file}, expected text in UTF-8"
+        ) from error

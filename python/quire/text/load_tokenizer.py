@@ -24,11 +24,16 @@ def load_tokenizer(path: str | PathLike[str]) -> Tokenizer:
         FileNotFoundError: no such file, or a folder without tokenizer.json.
         ValueError: what is in the files is no tokenizer, or one of a kind that is not known.
         ImportError: the library tokenizers is missing; the message says what to install.
+        TypeError: no path.
 
     Example:
         >>> load_tokenizer("SmolLM2-135M-Instruct.gguf").encode("The capital of France")
         [504, 3575, 282, 4649]
     """
+    if not isinstance(path, (str, PathLike)):
+        raise TypeError(
+            f"load_tokenizer: path: got {type(path).__name__}, expected a str or os.PathLike"
+        )
     place = Path(fspath(path))
     if place.is_dir():
         return folder_tokenizer(place)

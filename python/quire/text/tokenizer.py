@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from operator import index
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from quire.text.text_libraries import text_library
 from quire.text.text_stream import TextStream, TokenBytes
@@ -84,15 +85,27 @@ class Tokenizer:
         ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
 
-    def decode(self, token_ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
+    def decode(
+        self, token_ids: Iterable[SupportsIndex], *, skip_special_tokens: bool = True
+    ) -> str:
         """The text of tokens; bytes that are not UTF-8 become U+FFFD, ids without a token nothing.
 
         Raises:
-            ValueError: a negative id, or one of more than 31 bits.
+            ValueError: a negative id, or one of more than 31 bits. TypeError: no ints.
         """
-        ids = [int(token) for token in token_ids]
-        for token in ids:
-            self._token_of("decode", token)
+        if isinstance(token_ids, str) or not isinstance(token_ids, Iterable):
+            raise TypeError(
+                f"decode: token_ids: got {type(token_ids).__name__}, expected token ids in a list"
+            )
+        ids: list[int] = []
+        for place, token in enumerate(token_ids):
+            if not isinstance(token, SupportsIndex):
+                raise TypeError(
+                    f"decode: token_ids: got {type(token).__name__} at index {place}, expected an "
+                    "int"
+                )
+            ids.append(index(token))
+            self._token_of("decode", ids[-1])
         text: str = self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
         return text
 

@@ -64,10 +64,12 @@ TEST(EngineOptions, RefusesRequestsThatCannotBe) {
          "max_tokens: got 9223372036854775807 after a prompt of 2 tokens, expected at most 63 of "
          "the model's 64 positions (the last token takes none)",
          {1, 2}, with([](auto& o) { o.max_tokens = INT64_MAX; }));
+  expect(value, "prompt: got 70 tokens, expected at most 64, the model's positions", Ids(70, 1),
+         plain);
   expect(value,
-         "max_tokens: got 4 after a prompt of 70 tokens, expected at most 0 of the model's 64 "
+         "max_tokens: got 4 after a prompt of 64 tokens, expected at most 1 of the model's 64 "
          "positions (the last token takes none)",
-         Ids(70, 1), plain);
+         Ids(64, 1), plain);
   expect(room,
          "max_tokens: got 24 after a prompt of 10 tokens, which take 9 blocks of 4 tokens, "
          "expected at most the 8 of the engine's pool",
