@@ -77,6 +77,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen 3 moe": ("Qwen3Moe", {**EXPERTS, "norm_topk_prob": True}),
     "qwen 3 moe, some layers": ("Qwen3Moe", {**EXPERTS, "decoder_sparse_step": 2}),
     "qwen 3.5": ("Qwen3_5Text", {**DELTA_NET, "num_hidden_layers": 5}),
+    "qwen 3.5, all of attention": (
+        "Qwen3_5Text",
+        {**DELTA_NET, "layer_types": ["full_attention"] * 3},
+    ),
     "gemma 3": ("Gemma3Text", {"sliding_window": 11, "query_pre_attn_scalar": 24}),
     "gemma 3, scaled": (
         "Gemma3Text",
@@ -140,6 +144,32 @@ def test_bfloat16_is_near(tmp_path: Path, case: str) -> None:
     errors = (logits - expected) / expected.std()
     # a token whose experts are nearly equal may take others
     assert np.sqrt(np.median(np.square(errors).mean(axis=-1))) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("case", "values", "message"),
+    [
+        ("gemma 3", {"query_pre_attn_scalar": 0}, "got 0 as query_pre_attn_scalar in .*, expected"),
+        (
+            "qwen 3 moe",
+            {"num_experts_per_tok": 6},
+            "got 6 as num_experts_per_tok in .*, expected 1",
+        ),
+        (
+            "qwen 3.5",
+            {"layer_types": ["linear_attention"] * 5},
+            "got no full_attention as layer_types in ",
+        ),
+    ],
+)
+def test_a_wrong_configuration(
+    tmp_path: Path, case: str, values: dict[str, Any], message: str
+) -> None:
+    random_model(*CASES[case], tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **values}))
+    with pytest.raises(ValueError, match=f"^load_model: path: {message}"):
+        quire.load_model(tmp_path)
 
 
 GGUF_CASES = {

@@ -4,6 +4,7 @@
 //
 // A recurrent layer computes in float32 from its first product to its norm: what its state is made
 // of stays there, and so would each rounding.
+#include <algorithm>
 #include <cmath>
 #include <variant>
 
@@ -55,6 +56,12 @@ class Qwen3_5 final : public LoadedModel {
     }
     const std::vector<std::string> types = read_layer_types(config, "linear_attention");
     const std::int64_t interval = config.size("full_attention_interval", 4);
+    const bool some_attend = types.empty()
+                                 ? interval <= shape_.num_layers
+                                 : std::ranges::find(types, "full_attention") != types.end();
+    if (!some_attend) {  // a pool has one layer at least
+      config.refuse("layer_types", "no full_attention", "it for one layer at least");
+    }
     const auto attends = [&](std::int64_t i) {
       if (types.empty()) return (i + 1) % interval == 0;
       return types[static_cast<std::size_t>(i)] == "full_attention";
@@ -73,9 +80,6 @@ class Qwen3_5 final : public LoadedModel {
       layer.mlp =
           GatedMlp::load(weights, at + "mlp.", hidden, shape_.intermediate_size, activation);
       layers_.push_back(std::move(layer));
-    }
-    if (num_attending_ == 0) {
-      config.refuse("layer_types", "no layer", "full_attention of one at least");
     }
     norm_ = weights.norm("norm", hidden, shape_.norm_eps, 1);
     ends_ = weights.ends(shape_);
