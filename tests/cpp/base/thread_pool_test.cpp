@@ -224,8 +224,8 @@ TEST(ThreadPool, AForkedChildHasThreadsOfItsOwn) {
     waitpid(child, &status, 0);
     EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
   };
-  // Threads that are only starting hold locks of AddressSanitizer, which a child would inherit: those
-  // here have started.
+  // Threads that are only starting hold locks of AddressSanitizer, which a child would inherit:
+  // those here have started.
   ASSERT_TRUE(meet(3));
   expect_in_child(has_threads);
   {
