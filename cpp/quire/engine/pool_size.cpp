@@ -1,6 +1,7 @@
 #include "quire/engine/pool_size.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "quire/base/check.h"
 
@@ -22,7 +23,9 @@ PoolSize choose_pool_size(const KvGeometry& geometry, std::int64_t max_positions
   const KvStorage block(one);
   const std::int64_t blocks_each = (max_positions + geometry.block_size - 1) / geometry.block_size;
   const double most_useful = static_cast<double>(blocks_each) * static_cast<double>(max_sequences);
-  const auto affordable = static_cast<double>(available_bytes / 2 / block.nbytes());
+  const std::int64_t half = available_bytes / 2;
+  const double affordable =
+      std::floor(static_cast<double>(half) / static_cast<double>(block.nbytes()));
   // Block ids are int32.
   const double most = std::min({most_useful, affordable, static_cast<double>(1 << 30)});
   const std::int64_t num_blocks = std::max<std::int64_t>(1, static_cast<std::int64_t>(most));
