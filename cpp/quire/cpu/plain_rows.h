@@ -34,7 +34,7 @@ struct PlainRows {
     });
   }
   static void store(std::byte* row, DType dtype, std::int64_t at, Vec x, int n) {
-    visit(dtype, [=](auto type) { S::store(reinterpret_cast<decltype(type)*>(row) + at, x, n); });
+    visit(dtype, [&](auto type) { S::store(reinterpret_cast<decltype(type)*>(row) + at, x, n); });
   }
 };
 

@@ -22,10 +22,13 @@ struct RequestOptions {
   // How each token is chosen; the likeliest each time, unless something else is asked for. The
   // position is the engine's affair: it is that of the token.
   SampleOptions choice{.temperature = 0.0};
-  std::vector<std::int64_t> stop_token_ids = {};  // end the answer, beside those of the model
-  bool ignore_eos = false;                        // those of the model do not end it
-  std::int64_t logprobs = 0;     // so many of the likeliest tokens are told, and the chosen one
-  std::string cache_space = {};  // shares cached prefixes with requests of the same one alone
+  // What ends the answer, beside the tokens of the model, unless those are to be ignored. (Without
+  // an initialiser GCC 12 warns where others are named and this is not.)
+  std::vector<std::int64_t> stop_token_ids = {};  // NOLINT(readability-redundant-member-init)
+  bool ignore_eos = false;
+  std::int64_t logprobs = 0;  // so many of the likeliest tokens are told, and the chosen one
+  // Shares cached prefixes with requests of the same one alone.
+  std::string cache_space = {};  // NOLINT(readability-redundant-member-init)
 };
 
 enum class FinishReason : std::uint8_t { none, stop, length, cancelled };

@@ -185,27 +185,31 @@ std::int64_t Scheduler::free_slot() const {
 
 bool Scheduler::preempt_one() {
   if (running_.size() < 2) return false;
-  const Pointer* cheapest = nullptr;
-  std::tuple<bool, std::int64_t, std::int64_t> least;
-  for (std::size_t i = 1; i < running_.size(); ++i) {  // the oldest stays
-    const Price price = price_of(*running_[i]);
-    const std::tuple cost(price.blocks == 0, price.tokens, -running_[i]->request->id());
-    if (cheapest != nullptr && least <= cost) continue;
-    cheapest = &running_[i];
+  using Cost = std::tuple<bool, std::int64_t, std::int64_t>;
+  const auto cost_of = [](const Sequence& sequence) {
+    const Price price = price_of(sequence);
+    return Cost(price.blocks == 0, price.tokens, -sequence.request->id());
+  };
+  std::size_t cheapest = 1;  // the oldest stays
+  Cost least = cost_of(*running_[cheapest]);
+  for (std::size_t i = 2; i < running_.size(); ++i) {
+    const Cost cost = cost_of(*running_[i]);
+    if (least <= cost) continue;
+    cheapest = i;
     least = cost;
   }
   ++counts_.preemptions;
   counts_.tokens_to_recompute += std::get<1>(least);
-  preempt(*cheapest);
+  preempt(running_[cheapest]);
   return true;
 }
 
-void Scheduler::preempt(const Pointer& sequence) {
-  const Pointer kept = sequence;  // which may be an element of running_
-  cache_computed(*kept, kept->num_computed());
-  let_go(*kept);
-  std::erase(running_, kept);
-  insert_by_age(waiting_, kept);
+// By value, as the caller's may be an element of running_.
+void Scheduler::preempt(std::shared_ptr<Sequence> sequence) {
+  cache_computed(*sequence, sequence->num_computed());
+  let_go(*sequence);
+  std::erase(running_, sequence);
+  insert_by_age(waiting_, std::move(sequence));
 }
 
 void Scheduler::start_over(const Batch& batch) {

@@ -107,7 +107,7 @@ class Scheduler {
   // A table of what is cached, of which a look has seen so many tokens.
   std::shared_ptr<BlockTable> match(const Request& request, std::int64_t seen) const;
   bool preempt_one();
-  void preempt(const std::shared_ptr<Sequence>& sequence);
+  void preempt(std::shared_ptr<Sequence> sequence);
   void let_go(Sequence& sequence);
   void cache_computed(const Sequence& sequence, std::int64_t num_tokens);
   std::int64_t blocks_for(std::int64_t num_tokens) const;
