@@ -24,6 +24,15 @@ TEMPLATE = (
 )
 
 
+# A background job is born without SIGINT.
+WITH_CTRL_C = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from quire.cli import main
+sys.exit(main())
+"""
+
+
 def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "quire", *map(str, arguments)]
 
@@ -89,7 +98,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(tmp_path: Path) -> None:
     # drawn, so that it does not end by itself: thousands of tokens
     options = ["--max-tokens", "6000", "--temperature", "3", "--seed", "1"]
     chat = subprocess.Popen(
-        command("chat", tmp_path, *options),
+        [sys.executable, "-c", WITH_CTRL_C, "chat", tmp_path, *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

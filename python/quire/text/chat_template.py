@@ -13,8 +13,9 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError, TemplateSyntaxError
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 
@@ -93,7 +94,7 @@ class _GenerationBlock(Extension):
     """{% generation %} ... {% endgeneration %} marks what a model said, for training; here it is
     only text."""
 
-    tags = frozenset({"generation"})
+    tags = {"generation"}  # noqa: RUF012 - a set is what Extension declares
 
     def parse(self, parser: Any) -> Any:
         next(parser.stream)
