@@ -12,17 +12,6 @@
 namespace quire {
 namespace {
 
-KvGeometry geometry_of(const Model& model, const EngineOptions& options) {
-  const KvShape shape = model.kv_shape();
-  return {.num_blocks = options.num_blocks.value_or(1),
-          .block_size = options.block_size,
-          .num_kv_heads = shape.num_kv_heads,
-          .head_dim = shape.head_dim,
-          .v_head_dim = shape.value_dim,
-          .num_layers = shape.num_layers,
-          .dtype = options.dtype};
-}
-
 void check_options(const EngineOptions& options) {
   const auto require = [](std::string_view argument, std::int64_t value) {
     if (value < 1) raise<ValueError>(place("Engine", argument), "got ", value, ", expected >= 1");
@@ -53,8 +42,11 @@ Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options)
   counts_.prefix_cache_reason = keeps_prefixes       ? "on"
                                 : states_ != nullptr ? "off: the model keeps recurrent states"
                                                      : "off, as asked";
-  KvGeometry geometry = geometry_of(*model_, options);
+  KvGeometry geometry = model_->kv_shape().geometry();
+  geometry.block_size = options.block_size;
+  geometry.dtype = options.dtype;
   if (options.num_blocks) {
+    geometry.num_blocks = *options.num_blocks;
     counts_.num_blocks_reason = "as asked";
   } else {
     const PoolSize size =

@@ -8,6 +8,7 @@
 
 #include "quire/base/array_view.h"
 #include "quire/cpu/execution.h"
+#include "quire/kv/pool/block_pool.h"
 #include "quire/model/recurrent_states.h"
 #include "quire/paged/step.h"
 
@@ -21,6 +22,16 @@ struct KvShape {
   std::int64_t num_kv_heads = 0;
   std::int64_t head_dim = 0;   // of keys
   std::int64_t value_dim = 0;  // of values
+
+  // A pool's, whose blocks and dtype are still to be said.
+  KvGeometry geometry() const {
+    KvGeometry geometry;
+    geometry.num_kv_heads = num_kv_heads;
+    geometry.head_dim = head_dim;
+    geometry.v_head_dim = value_dim;
+    geometry.num_layers = num_layers;
+    return geometry;
+  }
 };
 
 struct ForwardArgs {

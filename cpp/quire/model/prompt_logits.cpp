@@ -29,13 +29,8 @@ void prompt_logits(const LoadedModel& model, std::span<const std::int64_t> token
     raise<IndexError>(place(function, "token_ids"), "got ", id, " at ", i, ", expected 0 to ",
                       model.vocab_size() - 1);
   }
-  const KvShape shape = model.kv_shape();
-  KvGeometry geometry;
+  KvGeometry geometry = model.kv_shape().geometry();
   geometry.num_blocks = (count + geometry.block_size - 1) / geometry.block_size;
-  geometry.num_kv_heads = shape.num_kv_heads;
-  geometry.head_dim = shape.head_dim;
-  geometry.v_head_dim = shape.value_dim;
-  geometry.num_layers = shape.num_layers;
   geometry.dtype = model.rows();
   const auto table = std::make_shared<BlockTable>(make_pool(geometry, {}, how));
   const std::shared_ptr<RecurrentStates> states = model.make_states(1);
